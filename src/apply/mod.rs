@@ -1,0 +1,1 @@
+//! Compare and write: generic over objects, knows no registry.

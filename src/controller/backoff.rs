@@ -1,0 +1,1 @@
+//! How long a failing registry waits for its next pass.

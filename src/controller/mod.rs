@@ -1,0 +1,5 @@
+//! The loop that keeps registries as their manifests say.
+
+pub mod backoff;
+pub mod queue;
+pub mod watches;

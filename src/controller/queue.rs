@@ -1,0 +1,1 @@
+//! Which registry is looked at next.

@@ -1,0 +1,1 @@
+//! The streams of changes that put registries on the queue.

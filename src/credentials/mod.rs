@@ -1,0 +1,1 @@
+//! Users of a registry: password hashes, the htpasswd file, the generated admin.

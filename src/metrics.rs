@@ -1,0 +1,1 @@
+//! Every metric of the operator, with its help text.

@@ -1,0 +1,1 @@
+//! Reads of the objects that a manifest refers to.

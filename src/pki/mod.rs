@@ -1,0 +1,1 @@
+//! Certificates: when to renew, how to issue, what to accept.

@@ -1,0 +1,1 @@
+//! Conditions and the summary that a user reads.
