@@ -1,1 +1,43 @@
-//! What a user writes.
+//! What a user writes: the `PrivateRegistry` resource, one file per concern, and the status that answers.
+//!
+//! Nothing here decides: defaults and meaning live in [`crate::model`]. No field has a schema default, because a defaulted
+//! member of a union would stay in the live object and make the switch to another member impossible.
+
+mod auth;
+mod config;
+mod crd;
+mod pod;
+mod registry;
+mod restart;
+pub mod rules;
+mod scalar;
+mod service;
+mod status;
+mod storage;
+mod tls;
+
+pub use auth::{AuthSpec, GeneratedAdmin, NoAuth, SecretKeyRef, SecretRef, UserSpec, UsersFrom};
+pub use config::{ConfigSpec, LogLevel, UploadPurging};
+pub use crd::{crd, crd_yaml};
+pub use pod::{PodSpec, Resources};
+pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec};
+pub use restart::{RestartPolicySpec, RestartType};
+pub use scalar::{GoDuration, Quantity};
+pub use service::{ServiceSpec, ServiceType};
+pub use status::{
+    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
+};
+pub use storage::{AccessMode, ClaimSpec, EmptyDirSpec, StorageSpec};
+pub use tls::{KeyAlgorithm, NoTls, SecretTls, SelfSigned, TlsSpec};
+
+/// API group of every kind, label and annotation of this operator.
+pub const GROUP: &str = "privateregistry.dev";
+
+/// Annotations that a user may put on a registry.
+pub mod annotation {
+    /// `"true"`: the operator looks at this registry, reports, and writes nothing.
+    pub const PAUSED: &str = "privateregistry.dev/paused";
+    /// `leaf`: issue the serving certificate again now; `ca`: issue a lost authority again. A value that was served is not
+    /// served twice; write it anew (for instance `leaf-2`) to ask again.
+    pub const RENEW: &str = "privateregistry.dev/renew";
+}

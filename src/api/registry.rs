@@ -1,0 +1,112 @@
+//! The resource itself.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    AuthSpec, ConfigSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, ServiceSpec, StorageSpec, TlsSpec, rules,
+};
+
+/// A private container registry: encrypted, with logins, on storage that is kept. `spec: {}` is a complete one.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "privateregistry.dev",
+    version = "v1alpha1",
+    kind = "PrivateRegistry",
+    plural = "privateregistries",
+    singular = "privateregistry",
+    shortname = "preg",
+    namespaced,
+    status = "PrivateRegistryStatus",
+    derive = "PartialEq",
+    doc = "A private container registry: encrypted, with logins, on storage that is kept.",
+    validation = rules::NAME,
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),
+    printcolumn(name = "TLS Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
+    printcolumn(name = "Users", type_ = "integer", json_path = ".status.userCount"),
+    printcolumn(name = "Storage", type_ = "string", json_path = ".status.storage.capacity"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = 1),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", priority = 1),
+    printcolumn(name = "Restart", type_ = "string", json_path = ".status.restartPolicy", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rules::IMAGE_TOO_OLD,
+    validation = rules::REPLICAS_NEED_SHARED_STORAGE,
+    validation = rules::JOBS_RUN_ONE,
+    validation = rules::STORAGE_KIND_FIXED,
+    validation = rules::STORAGE_CLASS_FIXED,
+    validation = rules::ACCESS_MODES_FIXED,
+    validation = rules::CLAIM_NAME_FIXED,
+    validation = rules::SIZE_GROWS
+)]
+pub struct PrivateRegistrySpec {
+    /// Image of the registry, 3.1.1 or newer. Absent: the version that this operator was tested with, by digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Number of pods, default 1. More than one needs storage that they can share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: Option<i32>,
+    /// Names that clients use for this registry, without port. They become names in the certificate; the first is shown as the
+    /// address. Making them resolve is up to your DNS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 253), regex(pattern = rules::DNS_NAME)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub hostnames: Vec<String>,
+    /// The Service in front of the registry. Absent: ClusterIP, port 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSpec>,
+    /// Where images are kept. Absent: a claim of 10Gi of the default StorageClass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
+    /// Who signs the serving certificate. Absent: the registry's own authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+    /// Who may log in. Absent: one generated user `admin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
+    /// What happens when the registry's process ends. Absent: it is always restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicySpec>,
+    /// `true` stops the registry and keeps everything it has, with any restart policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// What happens to the claim, the authority and the admin's password when this object is deleted: Retain (default) keeps
+    /// them, and a registry made again under the same name takes them back; Delete removes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Knobs of the registry's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigSpec>,
+    /// More sections of the registry's configuration file, as the registry's documentation has them: catalog, health,
+    /// middleware, notifications, policy, proxy, redis, tags, validation. Do not put secrets here: whoever reads this object
+    /// reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "free_form")]
+    pub extra_config: Option<Map<String, Value>>,
+    /// How the registry's pods run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSpec>,
+}
+
+/// What happens to kept children when the registry is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
+pub enum DeletionPolicy {
+    /// They stay.
+    #[default]
+    Retain,
+    /// They go with the registry.
+    Delete,
+}
+
+/// An object whose fields this schema does not know: `model` checks the top-level keys.
+fn free_form(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

@@ -1,0 +1,178 @@
+//! What the operator answers.
+//!
+//! No field changes by itself: a status that is written at every pass would start the next one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Types of conditions. `True` is good for all but `Reconciling` and `Stalled` (kstatus).
+pub mod condition {
+    /// The world is as the manifest says.
+    pub const READY: &str = "Ready";
+    /// Something is still being brought to what the manifest says.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Only a change by the user can go on from here.
+    pub const STALLED: &str = "Stalled";
+    /// The registry answers.
+    pub const AVAILABLE: &str = "Available";
+    /// The certificate that is served is valid and covers the names.
+    pub const CERTIFICATE_READY: &str = "CertificateReady";
+    /// Every user that the manifest names can log in.
+    pub const USERS_READY: &str = "UsersReady";
+    /// The volume is bound, writable and as large as wanted.
+    pub const STORAGE_READY: &str = "StorageReady";
+}
+
+/// Reasons of conditions and events that do not come from an error: CamelCase, stable, documented in docs/conditions.md.
+pub mod reason {
+    /// Everything is as the manifest says.
+    pub const SETTLED: &str = "Settled";
+    /// The workload is coming up or rolling out.
+    pub const PROGRESSING: &str = "Progressing";
+    /// `spec.suspend` is true.
+    pub const SUSPENDED: &str = "Suspended";
+    /// A user scaled the Deployment to zero and the restart policy is UnlessStopped.
+    pub const STOPPED_BY_USER: &str = "StoppedByUser";
+    /// The process ended with 0 and the restart policy says that it stays so.
+    pub const COMPLETED: &str = "Completed";
+    /// The process failed and the restart policy is Never.
+    pub const FAILED: &str = "Failed";
+    /// The process failed more often in a row than the restart policy allows.
+    pub const MAX_RETRIES_EXCEEDED: &str = "MaxRetriesExceeded";
+    /// The annotation `privateregistry.dev/paused` is set.
+    pub const PAUSED: &str = "Paused";
+    /// The registry answered as it should.
+    pub const ANSWERING: &str = "Answering";
+    /// The registry did not answer as it should.
+    pub const NOT_ANSWERING: &str = "NotAnswering";
+    /// No pod is running, because none is wanted.
+    pub const NOT_RUNNING: &str = "NotRunning";
+    /// The operator could not reach it, which says nothing about others.
+    pub const UNREACHABLE: &str = "Unreachable";
+    /// The certificate is valid.
+    pub const VALID: &str = "Valid";
+    /// TLS or logins are switched off in the manifest.
+    pub const SWITCHED_OFF: &str = "SwitchedOff";
+    /// The users' table is written.
+    pub const WRITTEN: &str = "Written";
+    /// The volume is bound.
+    pub const BOUND: &str = "Bound";
+    /// The claim waits for a volume.
+    pub const PENDING: &str = "Pending";
+    /// The volume is being grown.
+    pub const RESIZING: &str = "Resizing";
+    /// Data is lost with the pod (emptyDir).
+    pub const EPHEMERAL: &str = "Ephemeral";
+}
+
+/// What the operator found and did.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateRegistryStatus {
+    /// Generation of the manifest that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions: Ready, Reconciling, Stalled, Available, CertificateReady, UsersReady, StorageReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
+    pub conditions: Vec<Condition>,
+    /// Address to use in image names: the first host name, else the load balancer's address, else the Service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Every address that the certificate covers, and from where each is reachable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Address>,
+    /// The certificate that is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
+    /// How many users can log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_count: Option<i32>,
+    /// The users that can log in; the first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub users: Vec<UserStatus>,
+    /// The volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+    /// Image that is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Restart policy that is applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<String>,
+}
+
+/// One address.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// From where it is reachable.
+    pub scope: AddressScope,
+    /// Host and port as they stand in an image name.
+    pub address: String,
+}
+
+/// From where an address is reachable.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressScope {
+    /// From outside the cluster.
+    External,
+    /// From nodes and pods.
+    Node,
+    /// From pods.
+    Cluster,
+}
+
+/// The certificate that is served.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Valid from, RFC 3339.
+    pub not_before: String,
+    /// Valid until, RFC 3339.
+    pub not_after: String,
+    /// When the operator issues the next one, RFC 3339; absent for your own certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<String>,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// SHA-256 fingerprints of the authorities that clients must trust now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ca_fingerprints: Vec<String>,
+    /// Value of the annotation privateregistry.dev/renew that was served last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_request: Option<String>,
+}
+
+/// One user.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UserStatus {
+    /// Name.
+    pub name: String,
+    /// Secret and key that the password comes from.
+    pub source: String,
+    /// When the password or its cost changed last, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<String>,
+}
+
+/// The volume.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// Name of the claim; absent with emptyDir.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_name: Option<String>,
+    /// Size of the bound volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
+    /// Size that is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<String>,
+}
