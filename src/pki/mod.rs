@@ -1,1 +1,36 @@
 //! Certificates: when to renew, how to issue, what to accept.
+//!
+//! Deciding is pure: [`reading`] looks at what is stored, [`policy`] answers keep or renew with one word, [`import`] judges
+//! a certificate that a user brings, [`bundle`] is the public file of authorities. Only [`issue`] makes something new.
+//! Nothing here knows Kubernetes; whoever calls brings the bytes, the clock and the registry's uid.
+
+pub mod bundle;
+pub mod facts;
+pub mod import;
+pub mod issue;
+pub mod material;
+mod pem;
+pub mod policy;
+pub mod reading;
+#[cfg(test)]
+mod testing;
+
+pub use bundle::Bundle;
+pub use facts::{CertificateFacts, PublicKeyKind, Unreadable};
+pub use material::{Authority, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// How far `NotBefore` lies before the moment of issue, so that a client whose clock is slow accepts the certificate.
+pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// `moment + duration`, held at the ends of time instead of failing: a user may ask for any duration.
+fn after(moment: Timestamp, duration: SignedDuration) -> Timestamp {
+    let end = if duration.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
+    moment.checked_add(duration).unwrap_or(end)
+}
+
+/// Bytes as hexadecimal digits in upper case, joined by `separator`.
+fn hex(bytes: &[u8], separator: &str) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(separator)
+}

@@ -1,0 +1,157 @@
+//! What a certificate says, read once and kept as plain values: for the policy, for the status, for messages.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry as oid;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use super::{BACKDATE, KeyAlgorithm, after, hex, pem};
+
+/// The text holds no certificate that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a readable certificate in PEM form")]
+pub struct Unreadable;
+
+/// What one certificate says. All of it is public.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Valid from, in whole seconds.
+    pub not_before: Timestamp,
+    /// Valid until, in whole seconds.
+    pub not_after: Timestamp,
+    /// Serial number, hexadecimal in upper case, as `openssl x509 -serial` prints it.
+    pub serial: String,
+    /// SHA-256 of the DER form, hexadecimal in upper case with colons, as `openssl x509 -fingerprint -sha256` prints it.
+    pub fingerprint: String,
+    /// DNS names of the subject alternative name extension, in lower case.
+    pub dns_names: BTreeSet<String>,
+    /// Addresses of that extension.
+    pub ip_addresses: BTreeSet<IpAddr>,
+    /// Whom it is for, such as `CN=team-a`.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// Kind of its public key.
+    pub key: PublicKeyKind,
+    /// Whether it may sign other certificates (basic constraints).
+    pub is_authority: bool,
+}
+
+impl CertificateFacts {
+    /// Reads the first certificate of a PEM text.
+    pub fn of_pem(text: &str) -> Result<Self, Unreadable> {
+        let certificates = pem::certificates(text.as_bytes()).ok_or(Unreadable)?;
+        Ok(Self::of(&parse(&certificates[0])?))
+    }
+
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let (dns_names, ip_addresses) = names(certificate);
+        Self {
+            not_before: timestamp(certificate.validity().not_before.timestamp()),
+            not_after: timestamp(certificate.validity().not_after.timestamp()),
+            serial: hex(&certificate.serial.to_bytes_be(), ""),
+            fingerprint: hex(&Sha256::digest(certificate.as_raw()), ":"),
+            dns_names,
+            ip_addresses,
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            key: PublicKeyKind::of(certificate.public_key()),
+            is_authority: certificate.is_ca(),
+        }
+    }
+
+    /// When it was issued. True for certificates of our own only: they begin [`BACKDATE`] before.
+    pub fn issued_at(&self) -> Timestamp {
+        after(self.not_before, BACKDATE)
+    }
+
+    /// From issue to end; see [`issued_at`](Self::issued_at).
+    pub fn life(&self) -> SignedDuration {
+        self.not_after.duration_since(self.issued_at())
+    }
+}
+
+/// Reads one certificate; bytes after it make it unreadable, as they do for clients.
+pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Unreadable> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(Unreadable),
+    }
+}
+
+/// Kind of a public key, also of kinds that the operator doesn't make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublicKeyKind {
+    /// A kind that the operator makes.
+    Own(KeyAlgorithm),
+    /// RSA with a modulus of so many bits.
+    Rsa {
+        /// Length of the modulus.
+        bits: usize,
+    },
+    /// Anything else, by its object identifier in dotted form.
+    Other(String),
+}
+
+impl PublicKeyKind {
+    fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
+        let algorithm = &key.algorithm.algorithm;
+        if *algorithm == oid::OID_SIG_ED25519 {
+            return Self::Own(KeyAlgorithm::Ed25519);
+        }
+        if let Ok(PublicKey::RSA(rsa)) = key.parsed() {
+            return Self::Rsa { bits: rsa.key_size() };
+        }
+        let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        match curve {
+            Some(curve) if curve == oid::OID_EC_P256 => Self::Own(KeyAlgorithm::EcdsaP256),
+            Some(curve) if curve == oid::OID_NIST_EC_P384 => Self::Own(KeyAlgorithm::EcdsaP384),
+            Some(curve) => Self::Other(curve.to_id_string()),
+            None => Self::Other(algorithm.to_id_string()),
+        }
+    }
+}
+
+impl fmt::Display for PublicKeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(algorithm) => algorithm.fmt(f),
+            Self::Rsa { bits } => write!(f, "RSA {bits}"),
+            Self::Other(id) => f.write_str(id),
+        }
+    }
+}
+
+/// Certificates may end in the year 9999 ("no end", RFC 5280 4.1.2.5), a day after the last timestamp.
+fn timestamp(seconds: i64) -> Timestamp {
+    let end = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_second(seconds).unwrap_or(end)
+}
+
+fn names(certificate: &X509Certificate<'_>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let (mut dns_names, mut ip_addresses) = (BTreeSet::new(), BTreeSet::new());
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => {
+                dns_names.insert(name.to_ascii_lowercase());
+            }
+            GeneralName::IPAddress(bytes) => ip_addresses.extend(address(bytes)),
+            _ => {}
+        }
+    }
+    (dns_names, ip_addresses)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}

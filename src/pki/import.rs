@@ -1,0 +1,288 @@
+//! Judges a certificate that a user brings: it must be one that clients will accept, before anything is replaced by it.
+//! Pure. Says what is wrong in words that end with what to do; never repeats a byte of the key.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::certificate::X509Certificate;
+
+use super::facts::{self, CertificateFacts};
+use super::pem::{self, NoKey};
+use super::reading::key_fits;
+use super::{Leaf, PublicKeyKind};
+
+/// The data of the user's `kubernetes.io/tls` Secret.
+#[derive(Clone, Copy)]
+pub struct Material<'a> {
+    /// `tls.crt`: the serving certificate and its intermediates, PEM.
+    pub chain: Option<&'a [u8]>,
+    /// `tls.key`: its private key, PEM.
+    pub key: Option<&'a [u8]>,
+    /// `ca.crt`: the authorities that clients shall trust, PEM. Optional.
+    pub authorities: Option<&'a [u8]>,
+}
+
+/// A certificate that may be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The chain in order, without anything that doesn't belong to it, and the key as it was given.
+    pub leaf: Leaf,
+    /// What clients must trust: `ca.crt`, or the certificate itself or its root if it comes with one. `None`: an authority
+    /// that clients know already.
+    pub authorities_pem: Option<String>,
+    /// What the serving certificate says.
+    pub facts: CertificateFacts,
+    /// Wanted names and addresses that it does not cover; clients that use them will refuse it. For a warning.
+    pub uncovered: BTreeSet<String>,
+    /// What a user may want to know, though nothing is wrong.
+    pub notes: Vec<Note>,
+}
+
+/// Something noticed and dealt with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Note {
+    /// `tls.crt` did not begin with the certificate of the key, or its issuers were in another order.
+    #[error("the certificates in tls.crt were put in order: serving certificate first, each followed by its issuer")]
+    Reordered,
+    /// `tls.crt` held certificates that are not in the chain; they were left out.
+    #[error("{0} certificates in tls.crt do not belong to the chain and were left out")]
+    LeftOut(usize),
+    /// The serving certificate may itself sign others.
+    #[error("the certificate is marked as an authority (CA:TRUE); some clients refuse such a one from a server")]
+    LeafIsAuthority,
+    /// There is no `ca.crt` and no root in the chain.
+    #[error("there is no ca.crt; clients must already trust {0}")]
+    IssuerNotIncluded(String),
+}
+
+/// Why a user's certificate is not served. What served before goes on serving.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// A key of the Secret is missing.
+    #[error("{0} is missing; put the PEM text under that key (kubectl create secret tls does)")]
+    Incomplete(&'static str),
+    /// `tls.crt` or `ca.crt` can't be read.
+    #[error("{0} holds no readable certificate; it must be PEM text that begins with -----BEGIN CERTIFICATE-----")]
+    CertificateUnreadable(&'static str),
+    /// `tls.key` can't be read.
+    #[error("tls.key holds no readable private key; it must be PEM text in PKCS #8, PKCS #1 or SEC 1 form")]
+    KeyUnreadable,
+    /// `tls.key` needs a passphrase.
+    #[error(
+        "tls.key is encrypted with a passphrase; store the decrypted key: openssl pkey -in encrypted.key -out tls.key"
+    )]
+    KeyEncrypted,
+    /// A kind of key that can't be used.
+    #[error(
+        "the key is of a kind that can't be used ({0}); use ECDSA on P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519"
+    )]
+    KeyUnsupported(PublicKeyKind),
+    /// The key belongs to none of the certificates.
+    #[error("tls.key is not the key of the certificate for {0}; store the pair that was made together")]
+    KeyMismatch(String),
+    /// An issuer is missing between the certificate and `ca.crt`.
+    #[error("the chain ends at a certificate issued by {0}, which ca.crt does not hold; add the missing intermediates to tls.crt")]
+    ChainBroken(String),
+    /// The time of a certificate in the chain is over.
+    #[error("the certificate for {subject} expired at {at}; store a renewed one")]
+    Expired {
+        /// Whose certificate.
+        subject: String,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The time of a certificate in the chain has not begun.
+    #[error("the certificate for {subject} is valid only from {at}; store one that is valid now, or check the clocks")]
+    NotYetValid {
+        /// Whose certificate.
+        subject: String,
+        /// From when.
+        at: Timestamp,
+    },
+    /// There is no subject alternative name.
+    #[error(
+        "the certificate for {0} has only a common name, which clients ignore; issue it with subjectAltName entries for every name and address"
+    )]
+    NoSubjectAltName(String),
+    /// The extended key usage excludes servers.
+    #[error("the certificate for {0} is not meant for servers; issue it with extendedKeyUsage serverAuth")]
+    NotForServers(String),
+}
+
+impl ImportError {
+    /// The one word for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Incomplete(_) => "CertificateIncomplete",
+            Self::CertificateUnreadable(_) => "CertificateUnreadable",
+            Self::KeyUnreadable => "KeyUnreadable",
+            Self::KeyEncrypted => "KeyEncrypted",
+            Self::KeyUnsupported(_) => "KeyUnsupported",
+            Self::KeyMismatch(_) => "KeyMismatch",
+            Self::ChainBroken(_) => "ChainBroken",
+            Self::Expired { .. } => "CertificateExpired",
+            Self::NotYetValid { .. } => "CertificateNotYetValid",
+            Self::NoSubjectAltName(_) => "NoSubjectAltName",
+            Self::NotForServers(_) => "NotForServers",
+        }
+    }
+}
+
+/// Names and addresses that clients will use.
+#[derive(Debug, Clone, Copy)]
+pub struct Hosts<'a> {
+    /// DNS names in lower case.
+    pub dns_names: &'a BTreeSet<String>,
+    /// Addresses.
+    pub ip_addresses: &'a BTreeSet<IpAddr>,
+}
+
+/// Accepts what clients will accept at `now`, or says the first thing that is wrong.
+pub fn check(material: Material<'_>, hosts: Hosts<'_>, now: Timestamp) -> Result<Imported, ImportError> {
+    let given = certificates(material.chain, "tls.crt")?;
+    let key_text = material.key.ok_or(ImportError::Incomplete("tls.key"))?;
+    let key = private_key(key_text)?;
+    let authorities = material.authorities.map(|text| certificates(Some(text), "ca.crt")).transpose()?;
+
+    let parsed = parse(&given, "tls.crt")?;
+    let chain = chain(&parsed, &key)?;
+    let leaf = CertificateFacts::of(&parsed[chain[0]]);
+    usable(&parsed[chain[0]], &leaf)?;
+    chain.iter().try_for_each(|link| in_time(&parsed[*link], now))?;
+
+    let mut notes = Vec::new();
+    if chain.iter().enumerate().any(|(place, link)| place != *link) {
+        notes.push(Note::Reordered);
+    }
+    if given.len() > chain.len() {
+        notes.push(Note::LeftOut(given.len() - chain.len()));
+    }
+    if leaf.is_authority {
+        notes.push(Note::LeafIsAuthority);
+    }
+
+    let last = &parsed[chain[chain.len() - 1]];
+    let authorities_pem = match &authorities {
+        Some(found) => {
+            anchored(last, &parse(found, "ca.crt")?)?;
+            Some(pem::render(found))
+        }
+        None if issued(last, last) => Some(pem::render([&given[chain[chain.len() - 1]]])),
+        None => {
+            notes.push(Note::IssuerNotIncluded(last.issuer().to_string()));
+            None
+        }
+    };
+
+    let key_pem = pem::section(label(&key), key.secret_der());
+    Ok(Imported {
+        leaf: Leaf { chain_pem: pem::render(chain.iter().map(|link| &given[*link])), key_pem: key_pem.into() },
+        authorities_pem,
+        uncovered: uncovered(&leaf, hosts),
+        facts: leaf,
+        notes,
+    })
+}
+
+fn certificates(text: Option<&[u8]>, name: &'static str) -> Result<Vec<CertificateDer<'static>>, ImportError> {
+    let text = text.ok_or(ImportError::Incomplete(name))?;
+    pem::certificates(text).ok_or(ImportError::CertificateUnreadable(name))
+}
+
+fn parse<'a>(ders: &'a [CertificateDer<'_>], name: &'static str) -> Result<Vec<X509Certificate<'a>>, ImportError> {
+    let parsed = ders.iter().map(|der| facts::parse(der));
+    parsed.collect::<Result<_, _>>().map_err(|_| ImportError::CertificateUnreadable(name))
+}
+
+fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, ImportError> {
+    pem::private_key(text).map_err(|problem| match problem {
+        NoKey::Unreadable => ImportError::KeyUnreadable,
+        NoKey::Encrypted => ImportError::KeyEncrypted,
+    })
+}
+
+fn label(key: &PrivateKeyDer<'_>) -> &'static str {
+    match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    }
+}
+
+/// Places in `given`: the certificate of the key first, then issuer after issuer as far as they are there.
+fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>) -> Result<Vec<usize>, ImportError> {
+    let first = &given[0];
+    let fits: Option<Vec<bool>> = given.iter().map(|certificate| key_fits(key, certificate)).collect();
+    let fits = fits.ok_or_else(|| unusable_key(CertificateFacts::of(first).key))?;
+    let leaf = fits.iter().position(|fits| *fits).ok_or_else(|| ImportError::KeyMismatch(first.subject().to_string()))?;
+
+    let mut chain = vec![leaf];
+    loop {
+        let last = &given[chain[chain.len() - 1]];
+        let issuer = (0..given.len()).find(|place| !chain.contains(place) && issued(last, &given[*place]));
+        match issuer {
+            Some(issuer) if !issued(last, last) => chain.push(issuer),
+            _ => return Ok(chain),
+        }
+    }
+}
+
+/// The certificate tells which kind its key should be: if that kind can be used, the key's bytes are to blame.
+fn unusable_key(kind: PublicKeyKind) -> ImportError {
+    match kind {
+        PublicKeyKind::Own(_) | PublicKeyKind::Rsa { bits: 2048..=8192 } => ImportError::KeyUnreadable,
+        _ => ImportError::KeyUnsupported(kind),
+    }
+}
+
+/// Whether `issuer` signed the certificate. Unlike in `reading`, a signature of a kind that can't be verified here (P-521, say) counts by its issuer's name.
+fn issued(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    use x509_parser::error::X509Error;
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && matches!(
+            certificate.verify_signature(Some(issuer.public_key())),
+            Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm)
+        )
+}
+
+fn anchored(last: &X509Certificate<'_>, authorities: &[X509Certificate<'_>]) -> Result<(), ImportError> {
+    let anchored = authorities.iter().any(|authority| last.as_raw() == authority.as_raw() || issued(last, authority));
+    anchored.then_some(()).ok_or_else(|| ImportError::ChainBroken(last.issuer().to_string()))
+}
+
+fn usable(certificate: &X509Certificate<'_>, leaf: &CertificateFacts) -> Result<(), ImportError> {
+    if leaf.dns_names.is_empty() && leaf.ip_addresses.is_empty() {
+        return Err(ImportError::NoSubjectAltName(leaf.subject.clone()));
+    }
+    match certificate.extended_key_usage() {
+        Ok(Some(usage)) if !usage.value.server_auth && !usage.value.any => {
+            Err(ImportError::NotForServers(leaf.subject.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn in_time(certificate: &X509Certificate<'_>, now: Timestamp) -> Result<(), ImportError> {
+    let CertificateFacts { subject, not_before, not_after, .. } = CertificateFacts::of(certificate);
+    if now >= not_after {
+        return Err(ImportError::Expired { subject, at: not_after });
+    }
+    if now < not_before {
+        return Err(ImportError::NotYetValid { subject, at: not_before });
+    }
+    Ok(())
+}
+
+fn uncovered(leaf: &CertificateFacts, hosts: Hosts<'_>) -> BTreeSet<String> {
+    let names = hosts.dns_names.iter().filter(|name| !covers(&leaf.dns_names, name)).cloned();
+    let addresses = hosts.ip_addresses.difference(&leaf.ip_addresses).map(ToString::to_string);
+    names.chain(addresses).collect()
+}
+
+/// A wildcard stands for exactly one label, the first (RFC 6125 6.4.3).
+fn covers(names: &BTreeSet<String>, host: &str) -> bool {
+    let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+    names.contains(host) || wildcard.is_some_and(|wildcard| names.contains(&wildcard))
+}
