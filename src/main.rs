@@ -1,2 +1,5 @@
 //! The operator's program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    private_registry_operator::cli::main()
+}

@@ -1,1 +1,97 @@
-//! The command line.
+//! The command line: one file per family of subcommands, each arm calls one function. Printing happens here and nowhere else.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+mod check;
+mod manifests;
+mod render;
+mod run;
+mod structure;
+mod volume;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use run::RunOptions;
+
+/// A Kubernetes operator for private container registries.
+#[derive(Debug, Parser)]
+#[command(
+    name = "private-registry-operator",
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")"),
+    about = "A Kubernetes operator for private container registries",
+    long_about = "Keeps every PrivateRegistry of a cluster as its manifest says: a CNCF Distribution registry with TLS that renews \
+                  itself, logins, and storage that is kept.",
+    after_help = "Examples:\n  private-registry-operator crd | kubectl apply --server-side -f -\n  private-registry-operator run\n  \
+                  private-registry-operator check -f registries/\n  private-registry-operator render -f registry.yaml"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator, in a cluster or against the current kubeconfig.
+    Run(Box<RunOptions>),
+    /// Print the CustomResourceDefinition, to be applied with kubectl apply --server-side -f -.
+    Crd,
+    /// Print every object that the operator would make of a manifest; secrets appear as a placeholder.
+    ///
+    /// Exit code 0: everything was rendered; 1: a manifest is invalid, and standard error says why.
+    Render(FileOptions),
+    /// Validate manifests without a cluster, with the rules that the API server applies.
+    ///
+    /// Exit code 0: all are valid; 1: some are not, and each line says file, object, field and reason.
+    Check(FileOptions),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write and sync a file in a folder, and say in words why that failed. The registry's init container runs it.
+    #[command(hide = true)]
+    CheckVolume {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// Where manifests are.
+#[derive(Debug, clap::Args)]
+struct FileOptions {
+    /// A file, a folder (every .yaml, .yml and .json below it), or - for standard input. Can be given more than once.
+    #[arg(short, long = "filename", required = true, value_name = "PATH")]
+    files: Vec<PathBuf>,
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Run(options) => run::run(*options),
+        Command::Crd => {
+            print!("{}", crate::api::crd_yaml());
+            ExitCode::SUCCESS
+        }
+        Command::Render(options) => render::render(&options.files),
+        Command::Check(options) => check::check(&options.files),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "private-registry-operator", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::CheckVolume { folder } => volume::check(&folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,117 @@
-//! Pure builders, one file per kind of child.
+//! Pure builders, one file per kind of child. They cannot fail: whatever could be wrong was refused in [`crate::model`].
+
+pub mod claim;
+pub mod config;
+pub mod disruption_budget;
+pub mod identity;
+pub mod material;
+pub mod pod;
+pub mod secrets;
+pub mod service;
+pub mod workload;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use material::{Authority, Material, ServingCertificate, Table};
+pub use workload::Run;
+
+use crate::model::{Child, Resolved, labels};
+
+/// How long a child stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It goes with the registry.
+    Disposable,
+    /// It outlives the registry, and a registry made again takes it back.
+    Kept,
+    /// It would outlive the registry, but `deletionPolicy: Delete` says that it goes.
+    Released,
+}
+
+/// A child as it should be.
+#[derive(Clone)]
+pub struct Object {
+    /// `v1`, `apps/v1`, …
+    pub api_version: &'static str,
+    /// `Service`, `Deployment`, …
+    pub kind: &'static str,
+    /// Its name, in the registry's namespace.
+    pub name: String,
+    /// How long it stays.
+    pub hold: Hold,
+    /// The whole object, without namespace and owner.
+    pub body: Value,
+}
+
+impl std::fmt::Debug for Object {
+    /// Names only: the body may be a Secret's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+impl Object {
+    fn new<K>(child: &K, hold: Hold) -> Self
+    where
+        K: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize,
+    {
+        Self {
+            api_version: K::API_VERSION,
+            kind: K::KIND,
+            name: child.metadata().name.clone().unwrap_or_default(),
+            hold,
+            body: serde_json::to_value(child).expect("a Kubernetes object is JSON"),
+        }
+    }
+}
+
+/// What must exist before certificates can be made: the Service gives the addresses.
+#[must_use]
+pub fn foundation(registry: &Resolved) -> Vec<Object> {
+    let mut objects = vec![service::build(registry), identity::build(registry)];
+    objects.extend(claim::build(registry));
+    objects
+}
+
+/// Everything else, in any order: the kinds say which comes first.
+#[must_use]
+pub fn plan(registry: &Resolved, material: &Material, run: &Run) -> Vec<Object> {
+    let mut objects = secrets::build(registry, material);
+    // Without its certificate or its users a registry would come up open, or not at all.
+    if material.is_complete(registry) {
+        objects.push(workload::build(registry, material, run));
+        objects.extend(disruption_budget::build(registry));
+    }
+    objects
+}
+
+impl Resolved {
+    /// Metadata of a child that goes with the registry.
+    fn metadata(&self, child: Child) -> ObjectMeta {
+        ObjectMeta { name: Some(self.name.child(child)), labels: Some(labels::disposable(&self.name)), ..ObjectMeta::default() }
+    }
+
+    /// Metadata of a child that may outlive it.
+    fn kept_metadata(&self, child: Child) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(self.name.child(child)),
+            labels: Some(labels::kept(&self.name)),
+            annotations: Some(labels::keep_annotations()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// How long a child that may outlive the registry stays.
+    fn hold(&self) -> Hold {
+        if self.retain { Hold::Kept } else { Hold::Released }
+    }
+}
+
+/// `None` for an empty map: an empty one would never equal what the API server stores.
+fn some<V>(map: BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
+    (!map.is_empty()).then_some(map)
+}

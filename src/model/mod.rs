@@ -1,1 +1,17 @@
-//! What we know to be true.
+//! What we know to be true: validated newtypes, the operator's settings, and `resolve`, which turns a manifest and what it
+//! refers to into either a registry that can be built without failing, or the reason why not. No client, no clock, no
+//! randomness, no async.
+
+pub mod image;
+pub mod labels;
+pub mod names;
+pub mod observed;
+pub mod resolve;
+pub mod resolved;
+pub mod settings;
+
+pub use names::{Child, RegistryName};
+pub use observed::{Observed, ObservedClaim, SecretContent};
+pub use resolve::{Blocked, resolve};
+pub use resolved::{Resolved, Storage, Tls, Users};
+pub use settings::Settings;

@@ -1,0 +1,96 @@
+//! `render`: every child of a manifest, without a cluster. Secret material and what only a cluster knows become placeholders, so
+//! that the output is the same every time.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{check, manifests};
+use crate::api::PrivateRegistry;
+use crate::desired::{self, Authority, Material, Run, ServingCertificate, Table};
+use crate::model::{self, Observed, ObservedClaim, Resolved, Settings, Tls, Users};
+
+const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
+
+/// Prints the children of every registry in `files` as YAML documents.
+pub(super) fn render(files: &[PathBuf]) -> ExitCode {
+    let documents = match manifests::read(files) {
+        Ok(documents) => documents,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut valid = true;
+    for document in documents.iter().filter(|document| document.is_registry()) {
+        let faults = check::faults(document);
+        let resolved = if faults.is_empty() { resolve(&document.object) } else { Err(faults) };
+        match resolved {
+            Ok(resolved) => print!("{}", yaml(&resolved)),
+            Err(faults) => {
+                valid = false;
+                for fault in faults {
+                    eprintln!("{}: {}: {fault}", document.file, document.title());
+                }
+            }
+        }
+    }
+    if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn resolve(object: &Value) -> Result<Resolved, Vec<String>> {
+    let registry: PrivateRegistry = serde_json::from_value(object.clone()).map_err(|error| vec![error.to_string()])?;
+    let observed = Observed { claim: Some(ObservedClaim { modes: vec![] }), ..Observed::default() };
+    model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])
+}
+
+fn yaml(registry: &Resolved) -> String {
+    let run = Run::default();
+    let mut objects = desired::foundation(registry);
+    objects.extend(desired::plan(registry, &placeholders(registry), &run));
+    objects
+        .into_iter()
+        .map(|mut object| {
+            if !registry.namespace.is_empty() {
+                object.body["metadata"]["namespace"] = json!(registry.namespace);
+            }
+            if object.kind == "Secret" {
+                // As text: whoever reads this wants to read the registry's configuration too.
+                let data = object.body["data"].as_object().cloned().unwrap_or_default();
+                let text = data.into_iter().map(|(key, value)| (key, Value::String(decoded(&value)))).collect();
+                object.body.as_object_mut().map(|fields| fields.remove("data"));
+                object.body["stringData"] = Value::Object(text);
+            }
+            format!("---\n{}", serde_saphyr::to_string(&object.body).expect("an object is YAML"))
+        })
+        .collect()
+}
+
+fn decoded(value: &Value) -> String {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn placeholders(registry: &Resolved) -> Material {
+    let text = || PLACEHOLDER.to_owned();
+    let has_logins = !matches!(registry.users, Users::Everybody);
+    let own_authority = matches!(registry.tls, Tls::SelfSigned { .. });
+    Material {
+        certificate: registry.has_tls().then(|| ServingCertificate {
+            chain: text(),
+            key: text().into(),
+            ca: None,
+            checksum: text(),
+            served_request: None,
+        }),
+        authority: own_authority.then(|| Authority { certificate: text(), key: text().into() }),
+        bundle: own_authority.then(text),
+        table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
+        admin: has_logins.then(|| text().into()),
+        pull: has_logins.then(|| text().into()),
+        http_secret: text().into(),
+    }
+}
+

@@ -1,0 +1,68 @@
+//! `check-volume`: the registry's init container. Storage that ignores fsGroup answers 500 to every push while the registry looks
+//! healthy; here it fails before that, and the words become the condition's message.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+const PROBE: &str = ".private-registry-write-probe";
+
+/// Writes, syncs and removes a file in `folder`. One line on standard error says why that failed and what to do.
+pub(super) fn check(folder: &Path) -> ExitCode {
+    match write(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", explain(folder, &error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    let path = folder.join(PROBE);
+    let mut file = fs::File::create(&path)?;
+    file.write_all(b"written to see whether this volume can be written\n")?;
+    file.sync_all()?;
+    drop(file);
+    fs::remove_file(path)
+}
+
+fn explain(folder: &Path, error: &io::Error) -> String {
+    let owner = fs::metadata(folder).map_or_else(
+        |error| format!("which cannot be looked at ({error})"),
+        |folder| format!("which belongs to {}:{} with mode {:o}", folder.uid(), folder.gid(), folder.mode() & 0o7777),
+    );
+    let me = fs::metadata("/proc/self").map_or_else(|_| "this user".to_owned(), |me| format!("user {}:{}", me.uid(), me.gid()));
+    let next = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "the storage ignores fsGroup: give the folder to group 65532 with mode 2775, or set spec.pod.securityContext to a user that may write it"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the volume is mounted read-only: see kubectl describe pod, and the volume's own health",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the volume is full: raise spec.storage.persistentVolumeClaim.size, or delete images and collect garbage"
+        }
+        _ => "see the volume's own health",
+    };
+    format!("{me} cannot write the volume at {}, {owner}: {error}; {next}", folder.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writable_folder_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_refusal_says_whose_folder_it_is_and_what_to_do() {
+        let words = explain(Path::new("/"), &io::ErrorKind::PermissionDenied.into());
+        assert!(words.contains("fsGroup") && words.contains("belongs to 0:0"), "{words}");
+        assert!(explain(Path::new("/"), &io::ErrorKind::StorageFull.into()).contains("size"));
+    }
+}

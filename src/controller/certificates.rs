@@ -1,0 +1,302 @@
+//! The certificate of one registry: what `pki` decides, carried out on what lies in the cluster. The only step of a pass, beside
+//! [`super::logins`], in which something random is made; it is stored before anything uses it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::error::Error;
+use crate::api::{self, CertificateStatus};
+use crate::apply::Live;
+use crate::desired;
+use crate::model::{Child, Observed, Resolved, Tls, labels};
+use crate::pki::bundle::Bundle;
+use crate::pki::facts::CertificateFacts;
+use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Renew, Request};
+use crate::pki::reading::{AuthorityReading, LeafReading};
+use crate::pki::{Authority, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum, import, issue};
+use crate::status::{Certificate, Problem};
+
+/// What the cluster holds of a registry's certificate.
+pub(super) struct Stored<'a> {
+    /// `NAME-tls`.
+    pub(super) leaf: Option<&'a Live>,
+    /// `NAME-ca`.
+    pub(super) authority: Option<&'a Live>,
+}
+
+/// What a pass goes on with.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// What is served; `None` without TLS, or while there is none.
+    pub(super) serving: Option<desired::ServingCertificate>,
+    /// The registry's own authority, if it signs.
+    pub(super) authority: Option<desired::Authority>,
+    /// What clients must trust.
+    pub(super) bundle: Option<String>,
+    /// What the status says.
+    pub(super) report: Certificate,
+    /// When time alone can change the decision.
+    pub(super) look_again: Option<Timestamp>,
+    /// Why a leaf was issued in this pass.
+    pub(super) issued: Option<Renew>,
+}
+
+/// Keeps, makes or takes over the certificate.
+///
+/// # Errors
+/// When a key cannot be made.
+pub(super) fn settle(
+    registry: &Resolved,
+    stored: &Stored<'_>,
+    observed: &Observed,
+    service: &Value,
+    rollout_pending: bool,
+    now: Timestamp,
+) -> Result<Settled, Error> {
+    match &registry.tls {
+        Tls::None => Ok(Settled::default()),
+        Tls::Own { secret } => Ok(take_over(registry, secret, stored, observed, service, now)),
+        Tls::SelfSigned { .. } => self_signed(registry, stored, service, rollout_pending, now),
+    }
+}
+
+fn self_signed(
+    registry: &Resolved,
+    stored: &Stored<'_>,
+    service: &Value,
+    rollout_pending: bool,
+    now: Timestamp,
+) -> Result<Settled, Error> {
+    let Tls::SelfSigned { duration, ca_duration, key_algorithm, .. } = &registry.tls else { return Ok(Settled::default()) };
+    let (dns_names, ip_addresses) = hosts(registry, service);
+    let algorithm = algorithm(*key_algorithm);
+    let profile = LeafProfile {
+        common_name: registry.name.to_string(),
+        dns_names,
+        ip_addresses,
+        duration: signed(*duration),
+        key_algorithm: algorithm,
+    };
+    let mut leaf = stored.leaf.and_then(leaf_of);
+    let mut authority = stored.authority.and_then(authority_of);
+    let served = stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).map(str::to_owned);
+    let request = registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref());
+    let decision = policy::decide(&policy::Input {
+        leaf: LeafReading::of(leaf.as_ref(), authority.as_ref()),
+        authority: AuthorityReading::of(authority.as_ref()),
+        profile: &profile,
+        uid: &registry.uid,
+        now,
+        rollout_pending,
+        // `leaf-2026-11` asks for a leaf too: the rest tells one request from the next.
+        request: Request::of(request.and_then(|text| text.split('-').next())),
+        last_reason: None,
+    });
+
+    // What clients trusted until now stays in the bundle while it is valid.
+    let known = stored.leaf.and_then(|live| text(live, "ca.crt")).unwrap_or_default();
+    let mut problem = None;
+    match decision.authority {
+        AuthorityVerdict::Keep => {}
+        AuthorityVerdict::Issue(_) => {
+            let profile = AuthorityProfile {
+                common_name: format!("{} registry authority", registry.name),
+                duration: signed(*ca_duration),
+                key_algorithm: algorithm,
+            };
+            authority = Some(issue::issue_authority(&profile, now)?);
+        }
+        AuthorityVerdict::CaMissing => problem = Some(authority_missing(registry)),
+    }
+    let (issued, look_again) = match decision.leaf {
+        LeafVerdict::Keep { look_again } => (None, Some(look_again)),
+        LeafVerdict::Issue(why) => {
+            if let Some(authority) = &authority {
+                leaf = Some(issue::issue_leaf(authority, &profile, now)?);
+            }
+            (Some(why), None)
+        }
+    };
+
+    let mut bundle = Bundle::read(&known);
+    if let Some(authority) = authority.as_ref().filter(|_| problem.is_none()) {
+        bundle = bundle.with(&authority.certificate_pem);
+    }
+    let bundle = bundle.without_expired(now);
+    let facts = leaf.as_ref().and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
+    let look_again = look_again.or_else(|| facts.as_ref().map(|facts| policy::renew_at(facts, &registry.uid)));
+    Ok(Settled {
+        report: Certificate {
+            served: facts.map(|facts| {
+                let renew_at = policy::renew_at(&facts, &registry.uid).to_string();
+                certificate_status(&facts, Some(renew_at), &bundle, registry)
+            }),
+            problem,
+            note: node_port_note(registry),
+        },
+        serving: leaf.map(|leaf| desired::ServingCertificate {
+            checksum: checksum(&leaf),
+            chain: leaf.chain_pem,
+            key: leaf.key_pem,
+            ca: Some(bundle.render()),
+            served_request: registry.renew_request.clone(),
+        }),
+        // A lost authority must not be overwritten by an unreadable copy of itself.
+        authority: authority.filter(|_| decision.authority != AuthorityVerdict::CaMissing).map(|authority| {
+            desired::Authority { certificate: authority.certificate_pem, key: authority.key_pem }
+        }),
+        bundle: Some(bundle.render()),
+        look_again,
+        issued,
+    })
+}
+
+/// Checks the user's certificate and copies it, or keeps serving the last copy that was good.
+fn take_over(
+    registry: &Resolved,
+    secret: &str,
+    stored: &Stored<'_>,
+    observed: &Observed,
+    service: &Value,
+    now: Timestamp,
+) -> Settled {
+    let keep = |reason: &str, message: String, waiting: bool| {
+        let kept = stored.leaf.and_then(leaf_of);
+        let facts = kept.as_ref().and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
+        let ca = stored.leaf.and_then(|live| text(live, "ca.crt"));
+        let bundle = Bundle::read(ca.as_deref().unwrap_or_default());
+        let still = if kept.is_some() { "; the last good one is still served" } else { "" };
+        Settled {
+            report: Certificate {
+                served: facts.map(|facts| certificate_status(&facts, None, &bundle, registry)),
+                problem: Some(Problem { reason: reason.to_owned(), message: format!("{message}{still}"), waiting }),
+                note: None,
+            },
+            serving: kept.map(|leaf| desired::ServingCertificate {
+                checksum: checksum(&leaf),
+                chain: leaf.chain_pem,
+                key: leaf.key_pem,
+                ca: ca.clone(),
+                served_request: None,
+            }),
+            bundle: ca,
+            ..Settled::default()
+        }
+    };
+    let Some(Some(content)) = observed.secrets.get(secret) else {
+        return keep("WaitingForSecret", format!("Secret {secret}, named in spec.tls.secret.name, does not exist; create it"), true);
+    };
+    let value = |key: &str| content.data.get(key).map(|value| value.expose().as_slice());
+    let material = import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt") };
+    // The cluster's own names are not asked of a company's certificate: only those that the user wrote.
+    let dns_names = registry.hostnames.iter().cloned().collect();
+    let hosts = import::Hosts { dns_names: &dns_names, ip_addresses: &BTreeSet::new() };
+    let imported = match import::check(material, hosts, now) {
+        Ok(imported) => imported,
+        Err(error) => return keep(error.reason(), format!("Secret {secret}: {error}"), false),
+    };
+    let _ = service;
+    let bundle = Bundle::read(imported.authorities_pem.as_deref().unwrap_or_default());
+    let mut notes: Vec<_> = imported.notes.iter().map(ToString::to_string).collect();
+    if !imported.uncovered.is_empty() {
+        let names = imported.uncovered.iter().cloned().collect::<Vec<_>>().join(", ");
+        notes.push(format!("it does not cover {names} of spec.hostnames: clients that use these names will refuse it"));
+    }
+    Settled {
+        look_again: Some(imported.facts.not_after),
+        report: Certificate {
+            served: Some(certificate_status(&imported.facts, None, &bundle, registry)),
+            problem: None,
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+        },
+        serving: Some(desired::ServingCertificate {
+            checksum: checksum(&imported.leaf),
+            chain: imported.leaf.chain_pem,
+            key: imported.leaf.key_pem,
+            ca: imported.authorities_pem.clone(),
+            served_request: None,
+        }),
+        bundle: imported.authorities_pem,
+        ..Settled::default()
+    }
+}
+
+/// Names and addresses that clients of a registry use. Nodes are never read: whoever uses node ports lists their addresses.
+fn hosts(registry: &Resolved, service: &Value) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let Tls::SelfSigned { dns_names, ip_addresses, .. } = &registry.tls else { return Default::default() };
+    let mut names = dns_names.clone();
+    let mut addresses = ip_addresses.clone();
+    names.extend(registry.service_names());
+    names.extend(registry.hostnames.iter().cloned());
+    names.insert("localhost".to_owned());
+    addresses.insert(IpAddr::from([127, 0, 0, 1]));
+    let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    addresses.extend(list("/spec/clusterIPs").filter_map(Value::as_str).filter_map(|ip| ip.parse::<IpAddr>().ok()));
+    for ingress in list("/status/loadBalancer/ingress") {
+        addresses.extend(ingress["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()));
+        names.extend(ingress["hostname"].as_str().map(str::to_lowercase));
+    }
+    (names, addresses)
+}
+
+fn certificate_status(
+    facts: &CertificateFacts,
+    renew_at: Option<String>,
+    bundle: &Bundle,
+    registry: &Resolved,
+) -> CertificateStatus {
+    CertificateStatus {
+        not_before: facts.not_before.to_string(),
+        not_after: facts.not_after.to_string(),
+        renew_at,
+        serial: facts.serial.clone(),
+        ca_fingerprints: bundle.facts().into_iter().map(|facts| facts.fingerprint).collect(),
+        served_request: registry.renew_request.clone(),
+    }
+}
+
+fn authority_missing(registry: &Resolved) -> Problem {
+    Problem {
+        reason: "CaMissing".to_owned(),
+        message: format!(
+            "Secret {} is missing or unreadable: the certificate is still served, but no new one can be signed; restore the Secret \
+             from a backup, or annotate the registry with privateregistry.dev/renew=ca and hand the new bundle to clients",
+            registry.name.child(Child::Ca)
+        ),
+        waiting: false,
+    }
+}
+
+fn node_port_note(registry: &Resolved) -> Option<String> {
+    let Tls::SelfSigned { ip_addresses, .. } = &registry.tls else { return None };
+    (registry.service.kind == api::ServiceType::NodePort && ip_addresses.is_empty() && registry.hostnames.is_empty()).then(|| {
+        "the nodes' addresses are not in it: list those that clients use in spec.tls.selfSigned.ipAddresses".to_owned()
+    })
+}
+
+fn leaf_of(live: &Live) -> Option<Leaf> {
+    Leaf::stored(live.data("tls.crt").as_deref(), live.data("tls.key").as_deref())
+}
+
+fn authority_of(live: &Live) -> Option<Authority> {
+    Authority::stored(live.data("tls.crt").as_deref(), live.data("tls.key").as_deref())
+}
+
+fn text(live: &Live, key: &str) -> Option<String> {
+    live.data(key).and_then(|bytes| String::from_utf8(bytes).ok())
+}
+
+fn algorithm(given: api::KeyAlgorithm) -> KeyAlgorithm {
+    match given {
+        api::KeyAlgorithm::EcdsaP256 => KeyAlgorithm::EcdsaP256,
+        api::KeyAlgorithm::EcdsaP384 => KeyAlgorithm::EcdsaP384,
+        api::KeyAlgorithm::Ed25519 => KeyAlgorithm::Ed25519,
+    }
+}
+
+fn signed(duration: std::time::Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}

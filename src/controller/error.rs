@@ -1,0 +1,71 @@
+//! What can go wrong in a pass: a variant per step, one word for condition, event and metric, and whether trying again can help.
+
+use super::backoff::Class;
+use crate::apply;
+use crate::credentials::generated::NoRandomness;
+use crate::credentials::hashing::HashError;
+use crate::pki::issue::IssueError;
+
+/// What went wrong in a pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or writing an object.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// Making a key or a certificate.
+    #[error("issue the certificate: {0}")]
+    Issue(#[from] IssueError),
+    /// Hashing a password.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// Making a password.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// Listing the registry's pods.
+    #[error("list the pods of {registry}")]
+    Pods {
+        /// The registry.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Writing the status.
+    #[error("write the status of {registry}")]
+    Status {
+        /// The registry.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A thread for slow work ended early.
+    #[error("a worker thread ended early: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    /// The one word used for the condition, the event and the metric.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Apply(error) => error.reason(),
+            Self::Issue(error) => error.reason(),
+            Self::Hash(_) => "HashFailed",
+            Self::Random(_) => "NoRandomness",
+            Self::Pods { .. } => "ReadFailed",
+            Self::Status { .. } => "StatusWriteFailed",
+            Self::Worker(_) => "WorkerFailed",
+        }
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Apply(error) if error.is_blocked() => Class::Blocked,
+            Self::Apply(_) | Self::Pods { .. } | Self::Status { .. } => Class::Transient,
+            Self::Issue(_) | Self::Hash(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
+        }
+    }
+}

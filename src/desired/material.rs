@@ -1,0 +1,66 @@
+//! Secret material that was kept or made before the plan: the builders only put it into objects.
+
+use crate::model::{Resolved, Users};
+use crate::secret::Sensitive;
+
+/// Secret material of one registry.
+#[derive(Debug, Clone)]
+pub struct Material {
+    /// What the registry serves; `None` without TLS, or while there is none yet.
+    pub certificate: Option<ServingCertificate>,
+    /// The registry's own authority; `None` when somebody else signs.
+    pub authority: Option<Authority>,
+    /// PEM of every authority that clients must trust now; `None` when their systems know it, or without TLS.
+    pub bundle: Option<String>,
+    /// Who may log in; `None` without logins, or while there is nobody yet.
+    pub table: Option<Table>,
+    /// Password of the generated admin.
+    pub admin: Option<Sensitive<String>>,
+    /// Login for pods of the registry's namespace, as `.dockerconfigjson`.
+    pub pull: Option<Sensitive<String>>,
+    /// Key with which the registry signs the state of uploads.
+    pub http_secret: Sensitive<String>,
+}
+
+/// What the registry serves.
+#[derive(Debug, Clone)]
+pub struct ServingCertificate {
+    /// PEM, leaf first.
+    pub chain: String,
+    /// PEM.
+    pub key: Sensitive<String>,
+    /// Authority to keep beside it, PEM.
+    pub ca: Option<String>,
+    /// SHA-256 over chain and key.
+    pub checksum: String,
+    /// The request for renewal that was served last.
+    pub served_request: Option<String>,
+}
+
+/// The registry's own authority.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// PEM.
+    pub certificate: String,
+    /// PEM.
+    pub key: Sensitive<String>,
+}
+
+/// Who may log in.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// The htpasswd file.
+    pub file: Sensitive<String>,
+    /// Where each hash came from: JSON, no secret in it.
+    pub sources: String,
+}
+
+impl Material {
+    /// Whether a registry with this material would come up as its manifest says.
+    #[must_use]
+    pub fn is_complete(&self, registry: &Resolved) -> bool {
+        let encrypted = !registry.has_tls() || self.certificate.is_some();
+        let guarded = matches!(registry.users, Users::Everybody) || self.table.is_some();
+        encrypted && guarded
+    }
+}

@@ -1,0 +1,295 @@
+//! The registry's pod, the same for a Deployment and a Job. It passes Pod Security `restricted`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath, Lifecycle,
+    LifecycleHandler, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction,
+    TCPSocketAction, Volume, VolumeMount, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::service::PORT_NAME;
+use super::{Material, config, secrets, some};
+use crate::api::Resources;
+use crate::model::{Child, Resolved, Storage, Users, labels};
+
+/// Port that the registry listens on, whatever the Service's port is.
+pub const PORT: i32 = 5000;
+/// Where the volume is mounted.
+pub const DATA: &str = "/var/lib/registry";
+/// Where certificate and key are mounted.
+pub const TLS: &str = "/etc/registry/tls";
+/// Where the users' table is mounted. Always as a folder: a subPath would never be refreshed.
+pub const AUTH: &str = "/etc/registry/auth";
+/// Where the configuration is mounted.
+pub const CONFIG: &str = "/etc/registry/config";
+/// Name of the registry's container.
+pub const CONTAINER: &str = "registry";
+
+const USER: i64 = 65532;
+/// With several pods: seconds that a stopping pod still answers, so that no client is sent to it any more.
+const WITHDRAW_SECONDS: i64 = 5;
+
+/// Whether the kubelet restarts the container for ever (a Deployment) or the workload ends with it (a Job).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Restarted for ever.
+    Endless,
+    /// Restarted after an error.
+    OnFailure,
+    /// Never restarted.
+    Once,
+}
+
+/// The pod template.
+#[must_use]
+pub fn template(registry: &Resolved, material: &Material, life: Life) -> PodTemplateSpec {
+    let wanted = &registry.pod;
+    let mut pod_labels = wanted.labels.clone();
+    pod_labels.extend(labels::disposable(&registry.name));
+    let mut annotations = wanted.annotations.clone();
+    let checksum = super::workload::sha256(config::render(registry, &material.http_secret).as_bytes());
+    annotations.insert(labels::CONFIG_CHECKSUM.to_owned(), checksum);
+    if let Some(certificate) = &material.certificate {
+        annotations.insert(labels::TLS_CHECKSUM.to_owned(), certificate.checksum.clone());
+    }
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(pod_labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container(registry, life)],
+            init_containers: Some(vec![probe_of_the_volume(registry)]),
+            volumes: Some(volumes(registry)),
+            service_account_name: Some(registry.name.child(Child::ServiceAccount)),
+            automount_service_account_token: Some(false),
+            // A Service called `registry-auth` would otherwise become a variable that overrides the configuration.
+            enable_service_links: Some(false),
+            security_context: Some(wanted.security_context.clone().unwrap_or_else(restricted)),
+            termination_grace_period_seconds: Some(config::DRAIN_SECONDS + 2 * WITHDRAW_SECONDS),
+            restart_policy: Some(
+                match life {
+                    Life::Endless => "Always",
+                    Life::OnFailure => "OnFailure",
+                    Life::Once => "Never",
+                }
+                .to_owned(),
+            ),
+            node_selector: some(wanted.node_selector.clone()),
+            tolerations: some_list(&wanted.tolerations),
+            affinity: wanted.affinity.clone().or_else(|| (registry.replicas > 1).then(|| apart(registry))),
+            topology_spread_constraints: some_list(&wanted.topology_spread_constraints),
+            priority_class_name: wanted.priority_class_name.clone(),
+            image_pull_secrets: some_list(&wanted.image_pull_secrets),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(registry: &Resolved, life: Life) -> Container {
+    let mut env = vec![EnvVar {
+        name: "OTEL_TRACES_EXPORTER".to_owned(),
+        value: Some("none".to_owned()),
+        ..EnvVar::default()
+    }];
+    env.retain(|ours| registry.pod.env.iter().all(|theirs| theirs.name != ours.name));
+    env.extend(registry.pod.env.iter().cloned());
+    let mut mounts = vec![mount("config", CONFIG, true), mount("data", DATA, false)];
+    mounts.extend(registry.has_tls().then(|| mount("tls", TLS, true)));
+    mounts.extend(has_logins(registry).then(|| mount("auth", AUTH, true)));
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(registry.image.clone()),
+        // The published images differ in their entry points, not in this.
+        command: Some(["registry", "serve"].map(str::to_owned).to_vec()),
+        args: Some(vec![format!("{CONFIG}/{}", secrets::CONFIG_KEY)]),
+        env: Some(env),
+        ports: Some(vec![ContainerPort {
+            name: Some(PORT_NAME.to_owned()),
+            container_port: PORT,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        volume_mounts: Some(mounts),
+        resources: Some(resources(registry.pod.resources.as_ref())),
+        security_context: Some(confined()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        readiness_probe: Some(answers(registry, 10, 3)),
+        // A Job's pod ends when its process ends: no probe may kill it.
+        startup_probe: (life == Life::Endless).then(|| answers(registry, 1, 120)),
+        liveness_probe: (life == Life::Endless).then(|| Probe {
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::String(PORT_NAME.to_owned()),
+                ..TCPSocketAction::default()
+            }),
+            period_seconds: Some(10),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(6),
+            ..Probe::default()
+        }),
+        lifecycle: (registry.replicas > 1).then(|| Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction { seconds: WITHDRAW_SECONDS }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// Storage that ignores fsGroup answers 500 to every push while the registry looks healthy: it must fail here, with words.
+fn probe_of_the_volume(registry: &Resolved) -> Container {
+    Container {
+        name: "check-volume".to_owned(),
+        image: Some(registry.operator_image.clone()),
+        args: Some(vec!["check-volume".to_owned(), DATA.to_owned()]),
+        volume_mounts: Some(vec![mount("data", DATA, false)]),
+        resources: Some(resources(None)),
+        security_context: Some(confined()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+fn volumes(registry: &Resolved) -> Vec<Volume> {
+    let secret = |volume: &str, child: Child, keys: &[&str]| Volume {
+        name: volume.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(registry.name.child(child)),
+            // Named items keep the pod from starting while one is missing.
+            items: Some(
+                keys.iter()
+                    .map(|key| KeyToPath { key: (*key).to_owned(), path: (*key).to_owned(), ..KeyToPath::default() })
+                    .collect(),
+            ),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    let mut volumes = vec![secret("config", Child::Config, &[secrets::CONFIG_KEY])];
+    if registry.has_tls() {
+        volumes.push(secret("tls", Child::Tls, &["tls.crt", "tls.key"]));
+    }
+    if has_logins(registry) {
+        volumes.push(secret("auth", Child::Htpasswd, &[secrets::HTPASSWD_KEY]));
+    }
+    let claim = |name: String| {
+        Some(PersistentVolumeClaimVolumeSource { claim_name: name, ..PersistentVolumeClaimVolumeSource::default() })
+    };
+    let mut data = Volume { name: "data".to_owned(), ..Volume::default() };
+    match &registry.storage {
+        Storage::Claim { .. } => data.persistent_volume_claim = claim(registry.name.child(Child::Data)),
+        Storage::Existing { name, .. } => data.persistent_volume_claim = claim(name.clone()),
+        Storage::EmptyDir { limit } => {
+            data.empty_dir = Some(EmptyDirVolumeSource {
+                size_limit: limit.clone().map(Quantity),
+                ..EmptyDirVolumeSource::default()
+            });
+        }
+    }
+    volumes.push(data);
+    volumes
+}
+
+fn has_logins(registry: &Resolved) -> bool {
+    matches!(registry.users, Users::Table { .. })
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+/// `GET /` is answered without login and without hashing a password.
+fn answers(registry: &Resolved, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/".to_owned()),
+            port: IntOrString::String(PORT_NAME.to_owned()),
+            scheme: Some(if registry.has_tls() { "HTTPS" } else { "HTTP" }.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn resources(given: Option<&Resources>) -> ResourceRequirements {
+    let map = |given: &BTreeMap<String, crate::api::Quantity>| {
+        some(given.iter().map(|(name, quantity)| (name.clone(), Quantity(quantity.0.clone()))).collect())
+    };
+    match given {
+        Some(given) => ResourceRequirements {
+            requests: map(&given.requests),
+            limits: map(&given.limits),
+            ..ResourceRequirements::default()
+        },
+        None => ResourceRequirements {
+            requests: Some(BTreeMap::from([
+                ("cpu".to_owned(), Quantity("50m".to_owned())),
+                ("memory".to_owned(), Quantity("64Mi".to_owned())),
+            ])),
+            ..ResourceRequirements::default()
+        },
+    }
+}
+
+fn restricted() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        // A volume of a million files is not walked at every start.
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+        ..PodSecurityContext::default()
+    }
+}
+
+fn confined() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+        ..SecurityContext::default()
+    }
+}
+
+/// Replicas prefer different nodes.
+fn apart(registry: &Resolved) -> Affinity {
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+                weight: 100,
+                pod_affinity_term: PodAffinityTerm {
+                    topology_key: "kubernetes.io/hostname".to_owned(),
+                    label_selector: Some(LabelSelector {
+                        match_labels: Some(labels::selector(&registry.name)),
+                        ..LabelSelector::default()
+                    }),
+                    ..PodAffinityTerm::default()
+                },
+            }]),
+            ..PodAntiAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}

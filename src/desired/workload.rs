@@ -1,0 +1,116 @@
+//! What runs the registry: a Deployment, or a Job where the restart policy lets the process end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use sha2::{Digest, Sha256};
+
+use super::pod::{self, Life};
+use super::{Hold, Material, Object};
+use crate::api::RestartType;
+use crate::model::{Child, Resolved, labels};
+
+/// What the cluster says about how much should run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Run {
+    /// A user scaled the Deployment to zero, and the restart policy respects it.
+    pub stopped_by_user: bool,
+    /// Restarts that are forgiven, because a long good run came after them.
+    pub forgiven_restarts: i32,
+}
+
+/// The Deployment or Job.
+#[must_use]
+pub fn build(registry: &Resolved, material: &Material, run: &Run) -> Object {
+    if registry.restart.is_job() {
+        Object::new(&job(registry, material, run), Hold::Disposable)
+    } else {
+        Object::new(&deployment(registry, material, run), Hold::Disposable)
+    }
+}
+
+fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment {
+    let wanted = if registry.suspend { 0 } else { registry.replicas };
+    let mut metadata = registry.metadata(Child::Workload);
+    metadata.annotations = Some(BTreeMap::from([(labels::REPLICAS.to_owned(), wanted.to_string())]));
+    Deployment {
+        metadata,
+        spec: DeploymentSpec {
+            replicas: Some(if run.stopped_by_user { 0 } else { wanted }),
+            revision_history_limit: Some(2),
+            selector: LabelSelector {
+                match_labels: Some(labels::selector(&registry.name)),
+                ..LabelSelector::default()
+            },
+            strategy: Some(strategy(registry)),
+            template: pod::template(registry, material, Life::Endless),
+            ..DeploymentSpec::default()
+        },
+        ..Deployment::default()
+    }
+}
+
+/// Two pods cannot have a volume that one node mounts: the old one goes first.
+fn strategy(registry: &Resolved) -> DeploymentStrategy {
+    if !registry.storage.is_shared() {
+        return DeploymentStrategy { type_: Some("Recreate".to_owned()), ..DeploymentStrategy::default() };
+    }
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        // Always sent: fields that the API server filled in itself would make a later switch to Recreate invalid.
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(1)),
+            max_unavailable: Some(IntOrString::Int(0)),
+        }),
+    }
+}
+
+fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
+    let once = registry.restart == RestartType::Never;
+    Job {
+        metadata: registry.metadata(Child::Workload),
+        spec: JobSpec {
+            completions: Some(1),
+            parallelism: Some(1),
+            suspend: Some(registry.suspend),
+            backoff_limit: Some(if once { 0 } else { backoff_limit(registry, run) }),
+            // A drain is no failure of the process. Kubernetes allows such a rule only where pods never restart.
+            pod_failure_policy: once.then(|| PodFailurePolicy {
+                rules: vec![PodFailurePolicyRule {
+                    action: "Ignore".to_owned(),
+                    on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+                        type_: "DisruptionTarget".to_owned(),
+                        status: Some("True".to_owned()),
+                    }]),
+                    ..PodFailurePolicyRule::default()
+                }],
+            }),
+            template: pod::template(registry, material, if once { Life::Once } else { Life::OnFailure }),
+            ..JobSpec::default()
+        },
+        ..Job::default()
+    }
+}
+
+/// A Job fails as soon as restarts *reach* the limit, so n retries need n + 1.
+fn backoff_limit(registry: &Resolved, run: &Run) -> i32 {
+    match registry.max_retries {
+        None => i32::MAX,
+        Some(retries) => retries.saturating_add(1).saturating_add(run.forgiven_restarts),
+    }
+}
+
+/// SHA-256, hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

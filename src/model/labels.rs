@@ -1,0 +1,58 @@
+//! Labels and annotations of children.
+
+use std::collections::BTreeMap;
+
+use super::RegistryName;
+
+/// Label that names the registry a child belongs to.
+pub const REGISTRY: &str = "privateregistry.dev/registry";
+/// Label that says who writes an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`], and the field manager of every write.
+pub const MANAGER: &str = "private-registry-operator";
+/// Annotation of a Deployment: how many replicas the operator wants, so that a zero by the user can be told from its own.
+pub const REPLICAS: &str = "privateregistry.dev/replicas";
+/// Annotation of a pod template: SHA-256 of the certificate, so that a new one rolls the pods.
+pub const TLS_CHECKSUM: &str = "privateregistry.dev/tls-checksum";
+/// Annotation of a pod template: SHA-256 of the configuration.
+pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
+/// Annotation of the htpasswd Secret: where each hash came from.
+pub const SOURCES: &str = "privateregistry.dev/sources";
+/// Annotation of the TLS Secret: the request for renewal that was served last.
+pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
+
+const NAME: &str = "app.kubernetes.io/name";
+const NAME_VALUE: &str = "private-registry";
+
+/// The selector of a registry's pods. Selectors are immutable in Kubernetes: these two are frozen for ever.
+#[must_use]
+pub fn selector(name: &RegistryName) -> BTreeMap<String, String> {
+    BTreeMap::from([(NAME.to_owned(), NAME_VALUE.to_owned()), (REGISTRY.to_owned(), name.to_string())])
+}
+
+/// Labels of a child that goes with the registry.
+#[must_use]
+pub fn disposable(name: &RegistryName) -> BTreeMap<String, String> {
+    let mut labels = kept(name);
+    labels.insert("app.kubernetes.io/instance".to_owned(), name.to_string());
+    labels
+}
+
+/// Labels of a child that may outlive the registry: without `instance`, by which GitOps tools prune.
+#[must_use]
+pub fn kept(name: &RegistryName) -> BTreeMap<String, String> {
+    let mut labels = selector(name);
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels.insert("app.kubernetes.io/component".to_owned(), "registry".to_owned());
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "private-registry".to_owned());
+    labels
+}
+
+/// Annotations that keep Argo CD and Helm from deleting a kept child.
+#[must_use]
+pub fn keep_annotations() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("argocd.argoproj.io/sync-options".to_owned(), "Delete=false,Prune=false".to_owned()),
+        ("helm.sh/resource-policy".to_owned(), "keep".to_owned()),
+    ])
+}

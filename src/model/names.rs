@@ -1,0 +1,129 @@
+//! Names of registries and of their children: one place, so that no two parts ever disagree.
+
+use std::fmt;
+
+/// Name of a registry: `^[a-z]([-a-z0-9]{0,46}[a-z0-9])?$`.
+///
+/// It begins with a letter because Service names before Kubernetes 1.36 must, and has at most 48 characters so that no child's
+/// name ever has to be cut: the longest suffix has 10, labels and host names allow 63.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RegistryName(String);
+
+impl RegistryName {
+    /// Longest name, in characters.
+    pub const MAX: usize = 48;
+
+    /// The name, if it keeps the rule.
+    ///
+    /// # Errors
+    /// The rule in words. Admission refuses such names; only a cluster with an older definition can let one through.
+    pub fn parse(name: &str) -> Result<Self, &'static str> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        match name.chars().next() {
+            None => return Err("is empty"),
+            Some(first) if !first.is_ascii_lowercase() => return Err("must begin with a lower-case letter"),
+            Some(_) => {}
+        }
+        if name.len() > Self::MAX {
+            return Err("has more than 48 characters");
+        }
+        if !name.chars().all(|c| legal(c) || c == '-') || name.ends_with('-') {
+            return Err("may hold only lower-case letters, digits and '-', and must not end with '-'");
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// Name of a child.
+    #[must_use]
+    pub fn child(&self, child: Child) -> String {
+        format!("{}{}", self.0, child.suffix())
+    }
+
+    /// The name itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RegistryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What belongs to a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::EnumIter)]
+pub enum Child {
+    /// What clients talk to.
+    Service,
+    /// Identity of the pods, without rights.
+    ServiceAccount,
+    /// The claim of the images. Kept.
+    Data,
+    /// Serving certificate and key.
+    Tls,
+    /// The authority and its key. Kept, mounted nowhere.
+    Ca,
+    /// The public bundle that clients must trust.
+    CaBundle,
+    /// Password hashes.
+    Htpasswd,
+    /// Generated admin. Kept.
+    Admin,
+    /// Pull secret for pods of the registry's namespace.
+    Pull,
+    /// The registry's configuration file.
+    Config,
+    /// Deployment or Job.
+    Workload,
+    /// PodDisruptionBudget.
+    DisruptionBudget,
+}
+
+impl Child {
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Service | Self::ServiceAccount | Self::Workload | Self::DisruptionBudget => "",
+            Self::Data => "-data",
+            Self::Tls => "-tls",
+            Self::Ca => "-ca",
+            Self::CaBundle => "-ca-bundle",
+            Self::Htpasswd => "-htpasswd",
+            Self::Admin => "-admin",
+            Self::Pull => "-pull",
+            Self::Config => "-config",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use strum::IntoEnumIterator as _;
+
+    use super::*;
+
+    #[test]
+    fn names_that_a_service_could_not_have_are_refused() {
+        for name in ["", "1a", "-a", "a-", "A", "a.b", "a_b", &"a".repeat(49)] {
+            assert!(RegistryName::parse(name).is_err(), "{name}");
+        }
+        for name in ["a", "a1", "team-a", &"a".repeat(48)] {
+            assert!(RegistryName::parse(name).is_ok(), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_child_of_every_legal_registry_has_a_legal_name(name in "[a-z]([-a-z0-9]{0,46}[a-z0-9])?") {
+            let name = RegistryName::parse(&name).unwrap();
+            for child in Child::iter() {
+                let child = name.child(child);
+                prop_assert!(child.len() <= 63);
+                prop_assert!(child.starts_with(|c: char| c.is_ascii_lowercase()));
+                prop_assert!(child.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()));
+            }
+        }
+    }
+}

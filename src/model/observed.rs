@@ -1,0 +1,34 @@
+//! What a manifest refers to, as it was read. Data only: [`crate::observe`] fills it.
+
+use std::collections::BTreeMap;
+
+use crate::secret::Sensitive;
+
+/// What a manifest refers to, as it was read.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Secrets by name; `None`: it does not exist.
+    pub secrets: BTreeMap<String, Option<SecretContent>>,
+    /// The existing claim that the manifest names; `None`: it names none, or it does not exist.
+    pub claim: Option<ObservedClaim>,
+    /// Another registry of the namespace that uses the same claim, and came first.
+    pub claim_holder: Option<String>,
+}
+
+/// A Secret that a manifest refers to.
+#[derive(Debug, Clone)]
+pub struct SecretContent {
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// Its keys and values.
+    pub data: BTreeMap<String, Sensitive<Vec<u8>>>,
+}
+
+/// A claim that a manifest refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedClaim {
+    /// Its access modes.
+    pub modes: Vec<String>,
+}

@@ -1,0 +1,29 @@
+//! The operator's own settings, the same for every registry.
+
+/// Registry image of manifests that name none: the version this operator was tested with, by digest.
+pub const REGISTRY_IMAGE: &str =
+    "docker.io/library/registry:3.1.2@sha256:ddf754342cfc8acc51a56d5d0ab6af06826461864460636d8bd5c546dab2a7b8";
+
+/// What an administrator decides once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of the registry where a manifest names none.
+    pub registry_image: String,
+    /// The operator's own image: the init container that probes the volume runs it.
+    pub operator_image: String,
+    /// DNS domain of the cluster, without dots at its ends.
+    pub cluster_domain: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            registry_image: REGISTRY_IMAGE.to_owned(),
+            operator_image: format!(
+                "ghcr.io/privateregistry/private-registry-operator:v{}",
+                env!("CARGO_PKG_VERSION")
+            ),
+            cluster_domain: "cluster.local".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! From what one pass found to what a user reads. Pure: the clock is an argument.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
+
+use super::conditions::{self, Finding, Truth};
+use super::workload::Workload;
+use crate::api::{
+    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
+};
+use crate::model::image::Version;
+use crate::model::{Blocked, Child, Resolved, Storage};
+
+/// How long a missing object is waited for before the registry counts as stalled: Flux fails a whole delivery on `Stalled`.
+pub const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Users that status lists by name.
+const LISTED_USERS: usize = 100;
+
+/// Something that a user must put right, or that will arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// One CamelCase word.
+    pub reason: String,
+    /// Names the object and the next action.
+    pub message: String,
+    /// Whether it may end by itself.
+    pub waiting: bool,
+}
+
+/// The certificate, as the pass found or made it.
+#[derive(Debug, Clone, Default)]
+pub struct Certificate {
+    /// What is served; `None` without TLS, or while there is none.
+    pub served: Option<CertificateStatus>,
+    /// What is wrong with the one that the manifest asks for.
+    pub problem: Option<Problem>,
+    /// What a user should know about it.
+    pub note: Option<String>,
+}
+
+/// Who can log in, as the pass found or made it.
+#[derive(Debug, Clone, Default)]
+pub struct Logins {
+    /// Users in the table.
+    pub users: Vec<UserStatus>,
+    /// What is wrong with others.
+    pub problems: Vec<Problem>,
+}
+
+/// How the registry answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// As it should.
+    Good,
+    /// Not as it should.
+    Bad(String),
+    /// The operator could not reach it.
+    Unreachable(String),
+    /// Nobody asked: nothing runs.
+    NotAsked,
+}
+
+/// Everything that one pass found about a registry that can be built.
+#[derive(Debug)]
+pub struct Findings<'a> {
+    /// The registry.
+    pub registry: &'a Resolved,
+    /// The live Service.
+    pub service: &'a Value,
+    /// The live claim, if there is one.
+    pub claim: Option<&'a Value>,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// Who can log in.
+    pub logins: Logins,
+    /// How the Deployment or Job is doing; `None`: it could not be made yet.
+    pub workload: Option<Workload>,
+    /// How the registry answered.
+    pub answer: Answer,
+}
+
+/// The status that follows.
+#[must_use]
+pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: Timestamp) -> PrivateRegistryStatus {
+    let registry = findings.registry;
+    let certificate = certificate_finding(findings);
+    let users = users_finding(findings);
+    let storage = storage_finding(findings);
+    let available = available_finding(findings);
+    let verdict = verdict(findings, [&certificate, &users, &storage], &available);
+    let stalled = verdict.stalled || (verdict.waiting && waited_enough(before, &verdict.reason, now));
+
+    let mut said = vec![
+        Finding::new(condition::READY, verdict.ready, &verdict.reason, verdict.message.clone()),
+        Finding::new(condition::RECONCILING, verdict.reconciling && !stalled, &verdict.reason, verdict.message.clone()),
+        Finding::new(condition::STALLED, stalled, &verdict.reason, verdict.message),
+        available,
+    ];
+    said.extend([certificate, users, storage]);
+    let addresses = addresses(registry, findings.service);
+    PrivateRegistryStatus {
+        observed_generation: Some(registry.generation),
+        conditions: conditions::merge(&before.conditions, said, registry.generation, now),
+        address: addresses.first().map(|first| first.address.clone()),
+        addresses,
+        certificate: findings.certificate.served.clone(),
+        user_count: Some(i32::try_from(findings.logins.users.len()).unwrap_or(i32::MAX)),
+        users: findings.logins.users.iter().take(LISTED_USERS).cloned().collect(),
+        storage: Some(storage_status(findings)),
+        image: Some(registry.image.clone()),
+        replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
+        restart_policy: Some(registry.restart.to_string()),
+    }
+}
+
+/// The status of a registry that cannot be built from its manifest. What was found before stays: it may still be serving.
+#[must_use]
+pub fn blocked(blocked: &Blocked, before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -> PrivateRegistryStatus {
+    let stalled = !blocked.waiting || waited_enough(before, blocked.reason, now);
+    outcome(blocked.reason, &blocked.message, stalled, before, generation, now)
+}
+
+/// The status of a registry whose pass failed.
+#[must_use]
+pub fn failed(
+    reason: &str,
+    message: &str,
+    stalled: bool,
+    before: &PrivateRegistryStatus,
+    generation: i64,
+    now: Timestamp,
+) -> PrivateRegistryStatus {
+    outcome(reason, message, stalled, before, generation, now)
+}
+
+/// The status of a registry that the operator was told to leave alone.
+#[must_use]
+pub fn paused(before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -> PrivateRegistryStatus {
+    let message = "the annotation privateregistry.dev/paused is set: nothing is written until it is removed";
+    let mut status = outcome(reason::PAUSED, message, false, before, generation, now);
+    let quiet = Finding::new(condition::RECONCILING, false, reason::PAUSED, message);
+    for condition in conditions::merge(&before.conditions, vec![quiet], generation, now) {
+        replace(&mut status.conditions, condition);
+    }
+    status
+}
+
+fn outcome(
+    reason: &str,
+    message: &str,
+    stalled: bool,
+    before: &PrivateRegistryStatus,
+    generation: i64,
+    now: Timestamp,
+) -> PrivateRegistryStatus {
+    let said = vec![
+        Finding::new(condition::READY, false, reason, message),
+        Finding::new(condition::RECONCILING, !stalled, reason, message),
+        Finding::new(condition::STALLED, stalled, reason, message),
+    ];
+    let mut status = before.clone();
+    status.observed_generation = Some(generation);
+    for condition in conditions::merge(&before.conditions, said, generation, now) {
+        replace(&mut status.conditions, condition);
+    }
+    if !status.conditions.iter().any(|found| found.type_ == condition::AVAILABLE) {
+        let unknown = Finding::new(condition::AVAILABLE, Truth::Unknown, reason, message);
+        status.conditions.extend(conditions::merge(&[], vec![unknown], generation, now));
+    }
+    status
+}
+
+fn replace(conditions: &mut Vec<Condition>, condition: Condition) {
+    match conditions.iter_mut().find(|found| found.type_ == condition.type_) {
+        Some(found) => *found = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// What all of it comes to.
+struct Verdict {
+    ready: bool,
+    reason: String,
+    message: String,
+    reconciling: bool,
+    stalled: bool,
+    waiting: bool,
+}
+
+fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -> Verdict {
+    let no = |reason: &str, message: &str, reconciling: bool, stalled: bool, waiting: bool| Verdict {
+        ready: false,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        reconciling,
+        stalled,
+        waiting,
+    };
+    let problems = findings.certificate.problem.iter().chain(&findings.logins.problems);
+    if let Some(problem) = problems.max_by_key(|problem| !problem.waiting) {
+        return no(&problem.reason, &problem.message, problem.waiting, !problem.waiting, problem.waiting);
+    }
+    let storage = parts[2];
+    match &findings.workload {
+        None => return no(reason::PROGRESSING, "the certificate or the users are not there yet", true, false, false),
+        Some(Workload::Stuck { reason, message, .. }) => return no(reason, message, true, false, false),
+        Some(Workload::Failed { reason, message }) => return no(reason, message, false, true, false),
+        Some(Workload::Progressing { .. }) if storage.status == Truth::False => {
+            return no(&storage.reason, &storage.message, true, false, false);
+        }
+        Some(Workload::Progressing { message, .. }) => return no(reason::PROGRESSING, message, true, false, false),
+        Some(Workload::Stopped { reason, message }) => {
+            return Verdict {
+                ready: true,
+                reason: (*reason).to_owned(),
+                message: message.clone(),
+                reconciling: false,
+                stalled: false,
+                waiting: false,
+            };
+        }
+        Some(Workload::Running { .. }) => {}
+    }
+    if let Some(part) = parts.into_iter().chain([available]).find(|part| part.status == Truth::False) {
+        let refused = part.reason == "ResizeRefused";
+        return no(&part.reason, &part.message, !refused, refused, false);
+    }
+    let address = addresses(findings.registry, findings.service).first().map(|first| first.address.clone());
+    Verdict {
+        ready: true,
+        reason: reason::SETTLED.to_owned(),
+        message: format!("serving at {}", address.unwrap_or_else(|| "its Service".to_owned())),
+        reconciling: false,
+        stalled: false,
+        waiting: false,
+    }
+}
+
+/// Whether the same missing object has been waited for longer than [`PATIENCE`].
+fn waited_enough(before: &PrivateRegistryStatus, reason: &str, now: Timestamp) -> bool {
+    before
+        .conditions
+        .iter()
+        .find(|found| found.type_ == condition::READY && found.status == "False" && found.reason == reason)
+        .is_some_and(|found| now.duration_since(found.last_transition_time.0) >= PATIENCE)
+}
+
+fn available_finding(findings: &Findings<'_>) -> Finding {
+    let say = |status: Truth, reason: &str, message: &str| Finding::new(condition::AVAILABLE, status, reason, message);
+    match (&findings.workload, &findings.answer) {
+        (None, _) => say(Truth::False, reason::NOT_RUNNING, "no pod was started yet"),
+        (Some(Workload::Stopped { reason, message }), _) => say(Truth::False, reason, message),
+        (Some(Workload::Failed { reason, message }), _) => say(Truth::False, reason, message),
+        (Some(workload), _) if workload.ready_pods() == 0 => say(Truth::False, reason::NOT_RUNNING, "no pod is ready"),
+        (_, Answer::Good) => say(Truth::True, reason::ANSWERING, "the registry answered as it should"),
+        (_, Answer::Bad(how)) => say(Truth::False, reason::NOT_ANSWERING, how),
+        (_, Answer::Unreachable(why)) => say(Truth::Unknown, reason::UNREACHABLE, why),
+        (_, Answer::NotAsked) => say(Truth::Unknown, reason::PROGRESSING, "a rollout is going on"),
+    }
+}
+
+fn certificate_finding(findings: &Findings<'_>) -> Finding {
+    let say = |ok: bool, reason: &str, message: String| Finding::new(condition::CERTIFICATE_READY, ok, reason, message);
+    if !findings.registry.has_tls() {
+        return say(true, reason::SWITCHED_OFF, "spec.tls.none: plain HTTP; logins cross the network readable".to_owned());
+    }
+    let Certificate { served, problem, note } = &findings.certificate;
+    match (problem, served) {
+        (Some(problem), _) => say(false, &problem.reason, problem.message.clone()),
+        (None, Some(served)) => {
+            let mut message = format!("valid until {}", served.not_after);
+            if let Some(note) = note {
+                message = format!("{message}; {note}");
+            }
+            say(true, reason::VALID, message)
+        }
+        (None, None) => say(false, reason::PROGRESSING, "the certificate is not there yet".to_owned()),
+    }
+}
+
+fn users_finding(findings: &Findings<'_>) -> Finding {
+    let say = |ok: bool, reason: &str, message: String| Finding::new(condition::USERS_READY, ok, reason, message);
+    if matches!(findings.registry.users, crate::model::Users::Everybody) {
+        let message = "spec.auth.none: everybody who reaches the registry may push and pull";
+        return say(true, reason::SWITCHED_OFF, message.to_owned());
+    }
+    let Logins { users, problems } = &findings.logins;
+    if let Some(first) = problems.first() {
+        let more = if problems.len() > 1 { format!(" (and {} more)", problems.len() - 1) } else { String::new() };
+        return say(false, &first.reason, format!("{}{more}", first.message));
+    }
+    if users.is_empty() {
+        return say(false, "NoUsers", "nobody can log in: name users, or remove spec.auth.generatedAdmin: Never".to_owned());
+    }
+    let count = users.len();
+    let noun = if count == 1 { "user" } else { "users" };
+    say(
+        true,
+        reason::WRITTEN,
+        format!("{count} {noun}; running pods accept a change as soon as the kubelet has synced the Secret, within about 2 minutes"),
+    )
+}
+
+fn storage_finding(findings: &Findings<'_>) -> Finding {
+    let say = |ok: bool, reason: &str, message: String| Finding::new(condition::STORAGE_READY, ok, reason, message);
+    if let Storage::EmptyDir { .. } = findings.registry.storage {
+        let message = "spec.storage.emptyDir: every image is lost when the pod goes";
+        return say(true, reason::EPHEMERAL, message.to_owned());
+    }
+    let name = claim_name(findings.registry);
+    let Some(claim) = findings.claim else {
+        return say(false, reason::PENDING, format!("PersistentVolumeClaim {name} does not exist yet"));
+    };
+    let text = |pointer: &str| claim.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    match text("/status/phase") {
+        "Bound" => {}
+        "Lost" => {
+            return say(false, "VolumeLost", format!("PersistentVolumeClaim {name} has lost its volume; restore it from a backup"));
+        }
+        _ => {
+            return say(
+                false,
+                reason::PENDING,
+                format!("PersistentVolumeClaim {name} waits for a volume; see kubectl describe pvc {name}"),
+            );
+        }
+    }
+    let (wanted, have) = (text("/spec/resources/requests/storage"), text("/status/capacity/storage"));
+    let value = |text: &str| crate::api::Quantity(text.to_owned()).value().unwrap_or(0.0);
+    if value(wanted) > value(have) {
+        return say(
+            false,
+            reason::RESIZING,
+            format!("PersistentVolumeClaim {name} is growing from {have} to {wanted}; see kubectl describe pvc {name}"),
+        );
+    }
+    say(true, reason::BOUND, format!("PersistentVolumeClaim {name} holds {have}"))
+}
+
+fn storage_status(findings: &Findings<'_>) -> StorageStatus {
+    if let Storage::EmptyDir { limit } = &findings.registry.storage {
+        return StorageStatus { claim_name: None, capacity: None, requested: limit.clone() };
+    }
+    let text = |pointer: &str| findings.claim?.pointer(pointer)?.as_str().map(str::to_owned);
+    StorageStatus {
+        claim_name: Some(claim_name(findings.registry)),
+        capacity: text("/status/capacity/storage"),
+        requested: text("/spec/resources/requests/storage"),
+    }
+}
+
+/// Name of the claim that the registry's pods mount.
+fn claim_name(registry: &Resolved) -> String {
+    match &registry.storage {
+        Storage::Existing { name, .. } => name.clone(),
+        _ => registry.name.child(Child::Data),
+    }
+}
+
+/// Every address, the best first: host names, load balancers, node ports, the Service. Nodes do not resolve names of Services, so
+/// those are for pods only.
+#[must_use]
+pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
+    let port = registry.service.port;
+    let standard = if registry.has_tls() { 443 } else { 80 };
+    let with_port = |host: &str| {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        if port == standard { host } else { format!("{host}:{port}") }
+    };
+    let address = |scope, address| Address { scope, address };
+    let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+
+    let mut found: Vec<_> =
+        registry.hostnames.iter().map(|host| address(AddressScope::External, with_port(host))).collect();
+    for ingress in list("/status/loadBalancer/ingress") {
+        let host = ingress["hostname"].as_str().or_else(|| ingress["ip"].as_str());
+        found.extend(host.map(|host| address(AddressScope::External, with_port(host))));
+    }
+    for cluster_ip in list("/spec/clusterIPs") {
+        let ip = cluster_ip.as_str().filter(|ip| *ip != "None");
+        found.extend(ip.map(|ip| address(AddressScope::Node, with_port(ip))));
+    }
+    let [_, _, name, long] = registry.service_names();
+    found.extend([name, long].map(|name| address(AddressScope::Cluster, with_port(&name))));
+    found
+}
+
+/// What a user should know about the image.
+#[must_use]
+pub fn image_note(registry: &Resolved) -> Option<String> {
+    (registry.image_version == Version::Unverified)
+        .then(|| format!("image {} does not tell its version: 3.1.1 or newer is needed", registry.image))
+}

@@ -1,0 +1,275 @@
+//! How the Deployment or Job is doing, and why, from what the server returned.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use serde_json::Value;
+
+use crate::api::{RestartType, reason};
+use crate::desired::pod::CONTAINER;
+use crate::desired::Run;
+use crate::model::{Resolved, labels};
+
+/// How the workload is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workload {
+    /// Everything that is wanted runs, in its newest form.
+    Running {
+        /// Pods that are ready.
+        ready: i32,
+    },
+    /// It is on its way there.
+    Progressing {
+        /// What it waits for.
+        message: String,
+        /// Pods that are ready.
+        ready: i32,
+    },
+    /// It is trying, and something stands in the way.
+    Stuck {
+        /// One CamelCase word.
+        reason: String,
+        /// Names the pod and the next action.
+        message: String,
+        /// Pods that are ready.
+        ready: i32,
+    },
+    /// Stopped, as told.
+    Stopped {
+        /// `Suspended`, `StoppedByUser` or `Completed`.
+        reason: &'static str,
+        /// How to start it.
+        message: String,
+    },
+    /// Stopped after an error, as the restart policy says.
+    Failed {
+        /// `Failed` or `MaxRetriesExceeded`.
+        reason: &'static str,
+        /// The exit code and what to look at.
+        message: String,
+    },
+}
+
+impl Workload {
+    /// Pods that are ready.
+    #[must_use]
+    pub fn ready_pods(&self) -> i32 {
+        match self {
+            Self::Running { ready } | Self::Progressing { ready, .. } | Self::Stuck { ready, .. } => *ready,
+            Self::Stopped { .. } | Self::Failed { .. } => 0,
+        }
+    }
+}
+
+/// What matters of one of the registry's pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its name.
+    pub name: String,
+    /// It was deleted, drained or preempted: that it ends says nothing about the process.
+    pub disrupted: bool,
+    /// Its phase.
+    pub phase: String,
+    /// Restarts of the registry's process.
+    pub restarts: i32,
+    /// Exit code of the last run that ended.
+    pub exit_code: Option<i32>,
+    /// Since when the process has been running.
+    pub running_since: Option<Timestamp>,
+    /// What stands in the way: reason and words.
+    pub trouble: Option<(String, String)>,
+}
+
+impl PodFacts {
+    /// Reads a pod.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let status = pod.status.clone().unwrap_or_default();
+        let registry = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
+        let ended = registry.and_then(|container| {
+            let state = |state: &Option<_>| state.clone();
+            state(&container.state)
+                .and_then(|state| state.terminated)
+                .or_else(|| state(&container.last_state).and_then(|state| state.terminated))
+        });
+        let disrupted = pod.metadata.deletion_timestamp.is_some()
+            || status.conditions.iter().flatten().any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+        let unscheduled = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+            .map(|condition| {
+                let words = condition.message.clone().unwrap_or_default();
+                ("Unschedulable".to_owned(), format!("Pod {name} finds no node: {words}"))
+            });
+        let volume = status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
+        Self {
+            disrupted,
+            phase: status.phase.clone().unwrap_or_default(),
+            restarts: registry.map_or(0, |container| container.restart_count),
+            exit_code: ended.as_ref().map(|ended| ended.exit_code),
+            running_since: registry
+                .and_then(|container| container.state.clone()?.running?.started_at)
+                .map(|time| time.0),
+            trouble: volume
+                .or_else(|| registry.and_then(|container| registry_trouble(&name, container)))
+                .or(unscheduled)
+                .filter(|_| !disrupted),
+            name,
+        }
+    }
+}
+
+/// The init container is ours: its last words are for users. The registry's are not repeated: they may hold secrets.
+fn volume_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
+    let state = container.state.clone().unwrap_or_default();
+    let ended = state.terminated.or_else(|| container.last_state.clone()?.terminated).filter(|ended| ended.exit_code != 0);
+    if let Some(ended) = ended {
+        let words = ended.message.unwrap_or_default();
+        return Some(("StorageNotWritable".to_owned(), format!("Pod {pod}: {}", words.trim())));
+    }
+    state.waiting.and_then(|waiting| image_trouble(pod, &container.image, &waiting.reason.unwrap_or_default()))
+}
+
+fn registry_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
+    let state = container.state.clone().unwrap_or_default();
+    let code = |ended: Option<k8s_openapi::api::core::v1::ContainerStateTerminated>| {
+        ended.map_or_else(String::new, |ended| match ended.reason.as_deref() {
+            Some("OOMKilled") => "; it ran out of memory: raise spec.pod.resources.limits.memory".to_owned(),
+            _ => format!("; it ended with exit code {}", ended.exit_code),
+        })
+    };
+    if let Some(waiting) = state.waiting {
+        let reason = waiting.reason.unwrap_or_default();
+        if reason == "CrashLoopBackOff" {
+            let why = code(container.last_state.clone().and_then(|last| last.terminated));
+            return Some((
+                "CrashLooping".to_owned(),
+                format!("Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"),
+            ));
+        }
+        return image_trouble(pod, &container.image, &reason);
+    }
+    None
+}
+
+fn image_trouble(pod: &str, image: &str, reason: &str) -> Option<(String, String)> {
+    match reason {
+        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => Some((
+            "ImageNotPulled".to_owned(),
+            format!("Pod {pod}: image {image} cannot be pulled ({reason}); check the name, and spec.pod.imagePullSecrets"),
+        )),
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some((
+            "ContainerNotCreated".to_owned(),
+            format!("Pod {pod}: the container cannot be created ({reason}); see kubectl describe pod {pod}"),
+        )),
+        _ => None,
+    }
+}
+
+/// How a Deployment is doing.
+#[must_use]
+pub fn judge_deployment(registry: &Resolved, live: &Value, pods: &[PodFacts], run: Run) -> Workload {
+    let name = &registry.name;
+    if registry.suspend {
+        return stopped(reason::SUSPENDED, "spec.suspend is true; set it to false to start the registry");
+    }
+    if run.stopped_by_user {
+        return Workload::Stopped {
+            reason: reason::STOPPED_BY_USER,
+            message: format!("stopped by a user; kubectl scale deployment {name} --replicas={} starts it", registry.replicas),
+        };
+    }
+    let ready = number(live, "/status/readyReplicas");
+    let current = number(live, "/status/observedGeneration") >= number(live, "/metadata/generation");
+    let wanted = registry.replicas;
+    let settled = current
+        && number(live, "/status/updatedReplicas") == wanted
+        && number(live, "/status/availableReplicas") == wanted
+        && number(live, "/status/replicas") == wanted;
+    if settled {
+        return Workload::Running { ready };
+    }
+    unsettled(pods, ready, format!("{ready} of {wanted} pods are ready"))
+}
+
+/// How a Job is doing.
+#[must_use]
+pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Workload {
+    if registry.suspend {
+        return stopped(reason::SUSPENDED, "spec.suspend is true; set it to false to start the registry");
+    }
+    let name = &registry.name;
+    let exit = pods
+        .iter()
+        .find_map(|pod| pod.exit_code)
+        .map_or_else(String::new, |code| format!("; its exit code was {code}"));
+    if job_has(live, "Complete") {
+        return stopped(
+            reason::COMPLETED,
+            "the registry's process ended by itself with exit code 0, and spec.restartPolicy.type says that it stays so",
+        );
+    }
+    if job_has(live, "Failed") {
+        let (reason, why) = if registry.restart == RestartType::OnFailure {
+            let retries = registry.max_retries.unwrap_or(i32::MAX);
+            (reason::MAX_RETRIES_EXCEEDED, format!("the registry's process failed {retries} restarts in a row"))
+        } else {
+            (reason::FAILED, "the registry's process failed, and spec.restartPolicy.type is Never".to_owned())
+        };
+        return Workload::Failed {
+            reason,
+            message: format!(
+                "{why}{exit}; see kubectl logs job/{name}, then delete the Job {name} to start it again"
+            ),
+        };
+    }
+    let ready = number(live, "/status/ready");
+    if ready >= 1 {
+        return Workload::Running { ready };
+    }
+    unsettled(pods, ready, "the pod is not ready".to_owned())
+}
+
+/// Whether a Job has ended, one way or the other.
+#[must_use]
+pub fn job_is_finished(live: &Value) -> bool {
+    job_has(live, "Complete") || job_has(live, "Failed")
+}
+
+/// Whether a Job that calls itself complete only lost its pod: the registry exits with 0 when it is told to stop, so a deleted
+/// or drained pod looks like a finished one. A pod that ended by itself stays, with exit code 0.
+#[must_use]
+pub fn job_lost_its_pod(live: &Value, pods: &[PodFacts]) -> bool {
+    job_has(live, "Complete") && !pods.iter().any(|pod| pod.phase == "Succeeded" && !pod.disrupted)
+}
+
+/// Whether a user scaled the Deployment to zero: the operator wanted pods, wrote so beside the number, and the number is zero.
+#[must_use]
+pub fn is_stopped_by_user(registry: &Resolved, live: Option<&Value>) -> bool {
+    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped && !registry.suspend) else { return false };
+    let wanted = live.pointer("/metadata/annotations").and_then(|all| all.get(labels::REPLICAS)).and_then(Value::as_str);
+    let wanted: i32 = wanted.and_then(|count| count.parse().ok()).unwrap_or(0);
+    wanted > 0 && live.pointer("/spec/replicas").and_then(Value::as_i64) == Some(0)
+}
+
+fn unsettled(pods: &[PodFacts], ready: i32, message: String) -> Workload {
+    match pods.iter().find_map(|pod| pod.trouble.clone()) {
+        Some((reason, message)) => Workload::Stuck { reason, message, ready },
+        None => Workload::Progressing { message, ready },
+    }
+}
+
+fn stopped(reason: &'static str, message: &str) -> Workload {
+    Workload::Stopped { reason, message: message.to_owned() }
+}
+
+fn job_has(live: &Value, condition: &str) -> bool {
+    let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|found| found["type"] == condition && found["status"] == "True")
+}
+
+fn number(live: &Value, pointer: &str) -> i32 {
+    live.pointer(pointer).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or(0)
+}

@@ -1,0 +1,1 @@
+//! One status write, only when it differs.
