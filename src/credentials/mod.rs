@@ -1,1 +1,19 @@
 //! Users of a registry: password hashes, the htpasswd file, the generated admin.
+//!
+//! [`table`] decides purely which hashes stay; [`hashing`] makes the others (slow by design: never on an async thread);
+//! [`generated`] makes passwords of our own. A password exists here only as [`Password`], a hash only as [`BcryptHash`];
+//! neither can be printed, and no error repeats one.
+
+pub mod docker_config;
+pub mod generated;
+pub mod hashing;
+pub mod htpasswd;
+pub mod name;
+pub mod password;
+pub mod table;
+
+pub use docker_config::docker_config;
+pub use htpasswd::{BcryptHash, Htpasswd};
+pub use name::UserName;
+pub use password::Password;
+pub use table::{Plan, Problem, Source, SourceKind, Table, UserFact, Wanted, plan};

@@ -83,7 +83,9 @@ pub enum ImportError {
     #[error("tls.key is not the key of the certificate for {0}; store the pair that was made together")]
     KeyMismatch(String),
     /// An issuer is missing between the certificate and `ca.crt`.
-    #[error("the chain ends at a certificate issued by {0}, which ca.crt does not hold; add the missing intermediates to tls.crt")]
+    #[error(
+        "the chain ends at a certificate issued by {0}, which ca.crt does not hold; add the missing intermediates to tls.crt"
+    )]
     ChainBroken(String),
     /// The time of a certificate in the chain is over.
     #[error("the certificate for {subject} expired at {at}; store a renewed one")]
@@ -216,7 +218,8 @@ fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>) -> Result<Vec<u
     let first = &given[0];
     let fits: Option<Vec<bool>> = given.iter().map(|certificate| key_fits(key, certificate)).collect();
     let fits = fits.ok_or_else(|| unusable_key(CertificateFacts::of(first).key))?;
-    let leaf = fits.iter().position(|fits| *fits).ok_or_else(|| ImportError::KeyMismatch(first.subject().to_string()))?;
+    let leaf =
+        fits.iter().position(|fits| *fits).ok_or_else(|| ImportError::KeyMismatch(first.subject().to_string()))?;
 
     let mut chain = vec![leaf];
     loop {

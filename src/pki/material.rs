@@ -45,7 +45,8 @@ impl Authority {
 }
 
 fn pair(certificate: Option<&[u8]>, key: Option<&[u8]>) -> Option<(String, Sensitive<String>)> {
-    let text = |bytes: Option<&[u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default().to_string();
+    let text =
+        |bytes: Option<&[u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default().to_string();
     (certificate.is_some() || key.is_some()).then(|| (text(certificate), text(key).into()))
 }
 
@@ -121,10 +122,7 @@ mod tests {
     #[test]
     fn the_checksum_of_a_leaf_never_changes_between_versions() {
         // Computed apart: printf '\0\0\0\0\0\0\0\005chain\0\0\0\0\0\0\0\003key' | sha256sum
-        assert_eq!(
-            checksum(&leaf("chain", "key")),
-            "88b6859095cc95ae9145e5d80451a156dd4df187c21d13bc8d956d4aed4679aa"
-        );
+        assert_eq!(checksum(&leaf("chain", "key")), "88b6859095cc95ae9145e5d80451a156dd4df187c21d13bc8d956d4aed4679aa");
     }
 
     #[test]

@@ -13,7 +13,9 @@ use super::{LeafProfile, after};
 /// Why a certificate must be issued again. The first check that objects decides.
 ///
 /// The word is what a user reads in events and what is kept on the Secret as the reason of its last issue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, strum::Display, strum::EnumString)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, strum::Display, strum::EnumString,
+)]
 pub enum Renew {
     /// There is none.
     Missing,

@@ -1,0 +1,313 @@
+//! Computes the hashes that a plan asks for. Slow on purpose (2 ms at cost 5, doubling with each step): run it on a thread
+//! for blocking work. The salts are random; everything else is decided before.
+
+use bcrypt::Version;
+use jiff::Timestamp;
+
+use super::table::{self, Entry, Plan, Table, UserFact, Work};
+use super::{BcryptHash, Password, UserName};
+
+/// A hash could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("hash the password of user {user}: {what}")]
+pub struct HashError {
+    /// Whose.
+    pub user: UserName,
+    /// What bcrypt said; never the password.
+    pub what: String,
+}
+
+/// Carries the plan out. Costs nothing for hashes that stay.
+///
+/// A user's `changed_at` is `now` if the hash is new, otherwise what it was.
+pub fn complete(plan: Plan, now: Timestamp) -> Result<Table, HashError> {
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let Plan { entries, problems, cost } = plan;
+
+    let mut users = Vec::with_capacity(entries.len());
+    for (name, Entry { source, changed_at, work }) in entries {
+        let (hash, is_new) = match work {
+            Work::Keep(hash) => (hash, false),
+            Work::VerifyOrHash(stored, password) if verifies(&password, &stored) => (stored, false),
+            Work::VerifyOrHash(_, password) | Work::Hash(password) => (hash(&name, &password, cost)?, true),
+        };
+        let changed_at = changed_at.filter(|_| !is_new).unwrap_or(now);
+        users.push((UserFact { name, source, changed_at }, hash));
+    }
+    Ok(table::table(users, problems))
+}
+
+// Not bcrypt's functions that refuse to truncate: they refuse 72 bytes too, counting the closing NUL. `Password` has seen to
+// the length.
+
+fn verifies(password: &Password, stored: &BcryptHash) -> bool {
+    // An error means that the stored text is no hash after all (stray bits in its last character): then it must go.
+    bcrypt::verify(password.expose(), stored.expose()).unwrap_or(false)
+}
+
+fn hash(user: &UserName, password: &Password, cost: u32) -> Result<BcryptHash, HashError> {
+    let failed = |what: String| HashError { user: user.clone(), what };
+    let made = bcrypt::hash_with_result(password.expose(), cost).map_err(|error| failed(error.to_string()))?;
+    let made = BcryptHash::new(&made.format_for_version(Version::TwoB));
+    made.ok_or_else(|| failed("bcrypt gave an unknown form".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::table::{Stored, plan};
+    use crate::credentials::{Htpasswd, Source, SourceKind, Wanted};
+
+    const COST: u32 = 5;
+
+    fn at(minute: i8) -> Timestamp {
+        format!("2026-11-21T12:{minute:02}:00Z").parse().unwrap()
+    }
+
+    fn user(name: &str, password: &str) -> Wanted {
+        Wanted {
+            name: name.into(),
+            source: Source {
+                kind: SourceKind::Users,
+                secret: format!("{name}-login"),
+                key: "password".into(),
+                uid: format!("uid-of-{name}-login"),
+                version: "1".into(),
+            },
+            password: password.as_bytes().to_vec().into(),
+        }
+    }
+
+    fn touched(name: &str, password: &str) -> Wanted {
+        let mut user = user(name, password);
+        user.source.version = "2".into();
+        user
+    }
+
+    fn first(wanted: Vec<Wanted>) -> Table {
+        complete(plan(wanted, COST, Stored::default()), at(0)).unwrap()
+    }
+
+    fn again(wanted: Vec<Wanted>, cost: u32, table: &Table) -> Plan {
+        plan(wanted, cost, Stored { file: Some(table.file.expose()), memory: Some(&table.memory) })
+    }
+
+    fn hash_of(table: &Table, name: &str) -> BcryptHash {
+        Htpasswd::parse(table.file.expose()).unwrap().hash(&UserName::new(name).unwrap()).unwrap().clone()
+    }
+
+    fn lets_in(table: &Table, name: &str, password: &str) -> bool {
+        let hash = Htpasswd::parse(table.file.expose()).unwrap().hash(&UserName::new(name).unwrap()).cloned();
+        hash.is_some_and(|hash| bcrypt::verify(password, hash.expose()).unwrap())
+    }
+
+    #[test]
+    fn a_new_user_is_let_in_with_exactly_the_password() {
+        let longest = "x".repeat(72);
+        let table = first(vec![user("ann", "ann-password"), user("ben", &longest)]);
+
+        assert!(lets_in(&table, "ann", "ann-password"));
+        assert!(!lets_in(&table, "ann", "ann-passwore"));
+        assert!(lets_in(&table, "ben", &longest));
+        assert!(!lets_in(&table, "ben", &longest[1..]));
+        assert!(table.file.expose().starts_with("ann:$2b$05$"));
+        assert_eq!(table.users.iter().map(|user| user.changed_at).collect::<Vec<_>>(), [at(0), at(0)]);
+    }
+
+    #[test]
+    fn nothing_is_computed_while_nothing_changes() {
+        let wanted = vec![user("ann", "ann-password"), user("ben", "ben-password")];
+        let table = first(wanted.clone());
+
+        let plan = again(wanted, COST, &table);
+        assert!(plan.is_settled());
+        assert_eq!(complete(plan, at(9)).unwrap(), table);
+    }
+
+    #[test]
+    fn a_touched_secret_with_the_same_password_keeps_its_hash() {
+        let table = first(vec![user("ann", "ann-password")]);
+        let touched = touched("ann", "ann-password");
+
+        let plan = again(vec![touched.clone()], COST, &table);
+        assert!(!plan.is_settled());
+        let next = complete(plan, at(9)).unwrap();
+
+        assert_eq!(next.file, table.file);
+        assert_eq!(next.users[0].changed_at, at(0));
+        assert!(again(vec![touched], COST, &next).is_settled(), "the new version is remembered");
+    }
+
+    #[test]
+    fn a_changed_password_gives_a_new_hash_and_leaves_the_others() {
+        let table = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
+
+        let next =
+            complete(again(vec![touched("ann", "new-password"), user("ben", "ben-password")], COST, &table), at(9))
+                .unwrap();
+
+        assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
+        assert_eq!(hash_of(&next, "ben"), hash_of(&table, "ben"));
+        assert_eq!(next.users.iter().map(|user| user.changed_at).collect::<Vec<_>>(), [at(9), at(0)]);
+    }
+
+    #[test]
+    fn another_key_of_the_same_secret_is_another_password() {
+        let table = first(vec![user("ann", "ann-password")]);
+        let mut moved = user("ann", "new-password");
+        moved.source.key = "other".into();
+
+        let next = complete(again(vec![moved], COST, &table), at(9)).unwrap();
+        assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
+    }
+
+    #[test]
+    fn a_secret_made_again_under_the_same_name_is_looked_at() {
+        let table = first(vec![user("ann", "ann-password")]);
+        let mut remade = user("ann", "new-password");
+        remade.source.uid = "another".into();
+
+        let next = complete(again(vec![remade], COST, &table), at(9)).unwrap();
+        assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
+    }
+
+    #[test]
+    fn another_cost_gives_a_new_hash() {
+        let table = first(vec![user("ann", "ann-password")]);
+
+        let next = complete(again(vec![user("ann", "ann-password")], 6, &table), at(9)).unwrap();
+        assert_eq!(hash_of(&next, "ann").cost(), 6);
+        assert!(lets_in(&next, "ann", "ann-password"));
+        assert_eq!(next.users[0].changed_at, at(9));
+    }
+
+    #[test]
+    fn a_line_that_somebody_else_wrote_does_not_stay() {
+        let table = first(vec![user("ann", "ann-password")]);
+        let intruder = first(vec![user("ann", "intruder-password"), user("eve", "intruder-password")]);
+        let tampered = Table { file: intruder.file, ..table };
+
+        let next = complete(again(vec![user("ann", "ann-password")], COST, &tampered), at(9)).unwrap();
+        assert!(lets_in(&next, "ann", "ann-password") && !lets_in(&next, "ann", "intruder-password"));
+        assert!(!lets_in(&next, "eve", "intruder-password"));
+    }
+
+    #[test]
+    fn a_stored_text_that_only_looks_like_a_hash_is_made_again() {
+        let table = first(vec![user("ann", "ann-password")]);
+        let mut file = table.file.expose().clone();
+        file.replace_range(file.len() - 2.., "9\n");
+        let tampered = Table { file: file.into(), ..table };
+
+        let next = complete(again(vec![user("ann", "ann-password")], COST, &tampered), at(9)).unwrap();
+        assert!(lets_in(&next, "ann", "ann-password"));
+    }
+
+    #[test]
+    fn a_lost_memory_keeps_hashes_that_verify_and_a_broken_file_is_made_again() {
+        let wanted = || vec![user("ann", "ann-password")];
+        let table = first(wanted());
+
+        for memory in ["", "{", "[]", r#"{"ann":{"seen":"","changedAt":"never"}}"#] {
+            let lost = Table { memory: memory.into(), ..table.clone() };
+            let next = complete(again(wanted(), COST, &lost), at(9)).unwrap();
+            assert_eq!(next.file, table.file, "{memory:?}");
+            assert_eq!(next.users[0].changed_at, at(9));
+        }
+        let broken = Table { file: format!("{}rubbish", table.file.expose()).into(), ..table.clone() };
+        let next = complete(again(wanted(), COST, &broken), at(9)).unwrap();
+        assert!(next.file != table.file && lets_in(&next, "ann", "ann-password"));
+    }
+
+    #[test]
+    fn a_user_whose_source_has_gone_is_refused() {
+        let table = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
+
+        let next = complete(again(vec![user("ben", "ben-password")], COST, &table), at(9)).unwrap();
+        assert!(!lets_in(&next, "ann", "ann-password") && lets_in(&next, "ben", "ben-password"));
+        assert!(!next.memory.contains("ann"));
+    }
+
+    #[test]
+    fn no_users_are_an_empty_file() {
+        let table = first(vec![]);
+        assert_eq!((table.file.expose().as_str(), table.memory.as_str()), ("", "{}"));
+    }
+
+    #[test]
+    fn a_broken_user_blocks_only_itself() {
+        let table = first(vec![
+            user("ann", "ann-password"),
+            user("colon:ed", "planted-secret"),
+            user("short", "short"),
+            user("long", &"planted-secret".repeat(6)),
+            user("echoed", "planted-secret\n"),
+            user("none", ""),
+        ]);
+
+        assert_eq!(table.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["ann"]);
+        assert_eq!(
+            table.problems.iter().map(|problem| (problem.user.as_str(), problem.reason)).collect::<Vec<_>>(),
+            [
+                ("colon:ed", "UserNameInvalid"),
+                ("short", "PasswordTooShort"),
+                ("long", "PasswordTooLong"),
+                ("echoed", "PasswordTrailingNewline"),
+                ("none", "PasswordEmpty"),
+            ]
+        );
+        assert!(
+            table.problems[3].message.starts_with(r#"user "echoed" (Secret echoed-login, key password): the pass"#)
+        );
+        assert!(!format!("{table:?}").contains("planted"));
+    }
+
+    #[test]
+    fn the_first_source_owns_a_name_even_if_it_is_broken() {
+        let from = |kind, password| {
+            let mut user = user("ann", password);
+            user.source.kind = kind;
+            user
+        };
+        use SourceKind::{GeneratedAdmin, Users, UsersFrom};
+        for (wanted, winner) in [
+            (
+                vec![from(GeneratedAdmin, "password-0"), from(UsersFrom, "password-1"), from(Users, "password-2")],
+                "password-2",
+            ),
+            (vec![from(GeneratedAdmin, "password-0"), from(UsersFrom, "password-1")], "password-1"),
+            (vec![from(UsersFrom, "password-0"), from(UsersFrom, "password-1")], "password-0"),
+            (vec![from(UsersFrom, "password-0"), from(Users, "short")], "nobody"),
+        ] {
+            let count = wanted.len();
+            let table = first(wanted);
+
+            assert_eq!(lets_in(&table, "ann", winner), winner != "nobody");
+            assert_eq!(table.users.len(), usize::from(winner != "nobody"));
+            let duplicates = table.problems.iter().filter(|problem| problem.reason == "UserDuplicate").count();
+            assert_eq!(duplicates, count - 1);
+        }
+    }
+
+    #[test]
+    fn a_plan_shows_no_secret() {
+        let table = first(vec![user("ann", "planted-secret")]);
+        let text = format!("{:?} {}", again(vec![touched("ann", "planted-secret")], COST, &table), table.memory);
+
+        assert!(text.contains("ann"));
+        assert!(!text.contains("planted") && !text.contains("$2b$") && !text.contains("112, 108, 97"), "{text}");
+    }
+
+    #[test]
+    fn a_thousand_users_fit_into_an_annotation() {
+        let table = first(vec![user("somebody@example.com", "password")]);
+        assert!(table.memory.len() * 1000 < 128 * 1024, "{}", table.memory);
+    }
+
+    #[test]
+    fn a_cost_that_bcrypt_does_not_know_is_an_error_without_the_password() {
+        let error = complete(plan(vec![user("ann", "planted-secret")], 99, Stored::default()), at(0)).unwrap_err();
+        assert!(error.to_string().starts_with("hash the password of user ann: "), "{error}");
+        assert!(!error.to_string().contains("planted"), "{error}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Which users get into the table, and which of their stored hashes stay.
+//!
+//! Pure. A bcrypt hash is salted, so hashing again gives another text; and it is slow. So a hash stays as long as nothing
+//! about its source has changed, and when something has, it is verified before a new one is made. What must be computed is
+//! left to `hashing`.
+//!
+//! Only what is declared and readable now is served: a user whose Secret or key has vanished, or whose password has become
+//! illegal, is not in the table. A user taken away must be refused, and nobody can tell a slip from an intention.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{BcryptHash, Htpasswd, Password, UserName};
+use crate::secret::Sensitive;
+
+/// By which way a user came into the manifest, in the order in which they win a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// `auth.users`.
+    Users,
+    /// `auth.usersFrom`.
+    UsersFrom,
+    /// The generated administrator.
+    GeneratedAdmin,
+}
+
+/// Where a password lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// By which way.
+    pub kind: SourceKind,
+    /// Name of the Secret, in the registry's namespace.
+    pub secret: String,
+    /// Key in the Secret.
+    pub key: String,
+    /// The Secret's uid.
+    pub uid: String,
+    /// The Secret's resource version.
+    pub version: String,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret {}, key {}", self.secret, self.key)
+    }
+}
+
+/// A user as the manifest and the Secrets give it, unchecked.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The name as written.
+    pub name: String,
+    /// Where the password lies.
+    pub source: Source,
+    /// The bytes under the key.
+    pub password: Sensitive<Vec<u8>>,
+}
+
+/// The stored table, if there is one.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Stored<'a> {
+    /// The htpasswd file. One that can't be read counts as none: every hash is made again.
+    pub file: Option<&'a str>,
+    /// The annotation that [`Table::memory`] became. One that can't be read counts as none: every hash is verified.
+    pub memory: Option<&'a str>,
+}
+
+/// A user who is not in the table, and why. The others are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The name as written.
+    pub user: String,
+    /// Where the password lies.
+    pub source: Source,
+    /// The one word for conditions, events and metrics.
+    pub reason: &'static str,
+    /// Which rule is broken and what to do. Names the user, never the password.
+    pub message: String,
+}
+
+/// A user who is in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserFact {
+    /// The name.
+    pub name: UserName,
+    /// Where the password lies.
+    pub source: Source,
+    /// When the hash was made, in whole seconds.
+    pub changed_at: Timestamp,
+}
+
+/// The finished table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The htpasswd file.
+    pub file: Sensitive<String>,
+    /// What to keep as an annotation beside it: JSON, sorted, about 80 bytes a user. Holds no secret.
+    pub memory: String,
+    /// Who may log in, sorted by name.
+    pub users: Vec<UserFact>,
+    /// Who may not, and why, in the order of the manifest.
+    pub problems: Vec<Problem>,
+}
+
+/// What is left to do for a table.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) entries: BTreeMap<UserName, Entry>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) cost: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) source: Source,
+    pub(super) changed_at: Option<Timestamp>,
+    pub(super) work: Work,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    Keep(BcryptHash),
+    VerifyOrHash(BcryptHash, Password),
+    Hash(Password),
+}
+
+impl Plan {
+    /// Whether every hash stays, so that completing the plan costs nothing.
+    pub fn is_settled(&self) -> bool {
+        self.entries.values().all(|entry| matches!(entry.work, Work::Keep(_)))
+    }
+}
+
+/// What is remembered of a user.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Remembered {
+    seen: String,
+    changed_at: String,
+}
+
+/// Checks every user by itself, and says which hash stays.
+///
+/// A name that comes twice belongs to the first: `users` before `usersFrom` before the generated administrator, and in the
+/// order given within each. The first keeps it even if its password is illegal, otherwise a slip in one Secret would let
+/// another one's password in.
+pub fn plan(mut wanted: Vec<Wanted>, cost: u32, stored: Stored<'_>) -> Plan {
+    let table = stored.file.and_then(|file| Htpasswd::parse(file).ok()).unwrap_or_default();
+    let memory: BTreeMap<String, Remembered> =
+        stored.memory.and_then(|memory| serde_json::from_str(memory).ok()).unwrap_or_default();
+
+    wanted.sort_by_key(|user| user.source.kind);
+    let mut owners: BTreeMap<String, Source> = BTreeMap::new();
+    let mut plan = Plan { entries: BTreeMap::new(), problems: Vec::new(), cost };
+    for user in wanted {
+        if let Some(owner) = owners.get(&user.name) {
+            let rule = format!("the name is already given by {owner}; remove one of the two");
+            plan.problems.push(problem(&user, "UserDuplicate", &rule));
+            continue;
+        }
+        owners.insert(user.name.clone(), user.source.clone());
+        match entry(&user, cost, &table, &memory) {
+            Ok((name, entry)) => _ = plan.entries.insert(name, entry),
+            Err(problem) => plan.problems.push(problem),
+        }
+    }
+    plan
+}
+
+fn entry(
+    user: &Wanted,
+    cost: u32,
+    table: &Htpasswd,
+    memory: &BTreeMap<String, Remembered>,
+) -> Result<(UserName, Entry), Problem> {
+    let name = UserName::new(&user.name).map_err(|rule| problem(user, "UserNameInvalid", &rule.to_string()))?;
+    let password =
+        Password::new(user.password.expose()).map_err(|rule| problem(user, rule.reason(), &rule.to_string()))?;
+
+    let remembered = memory.get(&user.name);
+    let work = match table.hash(&name).filter(|hash| hash.cost() == cost) {
+        None => Work::Hash(password),
+        Some(hash) if remembered.is_some_and(|known| known.seen == seen(&user.source, hash)) => {
+            Work::Keep(hash.clone())
+        }
+        Some(hash) => Work::VerifyOrHash(hash.clone(), password),
+    };
+    let changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
+    Ok((name, Entry { source: user.source.clone(), changed_at, work }))
+}
+
+fn problem(user: &Wanted, reason: &'static str, rule: &str) -> Problem {
+    let message = format!("user {:?} ({}): {rule}", user.name, user.source);
+    Problem { user: user.name.clone(), source: user.source.clone(), reason, message }
+}
+
+/// One digest for all that a hash was made from, and for the hash itself: a source that changed in any way is seen, and so
+/// is a line that somebody else wrote into the file. The key is in it because two keys of one Secret share uid and version.
+fn seen(source: &Source, hash: &BcryptHash) -> String {
+    let mut digest = Sha256::new();
+    for part in [&source.uid, &source.version, &source.key, hash.expose()] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    STANDARD_NO_PAD.encode(&digest.finalize()[..16])
+}
+
+/// The finished table from what was planned and computed; `users` sorted by name.
+pub(super) fn table(users: Vec<(UserFact, BcryptHash)>, problems: Vec<Problem>) -> Table {
+    let remember = |(user, hash): &(UserFact, BcryptHash)| {
+        let remembered = Remembered { seen: seen(&user.source, hash), changed_at: user.changed_at.to_string() };
+        (user.name.to_string(), remembered)
+    };
+    let memory: BTreeMap<_, _> = users.iter().map(remember).collect();
+    // Strings and string keys only: this can't fail.
+    let memory = serde_json::to_string(&memory).unwrap_or_default();
+
+    let file = users.iter().map(|(user, hash)| (user.name.clone(), hash.clone())).collect::<Htpasswd>().render();
+    Table { file, memory, users: users.into_iter().map(|(user, _)| user).collect(), problems }
+}
