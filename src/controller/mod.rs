@@ -2,4 +2,5 @@
 
 pub mod backoff;
 pub mod queue;
+pub mod store;
 pub mod watches;

@@ -1,1 +1,184 @@
 //! Which registry is looked at next.
+//!
+//! A queue of names, not of events: however many things happen to a registry, one pass brings it to where it should be. The rules
+//! are in [`QueueState`], pure; this file adds the clock, the waiting, and the workers. It knows nothing of what a pass does.
+//!
+//! Why not the controller of `kube-runtime`: its error policy gets no attempt count, all its streams wait together when one fails,
+//! and a panic in one pass ends it for all (kube-rs/kube#1916, #297).
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::backoff::Class;
+
+mod state;
+mod workers;
+
+pub use state::{Depth, Grant, Next, QueueState, Settings};
+pub use workers::{Drained, Finished, Limits, Outcome, run_workers};
+
+/// The name of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+}
+
+impl Key {
+    /// The registry `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What a pass is for. Changes go before upkeep, without starving it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+pub enum Urgency {
+    /// Resync, start-up, sweep: nobody waits for it.
+    Upkeep,
+    /// A user, a child or a referenced object changed.
+    Change,
+}
+
+/// How a pass ended, as its author sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It worked. `after`: when to look again without a reason; `None`: never (the registry is gone).
+    Done {
+        /// The wait until then.
+        after: Option<Duration>,
+    },
+    /// It didn't; the class and the failures in a row say how long to wait.
+    Failed(Class),
+}
+
+/// The queue. Clones share it.
+#[derive(Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<QueueState>,
+    added: Notify,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("depth", &self.depth()).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(settings: Settings) -> Self {
+        Self { shared: Arc::new(Shared { state: Mutex::new(QueueState::new(settings)), added: Notify::new() }) }
+    }
+
+    /// Something changed: a pass of `key` now, or right after the one that is running.
+    pub fn add(&self, key: &Key) {
+        self.add_after(key, Urgency::Change, Duration::ZERO);
+    }
+
+    /// A pass of `key` after `delay`. If one is already waiting, the earlier time and the higher urgency win.
+    pub fn add_after(&self, key: &Key, urgency: Urgency, delay: Duration) {
+        let now = Instant::now();
+        self.state().add(key, urgency, now + delay, now);
+        self.shared.added.notify_one();
+    }
+
+    /// Waits for a pass that may run. Cancel safe: a future that is dropped has taken nothing.
+    pub async fn next(&self) -> Lease {
+        loop {
+            let next = self.state().next(Instant::now());
+            match next {
+                Next::Run(grant) => {
+                    // One notification wakes one waiter; whoever takes a key passes the word on.
+                    self.shared.added.notify_one();
+                    return Lease { grant, queue: Some(self.clone()) };
+                }
+                Next::Until(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = self.shared.added.notified() => {}
+                },
+                Next::Idle => self.shared.added.notified().await,
+            }
+        }
+    }
+
+    /// How full the queue is now.
+    pub fn depth(&self) -> Depth {
+        self.state().depth(Instant::now())
+    }
+
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        // Each step leaves the state whole, so a panic elsewhere in the holder's thread has broken nothing.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to run one pass of one registry; nobody else gets it meanwhile. A lease that is dropped without a word counts as
+/// failed with [`Class::Bug`].
+#[derive(Debug)]
+pub struct Lease {
+    grant: Grant,
+    queue: Option<Queue>,
+}
+
+impl Lease {
+    /// Whose pass it is, why, and after how many failures.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// The registry.
+    pub fn key(&self) -> &Key {
+        &self.grant.key
+    }
+
+    /// The pass worked; look again after this time, or never.
+    pub fn done(self, after: Option<Duration>) -> Option<Duration> {
+        self.end(End::Done { after })
+    }
+
+    /// The pass failed. Returns the wait until the next one.
+    pub fn failed(self, class: Class) -> Option<Duration> {
+        self.end(End::Failed(class))
+    }
+
+    /// Ends the pass. Returns the wait until the next one, if there will be one without a further event.
+    pub fn end(mut self, end: End) -> Option<Duration> {
+        self.give_back(end)
+    }
+
+    fn give_back(&mut self, end: End) -> Option<Duration> {
+        let queue = self.queue.take()?;
+        let next = queue.state().finish(&self.grant.key, end, Instant::now());
+        queue.shared.added.notify_one();
+        next
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back(End::Failed(Class::Bug));
+    }
+}

@@ -1,0 +1,147 @@
+//! Follows one stream for ever: its own backoff, its own trouble, nothing shared with other streams.
+
+use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use kube::core::Resource;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
+use kube::{Api, runtime};
+use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
+use tracing::error;
+
+use super::health::{Health, Phase, Trouble, explain};
+
+/// How long the API server may be silent in the middle of a list.
+const LIST_SILENCE: Duration = Duration::from_secs(60);
+
+/// The server ends a watch after this time, and the client takes a connection for dead 5 s later. Below the 240 s after which the
+/// strictest of the usual load balancers drops an idle connection without a word.
+const WATCH_SECONDS: u32 = 200;
+
+/// Objects per page of a list: what is in memory at once.
+const PAGE: u32 = 100;
+
+/// What to ask of the API server.
+pub(super) fn config(selector: Option<&str>) -> watcher::Config {
+    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+    match selector {
+        Some(selector) => config.labels(selector),
+        None => config,
+    }
+}
+
+/// Who hears one stream.
+pub(super) trait Consumer<K>: Send + 'static {
+    fn event(&mut self, event: Event<K>);
+
+    fn failed(&mut self, reason: &str) {
+        let _ = reason;
+    }
+
+    /// The kind has just turned out to be unknown to the API server.
+    fn absent(&mut self) {}
+}
+
+/// Never returns.
+pub(super) async fn follow<K, C>(api: Api<K>, config: watcher::Config, health: Arc<Health>, mut consumer: C)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    C: Consumer<K>,
+{
+    let mut backoff = DefaultBackoff::default();
+    loop {
+        let once = follow_once(&api, &config, &health, &mut consumer, &mut backoff);
+        // Whatever a consumer does to itself, the stream begins again with a full list.
+        if AssertUnwindSafe(once).catch_unwind().await.is_err() {
+            error!(watched = %health.watched, scope = %health.scope, "handling an event panicked; the stream starts again");
+            health.failing(Phase::Failing("the operator failed while handling an event".into()));
+            pause(&mut backoff).await;
+        }
+    }
+}
+
+/// Lists and watches until only a new list can help.
+async fn follow_once<K, C>(
+    api: &Api<K>,
+    config: &watcher::Config,
+    health: &Health,
+    consumer: &mut C,
+    backoff: &mut DefaultBackoff,
+) where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    C: Consumer<K>,
+{
+    let mut stream = pin!(runtime::watcher(api.clone(), config.clone()));
+    let mut listing = true;
+    loop {
+        let next = if listing {
+            match timeout(LIST_SILENCE, stream.next()).await {
+                Ok(next) => next,
+                Err(_) if health.heard_ago() < LIST_SILENCE => continue,
+                Err(_) => {
+                    let silence = LIST_SILENCE.as_secs();
+                    let reason = format!("the API server was silent for {silence} s in a list of {}", health.watched);
+                    consumer.failed(&reason);
+                    health.failing(Phase::Failing(reason));
+                    return;
+                }
+            }
+        } else {
+            stream.next().await
+        };
+        match next {
+            None => return,
+            Some(Ok(event)) => {
+                let complete = matches!(event, Event::InitDone);
+                listing = matches!(event, Event::Init | Event::InitApply(_));
+                if matches!(event, Event::Init) {
+                    health.listing();
+                }
+                if matches!(event, Event::Apply(_) | Event::Delete(_)) {
+                    // Not after a list: list, refusal, list, refusal … must slow down, too. Quiet streams are forgiven after 120 s.
+                    backoff.reset();
+                }
+                consumer.event(event);
+                if complete {
+                    health.listed();
+                }
+            }
+            Some(Err(error)) => {
+                let trouble = explain(&error, &health.watched, &health.scope);
+                let list_again = matches!(trouble, Trouble::Expired | Trouble::Absent);
+                match trouble {
+                    Trouble::Expired => {}
+                    Trouble::Absent if health.required => {
+                        let reason = format!("the API server does not know {}: is its CRD installed?", health.watched);
+                        consumer.failed(&reason);
+                        health.failing(Phase::Failing(reason));
+                    }
+                    Trouble::Absent => {
+                        if health.failing(Phase::Absent) {
+                            consumer.absent();
+                        }
+                    }
+                    Trouble::Other(reason) => {
+                        consumer.failed(&reason);
+                        health.failing(Phase::Failing(reason));
+                    }
+                }
+                pause(backoff).await;
+                if list_again {
+                    // The watcher would ask for the same expired version again if the refusal came as an HTTP status.
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn pause(backoff: &mut DefaultBackoff) {
+    sleep(backoff.next().unwrap_or(Duration::from_secs(30))).await;
+}
