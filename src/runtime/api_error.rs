@@ -12,8 +12,11 @@ use kube::core::Status;
 
 use super::gate::GateError;
 
-/// Longest text taken over from a server; a proxy may answer with a whole page.
+/// Longest text taken over from a server.
 const LONGEST_MESSAGE: usize = 400;
+
+/// The reason that kube makes up for an answer that is no `Status` (`handle_api_errors` in kube-client).
+const NO_STATUS: &str = "Failed to parse error data";
 
 /// `error` in one line, ending with what to do where that is known. Never contains a secret.
 pub fn explain(error: &kube::Error) -> String {
@@ -52,6 +55,10 @@ fn refused(status: &Status) -> String {
                 expired; get a fresh kubeconfig, or delete the pod if its ServiceAccount was made anew"
             .to_owned(),
         403 => format!("{message} (403); grant the right, for example by installing the chart's roles"),
+        // A page of a proxy, or half an object: nothing to quote.
+        code if status.reason == NO_STATUS => {
+            format!("the answer was {code}, and not one of an API server; is a proxy in between?")
+        }
         code => format!("{message} ({code})"),
     }
 }
@@ -152,9 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_text_is_cut() {
-        let page = explain(&api(502, &"ä <html>\n".repeat(500)));
+    fn a_long_message_is_cut_and_made_one_line() {
+        let page = explain(&api(502, &"ä of x\n".repeat(500)));
         assert!(page.len() < 450 && !page.contains('\n'), "{page}");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_status_is_not_quoted() {
+        let error = kube::Error::Api(Status::failure(PLANTED, NO_STATUS).with_code(502).boxed());
+        let words = explain(&error);
+        assert!(words.contains("502") && !words.contains(PLANTED), "{words}");
     }
 
     #[test]
