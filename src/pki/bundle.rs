@@ -54,3 +54,75 @@ impl Bundle {
         parsed.map(|certificate| CertificateFacts::of(&certificate)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pki::AuthorityProfile;
+    use crate::pki::issue::issue_authority;
+    use crate::pki::testing::{DAY, authority_profile, now};
+
+    /// Authorities whose lives are 1, 2, 3, … days.
+    static AUTHORITIES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let authority = |days| {
+            let profile = AuthorityProfile { duration: DAY * days, ..authority_profile() };
+            issue_authority(&profile, now()).unwrap().certificate_pem
+        };
+        (1..=5).map(authority).collect()
+    });
+
+    fn bundle(places: &[usize]) -> Bundle {
+        Bundle::read(&places.iter().map(|place| AUTHORITIES[*place].as_str()).collect::<String>())
+    }
+
+    #[test]
+    fn a_new_authority_comes_first_and_a_known_one_stays_where_it_is() {
+        assert_eq!(bundle(&[1, 2]).with(&AUTHORITIES[0]), bundle(&[0, 1, 2]));
+        assert_eq!(bundle(&[1, 2]).with(&AUTHORITIES[2]), bundle(&[1, 2]));
+        assert_eq!(Bundle::default().with(&AUTHORITIES[0]), bundle(&[0]));
+        assert_eq!(bundle(&[1]).with("rubbish"), bundle(&[1]));
+    }
+
+    #[test]
+    fn an_authority_stays_until_the_second_of_its_end() {
+        let ends = bundle(&[0]).facts()[0].not_after;
+        let second = jiff::SignedDuration::from_secs(1);
+
+        assert_eq!(bundle(&[1, 0, 2]).without_expired(ends - second), bundle(&[1, 0, 2]));
+        assert_eq!(bundle(&[1, 0, 2]).without_expired(ends), bundle(&[1, 2]));
+    }
+
+    #[test]
+    fn nothing_but_certificates_is_ever_published() {
+        let key = include_str!("testdata/p256.key");
+        let text = format!("words\n{}{key}{}", AUTHORITIES[0], AUTHORITIES[1]);
+
+        assert_eq!(Bundle::read(&text).render(), format!("{}{}", AUTHORITIES[0], AUTHORITIES[1]));
+        for unreadable in ["", "words", key, "-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n"] {
+            assert_eq!(Bundle::read(unreadable).render(), "", "{unreadable}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_rendered_is_read_back(places in prop::collection::vec(0usize..5, 0..10)) {
+            let bundle = bundle(&places);
+            prop_assert_eq!(Bundle::read(&bundle.render()), bundle);
+        }
+
+        #[test]
+        fn each_certificate_is_there_once_in_the_order_of_its_first_mention(
+            places in prop::collection::vec(0usize..5, 0..10),
+        ) {
+            let mut first = Vec::new();
+            places.iter().for_each(|place| if !first.contains(place) { first.push(*place) });
+
+            let expected: String = first.iter().map(|place| AUTHORITIES[*place].as_str()).collect();
+            prop_assert_eq!(bundle(&places).render(), expected);
+        }
+    }
+}

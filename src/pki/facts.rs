@@ -155,3 +155,64 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::testing::{addresses, names};
+
+    #[test]
+    fn facts_are_what_openssl_prints() {
+        let facts = CertificateFacts::of_pem(include_str!("testdata/rsa.crt")).unwrap();
+
+        // openssl x509 -in rsa.crt -noout -serial -fingerprint -sha256 -subject -dates
+        let expected = CertificateFacts {
+            not_before: "2026-11-22T10:55:27Z".parse().unwrap(),
+            not_after: "2126-10-29T10:55:27Z".parse().unwrap(),
+            serial: "3852AA4833CA4EC990200B08C28ED2CE3B77C53B".into(),
+            fingerprint:
+                "0B:B8:CE:E8:59:BE:99:5A:75:6A:9C:76:0D:DB:6C:F4:98:36:DF:70:FA:CF:C3:63:7D:07:58:8F:C7:E2:56:5F".into(),
+            dns_names: names(&["rsa.example.com", "*.rsa.example.com"]),
+            ip_addresses: addresses(&["192.0.2.1"]),
+            subject: "CN=rsa.example.com".into(),
+            issuer: "CN=rsa.example.com".into(),
+            key: PublicKeyKind::Rsa { bits: 2048 },
+            is_authority: false,
+        };
+        assert_eq!(facts, expected);
+    }
+
+    #[test]
+    fn every_kind_of_key_has_a_name() {
+        for (certificate, name) in [
+            (include_str!("testdata/p256.crt"), "EcdsaP256"),
+            (include_str!("testdata/p384.crt"), "EcdsaP384"),
+            (include_str!("testdata/ed25519.crt"), "Ed25519"),
+            (include_str!("testdata/rsa1024.crt"), "RSA 1024"),
+            (include_str!("testdata/p521.crt"), "1.3.132.0.35"),
+        ] {
+            assert_eq!(CertificateFacts::of_pem(certificate).unwrap().key.to_string(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_unreadable() {
+        let certificate = include_str!("testdata/p256.crt");
+        let key = include_str!("testdata/p256.key");
+        let mut der = pem::certificates(certificate.as_bytes()).unwrap()[0].to_vec();
+        der.push(0);
+        let trailing = pem::section("CERTIFICATE", &der);
+        let cut = &certificate[..certificate.len() / 2];
+
+        for text in ["", "words", key, cut, &trailing, &pem::section("CERTIFICATE", b"rubbish")] {
+            assert_eq!(CertificateFacts::of_pem(text), Err(Unreadable), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_without_end_ends_with_time_itself() {
+        // 9999-12-31T23:59:59Z
+        assert_eq!(timestamp(253_402_300_799), Timestamp::MAX);
+        assert_eq!(timestamp(0), Timestamp::UNIX_EPOCH);
+    }
+}

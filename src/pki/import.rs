@@ -289,3 +289,6 @@ fn covers(names: &BTreeSet<String>, host: &str) -> bool {
     let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     names.contains(host) || wildcard.is_some_and(|wildcard| names.contains(&wildcard))
 }
+
+#[cfg(test)]
+mod tests;

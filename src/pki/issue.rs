@@ -180,3 +180,245 @@ fn serial() -> Result<SerialNumber, IssueError> {
 fn date(moment: Timestamp) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(moment.as_second()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use jiff::SignedDuration;
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+    use crate::pki::PublicKeyKind;
+    use crate::pki::reading::{AuthorityReading, LeafReading};
+    use crate::pki::testing::{DAY, YEAR, authority_profile, handshake, leaf_profile, names, now, pair};
+
+    const KINDS: [KeyAlgorithm; 3] = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519];
+    const SECOND: SignedDuration = SignedDuration::from_secs(1);
+
+    fn facts(leaf: &Leaf) -> CertificateFacts {
+        CertificateFacts::of_pem(&leaf.chain_pem).unwrap()
+    }
+
+    fn refused(error: Error) -> CertificateError {
+        match error {
+            Error::InvalidCertificate(error) => error,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_client_that_trusts_the_authority_accepts_the_leaf_whatever_the_keys() {
+        for authority_kind in KINDS {
+            let profile = AuthorityProfile { key_algorithm: authority_kind, ..authority_profile() };
+            let authority = issue_authority(&profile, now()).unwrap();
+            for leaf_kind in KINDS {
+                let profile = LeafProfile { key_algorithm: leaf_kind, ..leaf_profile() };
+                let leaf = issue_leaf(&authority, &profile, now()).unwrap();
+
+                assert_eq!(facts(&leaf).key, PublicKeyKind::Own(leaf_kind));
+                handshake(&leaf, &authority.certificate_pem, "team-a", now())
+                    .unwrap_or_else(|error| panic!("{leaf_kind} signed by {authority_kind}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_name_and_address_is_accepted_and_no_other() {
+        let (authority, leaf) = pair();
+        let connect = |host| handshake(&leaf, &authority.certificate_pem, host, now());
+
+        for host in ["team-a", "team-a.registries.svc", "any.example.com", "127.0.0.1", "10.96.0.10", "fd00::10"] {
+            connect(host).unwrap_or_else(|error| panic!("{host}: {error}"));
+        }
+        for host in ["team-b", "example.com", "a.b.example.com", "10.96.0.11", "fd00::11"] {
+            let error = refused(connect(host).unwrap_err());
+            assert!(matches!(error, CertificateError::NotValidForNameContext { .. }), "{host}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_trusts_another_authority_refuses_the_leaf() {
+        let ((_, leaf), (other, _)) = (pair(), pair());
+        let error = refused(handshake(&leaf, &other.certificate_pem, "team-a", now()).unwrap_err());
+        // The other authority has the same name, so its key is tried and doesn't fit.
+        assert_eq!(error, CertificateError::BadSignature);
+    }
+
+    #[test]
+    fn a_leaf_is_accepted_from_five_minutes_before_its_issue_to_the_end_of_its_duration() {
+        let (authority, leaf) = pair();
+        let connect = |at| handshake(&leaf, &authority.certificate_pem, "team-a", at).map_err(refused);
+        let begin = now() - SignedDuration::from_mins(5);
+
+        assert_eq!(connect(begin), Ok(()));
+        assert!(matches!(connect(begin - SECOND), Err(CertificateError::NotValidYetContext { .. })));
+        assert_eq!(connect(now() + YEAR - SECOND), Ok(()));
+        assert!(matches!(connect(now() + YEAR + SECOND), Err(CertificateError::ExpiredContext { .. })));
+        assert_eq!(facts(&leaf).life(), YEAR);
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_authority() {
+        let (authority, _) = pair();
+        let ends = CertificateFacts::of_pem(&authority.certificate_pem).unwrap().not_after;
+
+        let late = issue_leaf(&authority, &leaf_profile(), ends - DAY).unwrap();
+        assert_eq!(facts(&late).not_after, ends);
+
+        let error = issue_leaf(&authority, &leaf_profile(), ends).unwrap_err();
+        assert_eq!(error.reason(), "CaUnusable");
+    }
+
+    #[test]
+    fn what_is_issued_reads_as_sound() {
+        let (authority, leaf) = pair();
+        assert!(matches!(AuthorityReading::of(Some(&authority)), AuthorityReading::Usable(_)));
+        assert!(matches!(
+            LeafReading::of(Some(&leaf), Some(&authority)),
+            LeafReading::Read { key_fits: true, signed_by_authority: Some(true), .. }
+        ));
+    }
+
+    #[test]
+    fn an_authority_signs_servers_and_no_further_authority() {
+        let (authority, leaf) = pair();
+        let certificates = pem::certificates(authority.certificate_pem.as_bytes()).unwrap();
+        let authority = facts::parse(&certificates[0]).unwrap();
+        let constraints = authority.basic_constraints().unwrap().unwrap();
+        let usage = authority.key_usage().unwrap().unwrap();
+
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        assert!(usage.critical && usage.value.key_cert_sign() && usage.value.crl_sign());
+        assert!(!usage.value.digital_signature());
+
+        let certificates = pem::certificates(leaf.chain_pem.as_bytes()).unwrap();
+        assert_eq!(certificates.len(), 1, "the authority is apart");
+        let leaf = facts::parse(&certificates[0]).unwrap();
+        let usage = leaf.key_usage().unwrap().unwrap();
+        let extended = leaf.extended_key_usage().unwrap().unwrap();
+        assert!(!leaf.is_ca());
+        assert!(usage.value.digital_signature() && !usage.value.key_cert_sign());
+        assert!(extended.value.server_auth && !extended.value.client_auth && !extended.value.any);
+    }
+
+    #[test]
+    fn a_leaf_names_the_key_that_signed_it() {
+        use x509_parser::extensions::ParsedExtension as Extension;
+
+        let (authority, leaf) = pair();
+        let texts = [authority.certificate_pem, leaf.chain_pem];
+        let ders: Vec<_> = texts.iter().map(|text| pem::certificates(text.as_bytes()).unwrap().remove(0)).collect();
+        let parsed: Vec<_> = ders.iter().map(|der| facts::parse(der).unwrap()).collect();
+        let subject_key = |place: usize| {
+            let found = parsed[place].extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                Extension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            });
+            found.unwrap()
+        };
+        let authority_key = |place: usize| {
+            let found = parsed[place].extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                Extension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref().unwrap().0.to_vec()),
+                _ => None,
+            });
+            found.unwrap()
+        };
+
+        assert_eq!(authority_key(1), subject_key(0));
+        assert_eq!(authority_key(0), subject_key(0));
+        assert_ne!(subject_key(1), subject_key(0));
+    }
+
+    #[test]
+    fn serial_numbers_are_16_bytes_positive_and_never_the_same() {
+        let serials: BTreeSet<Vec<u8>> = (0..1000).map(|_| serial().unwrap().to_bytes()).collect();
+        assert_eq!(serials.len(), 1000);
+        assert!(serials.iter().all(|bytes| bytes.len() == 16 && (0x40..0x80).contains(&bytes[0])));
+
+        let (_, leaf) = pair();
+        assert_eq!(facts(&leaf).serial.len(), 32);
+    }
+
+    #[test]
+    fn a_profile_that_no_certificate_can_hold_is_refused_in_words() {
+        let (authority, _) = pair();
+        let none = LeafProfile { dns_names: BTreeSet::new(), ip_addresses: BTreeSet::new(), ..leaf_profile() };
+        for (profile, words) in [
+            (LeafProfile { common_name: String::new(), ..leaf_profile() }, "1 to 64 characters"),
+            (LeafProfile { common_name: "a".repeat(65), ..leaf_profile() }, "1 to 64 characters"),
+            (LeafProfile { duration: SignedDuration::ZERO, ..leaf_profile() }, "duration"),
+            (LeafProfile { dns_names: names(&["bücher.example"]), ..leaf_profile() }, "\"bücher.example\" is not"),
+            (none, "without a DNS name"),
+        ] {
+            let error = issue_leaf(&authority, &profile, now()).unwrap_err();
+            assert_eq!(error.reason(), "CertificateProfileInvalid");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let longest = LeafProfile { common_name: "a".repeat(64), ..leaf_profile() };
+        issue_leaf(&authority, &longest, now()).unwrap();
+    }
+
+    #[test]
+    fn a_duration_beyond_the_end_of_time_ends_there() {
+        let profile = AuthorityProfile { duration: SignedDuration::MAX, ..authority_profile() };
+        let authority = issue_authority(&profile, now()).unwrap();
+        let leaf = issue_leaf(&authority, &LeafProfile { duration: SignedDuration::MAX, ..leaf_profile() }, now());
+        handshake(&leaf.unwrap(), &authority.certificate_pem, "team-a", now() + YEAR * 1000).unwrap();
+    }
+
+    #[test]
+    fn an_authority_that_cannot_sign_is_an_error_without_its_key() {
+        let (authority, _) = pair();
+        let broken = |certificate: &str, key: &str| Authority {
+            certificate_pem: certificate.into(),
+            key_pem: key.to_string().into(),
+        };
+        for authority in [
+            broken("", authority.key_pem.expose()),
+            broken(&authority.certificate_pem, ""),
+            broken(&authority.certificate_pem, &pem::section("PRIVATE KEY", b"planted")),
+        ] {
+            let error = issue_leaf(&authority, &leaf_profile(), now()).unwrap_err();
+            assert_eq!(error.reason(), "CaUnusable");
+            assert!(!format!("{error} {error:?}").contains("PRIVATE"), "{error:?}");
+        }
+    }
+
+    /// A second opinion, where there is one.
+    #[test]
+    fn openssl_verifies_the_chain_and_reads_every_key() {
+        let openssl = |arguments: &[&str]| std::process::Command::new("openssl").args(arguments).output();
+        if let Err(error) = openssl(&["version"]) {
+            println!("skipped: openssl can't be started: {error}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_string()
+        };
+        let at = now().as_second().to_string();
+
+        for kind in KINDS {
+            let profile = AuthorityProfile { key_algorithm: kind, ..authority_profile() };
+            let authority = issue_authority(&profile, now()).unwrap();
+            let profile = LeafProfile { key_algorithm: kind, ..leaf_profile() };
+            let leaf = issue_leaf(&authority, &profile, now()).unwrap();
+            let ca_file = write("ca.crt", &authority.certificate_pem);
+            let leaf_file = write("tls.crt", &leaf.chain_pem);
+            let key_file = write("tls.key", leaf.key_pem.expose());
+
+            let verify =
+                ["verify", "-x509_strict", "-attime", &at, "-purpose", "sslserver", "-verify_ip", "10.96.0.10"];
+            let verified = openssl(&[&verify[..], &["-CAfile", &ca_file, &leaf_file]].concat()).unwrap();
+            assert!(verified.status.success(), "{kind}: {}", String::from_utf8_lossy(&verified.stderr));
+
+            let key = openssl(&["pkey", "-pubout", "-in", &key_file]).unwrap().stdout;
+            let certified = openssl(&["x509", "-pubkey", "-noout", "-in", &leaf_file]).unwrap().stdout;
+            assert!(!key.is_empty() && key == certified, "{kind}");
+        }
+    }
+}

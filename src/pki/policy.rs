@@ -274,3 +274,6 @@ fn spread(uid: &str) -> u32 {
     let digest = Sha256::digest(uid.as_bytes());
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+use std::sync::LazyLock;
+
+use rcgen::ExtendedKeyUsagePurpose;
+
+use super::*;
+use crate::pki::testing::{DAY, Made, addresses, authority_params, date, handshake, make, names, now, params};
+
+/// A company's authority, its intermediate, and a server's certificate; and an authority that has nothing to do with it.
+struct Company {
+    root: Made,
+    intermediate: Made,
+    server: Made,
+    stranger: Made,
+}
+
+static COMPANY: LazyLock<Company> = LazyLock::new(|| {
+    let root = make(authority_params("Company Root"), None);
+    let intermediate = make(authority_params("Company Servers"), Some(&root));
+    let server =
+        make(params("registry", &["registry.example.com", "*.apps.example.com", "192.0.2.1"]), Some(&intermediate));
+    Company { root, intermediate, server, stranger: make(authority_params("Stranger"), None) }
+});
+
+fn import(chain: &str, key: &str, authorities: Option<&str>) -> Result<Imported, ImportError> {
+    let (dns_names, ip_addresses) = (names(&["registry.example.com"]), addresses(&["192.0.2.1"]));
+    let material = Material {
+        chain: Some(chain.as_bytes()),
+        key: Some(key.as_bytes()),
+        authorities: authorities.map(str::as_bytes),
+    };
+    check(material, Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses }, now())
+}
+
+fn refused(chain: &str, key: &str, authorities: Option<&str>) -> ImportError {
+    import(chain, key, authorities).unwrap_err()
+}
+
+#[test]
+fn a_chain_that_is_accepted_is_accepted_by_clients() {
+    let Company { root, intermediate, server, .. } = &*COMPANY;
+    let chain = format!("{}{}", server.pem, intermediate.pem);
+
+    let imported = import(&chain, &server.key_pem, Some(&root.pem)).unwrap();
+    assert_eq!(imported.leaf.chain_pem.replace('\r', ""), chain.replace('\r', ""));
+    assert_eq!(imported.notes, []);
+    assert!(imported.uncovered.is_empty());
+    assert_eq!(imported.facts.subject, "CN=registry");
+    handshake(&imported.leaf, &imported.authorities_pem.unwrap(), "registry.example.com", now()).unwrap();
+}
+
+#[test]
+fn certificates_in_another_order_are_put_right_and_it_is_said() {
+    let Company { root, intermediate, server, stranger } = &*COMPANY;
+    let right = import(&format!("{}{}", server.pem, intermediate.pem), &server.key_pem, Some(&root.pem)).unwrap();
+
+    for (chain, notes) in [
+        (format!("{}{}", intermediate.pem, server.pem), vec![Note::Reordered]),
+        (format!("{}{}{}", server.pem, stranger.pem, intermediate.pem), vec![Note::Reordered, Note::LeftOut(1)]),
+        (format!("{}{}{}", server.pem, intermediate.pem, stranger.pem), vec![Note::LeftOut(1)]),
+        (format!("{}{}{}", server.pem, intermediate.pem, server.pem), vec![Note::LeftOut(1)]),
+    ] {
+        let imported = import(&chain, &server.key_pem, Some(&root.pem)).unwrap();
+        assert_eq!(imported.notes, notes);
+        assert_eq!(imported.leaf, right.leaf);
+    }
+
+    let whole = import(&format!("{}{}{}", root.pem, intermediate.pem, server.pem), &server.key_pem, None).unwrap();
+    assert_eq!(whole.notes, [Note::Reordered]);
+    handshake(&whole.leaf, &whole.authorities_pem.unwrap(), "registry.example.com", now()).unwrap();
+}
+
+#[test]
+fn what_clients_must_trust_comes_from_ca_crt_or_from_the_chain() {
+    let Company { root, intermediate, server, .. } = &*COMPANY;
+    let chain = format!("{}{}", server.pem, intermediate.pem);
+    let trusted = |chain: &str, authorities: Option<&str>| {
+        let imported = import(chain, &server.key_pem, authorities).unwrap();
+        (imported.authorities_pem.map(|text| CertificateFacts::of_pem(&text).unwrap().subject), imported.notes)
+    };
+
+    assert_eq!(trusted(&chain, Some(&root.pem)), (Some("CN=Company Root".into()), vec![]));
+    assert_eq!(trusted(&format!("{chain}{}", root.pem), None), (Some("CN=Company Root".into()), vec![]));
+    assert_eq!(trusted(&format!("{chain}{}", root.pem), Some(&root.pem)), (Some("CN=Company Root".into()), vec![]));
+    assert_eq!(trusted(&chain, None), (None, vec![Note::IssuerNotIncluded("CN=Company Root".into())]));
+    assert_eq!(trusted(&server.pem, Some(&intermediate.pem)), (Some("CN=Company Servers".into()), vec![]));
+}
+
+#[test]
+fn a_certificate_signed_by_itself_is_its_own_authority() {
+    for (certificate, keys) in [
+        (
+            include_str!("../testdata/p256.crt"),
+            vec![include_str!("../testdata/p256.key"), include_str!("../testdata/p256-sec1.key")],
+        ),
+        (include_str!("../testdata/p384.crt"), vec![include_str!("../testdata/p384.key")]),
+        (include_str!("../testdata/ed25519.crt"), vec![include_str!("../testdata/ed25519.key")]),
+        (
+            include_str!("../testdata/rsa.crt"),
+            vec![include_str!("../testdata/rsa.key"), include_str!("../testdata/rsa-pkcs1.key")],
+        ),
+    ] {
+        for key in keys {
+            let imported = import(certificate, key, None).unwrap();
+            let host = imported.facts.subject.replace("CN=", "");
+            assert_eq!(imported.notes, [], "{host}");
+            handshake(&imported.leaf, &imported.authorities_pem.unwrap(), &host, now())
+                .unwrap_or_else(|error| panic!("{host}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn text_around_the_sections_and_windows_line_ends_do_no_harm() {
+    let Company { root, intermediate, server, .. } = &*COMPANY;
+    let chain = format!("subject=CN = registry\n{}\n\nissuer=\n{}", server.pem, intermediate.pem).replace('\n', "\r\n");
+    let key = format!("Bag Attributes\n    friendlyName: registry\n{}", server.key_pem);
+
+    let imported = import(&chain, &key, Some(&root.pem)).unwrap();
+    assert!(imported.leaf.chain_pem.starts_with("-----BEGIN CERTIFICATE-----\n"));
+    assert!(imported.leaf.key_pem.expose().starts_with("-----BEGIN PRIVATE KEY-----\n"));
+    assert!(!imported.leaf.chain_pem.contains('\r'));
+}
+
+#[test]
+fn half_a_secret_is_refused_by_the_name_of_what_is_missing() {
+    let Company { server, .. } = &*COMPANY;
+    let hosts = (names(&[]), addresses(&[]));
+    let check = |chain: Option<&str>, key: Option<&str>| {
+        let material = Material { chain: chain.map(str::as_bytes), key: key.map(str::as_bytes), authorities: None };
+        check(material, Hosts { dns_names: &hosts.0, ip_addresses: &hosts.1 }, now()).unwrap_err()
+    };
+    assert_eq!(check(None, Some(&server.key_pem)), ImportError::Incomplete("tls.crt"));
+    assert_eq!(check(Some(&server.pem), None), ImportError::Incomplete("tls.key"));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused() {
+    let Company { root, server, .. } = &*COMPANY;
+    let rubbish = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let cut = &server.pem[..server.pem.len() / 2];
+
+    for chain in ["", "words", rubbish, cut, &server.key_pem, &format!("{}{rubbish}", server.pem)] {
+        assert_eq!(refused(chain, &server.key_pem, None), ImportError::CertificateUnreadable("tls.crt"), "{chain}");
+    }
+    for authorities in ["", "words", rubbish] {
+        let error = refused(&server.pem, &server.key_pem, Some(authorities));
+        assert_eq!(error, ImportError::CertificateUnreadable("ca.crt"));
+    }
+    let broken_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    for key in ["", "words", &root.pem, &server.key_pem[..60], broken_key] {
+        assert_eq!(refused(&server.pem, key, None), ImportError::KeyUnreadable, "{key}");
+    }
+}
+
+#[test]
+fn an_encrypted_key_is_named_as_such() {
+    let certificate = include_str!("../testdata/rsa.crt");
+    for key in [include_str!("../testdata/rsa-encrypted.key"), include_str!("../testdata/rsa-encrypted-pkcs1.key")] {
+        let error = refused(certificate, key, None);
+        assert_eq!(error, ImportError::KeyEncrypted);
+        assert!(error.to_string().contains("openssl pkey"), "{error}");
+    }
+}
+
+#[test]
+fn a_kind_of_key_that_cannot_be_used_is_named() {
+    let p521 = refused(include_str!("../testdata/p521.crt"), include_str!("../testdata/p521.key"), None);
+    assert_eq!(p521, ImportError::KeyUnsupported(PublicKeyKind::Other("1.3.132.0.35".into())));
+
+    let short = refused(include_str!("../testdata/rsa1024.crt"), include_str!("../testdata/rsa1024.key"), None);
+    assert_eq!(short, ImportError::KeyUnsupported(PublicKeyKind::Rsa { bits: 1024 }));
+    assert!(short.to_string().contains("(RSA 1024)"), "{short}");
+}
+
+#[test]
+fn another_certificates_key_is_refused() {
+    let Company { server, stranger, .. } = &*COMPANY;
+    let error = refused(&server.pem, &stranger.key_pem, None);
+    assert_eq!(error, ImportError::KeyMismatch("CN=registry".into()));
+
+    let error = refused(include_str!("../testdata/rsa.crt"), include_str!("../testdata/p256.key"), None);
+    assert_eq!(error, ImportError::KeyMismatch("CN=rsa.example.com".into()));
+}
+
+#[test]
+fn a_chain_with_a_gap_is_refused() {
+    let Company { root, server, stranger, intermediate } = &*COMPANY;
+    let error = refused(&server.pem, &server.key_pem, Some(&root.pem));
+    assert_eq!(error, ImportError::ChainBroken("CN=Company Servers".into()));
+
+    let whole = format!("{}{}", server.pem, intermediate.pem);
+    let error = refused(&whole, &server.key_pem, Some(&stranger.pem));
+    assert_eq!(error, ImportError::ChainBroken("CN=Company Root".into()));
+}
+
+#[test]
+fn an_issuer_of_the_same_name_with_another_key_is_no_issuer() {
+    let Company { root, server, .. } = &*COMPANY;
+    let impostor = make(authority_params("Company Servers"), Some(root));
+
+    let error = refused(&format!("{}{}", server.pem, impostor.pem), &server.key_pem, Some(&root.pem));
+    assert_eq!(error, ImportError::ChainBroken("CN=Company Servers".into()));
+}
+
+#[test]
+fn every_certificate_of_the_chain_must_be_in_time() {
+    let Company { root, .. } = &*COMPANY;
+    let second = jiff::SignedDuration::from_secs(1);
+    let whole = |moment: Timestamp| Timestamp::from_second(moment.as_second()).unwrap();
+    let lives = |from: Timestamp, to: Timestamp| {
+        move |mut params: rcgen::CertificateParams| {
+            (params.not_before, params.not_after) = (date(from), date(to));
+            params
+        }
+    };
+
+    let ended = lives(now() - DAY, now());
+    let server = make(ended(params("registry", &["a"])), Some(root));
+    let error = refused(&server.pem, &server.key_pem, Some(&root.pem));
+    assert_eq!(error, ImportError::Expired { subject: "CN=registry".into(), at: whole(now()) });
+
+    let lasting = lives(now() - DAY, now() + second);
+    let server = make(lasting(params("registry", &["a"])), Some(root));
+    import(&server.pem, &server.key_pem, Some(&root.pem)).unwrap();
+
+    let future = lives(now() + second, now() + DAY);
+    let server = make(future(params("registry", &["a"])), Some(root));
+    let error = refused(&server.pem, &server.key_pem, Some(&root.pem));
+    assert_eq!(error, ImportError::NotYetValid { subject: "CN=registry".into(), at: whole(now() + second) });
+
+    let intermediate = make(ended(authority_params("Company Old")), Some(root));
+    let server = make(params("registry", &["a"]), Some(&intermediate));
+    let error = refused(&format!("{}{}", server.pem, intermediate.pem), &server.key_pem, Some(&root.pem));
+    assert_eq!(error, ImportError::Expired { subject: "CN=Company Old".into(), at: whole(now()) });
+}
+
+#[test]
+fn a_certificate_without_names_is_refused() {
+    let Company { root, .. } = &*COMPANY;
+    let server = make(params("registry.example.com", &[]), Some(root));
+    let error = refused(&server.pem, &server.key_pem, Some(&root.pem));
+    assert_eq!(error, ImportError::NoSubjectAltName("CN=registry.example.com".into()));
+}
+
+#[test]
+fn a_certificate_for_clients_only_is_refused() {
+    let Company { root, .. } = &*COMPANY;
+    for (usages, accepted) in [
+        (vec![ExtendedKeyUsagePurpose::ClientAuth], false),
+        (vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth], true),
+        (vec![ExtendedKeyUsagePurpose::Any], true),
+        (vec![], true),
+    ] {
+        let mut params = params("registry", &["registry.example.com"]);
+        params.extended_key_usages = usages.clone();
+        let server = make(params, Some(root));
+        let result = import(&server.pem, &server.key_pem, Some(&root.pem));
+        assert_eq!(result.is_ok(), accepted, "{usages:?}");
+    }
+}
+
+#[test]
+fn an_authority_that_serves_itself_is_accepted_with_a_word() {
+    let mut params = authority_params("registry");
+    params.subject_alt_names = vec![rcgen::SanType::DnsName("registry.example.com".try_into().unwrap())];
+    let own = make(params, None);
+    let imported = import(&own.pem, &own.key_pem, None).unwrap();
+    assert_eq!(imported.notes, [Note::LeafIsAuthority]);
+}
+
+#[test]
+fn hosts_that_the_certificate_does_not_cover_are_listed() {
+    let Company { root, intermediate, server, .. } = &*COMPANY;
+    let chain = format!("{}{}", server.pem, intermediate.pem);
+    let material = Material {
+        chain: Some(chain.as_bytes()),
+        key: Some(server.key_pem.as_bytes()),
+        authorities: Some(root.pem.as_bytes()),
+    };
+    let dns_names = names(&[
+        "registry.example.com",
+        "one.apps.example.com",
+        "two.one.apps.example.com",
+        "apps.example.com",
+        "team-a",
+        "localhost",
+    ]);
+    let ip_addresses = addresses(&["192.0.2.1", "192.0.2.2", "fd00::1"]);
+
+    let imported = check(material, Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses }, now()).unwrap();
+    let expected =
+        names(&["two.one.apps.example.com", "apps.example.com", "team-a", "localhost", "192.0.2.2", "fd00::1"]);
+    assert_eq!(imported.uncovered, expected);
+}
+
+#[test]
+fn every_refusal_has_its_own_word_and_says_what_to_do() {
+    let subject = || "CN=x".to_string();
+    let errors = [
+        ImportError::Incomplete("tls.key"),
+        ImportError::CertificateUnreadable("tls.crt"),
+        ImportError::KeyUnreadable,
+        ImportError::KeyEncrypted,
+        ImportError::KeyUnsupported(PublicKeyKind::Rsa { bits: 1024 }),
+        ImportError::KeyMismatch(subject()),
+        ImportError::ChainBroken(subject()),
+        ImportError::Expired { subject: subject(), at: now() },
+        ImportError::NotYetValid { subject: subject(), at: now() },
+        ImportError::NoSubjectAltName(subject()),
+        ImportError::NotForServers(subject()),
+    ];
+    let words: BTreeSet<_> = errors.iter().map(ImportError::reason).collect();
+    assert_eq!(words.len(), errors.len());
+    for error in &errors {
+        assert!(error.reason().chars().all(|letter| letter.is_ascii_alphabetic()));
+        assert!(error.to_string().contains("; "), "no next action: {error}");
+    }
+}
+
+#[test]
+fn no_result_shows_the_key() {
+    let Company { server, stranger, .. } = &*COMPANY;
+    let body = server.key_pem.lines().nth(1).unwrap();
+    let results = [
+        format!("{:?}", import(&server.pem, &server.key_pem, None)),
+        format!("{:?}", import(&stranger.pem, &server.key_pem, None)),
+        format!("{:?}", import(&server.pem, &server.key_pem.replace("END PRIVATE", "END PUBLIC"), None)),
+    ];
+    assert!(
+        results[0].contains("redacted") && results[1].contains("KeyMismatch") && results[2].contains("KeyUnreadable")
+    );
+    assert!(results.iter().all(|text| !text.contains(body)), "{results:?}");
+}

@@ -1,0 +1,480 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::pki::issue::{issue_authority, issue_leaf};
+use crate::pki::testing::{DAY, YEAR, addresses, authority_profile, leaf_profile, names, now, pair};
+use crate::pki::{Authority, AuthorityProfile, KeyAlgorithm, Leaf};
+
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
+const UID: &str = "0b8f7c9e-6f0e-4a53-9d3f-0d7f0c2a1e55";
+
+/// A registry whose leaf and authority were issued at `now()` and are as wanted.
+struct Case {
+    leaf: LeafReading,
+    authority: AuthorityReading,
+    profile: LeafProfile,
+    now: Timestamp,
+    rollout_pending: bool,
+    request: Request,
+    last_reason: Option<Renew>,
+}
+
+impl Case {
+    fn healthy() -> Self {
+        let (authority, leaf) = pair();
+        Self {
+            leaf: LeafReading::of(Some(&leaf), Some(&authority)),
+            authority: AuthorityReading::of(Some(&authority)),
+            profile: leaf_profile(),
+            now: now(),
+            rollout_pending: false,
+            request: Request::None,
+            last_reason: None,
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn facts(&mut self) -> &mut CertificateFacts {
+        match &mut self.leaf {
+            LeafReading::Read { facts, .. } => facts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leaf_ends(&self) -> Timestamp {
+        self.leaf.facts().unwrap().not_after
+    }
+
+    fn due(&self) -> Timestamp {
+        renew_at(self.leaf.facts().unwrap(), UID)
+    }
+
+    /// Cuts the authority's life, and the leaf's if it is longer.
+    fn authority_ends_after(&mut self, life: SignedDuration) {
+        let AuthorityReading::Usable(facts) = &mut self.authority else { panic!("{:?}", self.authority) };
+        facts.not_after = after(facts.issued_at(), life);
+        let end = facts.not_after;
+        self.facts().not_after = end.min(self.leaf_ends());
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&Input {
+            leaf: self.leaf.clone(),
+            authority: self.authority.clone(),
+            profile: &self.profile,
+            uid: UID,
+            now: self.now,
+            rollout_pending: self.rollout_pending,
+            request: self.request,
+            last_reason: self.last_reason,
+        })
+    }
+
+    /// The leaf's word, with the authority kept.
+    fn word(&self) -> Option<Renew> {
+        let decision = self.decide();
+        assert_eq!(decision.authority, AuthorityVerdict::Keep);
+        match decision.leaf {
+            LeafVerdict::Issue(reason) => Some(reason),
+            LeafVerdict::Keep { look_again } => {
+                assert!(look_again > self.now, "{look_again} is not after {}", self.now);
+                None
+            }
+        }
+    }
+
+    fn look_again(&self) -> Timestamp {
+        match self.decide().leaf {
+            LeafVerdict::Keep { look_again } => look_again,
+            LeafVerdict::Issue(reason) => panic!("{reason}"),
+        }
+    }
+}
+
+type Change = fn(&mut Case);
+
+#[test]
+fn each_reason_has_its_word() {
+    let rows: &[(&str, Change, Option<Renew>)] = &[
+        ("nothing is wrong", |_| {}, None),
+        ("nothing stored", |case| case.leaf = LeafReading::Missing, Some(Renew::Missing)),
+        ("no certificate", |case| case.leaf = LeafReading::Unreadable, Some(Renew::Unreadable)),
+        ("another's key", |case| with_key_fits(case, false), Some(Renew::KeyMismatch)),
+        ("a new host name", |case| _ = case.profile.dns_names.insert("new".into()), Some(Renew::SanMissing)),
+        ("a new address", |case| case.profile.ip_addresses.extend(addresses(&["10.0.0.9"])), Some(Renew::SanMissing)),
+        ("fewer host names", |case| case.profile.dns_names = names(&["team-a"]), None),
+        ("no address any more", |case| case.profile.ip_addresses.clear(), None),
+        ("the last second", |case| case.now = case.leaf_ends() - SECOND, Some(Renew::DueForRenewal)),
+        ("the end", |case| case.now = case.leaf_ends(), Some(Renew::Expired)),
+        ("the first second", |case| case.now = case.facts().not_before, None),
+        ("before it begins", |case| case.now = case.facts().not_before - SECOND, Some(Renew::NotYetValid)),
+        ("a second before it is due", |case| case.now = case.due() - SECOND, None),
+        ("due", |case| case.now = case.due(), Some(Renew::DueForRenewal)),
+        ("a rollout in the first half", |case| rollout_at(case, YEAR / 2 - SECOND), None),
+        ("a rollout in the second half", |case| rollout_at(case, YEAR / 2), Some(Renew::DueForRenewal)),
+        ("no rollout in the second half", |case| case.now = now() + YEAR / 2, None),
+        ("another authority", |case| with_signed(case, Some(false)), Some(Renew::CaChanged)),
+        ("a longer duration", |case| case.profile.duration = YEAR * 2, Some(Renew::ParametersChanged)),
+        ("a shorter duration", |case| case.profile.duration = YEAR - SECOND * 3, Some(Renew::ParametersChanged)),
+        ("a duration that rounds the same", |case| case.profile.duration = YEAR - SECOND, None),
+        (
+            "another kind of key",
+            |case| case.profile.key_algorithm = KeyAlgorithm::EcdsaP384,
+            Some(Renew::ParametersChanged),
+        ),
+        ("an RSA key", |case| case.facts().key = PublicKeyKind::Rsa { bits: 2048 }, Some(Renew::ParametersChanged)),
+        ("a leaf requested", |case| case.request = Request::Leaf, Some(Renew::Requested)),
+    ];
+    for (what, change, word) in rows {
+        assert_eq!(Case::healthy().with(change).word(), *word, "{what}");
+    }
+}
+
+fn with_key_fits(case: &mut Case, fits: bool) {
+    let LeafReading::Read { key_fits, .. } = &mut case.leaf else { panic!() };
+    *key_fits = fits;
+}
+
+fn with_signed(case: &mut Case, signed: Option<bool>) {
+    let LeafReading::Read { signed_by_authority, .. } = &mut case.leaf else { panic!() };
+    *signed_by_authority = signed;
+}
+
+fn rollout_at(case: &mut Case, age: SignedDuration) {
+    case.rollout_pending = true;
+    case.now = case.facts().issued_at() + age;
+}
+
+#[test]
+fn the_first_check_that_objects_decides() {
+    // From the last check to the first: each change adds an objection in front of those before it.
+    let rows: &[(Change, Renew)] = &[
+        (|case| case.request = Request::Leaf, Renew::Requested),
+        (|case| case.facts().key = PublicKeyKind::Rsa { bits: 2048 }, Renew::ParametersChanged),
+        (|case| with_signed(case, Some(false)), Renew::CaChanged),
+        (|case| case.now = case.due(), Renew::DueForRenewal),
+        (|case| case.facts().not_before = now() + YEAR * 2, Renew::NotYetValid),
+        (|case| case.now = case.leaf_ends(), Renew::Expired),
+        (|case| _ = case.profile.dns_names.insert("new".into()), Renew::SanMissing),
+        (|case| with_key_fits(case, false), Renew::KeyMismatch),
+        (|case| case.leaf = LeafReading::Unreadable, Renew::Unreadable),
+        (|case| case.leaf = LeafReading::Missing, Renew::Missing),
+    ];
+    assert_eq!(rows.len(), CHECKS.len());
+    let mut case = Case::healthy();
+    for (change, word) in rows {
+        change(&mut case);
+        assert_eq!(case.word(), Some(*word));
+    }
+}
+
+#[test]
+fn a_reason_is_one_word_that_can_be_stored_and_read_back() {
+    for reason in [Renew::Missing, Renew::SanMissing, Renew::DueForRenewal, Renew::CaChanged] {
+        assert_eq!(reason.to_string().parse(), Ok(reason));
+    }
+    assert_eq!(<&str>::from(Renew::NotYetValid), "NotYetValid");
+    assert_eq!(Request::of(Some("leaf")), Request::Leaf);
+    assert_eq!(Request::of(Some("ca")), Request::Authority);
+    assert_eq!((Request::of(Some("yes")), Request::of(None)), (Request::None, Request::None));
+}
+
+#[test]
+fn what_is_stored_is_read_as_it_is() {
+    let ((authority, leaf), (other_authority, other_leaf)) = (pair(), pair());
+    let read = |leaf: &Leaf, authority: Option<&Authority>| match LeafReading::of(Some(leaf), authority) {
+        LeafReading::Read { key_fits, signed_by_authority, .. } => Some((key_fits, signed_by_authority)),
+        LeafReading::Unreadable => None,
+        LeafReading::Missing => panic!("it is there"),
+    };
+    let swapped = Leaf { key_pem: other_leaf.key_pem.clone(), ..leaf.clone() };
+    let no_chain = Leaf { chain_pem: String::new(), ..leaf.clone() };
+    let no_key = Leaf { key_pem: String::new().into(), ..leaf.clone() };
+    let unreadable_authority = Authority { certificate_pem: "words".into(), ..authority.clone() };
+
+    assert_eq!(read(&leaf, Some(&authority)), Some((true, Some(true))));
+    assert_eq!(read(&leaf, Some(&other_authority)), Some((true, Some(false))), "same name, other key");
+    assert_eq!(read(&leaf, Some(&unreadable_authority)), Some((true, None)));
+    assert_eq!(read(&leaf, None), Some((true, None)));
+    assert_eq!(read(&swapped, Some(&authority)), Some((false, Some(true))));
+    assert_eq!(read(&no_chain, Some(&authority)), None);
+    assert_eq!(read(&no_key, Some(&authority)), None);
+    assert_eq!(LeafReading::of(None, Some(&authority)), LeafReading::Missing);
+
+    let authority_with = |certificate: &str, key: &str| {
+        let authority = Authority { certificate_pem: certificate.into(), key_pem: key.to_string().into() };
+        AuthorityReading::of(Some(&authority))
+    };
+    let (certificate, key) = (&authority.certificate_pem, authority.key_pem.expose());
+    assert!(matches!(authority_with(certificate, key), AuthorityReading::Usable(_)));
+    assert_eq!(authority_with(certificate, other_authority.key_pem.expose()), AuthorityReading::Unreadable);
+    assert_eq!(authority_with(certificate, ""), AuthorityReading::Unreadable);
+    assert_eq!(authority_with("", key), AuthorityReading::Unreadable);
+    assert_eq!(
+        authority_with(&leaf.chain_pem, leaf.key_pem.expose()),
+        AuthorityReading::Unreadable,
+        "not an authority"
+    );
+    assert_eq!(AuthorityReading::of(None), AuthorityReading::Missing);
+}
+
+#[test]
+fn a_lost_authority_takes_no_trust_away_while_the_leaf_serves() {
+    use AuthorityVerdict::{CaMissing, Issue};
+    let rows: &[(&str, Change, AuthorityVerdict, Option<Renew>)] = &[
+        ("a sound leaf", |_| {}, CaMissing, None),
+        ("a new host name", |case| _ = case.profile.dns_names.insert("new".into()), CaMissing, None),
+        ("other parameters", |case| case.profile.duration = YEAR * 2, CaMissing, None),
+        ("a leaf requested", |case| case.request = Request::Leaf, CaMissing, None),
+        ("a rollout in the second half", |case| rollout_at(case, YEAR / 2), CaMissing, None),
+        ("due", |case| case.now = case.due(), Issue(Renew::Missing), Some(Renew::DueForRenewal)),
+        (
+            "due, and a new host name",
+            |case| {
+                case.now = case.due();
+                case.profile.dns_names.insert("new".into());
+            },
+            Issue(Renew::Missing),
+            Some(Renew::SanMissing),
+        ),
+        ("the end", |case| case.now = case.leaf_ends(), Issue(Renew::Missing), Some(Renew::Expired)),
+        ("another's key", |case| with_key_fits(case, false), Issue(Renew::Missing), Some(Renew::KeyMismatch)),
+        ("no leaf", |case| case.leaf = LeafReading::Missing, Issue(Renew::Missing), Some(Renew::Missing)),
+        (
+            "a new one requested",
+            |case| case.request = Request::Authority,
+            Issue(Renew::Requested),
+            Some(Renew::CaChanged),
+        ),
+    ];
+    for (what, change, authority, leaf) in rows {
+        let case = Case::healthy().with(|case| {
+            change(case);
+            case.authority = AuthorityReading::Missing;
+            if let LeafReading::Read { signed_by_authority, .. } = &mut case.leaf {
+                *signed_by_authority = None;
+            }
+        });
+        let decision = case.decide();
+        assert_eq!(decision.authority, *authority, "{what}");
+        match (decision.leaf, leaf) {
+            (LeafVerdict::Issue(reason), Some(word)) => assert_eq!(reason, *word, "{what}"),
+            (LeafVerdict::Keep { look_again }, None) => assert!(look_again > case.now, "{what}"),
+            (verdict, _) => panic!("{what}: {verdict:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_authority_is_kept_apart_from_a_missing_one() {
+    let unreadable = |case: &mut Case| case.authority = AuthorityReading::Unreadable;
+    assert_eq!(Case::healthy().with(unreadable).decide().authority, AuthorityVerdict::CaMissing);
+
+    let case = Case::healthy().with(unreadable).with(|case| case.leaf = LeafReading::Missing);
+    assert_eq!(case.decide().authority, AuthorityVerdict::Issue(Renew::Unreadable));
+}
+
+#[test]
+fn a_new_registry_gets_both() {
+    let case = Case::healthy().with(|case| {
+        case.authority = AuthorityReading::Missing;
+        case.leaf = LeafReading::Missing;
+    });
+    let expected =
+        Decision { authority: AuthorityVerdict::Issue(Renew::Missing), leaf: LeafVerdict::Issue(Renew::Missing) };
+    assert_eq!(case.decide(), expected);
+}
+
+#[test]
+fn an_authority_is_replaced_at_its_end_and_on_request_only() {
+    let ended = Case::healthy().with(|case| {
+        case.authority_ends_after(DAY);
+        case.now = case.leaf_ends();
+    });
+    let expected =
+        Decision { authority: AuthorityVerdict::Issue(Renew::Expired), leaf: LeafVerdict::Issue(Renew::Expired) };
+    assert_eq!(ended.decide(), expected);
+    assert_eq!(ended.with(|case| case.now -= SECOND).decide().authority, AuthorityVerdict::Keep);
+
+    let requested = Case::healthy().with(|case| case.request = Request::Authority);
+    let expected =
+        Decision { authority: AuthorityVerdict::Issue(Renew::Requested), leaf: LeafVerdict::Issue(Renew::CaChanged) };
+    assert_eq!(requested.decide(), expected);
+}
+
+#[test]
+fn a_leaf_cut_to_its_authoritys_end_is_not_renewed_in_vain() {
+    let mut case = Case::healthy();
+    case.authority_ends_after(DAY * 30);
+    let (due, end) = (case.due(), case.leaf_ends());
+
+    assert_eq!(case.word(), None, "the cut is no change of parameters");
+    for moment in [due, due + DAY, end - SECOND] {
+        let case = Case { now: moment, rollout_pending: true, ..Case::healthy() };
+        let case = case.with(|case| case.authority_ends_after(DAY * 30));
+        assert_eq!(case.word(), None, "at {moment}");
+        assert_eq!(case.look_again(), end);
+    }
+}
+
+#[test]
+fn a_name_that_comes_and_goes_renews_once_in_five_minutes() {
+    let another_name = |case: &mut Case| {
+        case.last_reason = Some(Renew::SanMissing);
+        case.profile.dns_names.insert("again".into());
+    };
+    let mut case = Case::healthy().with(another_name);
+    let pause_ends = case.facts().issued_at() + SAN_PAUSE;
+
+    assert_eq!(case.word(), None);
+    assert_eq!(case.look_again(), pause_ends);
+    case.now = pause_ends - SECOND;
+    assert_eq!(case.word(), None);
+    case.now = pause_ends;
+    assert_eq!(case.word(), Some(Renew::SanMissing));
+
+    case.now = now();
+    case.last_reason = Some(Renew::Missing);
+    assert_eq!(case.word(), Some(Renew::SanMissing), "the first name after another reason doesn't wait");
+}
+
+#[test]
+fn the_next_look_is_when_time_alone_changes_the_answer() {
+    let mut case = Case::healthy();
+    assert_eq!(case.look_again(), case.due());
+
+    case.rollout_pending = true;
+    let half = case.facts().issued_at() + YEAR / 2;
+    assert_eq!(case.look_again(), half);
+
+    let lost = Case::healthy().with(|case| {
+        case.authority = AuthorityReading::Missing;
+        case.profile.duration = YEAR * 2;
+        with_signed(case, None);
+    });
+    assert_eq!(lost.look_again(), lost.due());
+}
+
+#[test]
+fn the_moment_of_renewal_never_changes_between_versions() {
+    let case = Case::healthy();
+    let due = case.due();
+    assert_eq!(due.subsec_nanosecond(), 0);
+    // issued + life * 2/3 - life/10 * (first 4 bytes of SHA-256 of the uid) / (2^32 - 1), computed apart
+    assert_eq!(due.to_string(), "2027-07-04T12:49:44Z");
+}
+
+/// A registry over years, everything carried out for real.
+struct Registry {
+    profile: LeafProfile,
+    authority_profile: AuthorityProfile,
+    authority: Option<Authority>,
+    leaf: Option<Leaf>,
+    last_reason: Option<Renew>,
+    authorities: usize,
+    leaves: usize,
+}
+
+impl Registry {
+    fn decide(&self, now: Timestamp, rollout_pending: bool) -> Decision {
+        decide(&Input {
+            leaf: LeafReading::of(self.leaf.as_ref(), self.authority.as_ref()),
+            authority: AuthorityReading::of(self.authority.as_ref()),
+            profile: &self.profile,
+            uid: UID,
+            now,
+            rollout_pending,
+            request: Request::None,
+            last_reason: self.last_reason,
+        })
+    }
+
+    fn carry_out(&mut self, decision: Decision, now: Timestamp) {
+        if let AuthorityVerdict::Issue(_) = decision.authority {
+            self.authority = Some(issue_authority(&self.authority_profile, now).unwrap());
+            self.authorities += 1;
+        }
+        if let LeafVerdict::Issue(reason) = decision.leaf {
+            self.leaf = Some(issue_leaf(self.authority.as_ref().unwrap(), &self.profile, now).unwrap());
+            self.last_reason = Some(reason);
+            self.leaves += 1;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn renewal_lies_between_17_thirtieths_and_two_thirds_of_a_life(
+        uid in ".{0,40}",
+        life in 60i64..400_000_000,
+    ) {
+        let mut facts = Case::healthy().facts().clone();
+        facts.not_after = facts.issued_at() + SECOND * i32::try_from(life).unwrap();
+        let age = renew_at(&facts, &uid).duration_since(facts.issued_at()).as_secs();
+
+        prop_assert!(age <= life * 2 / 3 && age >= life * 17 / 30 - 1, "{age} of {life}");
+        prop_assert_eq!(renew_at(&facts, &uid), renew_at(&facts, &uid));
+        prop_assert_eq!(renew_at(&facts, &uid).subsec_nanosecond(), 0);
+    }
+
+    /// The law behind everything: no combination of durations makes the operator renew in a loop, and what it serves is
+    /// valid after every step.
+    #[test]
+    fn what_was_decided_and_done_stays_done(
+        leaf_minutes in 1i32..2_000,
+        authority_minutes in 1i32..6_000,
+        steps in prop::collection::vec((0i32..2_000, any::<bool>()), 30),
+    ) {
+        let minute = SignedDuration::from_mins(1);
+        let mut registry = Registry {
+            profile: LeafProfile { duration: minute * leaf_minutes, ..leaf_profile() },
+            authority_profile: AuthorityProfile { duration: minute * authority_minutes, ..authority_profile() },
+            authority: None,
+            leaf: None,
+            last_reason: None,
+            authorities: 0,
+            leaves: 0,
+        };
+        let begin = now();
+        let mut now = begin;
+        for (late, rollout_pending) in steps {
+            let decision = registry.decide(now, rollout_pending);
+            registry.carry_out(decision, now);
+
+            let settled = registry.decide(now, rollout_pending);
+            prop_assert_eq!(settled.authority, AuthorityVerdict::Keep);
+            let LeafVerdict::Keep { look_again } = settled.leaf else { panic!("{settled:?} at once after {decision:?}") };
+            prop_assert!(look_again > now);
+            let served = CertificateFacts::of_pem(&registry.leaf.as_ref().unwrap().chain_pem).unwrap();
+            prop_assert!(served.not_before <= now && now < served.not_after);
+
+            // On time, or up to 2 seconds late.
+            now = look_again + SignedDuration::from_millis(i64::from(late));
+        }
+
+        let elapsed = now.duration_since(begin).as_secs();
+        let half_life = i64::from(leaf_minutes) * 30;
+        // At least half a life apart; besides, each authority has a first leaf and one that is cut short by its end.
+        prop_assert!(registry.authorities as i64 <= 1 + elapsed / (i64::from(authority_minutes) * 60));
+        prop_assert!(registry.leaves as i64 <= elapsed / half_life + 2 * registry.authorities as i64);
+    }
+
+    #[test]
+    fn uids_spread_renewals_over_the_whole_tenth(first in any::<u128>()) {
+        let facts = Case::healthy().facts().clone();
+        let life = facts.life().as_secs();
+        let mut tenths = [0; 10];
+        for number in 0..500u128 {
+            let jitter = life * 2 / 3 - renew_at(&facts, &(first ^ number).to_string()).duration_since(facts.issued_at()).as_secs();
+            tenths[usize::try_from(jitter * 100 / life).unwrap().min(9)] += 1;
+        }
+        // 50 on average with a deviation of 7.
+        prop_assert!(tenths.iter().all(|count| (10..=90).contains(count)), "{:?}", tenths);
+    }
+}
