@@ -1,7 +1,7 @@
 //! How long a registry waits for its next pass: after a failure, after a success, for the slow sweep.
 //!
-//! Pure and repeatable. The spread that keeps a thousand registries from coming back in the same second is taken from a hash of
-//! what they are, never from a random source, so that a delay seen in a log can be worked out again.
+//! Pure and repeatable. The spread that keeps a thousand registries from coming back in the same second is taken from a
+//! hash of what they are, never from a random source, so that a delay seen in a log can be worked out again.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub const SPREAD_PERCENT: u32 = 20;
 pub enum Class {
     /// Trying again can help: exponential wait per registry.
     Transient,
-    /// Only a change by the user can help: looked at again on the slow resync, or when something that it refers to changes.
+    /// Only a change by the user can help: looked at again on the slow resync, or when something that it refers to
+    /// changes.
     Blocked,
     /// A fault of the operator: a long wait, so that it neither spins nor is forgotten.
     Bug,
@@ -33,8 +34,8 @@ pub enum Class {
 
 /// The wait before the pass that follows the `failures`-th failure in a row (1 for the first).
 ///
-/// `identity` is what the spread is taken from: the registry's key for failures, so that a registry created again does not inherit
-/// a place in the row.
+/// `identity` is what the spread is taken from: the registry's key for failures, so that a registry created again does
+/// not inherit a place in the row.
 pub fn after_failure(class: Class, failures: u32, identity: &str) -> Duration {
     match class {
         Class::Transient => {

@@ -1,7 +1,7 @@
 //! What `kubectl describe` tells about a registry: one Kubernetes event for each turn that it takes.
 //!
-//! [`transitions`] is pure and decides what is worth an event: a condition flipped, or its reason changed. Nothing is said about a
-//! state that lasts. [`Events`] publishes; it never fails a pass, it only takes so long.
+//! [`transitions`] is pure and decides what is worth an event: a condition flipped, or its reason changed. Nothing is
+//! said about a state that lasts. [`Events`] publishes; it never fails a pass, it only takes so long.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -40,12 +40,14 @@ pub struct Happening {
 ///
 /// | condition | event |
 /// |---|---|
-/// | flipped to the worse | `Warning`; `Normal` while the operator is at work on it (`Reconciling`) and not stalled, and for `Available` while `Ready` is true (suspended) |
+/// | flipped to the worse | `Warning`; `Normal` if intended (below) |
 /// | flipped to the better, or to `Unknown` | `Normal` |
 /// | same status, other reason | `Normal`; `Warning` for `Stalled` |
 /// | new | only `Ready=True` and `Stalled=True`: a registry that starts is not a registry that broke |
 ///
-/// `Reconciling` and the end of `Stalled` say nothing that `Ready` doesn't say; two conditions with one reason make one event.
+/// Intended: while the operator is at work (`Reconciling`) and not stalled; `Available` while `Ready` holds, too
+/// (suspended). `Reconciling` and the end of `Stalled` say nothing that `Ready` doesn't say; two conditions with one
+/// reason make one event.
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Happening> {
     let is_true = |type_: &str| new.iter().any(|condition| condition.type_ == type_ && condition.status == "True");
     let at_work = is_true("Reconciling") && !is_true("Stalled");
@@ -121,8 +123,8 @@ const LONGEST_WORD: usize = 128;
 pub struct Events {
     client: Client,
     reporter: Reporter,
-    /// `kube`'s recorder takes an event of the same reason for a repetition even if the note differs, and keeps the first note
-    /// (kube-rs/kube#1606). So there is one for each text; it still counts true repetitions.
+    /// `kube`'s recorder takes an event of the same reason for a repetition even if the note differs, and keeps the
+    /// first note (kube-rs/kube#1606). So there is one for each text; it still counts true repetitions.
     recorders: Mutex<BTreeMap<(String, Happening), (Instant, Recorder)>>,
 }
 
@@ -139,8 +141,8 @@ impl Events {
         Self { client, reporter, recorders: Mutex::default() }
     }
 
-    /// Publishes what happened to the object `about`. Best effort: what can't be published within 3 s is dropped, with a line in
-    /// the debug log.
+    /// Publishes what happened to the object `about`. Best effort: what can't be published within 3 s is dropped, with
+    /// a line in the debug log.
     pub async fn publish(&self, about: &ObjectReference, happenings: &[Happening]) {
         let all = futures::future::join_all(happenings.iter().map(|happening| self.publish_one(about, happening)));
         if timeout(PATIENCE, all).await.is_err() {

@@ -1,10 +1,11 @@
 //! Which registry is looked at next.
 //!
-//! A queue of names, not of events: however many things happen to a registry, one pass brings it to where it should be. The rules
-//! are in [`QueueState`], pure; this file adds the clock, the waiting, and the workers. It knows nothing of what a pass does.
+//! A queue of names, not of events: however many things happen to a registry, one pass brings it to where it should be.
+//! The rules are in [`QueueState`], pure; this file adds the clock, the waiting, and the workers. It knows nothing of
+//! what a pass does.
 //!
-//! Why not the controller of `kube-runtime`: its error policy gets no attempt count, all its streams wait together when one fails,
-//! and a panic in one pass ends it for all (kube-rs/kube#1916, #297).
+//! Why not the controller of `kube-runtime`: its error policy gets no attempt count, all its streams wait together when
+//! one fails, and a panic in one pass ends it for all (kube-rs/kube#1916, #297).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -135,8 +136,8 @@ impl Queue {
     }
 }
 
-/// The right to run one pass of one registry; nobody else gets it meanwhile. A lease that is dropped without a word counts as
-/// failed with [`Class::Bug`].
+/// The right to run one pass of one registry; nobody else gets it meanwhile. A lease that is dropped without a word
+/// counts as failed with [`Class::Bug`].
 #[derive(Debug)]
 pub struct Lease {
     grant: Grant,

@@ -1,7 +1,8 @@
 //! The registries as the API server last showed them.
 //!
-//! One map for all scopes, fed by one watch per scope. It says what changed about a registry, so that the operator's own status
-//! writes don't cause passes, and keeps an object that can't be decoded from hiding the others. It never talks to the API server.
+//! One map for all scopes, fed by one watch per scope. It says what changed about a registry, so that the operator's
+//! own status writes don't cause passes, and keeps an object that can't be decoded from hiding the others. It never
+//! talks to the API server.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,9 +97,9 @@ impl<K: Resource<DynamicType = ()>> Registries<K> {
         }
     }
 
-    /// Takes in the answer to a write, so that the next pass sees it even if its event has not arrived yet. An answer that is older
-    /// than what is known, or whose registry is gone, changes nothing. Tell the queue about what is returned: the answer may show
-    /// a user's change before its own event does, and that event is then no news.
+    /// Takes in the answer to a write, so that the next pass sees it even if its event has not arrived yet. An answer
+    /// that is older than what is known, or whose registry is gone, changes nothing. Tell the queue about what is
+    /// returned: the answer may show a user's change before its own event does, and that event is then no news.
     pub fn learn(&self, object: K) -> Option<Change> {
         let key = key_of(object.meta());
         let mut inner = self.write();

@@ -1,9 +1,9 @@
 //! The streams of changes that put registries on the queue.
 //!
-//! One stream per kind and scope, each with its own connection, backoff and state: a kind that is missing, or that we may not read,
-//! harms nothing but itself. (Streams that are merged before the backoff wait together: one missing kind then delays the events of
-//! all by seconds.) Children and Secrets are watched by their metadata alone and nothing of them is stored here. What an event
-//! means is for the [`Sink`] to say; it never writes, and never reads an object.
+//! One stream per kind and scope, each with its own connection, backoff and state: a kind that is missing, or that we
+//! may not read, harms nothing but itself. (Streams that are merged before the backoff wait together: one missing kind
+//! then delays the events of all by seconds.) Children and Secrets are watched by their metadata alone and nothing of
+//! them is stored here. What an event means is for the [`Sink`] to say; it never writes, and never reads an object.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +13,7 @@ use kube::core::{ApiResource, DeserializeGuard, NamespaceResourceScope, Resource
 use kube::runtime::watcher::Event;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::store::{Change, Registries};
@@ -117,16 +117,16 @@ impl fmt::Display for Watched {
     }
 }
 
-/// Who hears what the metadata streams say. Called from the streams' tasks, one call at a time per stream: must be quick, must not
-/// block.
+/// Who hears what the metadata streams say. Called from the streams' tasks, one call at a time per stream: must be
+/// quick, must not block.
 pub trait Sink: Send + Sync + 'static {
     /// A list begins. What the sink comes to know from now on may be missing in it.
     fn relist_started(&self, watched: &Watched, scope: &Scope) {
         let _ = (watched, scope);
     }
 
-    /// Whether the name of this object shall be remembered until the list is complete. With thousands of foreign Secrets in a
-    /// cluster, say no to those.
+    /// Whether the name of this object shall be remembered until the list is complete. With thousands of foreign
+    /// Secrets in a cluster, say no to those.
     fn interested(&self, watched: &Watched, meta: &Meta) -> bool;
 
     /// The object is there: listed, created or changed.
@@ -135,9 +135,9 @@ pub trait Sink: Send + Sync + 'static {
     /// The object was deleted, or its labels don't match the selector any more.
     fn gone(&self, watched: &Watched, scope: &Scope, meta: &Meta);
 
-    /// A list is complete: of the objects of interest, these exist, as (namespace, name). Others were deleted while nobody looked,
-    /// and no [`Sink::gone`] comes for them. An object that was created, or became interesting, while the list ran may be missing
-    /// too: take it as a reason to look, not as proof.
+    /// A list is complete: of the objects of interest, these exist, as (namespace, name). Others were deleted while
+    /// nobody looked, and no [`Sink::gone`] comes for them. An object that was created, or became interesting, while
+    /// the list ran may be missing too: take it as a reason to look, not as proof.
     fn relisted(&self, watched: &Watched, scope: &Scope, listed: BTreeSet<(String, String)>);
 
     /// The stream failed, for this reason. It goes on by itself.
@@ -152,6 +152,7 @@ pub struct Watches {
     streams: Vec<Arc<health::Health>>,
     tasks: JoinSet<()>,
     changed: Arc<Notify>,
+    rounds: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Watches {
@@ -163,11 +164,17 @@ impl fmt::Debug for Watches {
 impl Watches {
     /// No streams yet.
     pub fn new(client: Client) -> Self {
-        Self { client, streams: Vec::new(), tasks: JoinSet::new(), changed: Arc::default() }
+        Self {
+            client,
+            streams: Vec::new(),
+            tasks: JoinSet::new(),
+            changed: Arc::default(),
+            rounds: watch::Sender::new(0),
+        }
     }
 
-    /// Watches the metadata of a kind. If the API server doesn't know the kind, then there is nothing of it: reported as an empty
-    /// list, and tried again.
+    /// Watches the metadata of a kind. If the API server doesn't know the kind, then there is nothing of it: reported
+    /// as an empty list, and tried again.
     pub fn metadata(&mut self, watched: Watched, scope: &Scope, sink: Arc<dyn Sink>) {
         let resource = watched.api_resource();
         let at = scope.clone();
@@ -180,7 +187,8 @@ impl Watches {
         self.follow(watched, scope, false, api, feed);
     }
 
-    /// Watches the registries themselves, whole, into `store`. `on_change` gets everything that the store makes of it, in order.
+    /// Watches the registries themselves, whole, into `store`. `on_change` gets everything that the store makes of it,
+    /// in order.
     pub fn registries<K>(
         &mut self,
         scope: &Scope,
@@ -204,13 +212,18 @@ impl Watches {
         self.follow(Arc::new(Watched::kind_of::<K>()), scope, true, api, feed);
     }
 
+    /// Lists everything again, as if the history had been lost. For the slow sweep.
+    pub fn relist(&self) {
+        self.rounds.send_modify(|round| *round += 1);
+    }
+
     /// How each stream is doing, in the order in which they were added.
     pub fn states(&self) -> Vec<StreamState> {
         self.streams.iter().map(|health| health.state()).collect()
     }
 
-    /// Waits until every stream has delivered a complete list (of an optional kind: or it turned out to be absent). Waits for ever
-    /// if one can't; [`Watches::states`] says which and why.
+    /// Waits until every stream has delivered a complete list (of an optional kind: or it turned out to be absent).
+    /// Waits for ever if one can't; [`Watches::states`] says which and why.
     pub async fn synced(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -237,7 +250,7 @@ impl Watches {
         let health = Arc::new(health::Health::new(watched, scope.clone(), required, self.changed.clone()));
         let api = api(health.client(&self.client));
         self.streams.push(health.clone());
-        self.tasks.spawn(stream::follow(api, config, health, consumer));
+        self.tasks.spawn(stream::follow(api, config, health, self.rounds.subscribe(), consumer));
     }
 }
 

@@ -45,6 +45,7 @@ struct Collection {
     version: u64,
     refusal: Option<u16>,
     refused_watches: Option<u16>,
+    refused_next_pages: Option<u16>,
     silent: bool,
     watches: Vec<UnboundedSender<String>>,
 }
@@ -73,7 +74,10 @@ impl Server {
             let collection =
                 collections.entry(path).or_insert_with(|| Collection { refusal: Some(404), ..Default::default() });
             let watch = parameter("watch").is_some();
-            let refusal = collection.refusal.or(collection.refused_watches.filter(|_| watch));
+            let refusal = collection
+                .refusal
+                .or(collection.refused_watches.filter(|_| watch))
+                .or(collection.refused_next_pages.filter(|_| parameter("continue").is_some()));
             if refusal.is_none() && watch {
                 collection.watches.push(sender);
             } else if refusal.is_none() && collection.silent {
@@ -314,6 +318,43 @@ async fn what_was_deleted_while_the_history_was_lost_is_missing_in_the_next_list
     bench.notes("deployments relisted team/a").await;
     assert_eq!(bench.notes.count("deployments gone team/b"), 0, "no event comes for it");
     assert_eq!(bench.phase("deployments"), Phase::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_list_that_broke_off_had_shown_does_not_count() {
+    let mut bench = Bench::new();
+    for n in 0..101 {
+        bench.server.put(DEPLOYMENTS, "team", &format!("d{n:03}"), &ours());
+    }
+    bench.server.at(DEPLOYMENTS, |collection| collection.refused_next_pages = Some(500));
+    bench.watch(deployments());
+    bench.until("failure", || matches!(bench.phase("deployments"), Phase::Failing(_))).await;
+    assert_eq!(bench.notes.last_relist("deployments"), None);
+    bench.server.at(DEPLOYMENTS, |collection| {
+        collection.refused_next_pages = None;
+        collection.lose("d000");
+    });
+    bench.synced().await;
+    let relist = bench.notes.last_relist("deployments").unwrap();
+    assert!(!relist.contains("d000") && relist.contains("d001") && relist.contains("d100"), "{relist}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_lists_every_kind_again_without_a_pause() {
+    let mut bench = Bench::new();
+    bench.server.put(DEPLOYMENTS, "team", "a", &ours());
+    bench.watch(deployments());
+    bench.watch(secrets());
+    bench.notes("deployments relisted team/a").await;
+    bench.synced().await;
+    bench.server.at(DEPLOYMENTS, |collection| collection.lose("a"));
+    let started = Instant::now();
+    bench.watches.relist();
+    bench.notes("deployments relisted ").await;
+    bench.until("second list of secrets", || bench.notes.count("secrets relisted ") == 2).await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(bench.notes.count("secrets relist started"), 2, "once each");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The rules of the work queue, as a state machine: every step is given the time and says what follows from it.
 //!
-//! No clock, no task, no lock in here: [`super::Queue`] adds those. What must hold is stated as laws in the tests below.
+//! No clock, no task, no lock in here: [`super::Queue`] adds those. What must hold is stated as laws in the tests
+//! below.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,14 +14,14 @@ use crate::controller::backoff::{self, Class};
 /// How the queue spaces passes.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Rest of a registry after a pass, so that the events which the pass itself caused make one further pass and not ten.
-    /// The first event after a quiet time is not delayed at all.
+    /// Rest of a registry after a pass, so that the events which the pass itself caused make one further pass and not
+    /// ten. The first event after a quiet time is not delayed at all.
     pub debounce: Duration,
-    /// The same rest after a pass that failed: a child that flaps can't turn a failing registry into a busy loop. Longer waits
-    /// (the backoff) are cut short by a change, this one is not.
+    /// The same rest after a pass that failed: a child that flaps can't turn a failing registry into a busy loop.
+    /// Longer waits (the backoff) are cut short by a change, this one is not.
     pub rest_after_failure: Duration,
-    /// How many passes for changes may run one after the other while upkeep is due. The next one is then upkeep, so at least one in
-    /// `changes_in_a_row + 1` goes to it and a flood of changes can't starve it.
+    /// How many passes for changes may run one after the other while upkeep is due. The next one is then upkeep, so at
+    /// least one in `changes_in_a_row + 1` goes to it and a flood of changes can't starve it.
     pub changes_in_a_row: u32,
 }
 
@@ -107,8 +108,8 @@ impl QueueState {
         }
     }
 
-    /// Asks for a pass of `key` at `due` (in the past: at once). Of several wishes the earliest time and the highest urgency win;
-    /// a wish during a pass means one more pass after it.
+    /// Asks for a pass of `key` at `due` (in the past: at once). Of several wishes the earliest time and the highest
+    /// urgency win; a wish during a pass means one more pass after it.
     pub fn add(&mut self, key: &Key, urgency: Urgency, due: Instant, now: Instant) {
         let due = due.max(now);
         let entry = self.entries.entry(key.clone()).or_insert(Entry {
@@ -158,8 +159,8 @@ impl QueueState {
         Next::Run(Grant { urgency, failures: entry.failures, waited: now.saturating_duration_since(due), key })
     }
 
-    /// Ends the pass of `key` that [`QueueState::next`] had allowed. Returns when the next pass comes if nothing happens, `None` for
-    /// never.
+    /// Ends the pass of `key` that [`QueueState::next`] had allowed. Returns when the next pass comes if nothing
+    /// happens, `None` for never.
     pub fn finish(&mut self, key: &Key, end: End, now: Instant) -> Option<Duration> {
         let entry = self.entries.get_mut(key)?;
         let urgency = entry.running.take()?;

@@ -228,8 +228,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever happens in whatever order: no key runs twice at once, no wish is forgotten, nothing runs before its time, and what
-    /// is left when all is over is nothing.
+    /// Whatever happens in whatever order: no key runs twice at once, no wish is forgotten, nothing runs before its
+    /// time, and what is left when all is over is nothing.
     #[test]
     fn no_key_runs_twice_and_no_wish_is_lost(steps in prop::collection::vec(step(), 1..120)) {
         let mut bench = Bench::new();

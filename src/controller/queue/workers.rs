@@ -1,4 +1,5 @@
-//! The workers that empty the queue: so many passes at once, each with a time limit, none able to take others down with it.
+//! The workers that empty the queue: so many passes at once, each with a time limit, none able to take others down with
+//! it.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -65,8 +66,8 @@ pub struct Drained {
     pub dropped: usize,
 }
 
-/// Runs `handler` for each key that the queue hands out until `shutdown` resolves; then takes no more, and waits for the running
-/// passes, at most [`Limits::drain`].
+/// Runs `handler` for each key that the queue hands out until `shutdown` resolves; then takes no more, and waits for
+/// the running passes, at most [`Limits::drain`].
 ///
 /// `observe` is called once per pass, after it; it must be quick.
 pub async fn run_workers<Handler, Pass, Observe>(

@@ -111,8 +111,8 @@ impl Health {
         is_news
     }
 
-    /// A client that notes when the API server was heard. Nothing else shows it: `kube`'s watcher keeps bookmarks and reconnects
-    /// to itself, so on a quiet kind a dead connection would look like a live one.
+    /// A client that notes when the API server was heard. Nothing else shows it: `kube`'s watcher keeps bookmarks and
+    /// reconnects to itself, so on a quiet kind a dead connection would look like a live one.
     pub(super) fn client(self: &Arc<Self>, client: &Client) -> Client {
         let (health, inner) = (self.clone(), client.clone());
         let service = tower::service_fn(move |request: Request<Body>| {

@@ -1,7 +1,8 @@
 //! What a metadata watch keeps of an object: the few fields that say whose it is and whether it changed.
 //!
-//! The rest is dropped while the answer is being decoded and never becomes a value: `managedFields` are the larger part of an
-//! object's metadata, and the annotations of a foreign Secret may hold a copy of it (`last-applied-configuration`).
+//! The rest is dropped while the answer is being decoded and never becomes a value: `managedFields` are the larger part
+//! of an object's metadata, and the annotations of a foreign Secret may hold a copy of it
+//! (`last-applied-configuration`).
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -59,7 +60,8 @@ impl Meta {
         self.kept.resource_version.as_deref().unwrap_or_default()
     }
 
-    /// `metadata.generation`, which counts changes of the spec. Not every kind has it (Service, Secret and ConfigMap don't).
+    /// `metadata.generation`, which counts changes of the spec. Not every kind has it (Service, Secret and ConfigMap
+    /// don't).
     pub fn generation(&self) -> Option<i64> {
         self.kept.generation
     }
@@ -85,8 +87,8 @@ impl Meta {
     }
 }
 
-/// Which of two resource versions of one object is the newer one; `None` if one of them isn't a decimal number, which a conforming
-/// API server never sends ([KEP-5504](https://kep.k8s.io/5504)).
+/// Which of two resource versions of one object is the newer one; `None` if one of them isn't a decimal number, which a
+/// conforming API server never sends ([KEP-5504](https://kep.k8s.io/5504)).
 pub fn compare_versions(left: &str, right: &str) -> Option<Ordering> {
     Some(left.parse::<u128>().ok()?.cmp(&right.parse().ok()?))
 }

@@ -20,8 +20,8 @@ use super::health::{Health, Phase, Trouble, explain};
 /// How long the API server may be silent in the middle of a list.
 const LIST_SILENCE: Duration = Duration::from_secs(60);
 
-/// The server ends a watch after this time, and the client takes a connection for dead 5 s later. Below the 240 s after which the
-/// strictest of the usual load balancers drops an idle connection without a word.
+/// The server ends a watch after this time, and the client takes a connection for dead 5 s later. Below the 240 s after
+/// which the strictest of the usual load balancers drops an idle connection without a word.
 const WATCH_SECONDS: u32 = 200;
 
 /// Objects per page of a list: what is in memory at once.
@@ -48,18 +48,26 @@ pub(super) trait Consumer<K>: Send + 'static {
     fn absent(&mut self) {}
 }
 
-/// Never returns.
-pub(super) async fn follow<K, C>(api: Api<K>, config: watcher::Config, health: Arc<Health>, mut consumer: C)
-where
+/// Counts the wishes for a complete list.
+pub(super) type Rounds = tokio::sync::watch::Receiver<u64>;
+
+/// Never returns. Each change of `rounds` asks for a complete list.
+pub(super) async fn follow<K, C>(
+    api: Api<K>,
+    config: watcher::Config,
+    health: Arc<Health>,
+    mut rounds: Rounds,
+    mut consumer: C,
+) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     C: Consumer<K>,
 {
     let mut backoff = DefaultBackoff::default();
     loop {
-        let once = follow_once(&api, &config, &health, &mut consumer, &mut backoff);
+        let once = follow_once(&api, &config, &health, &mut rounds, &mut consumer, &mut backoff);
         // Whatever a consumer does to itself, the stream begins again with a full list.
         if AssertUnwindSafe(once).catch_unwind().await.is_err() {
-            error!(watched = %health.watched, scope = %health.scope, "handling an event panicked; the stream starts again");
+            error!(watched = %health.watched, scope = %health.scope, "handling an event panicked; listing again");
             health.failing(Phase::Failing("the operator failed while handling an event".into()));
             pause(&mut backoff).await;
         }
@@ -71,6 +79,7 @@ async fn follow_once<K, C>(
     api: &Api<K>,
     config: &watcher::Config,
     health: &Health,
+    rounds: &mut Rounds,
     consumer: &mut C,
     backoff: &mut DefaultBackoff,
 ) where
@@ -80,20 +89,20 @@ async fn follow_once<K, C>(
     let mut stream = pin!(runtime::watcher(api.clone(), config.clone()));
     let mut listing = true;
     loop {
-        let next = if listing {
-            match timeout(LIST_SILENCE, stream.next()).await {
-                Ok(next) => next,
-                Err(_) if health.heard_ago() < LIST_SILENCE => continue,
-                Err(_) => {
-                    let silence = LIST_SILENCE.as_secs();
-                    let reason = format!("the API server was silent for {silence} s in a list of {}", health.watched);
-                    consumer.failed(&reason);
-                    health.failing(Phase::Failing(reason));
-                    return;
-                }
+        let next = tokio::select! {
+            next = timeout(if listing { LIST_SILENCE } else { Duration::MAX }, stream.next()) => next,
+            Ok(()) = rounds.changed() => return,
+        };
+        let next = match next {
+            Ok(next) => next,
+            Err(_) if health.heard_ago() < LIST_SILENCE => continue,
+            Err(_) => {
+                let silence = LIST_SILENCE.as_secs();
+                let reason = format!("the API server was silent for {silence} s in a list of {}", health.watched);
+                consumer.failed(&reason);
+                health.failing(Phase::Failing(reason));
+                return;
             }
-        } else {
-            stream.next().await
         };
         match next {
             None => return,
@@ -104,7 +113,8 @@ async fn follow_once<K, C>(
                     health.listing();
                 }
                 if matches!(event, Event::Apply(_) | Event::Delete(_)) {
-                    // Not after a list: list, refusal, list, refusal … must slow down, too. Quiet streams are forgiven after 120 s.
+                    // Not after a list: list, refusal, list, refusal … must slow down, too. Quiet streams are forgiven
+                    // after 120 s.
                     backoff.reset();
                 }
                 consumer.event(event);
