@@ -63,7 +63,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Apply(error) if error.is_blocked() => Class::Blocked,
+            Self::Apply(error) if error.class() == apply::Class::Blocked => Class::Blocked,
             Self::Apply(_) | Self::Pods { .. } | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Hash(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }

@@ -1,7 +1,159 @@
 //! The loop that keeps registries as their manifests say.
+//!
+//! [`watches`] put registries on the [`queue`]; workers take them off it and run [`reconcile`] on each, several at once, never
+//! two of one registry. [`Operator`] ties the three together and knows nothing of the process around it.
 
+mod answer;
 pub mod backoff;
+mod certificates;
+mod context;
+mod error;
 pub mod events;
+mod intake;
+mod logins;
 pub mod queue;
+mod reconcile;
 pub mod store;
 pub mod watches;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tracing::warn;
+
+pub use context::Context;
+pub use error::Error;
+pub use reconcile::{Next, reconcile};
+
+use self::backoff::Class;
+use self::events::Events;
+use self::intake::Intake;
+use self::queue::{End, Finished, Key, Limits, Outcome, Queue, Urgency, run_workers};
+use self::store::{Registries, What};
+use self::watches::{Scope, Watches};
+use crate::api::PrivateRegistry;
+use crate::apply::{Engine, Marks, Memory, Observer};
+use crate::metrics::Metrics;
+use crate::model::{Settings, labels};
+
+/// How this operator marks its children.
+pub const MARKS: Marks = Marks {
+    field_manager: labels::MANAGER,
+    owner_label: labels::REGISTRY,
+    managed_by_label: labels::MANAGED_BY,
+    managed_by: labels::MANAGER,
+    adopt: "privateregistry.dev/adopt",
+    owner_kind: "PrivateRegistry",
+};
+
+/// The loop, ready to run.
+pub struct Operator {
+    ctx: Arc<Context>,
+    queue: Queue,
+    watches: Watches,
+    limits: Limits,
+}
+
+impl Operator {
+    /// Starts the streams; nothing is written before [`Operator::run`].
+    #[must_use]
+    pub fn start(
+        client: Client,
+        scopes: &[Scope],
+        settings: Settings,
+        limits: Limits,
+        instance: &str,
+        metrics: Arc<Metrics>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let memory = Arc::new(Memory::new(MARKS));
+        let ctx = Arc::new(Context {
+            engine: Engine::new(client.clone(), memory.clone(), MARKS, observer),
+            memory,
+            registries: Arc::new(Registries::default()),
+            settings,
+            events: Events::new(client.clone(), labels::MANAGER, instance),
+            metrics,
+            recall: context::Recall::default(),
+            client: client.clone(),
+        });
+        let queue = Queue::default();
+        let mut watches = Watches::new(client);
+        let intake = Arc::new(Intake { ctx: ctx.clone(), queue: queue.clone() });
+        for scope in scopes {
+            for watched in intake::watched() {
+                watches.metadata(watched, scope, intake.clone());
+            }
+            let (queue, registries, metrics) = (queue.clone(), ctx.registries.clone(), ctx.metrics.clone());
+            watches.registries::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
+                metrics.set_registries(registries.len());
+                match change.what {
+                    What::StatusOnly => {}
+                    What::Added => queue.add_after(&change.key, Urgency::Routine, Duration::ZERO),
+                    _ => queue.add(&change.key),
+                }
+            });
+        }
+        Self { ctx, queue, watches, limits }
+    }
+
+    /// The streams, for readiness.
+    #[must_use]
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// Works until `stop` resolves, then lets running passes end. Waits for the streams first: who acts on half a picture deletes
+    /// what is only not seen yet.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        tokio::select! {
+            () = &mut stop => return,
+            () = self.watches.synced() => {}
+        }
+        let ctx = self.ctx.clone();
+        let handler = move |grant: queue::Grant| {
+            let ctx = ctx.clone();
+            async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx) }
+        };
+        let (metrics, queue) = (self.ctx.metrics.clone(), self.queue.clone());
+        let observe = move |finished: &Finished| {
+            metrics.reconciled(outcome(finished.outcome), finished.took);
+            metrics.queue_waited(finished.grant.waited);
+            metrics.set_queue_depth(queue.depth().due);
+        };
+        run_workers(&self.queue, self.limits, stop, handler, observe).await;
+    }
+
+    /// Trusts nothing that is remembered any more, and looks at every registry once, spread over the slow pace of routine work.
+    pub fn sweep(&self) {
+        self.ctx.memory.sweep();
+        for key in self.ctx.registries.keys() {
+            self.queue.add_after(&key, Urgency::Routine, Duration::ZERO);
+        }
+    }
+}
+
+fn end(key: &Key, result: Result<Next, Error>, ctx: &Context) -> End {
+    match result {
+        Ok(Next::Look(after)) => End::Done { after: Some(after) },
+        Ok(Next::Blocked) => End::Failed(Class::Blocked),
+        Ok(Next::Gone) => End::Done { after: None },
+        Err(error) => {
+            ctx.metrics.reconcile_failed(error.reason());
+            warn!(registry = %key, reason = error.reason(), "{}", reconcile::words(&error));
+            End::Failed(error.class())
+        }
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Failed(Class::Blocked) => "blocked",
+        Outcome::Failed(_) => "failed",
+        Outcome::TimedOut => "timed_out",
+        Outcome::Panicked => "panicked",
+    }
+}

@@ -15,6 +15,7 @@ use super::pod::{self, Life};
 use super::{Hold, Material, Object};
 use crate::api::RestartType;
 use crate::model::{Child, Resolved, labels};
+use crate::secret::Sensitive;
 
 /// What the cluster says about how much should run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +39,10 @@ pub fn build(registry: &Resolved, material: &Material, run: &Run) -> Object {
 fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment {
     let wanted = if registry.suspend { 0 } else { registry.replicas };
     let mut metadata = registry.metadata(Child::Workload);
-    metadata.annotations = Some(BTreeMap::from([(labels::REPLICAS.to_owned(), wanted.to_string())]));
+    metadata.annotations = Some(BTreeMap::from([
+        (labels::REPLICAS.to_owned(), wanted.to_string()),
+        (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret)),
+    ]));
     Deployment {
         metadata,
         spec: DeploymentSpec {
@@ -73,9 +77,12 @@ fn strategy(registry: &Resolved) -> DeploymentStrategy {
 
 fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
     let once = registry.restart == RestartType::Never;
+    let mut metadata = registry.metadata(Child::Workload);
+    let template = template_hash(registry, &material.http_secret);
+    metadata.annotations = Some(BTreeMap::from([(labels::TEMPLATE.to_owned(), template)]));
     Job {
-        metadata: registry.metadata(Child::Workload),
-        spec: JobSpec {
+        metadata,
+        spec: Some(JobSpec {
             completions: Some(1),
             parallelism: Some(1),
             suspend: Some(registry.suspend),
@@ -93,7 +100,7 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
             }),
             template: pod::template(registry, material, if once { Life::Once } else { Life::OnFailure }),
             ..JobSpec::default()
-        },
+        }),
         ..Job::default()
     }
 }
@@ -104,6 +111,22 @@ fn backoff_limit(registry: &Resolved, run: &Run) -> i32 {
         None => i32::MAX,
         Some(retries) => retries.saturating_add(1).saturating_add(run.forgiven_restarts),
     }
+}
+
+/// What the pods are made from, the certificate left out: whether they roll for a reason that the manifest gives.
+#[must_use]
+pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
+    let bare = Material {
+        certificate: None,
+        authority: None,
+        bundle: None,
+        table: None,
+        admin: None,
+        pull: None,
+        http_secret: http_secret.clone(),
+    };
+    let template = pod::template(registry, &bare, Life::Endless);
+    sha256(&serde_json::to_vec(&template).expect("a template is JSON"))
 }
 
 /// SHA-256, hexadecimal.

@@ -231,7 +231,11 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
     Verdict {
         ready: true,
         reason: reason::SETTLED.to_owned(),
-        message: format!("serving at {}", address.unwrap_or_else(|| "its Service".to_owned())),
+        message: ["serving at ".to_owned() + &address.unwrap_or_else(|| "its Service".to_owned())]
+            .into_iter()
+            .chain(image_note(findings.registry))
+            .collect::<Vec<_>>()
+            .join("; "),
         reconciling: false,
         stalled: false,
         waiting: false,
@@ -388,8 +392,7 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
 }
 
 /// What a user should know about the image.
-#[must_use]
-pub fn image_note(registry: &Resolved) -> Option<String> {
+fn image_note(registry: &Resolved) -> Option<String> {
     (registry.image_version == Version::Unverified)
         .then(|| format!("image {} does not tell its version: 3.1.1 or newer is needed", registry.image))
 }

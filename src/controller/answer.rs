@@ -1,0 +1,159 @@
+//! Whether a registry answers as it should: found out, not assumed. One connection after each rollout, with a time limit.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::status::summary::Answer;
+
+/// Time for connecting, the handshake and the answer together. A pass must not wait for a network that drops packets.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Where and how to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    /// The Service's address.
+    pub(super) address: IpAddr,
+    /// The Service's port.
+    pub(super) port: u16,
+    /// Name that the certificate must cover.
+    pub(super) name: String,
+    /// PEM of the leaf that must be served; `None` without TLS.
+    pub(super) leaf: Option<String>,
+    /// Whether a login must be asked for.
+    pub(super) logins: bool,
+    /// What tells one rollout from the next.
+    pub(super) rollout: String,
+}
+
+/// Asks `/v2/` once.
+pub(super) async fn ask(question: &Question) -> Answer {
+    match tokio::time::timeout(LIMIT, exchange(question)).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::Unreachable(format!(
+            "the operator got no answer from {}:{} within {} s; others may reach it",
+            question.address,
+            question.port,
+            LIMIT.as_secs()
+        )),
+    }
+}
+
+async fn exchange(question: &Question) -> Answer {
+    let endpoint = (question.address, question.port);
+    let stream = match TcpStream::connect(endpoint).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            return Answer::Unreachable(format!(
+                "the operator cannot reach {}:{} ({error}); others may reach it",
+                question.address, question.port
+            ));
+        }
+    };
+    let status = match &question.leaf {
+        None => request(stream, &question.name).await,
+        Some(leaf) => match encrypted(stream, question, leaf).await {
+            Ok(stream) => request(stream, &question.name).await,
+            Err(answer) => return answer,
+        },
+    };
+    let wanted = if question.logins { "401" } else { "200" };
+    match status {
+        Ok(status) if status == wanted => Answer::Good,
+        Ok(status) if status.is_empty() => Answer::Bad("GET /v2/ was answered with something that is not HTTP".to_owned()),
+        Ok(status) => Answer::Bad(format!("GET /v2/ was answered with {status} instead of {wanted}; see the registry's log")),
+        Err(error) => Answer::Unreachable(format!("the connection broke off: {error}")),
+    }
+}
+
+/// A TLS session in which exactly the leaf that was stored is served: an older one means that the rollout did not reach all.
+async fn encrypted(
+    stream: TcpStream,
+    question: &Question,
+    leaf: &str,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Answer> {
+    let broken = |why: String| Answer::Bad(format!("TLS: {why}"));
+    let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).map_err(|error| broken(error.to_string()))?;
+    let name = ServerName::try_from(question.name.clone()).map_err(|error| broken(error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let pinned = Arc::new(Pinned { leaf: leaf.clone(), provider: provider.clone() });
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| broken(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(pinned)
+        .with_no_client_auth();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| broken(error.to_string()))
+}
+
+async fn request(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    host: &str,
+) -> std::io::Result<String> {
+    let text = format!(
+        "GET /v2/ HTTP/1.1\r\nHost: {host}\r\nUser-Agent: private-registry-operator/{}\r\nConnection: close\r\n\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    stream.write_all(text.as_bytes()).await?;
+    let mut head = vec![0; 64];
+    let mut have = 0;
+    while have < head.len() {
+        match stream.read(&mut head[have..]).await? {
+            0 => break,
+            more => have += more,
+        }
+    }
+    let head = String::from_utf8_lossy(&head[..have]).into_owned();
+    Ok(head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned())
+}
+
+/// Accepts one certificate and no other, and checks that the server has its key. Stricter than a chain of trust, and it works
+/// for a company's certificate whose authority the operator does not know.
+#[derive(Debug)]
+struct Pinned {
+    leaf: CertificateDer<'static>,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+}
+
+impl rustls::client::danger::ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        if end_entity == &self.leaf {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::General("another certificate is served than the one in the Secret".to_owned()))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

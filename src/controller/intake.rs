@@ -1,0 +1,118 @@
+//! What events mean: which registries must be looked at. Called from the streams' tasks; never blocks, never reads.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::Resource as _;
+
+use super::context::Context;
+use super::queue::{Key, Queue};
+use super::watches::{Meta, Scope, Sink, Watched};
+use crate::apply::{KINDS, Kind};
+use crate::model::labels;
+
+const POD: &str = "Pod";
+/// Kinds that manifests refer to by name, so that objects without our label matter too.
+const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
+
+/// Every kind to watch beside registries: what is written, and pods, which tell why something does not run.
+pub(super) fn watched() -> Vec<Watched> {
+    let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
+    let children = KINDS.iter().map(|kind| Watched {
+        group: kind.group.to_owned(),
+        version: kind.version.to_owned(),
+        kind: kind.kind.to_owned(),
+        plural: kind.plural.to_owned(),
+        selector: (!REFERRED.contains(&kind.kind)).then(|| ours.clone()),
+    });
+    let pods = Watched::kind_of::<k8s_openapi::api::core::v1::Pod>().selected_by(ours.clone());
+    children.chain([pods]).collect()
+}
+
+/// Puts registries on the queue.
+pub(super) struct Intake {
+    pub(super) ctx: Arc<Context>,
+    pub(super) queue: Queue,
+}
+
+impl Intake {
+    fn kind(watched: &Watched) -> Option<&'static Kind> {
+        Kind::named(&watched.kind)
+    }
+
+    /// The registry that owns a changed object, and those that refer to it.
+    fn queue_all(&self, kind: &str, namespace: &str, name: &str, owner: Option<&str>) {
+        let owner = owner.map(|owner| Key::new(namespace, owner));
+        let concerned: BTreeSet<_> = self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();
+        for key in concerned.iter().filter(|key| self.ctx.registries.get(key).is_some()) {
+            self.queue.add(key);
+        }
+    }
+
+    fn pod_changed(&self, meta: &Meta) {
+        if let Some(registry) = meta.label(labels::REGISTRY) {
+            self.ctx.recall.pods_changed(&Key::new(meta.namespace(), registry));
+            self.queue_all(POD, meta.namespace(), meta.name(), Some(registry));
+        }
+    }
+}
+
+impl Sink for Intake {
+    fn relist_started(&self, watched: &Watched, scope: &Scope) {
+        if let Some(kind) = Self::kind(watched) {
+            self.ctx.memory.relist_started(kind, namespace(scope));
+        }
+    }
+
+    /// The memory keeps account of a running list itself.
+    fn interested(&self, _: &Watched, _: &Meta) -> bool {
+        false
+    }
+
+    fn seen(&self, watched: &Watched, _: &Scope, meta: &Meta) {
+        self.ctx.metrics.watch_delivered(word(watched));
+        let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
+        let notice = self.ctx.memory.seen(kind, meta.meta());
+        if notice.changed {
+            self.queue_all(kind.kind, meta.namespace(), meta.name(), notice.owner.as_deref());
+        }
+    }
+
+    fn gone(&self, watched: &Watched, _: &Scope, meta: &Meta) {
+        self.ctx.metrics.watch_delivered(word(watched));
+        let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
+        let notice = self.ctx.memory.gone(kind, meta.meta());
+        if notice.changed {
+            self.queue_all(kind.kind, meta.namespace(), meta.name(), notice.owner.as_deref());
+        }
+    }
+
+    fn relisted(&self, watched: &Watched, scope: &Scope, _: BTreeSet<(String, String)>) {
+        match Self::kind(watched) {
+            Some(kind) => {
+                for missing in self.ctx.memory.relisted(kind, namespace(scope)) {
+                    let object = &missing.object;
+                    self.queue_all(kind.kind, &object.namespace, &object.name, missing.owner.as_deref());
+                }
+            }
+            // Pods that went meanwhile: whoever was told of them asks again.
+            None => {
+                for key in self.ctx.recall.forget_pods() {
+                    self.queue.add(&key);
+                }
+            }
+        }
+    }
+}
+
+fn namespace(scope: &Scope) -> Option<&str> {
+    match scope {
+        Scope::All => None,
+        Scope::Namespace(own) => Some(own),
+    }
+}
+
+/// The kind as a metric's label.
+fn word(watched: &Watched) -> &'static str {
+    Kind::named(&watched.kind).map_or(POD, |kind| kind.kind)
+}

@@ -1,0 +1,432 @@
+//! The pipeline of one pass, readable top to bottom. Every step either narrows what is known or touches the cluster, never both.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Resource as _;
+
+use super::answer::Question;
+use super::backoff::Class;
+use super::certificates::{self, Stored as StoredCertificate};
+use super::context::Context;
+use super::error::Error;
+use super::logins::{self, Stored as StoredLogins};
+use super::queue::Key;
+use super::{backoff, events};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, reason};
+use crate::apply::{self, Applied, Kind, Live, Owner, kinds};
+use crate::desired::{self, Hold, Material, Object, Run, workload};
+use crate::model::{self, Child, Resolved, Users, labels};
+use crate::observe;
+use crate::status::summary::{self, Answer};
+use crate::status::{self, Findings, PodFacts, Workload, workload as judge};
+
+/// How soon a registry is looked at again whose answer was not good.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// A good run of this length ends a row of failures.
+const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
+
+/// What the queue does next with the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is as wanted, or on its way: look again after this time at the latest.
+    Look(Duration),
+    /// It stands still until something changes; still looked at, at the slow pace.
+    Blocked,
+    /// It is gone.
+    Gone,
+}
+
+/// Brings one registry to what its manifest says, and reports.
+///
+/// # Errors
+/// What went wrong; it has been reported in the status as well.
+pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
+    let Some(registry) = ctx.registries.get(key) else {
+        ctx.forget(key);
+        return Ok(Next::Gone);
+    };
+    // The garbage collector is taking its children: none must be made again.
+    if registry.metadata.deletion_timestamp.is_some() {
+        return Ok(Next::Gone);
+    }
+    ctx.recall.note(key, &registry);
+    let now = ctx.now();
+    let before = registry.status.clone().unwrap_or_default();
+    let generation = registry.metadata.generation.unwrap_or_default();
+    if is_paused(&registry) {
+        report(&registry, summary::paused(&before, generation, now), ctx).await?;
+        return Ok(Next::Look(resync(&registry)));
+    }
+    match pass(key, &registry, &before, now, ctx).await {
+        Ok(next) => Ok(next),
+        Err(error) => {
+            let blocked = error.class() == Class::Blocked;
+            let message = words(&error);
+            let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
+            report(&registry, status, ctx).await?;
+            if blocked { Ok(Next::Blocked) } else { Err(error) }
+        }
+    }
+}
+
+async fn pass(
+    key: &Key,
+    registry: &PrivateRegistry,
+    before: &PrivateRegistryStatus,
+    now: Timestamp,
+    ctx: &Context,
+) -> Result<Next, Error> {
+    let observed = observe::references(registry, &ctx.registries.all(), &ctx.engine).await?;
+    let resolved = match model::resolve(registry, &observed, &ctx.settings) {
+        Ok(resolved) => resolved,
+        Err(blocked) => {
+            let generation = registry.metadata.generation.unwrap_or_default();
+            report(registry, summary::blocked(&blocked, before, generation, now), ctx).await?;
+            return Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked });
+        }
+    };
+    let owner = owner(registry);
+
+    let foundation = ctx.engine.apply_all(&owner, &children(desired::foundation(&resolved))).await?;
+    let service = live(&foundation, kinds::SERVICE, &resolved.name.child(Child::Service));
+    if let Some(wait) = load_balancer_is_pending(&resolved, service.as_ref(), now) {
+        report(registry, waiting_for_load_balancer(&resolved, before, now), ctx).await?;
+        return Ok(Next::Look(wait));
+    }
+    let service = service.map(|live| live.value().clone()).unwrap_or_default();
+
+    let stored = Stored::read(&resolved, &owner, ctx).await?;
+    let addresses: BTreeSet<_> = summary::addresses(&resolved, &service).into_iter().map(|found| found.address).collect();
+    let logins = logins::settle(&resolved, &stored.logins(), &addresses, now).await?;
+    let template = workload::template_hash(&resolved, &logins.http_secret);
+    let rollout_pending =
+        stored.workload.as_ref().is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(template.as_str()));
+    let certificate =
+        certificates::settle(&resolved, &stored.certificate(), &observed, &service, rollout_pending, now)?;
+    let material = Material {
+        certificate: certificate.serving,
+        authority: certificate.authority,
+        bundle: certificate.bundle,
+        table: logins.table,
+        admin: logins.admin,
+        pull: logins.pull,
+        http_secret: logins.http_secret,
+    };
+
+    let pods = stored.pods(&resolved, key, ctx).await?;
+    let run = run(&resolved, stored.workload.as_ref(), &pods, now);
+    let mut plan = desired::plan(&resolved, &material, &run);
+    if rests(&resolved, stored.workload.as_ref(), &pods, before, &template) {
+        plan.retain(|object| object.kind != kinds::JOB.kind);
+    } else if lost_its_pod(&resolved, stored.workload.as_ref(), &pods) {
+        ctx.engine.remove(&owner, kinds::JOB, resolved.name.as_str()).await?;
+        ctx.recall.pods_changed(key);
+        return Ok(Next::Look(Duration::from_secs(1)));
+    }
+    let wanted = wanted_names(&resolved, &material, &plan);
+    let applied = ctx.engine.apply_all(&owner, &children(plan)).await?;
+    ctx.engine.prune(&owner, &wanted).await?;
+
+    let workload = workload_state(&resolved, &material, &stored, &applied, &pods, run);
+    let answer = ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
+    let claim = stored.claim.or_else(|| live(&foundation, kinds::PERSISTENT_VOLUME_CLAIM, &resolved.name.child(Child::Data)));
+    let findings = Findings {
+        registry: &resolved,
+        service: &service,
+        claim: claim.as_ref().map(Live::value),
+        certificate: certificate.report,
+        logins: logins.report,
+        workload,
+        answer,
+    };
+    let status = summary::summarise(&findings, before, now);
+    report(registry, status, ctx).await?;
+    Ok(Next::Look(next_look(registry, &findings, certificate.look_again, &pods, now)))
+}
+
+/// What the cluster holds of a registry beside its foundation.
+struct Stored {
+    tls: Option<Live>,
+    ca: Option<Live>,
+    htpasswd: Option<Live>,
+    admin: Option<Live>,
+    config: Option<Live>,
+    workload: Option<Live>,
+    /// An existing claim that is not ours.
+    claim: Option<Live>,
+}
+
+impl Stored {
+    async fn read(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Self, Error> {
+        let own = async |kind, name: &str| {
+            let found = ctx.engine.read(kind, &registry.namespace, name).await?;
+            Ok::<_, Error>(found.filter(|live| is_own(live, owner)))
+        };
+        let secret = async |child: Child| own(kinds::SECRET, &registry.name.child(child)).await;
+        let kind = if registry.restart.is_job() { kinds::JOB } else { kinds::DEPLOYMENT };
+        let claim = match &registry.storage {
+            model::Storage::Existing { name, .. } => {
+                ctx.engine.read(kinds::PERSISTENT_VOLUME_CLAIM, &registry.namespace, name).await?
+            }
+            _ => None,
+        };
+        Ok(Self {
+            tls: secret(Child::Tls).await?,
+            ca: secret(Child::Ca).await?,
+            htpasswd: secret(Child::Htpasswd).await?,
+            admin: secret(Child::Admin).await?,
+            config: secret(Child::Config).await?,
+            workload: own(kind, registry.name.as_str()).await?,
+            claim,
+        })
+    }
+
+    fn certificate(&self) -> StoredCertificate<'_> {
+        StoredCertificate { leaf: self.tls.as_ref(), authority: self.ca.as_ref() }
+    }
+
+    fn logins(&self) -> StoredLogins<'_> {
+        StoredLogins { table: self.htpasswd.as_ref(), admin: self.admin.as_ref(), config: self.config.as_ref() }
+    }
+
+    /// Pods tell why something is not as wanted, and how a Job is doing. A settled Deployment needs none.
+    async fn pods(&self, registry: &Resolved, key: &Key, ctx: &Context) -> Result<Vec<PodFacts>, Error> {
+        let Some(live) = &self.workload else { return Ok(Vec::new()) };
+        let run = Run::default();
+        let settled = !registry.restart.is_job()
+            && matches!(judge::judge_deployment(registry, live.value(), &[], run), Workload::Running { .. });
+        if settled { Ok(Vec::new()) } else { ctx.pods(key).await }
+    }
+}
+
+/// What lies under a child's name may be somebody else's: nothing of it may be used before it is refused.
+fn is_own(live: &Live, owner: &Owner) -> bool {
+    live.label(labels::REGISTRY) == Some(&owner.name)
+        && live.label(labels::MANAGED_BY) == Some(labels::MANAGER)
+        && live.controller().is_none_or(|controller| controller.uid == owner.uid)
+}
+
+/// How much should run, given what a user or time did to the workload.
+fn run(registry: &Resolved, workload: Option<&Live>, pods: &[PodFacts], now: Timestamp) -> Run {
+    let forgiven = |pod: &PodFacts| {
+        let long = pod.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
+        if long { pod.restarts } else { 0 }
+    };
+    let limit = workload.and_then(|live| live.at("spec.backoffLimit")).and_then(serde_json::Value::as_i64);
+    let already = match (registry.max_retries, limit.and_then(|limit| i32::try_from(limit).ok())) {
+        (Some(retries), Some(limit)) => limit.saturating_sub(retries.saturating_add(1)).max(0),
+        _ => 0,
+    };
+    Run {
+        stopped_by_user: judge::is_stopped_by_user(registry, workload.map(Live::value)),
+        forgiven_restarts: pods.iter().map(forgiven).max().unwrap_or(0).max(already),
+    }
+}
+
+/// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
+fn rests(registry: &Resolved, job: Option<&Live>, pods: &[PodFacts], before: &PrivateRegistryStatus, template: &str) -> bool {
+    let Some(job) = job.filter(|_| registry.restart.is_job()) else { return false };
+    let same = job.annotation(labels::TEMPLATE) == Some(template);
+    // Once it was reported as completed, deleting its pod is tidying up and no reason to start it again.
+    let known = before.conditions.iter().any(|found| found.reason == reason::COMPLETED);
+    same && judge::job_is_finished(job.value()) && (known || !judge::job_lost_its_pod(job.value(), pods))
+}
+
+fn lost_its_pod(registry: &Resolved, job: Option<&Live>, pods: &[PodFacts]) -> bool {
+    registry.restart.is_job() && !registry.suspend && job.is_some_and(|job| judge::job_lost_its_pod(job.value(), pods))
+}
+
+fn workload_state(
+    registry: &Resolved,
+    material: &Material,
+    stored: &Stored,
+    applied: &[Applied],
+    pods: &[PodFacts],
+    run: Run,
+) -> Option<Workload> {
+    if !material.is_complete(registry) {
+        return None;
+    }
+    let name = registry.name.as_str();
+    if registry.restart.is_job() {
+        let job = live(applied, kinds::JOB, name).or_else(|| stored.workload.clone())?;
+        return Some(judge::judge_job(registry, job.value(), pods));
+    }
+    let deployment = live(applied, kinds::DEPLOYMENT, name)?;
+    Some(judge::judge_deployment(registry, deployment.value(), pods, run))
+}
+
+/// Asks the registry once after each rollout.
+async fn ask(
+    registry: &Resolved,
+    key: &Key,
+    material: &Material,
+    service: &serde_json::Value,
+    workload: Option<&Workload>,
+    applied: &[Applied],
+    ctx: &Context,
+) -> Answer {
+    let Some(Workload::Running { ready: 1.. }) = workload else { return Answer::NotAsked };
+    let address = service.pointer("/spec/clusterIP").and_then(|ip| ip.as_str()?.parse().ok());
+    let (Some(address), Ok(port)) = (address, u16::try_from(registry.service.port)) else {
+        return Answer::Unreachable("the Service has no address of its own".to_owned());
+    };
+    let kind = if registry.restart.is_job() { kinds::JOB } else { kinds::DEPLOYMENT };
+    let rollout = live(applied, kind, registry.name.as_str())
+        .map(|live| format!("{} {}", live.uid(), live.generation().unwrap_or_default()))
+        .unwrap_or_default();
+    let [_, _, name, _] = registry.service_names();
+    let question = Question {
+        address,
+        port,
+        name,
+        leaf: material.certificate.as_ref().map(|certificate| certificate.chain.clone()),
+        logins: !matches!(registry.users, Users::Everybody),
+        rollout,
+    };
+    ctx.answer(key, question).await
+}
+
+/// Names of everything that must stay.
+fn wanted_names(registry: &Resolved, material: &Material, plan: &[Object]) -> BTreeSet<(&'static Kind, String)> {
+    let foundation = desired::foundation(registry);
+    let named = |object: &Object| Some((Kind::named(object.kind)?, object.name.clone()));
+    let mut wanted: BTreeSet<_> = plan.iter().chain(&foundation).filter_map(named).collect();
+    // What cannot be made again is never pruned, only let go on purpose.
+    wanted.insert((kinds::SECRET, registry.name.child(Child::Ca)));
+    if matches!(registry.users, Users::Everybody) || material.table.is_none() {
+        wanted.insert((kinds::SECRET, registry.name.child(Child::Admin)));
+    }
+    // The workload changes its kind only when the new one can run; a resting Job is not in the plan.
+    if !material.is_complete(registry) || registry.restart.is_job() {
+        wanted.insert((kinds::JOB, registry.name.to_string()));
+    }
+    if !material.is_complete(registry) {
+        wanted.insert((kinds::DEPLOYMENT, registry.name.to_string()));
+        wanted.insert((kinds::POD_DISRUPTION_BUDGET, registry.name.to_string()));
+    }
+    wanted
+}
+
+/// A certificate without the load balancer's address would have to be made twice: it is waited for, up to a minute.
+fn load_balancer_is_pending(registry: &Resolved, service: Option<&Live>, now: Timestamp) -> Option<Duration> {
+    const LIMIT: SignedDuration = SignedDuration::from_secs(60);
+    if registry.service.kind != crate::api::ServiceType::LoadBalancer || !registry.has_tls() {
+        return None;
+    }
+    let service = service?;
+    if service.at("status.loadBalancer.ingress").is_some() {
+        return None;
+    }
+    let created: Timestamp = service.at("metadata.creationTimestamp")?.as_str()?.parse().ok()?;
+    let waited = now.duration_since(created);
+    (waited < LIMIT).then(|| (LIMIT - waited).unsigned_abs())
+}
+
+fn waiting_for_load_balancer(
+    registry: &Resolved,
+    before: &PrivateRegistryStatus,
+    now: Timestamp,
+) -> PrivateRegistryStatus {
+    let message = format!(
+        "Service {} waits for the address of its load balancer, up to a minute; see kubectl describe service {}",
+        registry.name, registry.name
+    );
+    summary::failed("WaitingForLoadBalancer", &message, false, before, registry.generation, now)
+}
+
+/// Writes the status and what flipped.
+async fn report(registry: &PrivateRegistry, status: PrivateRegistryStatus, ctx: &Context) -> Result<(), Error> {
+    let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
+    let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else { return Ok(()) };
+    ctx.metrics.status_written();
+    let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    ctx.events.publish(&registry.object_ref(&()), &events::transitions(before, &status.conditions)).await;
+    ctx.registries.learn(answer);
+    Ok(())
+}
+
+fn next_look(
+    registry: &PrivateRegistry,
+    findings: &Findings<'_>,
+    certificate: Option<Timestamp>,
+    pods: &[PodFacts],
+    now: Timestamp,
+) -> Duration {
+    let until = |at: Timestamp| at.duration_since(now).max(SignedDuration::from_secs(1)).unsigned_abs();
+    let mut next = resync(registry);
+    if let Some(certificate) = certificate {
+        next = next.min(until(certificate));
+    }
+    if matches!(findings.answer, Answer::Bad(_) | Answer::Unreachable(_)) {
+        next = next.min(ASK_AGAIN);
+    }
+    if findings.logins.problems.iter().chain(&findings.certificate.problem).any(|problem| problem.waiting) {
+        next = next.min(summary::PATIENCE.unsigned_abs());
+    }
+    if findings.registry.restart == RestartType::OnFailure && findings.registry.max_retries.is_some() {
+        for since in pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
+            let forgiven = since.saturating_add(GOOD_RUN).unwrap_or(Timestamp::MAX);
+            if forgiven > now {
+                next = next.min(until(forgiven));
+            }
+        }
+    }
+    next
+}
+
+fn resync(registry: &PrivateRegistry) -> Duration {
+    backoff::resync(registry.metadata.uid.as_deref().unwrap_or_default())
+}
+
+fn is_paused(registry: &PrivateRegistry) -> bool {
+    let annotations = registry.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(annotation::PAUSED)).is_some_and(|value| value == "true")
+}
+
+fn owner(registry: &PrivateRegistry) -> Owner {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    Owner {
+        api_version: "privateregistry.dev/v1alpha1".to_owned(),
+        kind: "PrivateRegistry".to_owned(),
+        namespace: text(&registry.metadata.namespace),
+        name: text(&registry.metadata.name),
+        uid: text(&registry.metadata.uid),
+    }
+}
+
+fn children(objects: Vec<Object>) -> Vec<apply::Child> {
+    objects
+        .into_iter()
+        .filter_map(|object| {
+            let hold = match object.hold {
+                Hold::Disposable => apply::Hold::Disposable,
+                Hold::Kept => apply::Hold::Kept,
+                Hold::Released => apply::Hold::KeptUntilOwnerGoes,
+            };
+            Some(apply::Child { kind: apply::Kind::named(object.kind)?, name: object.name, hold, body: object.body })
+        })
+        .collect()
+}
+
+fn live(applied: &[Applied], kind: &apply::Kind, name: &str) -> Option<Live> {
+    applied.iter().find(|done| done.live.kind().kind == kind.kind && done.live.name() == name).map(|done| done.live.clone())
+}
+
+/// The error and its causes on one line.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
+
+fn title(registry: &PrivateRegistry) -> String {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    format!("PrivateRegistry {}/{}", text(&registry.metadata.namespace), text(&registry.metadata.name))
+}
