@@ -1,4 +1,4 @@
--- Health of a PrivateRegistry for Argo CD. Argo CD 3 and older know nothing about this kind and would call it healthy at once.
+-- Health of a PrivateRegistry for Argo CD, which calls an object of a kind that it does not know healthy at once.
 -- To install it, put this file into the ConfigMap argocd-cm; see docs/install.md, "Argo CD".
 local annotations = obj.metadata.annotations or {}
 if annotations["privateregistry.dev/paused"] == "true" then
