@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams};
 use super::answer::{self, Question};
 use super::error::Error;
 use super::events::Events;
-use super::queue::Key;
+use super::queue::{Key, Queue};
 use super::store::Registries;
 use crate::api::PrivateRegistry;
 use crate::apply::{Engine, Memory};
@@ -37,6 +37,8 @@ pub struct Context {
     pub events: Events,
     /// Every metric.
     pub metrics: Arc<Metrics>,
+    /// Which registry is looked at next.
+    pub queue: Queue,
     /// What passes remember beside children.
     pub recall: Recall,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::Resource as _;
 
 use super::context::Context;
-use super::queue::{Key, Queue};
+use super::queue::Key;
 use super::watches::{Meta, Scope, Sink, Watched};
 use crate::apply::{KINDS, Kind};
 use crate::model::labels;
@@ -32,7 +32,6 @@ pub(super) fn watched() -> Vec<Watched> {
 /// Puts registries on the queue.
 pub(super) struct Intake {
     pub(super) ctx: Arc<Context>,
-    pub(super) queue: Queue,
 }
 
 impl Intake {
@@ -45,7 +44,7 @@ impl Intake {
         let owner = owner.map(|owner| Key::new(namespace, owner));
         let concerned: BTreeSet<_> = self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();
         for key in concerned.iter().filter(|key| self.ctx.registries.get(key).is_some()) {
-            self.queue.add(key);
+            self.ctx.queue.add(key);
         }
     }
 
@@ -98,7 +97,7 @@ impl Sink for Intake {
             // Pods that went meanwhile: whoever was told of them asks again.
             None => {
                 for key in self.ctx.recall.forget_pods() {
-                    self.queue.add(&key);
+                    self.ctx.queue.add(&key);
                 }
             }
         }

@@ -50,7 +50,6 @@ pub const MARKS: Marks = Marks {
 /// The loop, ready to run.
 pub struct Operator {
     ctx: Arc<Context>,
-    queue: Queue,
     watches: Watches,
     limits: Limits,
 }
@@ -77,25 +76,25 @@ impl Operator {
             metrics,
             recall: context::Recall::default(),
             client: client.clone(),
+            queue: Queue::default(),
         });
-        let queue = Queue::default();
         let mut watches = Watches::new(client);
-        let intake = Arc::new(Intake { ctx: ctx.clone(), queue: queue.clone() });
+        let intake = Arc::new(Intake { ctx: ctx.clone() });
         for scope in scopes {
             for watched in intake::watched() {
                 watches.metadata(watched, scope, intake.clone());
             }
-            let (queue, registries, metrics) = (queue.clone(), ctx.registries.clone(), ctx.metrics.clone());
+            let (queue, registries, metrics) = (ctx.queue.clone(), ctx.registries.clone(), ctx.metrics.clone());
             watches.registries::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
                 metrics.set_registries(registries.len());
                 match change.what {
-                    What::StatusOnly => {}
-                    What::Added => queue.add_after(&change.key, Urgency::Routine, Duration::ZERO),
+                    What::StatusOnly | What::Undecodable => {}
+                    What::Added => queue.add_after(&change.key, Urgency::Upkeep, Duration::ZERO),
                     _ => queue.add(&change.key),
                 }
             });
         }
-        Self { ctx, queue, watches, limits }
+        Self { ctx, watches, limits }
     }
 
     /// The streams, for readiness.
@@ -117,20 +116,21 @@ impl Operator {
             let ctx = ctx.clone();
             async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx) }
         };
-        let (metrics, queue) = (self.ctx.metrics.clone(), self.queue.clone());
+        let (metrics, queue) = (self.ctx.metrics.clone(), self.ctx.queue.clone());
         let observe = move |finished: &Finished| {
             metrics.reconciled(outcome(finished.outcome), finished.took);
             metrics.queue_waited(finished.grant.waited);
             metrics.set_queue_depth(queue.depth().due);
         };
-        run_workers(&self.queue, self.limits, stop, handler, observe).await;
+        run_workers(&self.ctx.queue, self.limits, stop, handler, observe).await;
     }
 
-    /// Trusts nothing that is remembered any more, and looks at every registry once, spread over the slow pace of routine work.
+    /// Trusts nothing that is remembered any more: lists everything anew, and looks at every registry once.
     pub fn sweep(&self) {
         self.ctx.memory.sweep();
+        self.watches.relist();
         for key in self.ctx.registries.keys() {
-            self.queue.add_after(&key, Urgency::Routine, Duration::ZERO);
+            self.ctx.queue.add_after(&key, Urgency::Upkeep, Duration::ZERO);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
+use tracing::info;
 
 use super::answer::Question;
 use super::backoff::Class;
@@ -105,6 +106,9 @@ async fn pass(
         stored.workload.as_ref().is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(template.as_str()));
     let certificate =
         certificates::settle(&resolved, &stored.certificate(), &observed, &service, rollout_pending, now)?;
+    if let Some(why) = certificate.issued {
+        info!(registry = %key, %why, "issued a certificate");
+    }
     let material = Material {
         certificate: certificate.serving,
         authority: certificate.authority,
@@ -344,7 +348,10 @@ async fn report(registry: &PrivateRegistry, status: PrivateRegistryStatus, ctx: 
     ctx.metrics.status_written();
     let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     ctx.events.publish(&registry.object_ref(&()), &events::transitions(before, &status.conditions)).await;
-    ctx.registries.learn(answer);
+    // The answer may show a user's change before its own event does.
+    if let Some(change) = ctx.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
+        ctx.queue.add(&change.key);
+    }
     Ok(())
 }
 
