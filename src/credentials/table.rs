@@ -161,13 +161,13 @@ pub fn plan(mut wanted: Vec<Wanted>, cost: u32, stored: Stored<'_>) -> Plan {
     for user in wanted {
         if let Some(owner) = owners.get(&user.name) {
             let rule = format!("the name is already given by {owner}; remove one of the two");
-            plan.problems.push(problem(&user, "UserDuplicate", &rule));
+            plan.problems.push(problem(user, "UserDuplicate", &rule));
             continue;
         }
         owners.insert(user.name.clone(), user.source.clone());
         match entry(&user, cost, &table, &memory) {
             Ok((name, entry)) => _ = plan.entries.insert(name, entry),
-            Err(problem) => plan.problems.push(problem),
+            Err((reason, rule)) => plan.problems.push(problem(user, reason, &rule)),
         }
     }
     plan
@@ -178,10 +178,9 @@ fn entry(
     cost: u32,
     table: &Htpasswd,
     memory: &BTreeMap<String, Remembered>,
-) -> Result<(UserName, Entry), Problem> {
-    let name = UserName::new(&user.name).map_err(|rule| problem(user, "UserNameInvalid", &rule.to_string()))?;
-    let password =
-        Password::new(user.password.expose()).map_err(|rule| problem(user, rule.reason(), &rule.to_string()))?;
+) -> Result<(UserName, Entry), (&'static str, String)> {
+    let name = UserName::new(&user.name).map_err(|rule| ("UserNameInvalid", rule.to_string()))?;
+    let password = Password::new(user.password.expose()).map_err(|rule| (rule.reason(), rule.to_string()))?;
 
     let remembered = memory.get(&user.name);
     let work = match table.hash(&name).filter(|hash| hash.cost() == cost) {
@@ -195,9 +194,10 @@ fn entry(
     Ok((name, Entry { source: user.source.clone(), changed_at, work }))
 }
 
-fn problem(user: &Wanted, reason: &'static str, rule: &str) -> Problem {
-    let message = format!("user {:?} ({}): {rule}", user.name, user.source);
-    Problem { user: user.name.clone(), source: user.source.clone(), reason, message }
+fn problem(user: Wanted, reason: &'static str, rule: &str) -> Problem {
+    let Wanted { name, source, .. } = user;
+    let message = format!("user {name:?} ({source}): {rule}");
+    Problem { user: name, source, reason, message }
 }
 
 /// One digest for all that a hash was made from, and for the hash itself: a source that changed in any way is seen, and so

@@ -17,7 +17,7 @@ pub enum LeafReading {
     /// A certificate and a key.
     Read {
         /// What the certificate says.
-        facts: CertificateFacts,
+        facts: Box<CertificateFacts>,
         /// Whether the key is the certificate's.
         key_fits: bool,
         /// Whether the present authority signed it; `None` while that can't be read.
@@ -43,7 +43,7 @@ impl LeafReading {
             .and_then(|found| facts::parse(&found[0]).ok())
             .map(|authority| signed_by(&certificate, &authority));
 
-        Some(Self::Read { facts: CertificateFacts::of(&certificate), key_fits, signed_by_authority })
+        Some(Self::Read { facts: Box::new(CertificateFacts::of(&certificate)), key_fits, signed_by_authority })
     }
 
     /// What the certificate says, if there is one to read.
@@ -63,7 +63,7 @@ pub enum AuthorityReading {
     /// Something, but nothing that can sign: no certificate, no authority's certificate, no key, or another's key.
     Unreadable,
     /// An authority that can sign. Whether it still may is a question of time.
-    Usable(CertificateFacts),
+    Usable(Box<CertificateFacts>),
 }
 
 impl AuthorityReading {
@@ -78,7 +78,7 @@ impl AuthorityReading {
         let key = pem::private_key(authority.key_pem.expose().as_bytes()).ok()?;
 
         let can_sign = certificate.is_ca() && key_fits(&key, &certificate)?;
-        can_sign.then(|| Self::Usable(CertificateFacts::of(&certificate)))
+        can_sign.then(|| Self::Usable(Box::new(CertificateFacts::of(&certificate))))
     }
 
     /// What its certificate says, if it can sign.

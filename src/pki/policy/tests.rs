@@ -407,7 +407,7 @@ impl Registry {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn renewal_lies_between_17_thirtieths_and_two_thirds_of_a_life(
