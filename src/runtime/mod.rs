@@ -4,6 +4,7 @@ pub mod client;
 pub mod fence;
 pub mod gate;
 pub mod health;
+pub mod leader;
 pub mod server;
 pub mod settings;
 pub mod shutdown;
