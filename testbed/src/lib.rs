@@ -1,1 +1,3 @@
 //! A real Kubernetes from nothing.
+
+pub mod image;
