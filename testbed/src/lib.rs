@@ -1,3 +1,8 @@
-//! A real Kubernetes from nothing.
+//! A real Kubernetes from nothing, on this machine, for tests and demonstrations.
+//!
+//! [`sandbox`] is the place where an instance's processes, files and namespaces live and from which nothing escapes. Nothing in here
+//! knows the product.
 
 pub mod image;
+pub mod paths;
+pub mod sandbox;
