@@ -3,6 +3,9 @@
 //! [`sandbox`] is the place where an instance's processes, files and namespaces live and from which nothing escapes. Nothing in here
 //! knows the product.
 
+pub mod debian;
+pub mod fake_kubelet;
 pub mod image;
 pub mod paths;
+pub mod provisioner;
 pub mod sandbox;
