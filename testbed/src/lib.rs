@@ -7,5 +7,10 @@ pub mod debian;
 pub mod fake_kubelet;
 pub mod image;
 pub mod paths;
+pub mod progress;
 pub mod provisioner;
 pub mod sandbox;
+pub mod tools;
+
+pub use progress::Progress;
+pub use tools::{Family, Tools};
