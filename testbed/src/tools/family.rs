@@ -11,6 +11,8 @@ pub enum Family {
     Containerd,
     /// The CNI plugins `bridge`, `host-local`, `loopback`, `portmap`.
     Cni,
+    /// `pause`, which holds a pod's namespaces open; our own.
+    Pause,
     /// `coredns`.
     Coredns,
     /// `registry`, the CNCF Distribution registry.
@@ -29,7 +31,7 @@ impl Family {
 
     /// What a node needs, in the order in which it needs it.
     pub const NODE: &'static [Self] =
-        &[Self::Etcd, Self::Kubernetes, Self::Containerd, Self::Cni, Self::Coredns, Self::Registry, Self::Crane];
+        &[Self::Etcd, Self::Kubernetes, Self::Containerd, Self::Cni, Self::Pause, Self::Coredns, Self::Registry, Self::Crane];
 
     pub(super) fn recipe(self) -> Recipe {
         match self {
@@ -37,6 +39,7 @@ impl Family {
             Self::Kubernetes => KUBERNETES,
             Self::Containerd => CONTAINERD,
             Self::Cni => CNI,
+            Self::Pause => PAUSE,
             Self::Coredns => COREDNS,
             Self::Registry => REGISTRY,
             Self::Crane => CRANE,
@@ -142,6 +145,12 @@ const CNI: Recipe = Recipe {
         packages: 160,
         ..PLAIN
     }),
+};
+
+const PAUSE: Recipe = Recipe {
+    name: "pause",
+    wheel: None,
+    build: Some(Build { programs: &[(".", "pause")], packages: 70, ..PLAIN }),
 };
 
 const COREDNS: Recipe = Recipe {
