@@ -237,7 +237,7 @@ impl Sandbox {
     }
 
     /// Ends everything and waits until nothing is left.
-    pub fn stop(self) -> Result<()> {
+    pub fn stop(&self) -> Result<()> {
         self.finish()
     }
 
