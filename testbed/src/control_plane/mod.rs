@@ -8,8 +8,10 @@ mod ports;
 mod server;
 
 use std::{
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Instant,
 };
 
@@ -218,7 +220,8 @@ impl ControlPlane {
     pub fn outlive(&self, forwarder: &Path, args: &[&str]) -> Result<()> {
         if self.sandbox.holder().is_some() {
             let [port] = ports::free()?;
-            self.sandbox.forward_detached(forwarder, args, port, self.port)?;
+            let process = self.sandbox.forward_detached(forwarder, args, port, self.port)?;
+            until_listening(&process, port)?;
             let admin = Credential::Certificate(&self.pki.read("admin")?);
             kubeconfig::write(&self.kubeconfig, &local("https", port), &self.pki.ca(), &admin)?;
         }
@@ -240,6 +243,18 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let config = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
     Client::try_from(config.with_context(|| format!("understand {}", kubeconfig.display()))?).context("make a client")
+}
+
+fn until_listening(process: &Process, port: u16) -> Result<()> {
+    let started = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        process.check()?;
+        if started.elapsed() > START_LIMIT {
+            bail!("{} does not listen after {START_LIMIT:?}", process.name());
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
 }
 
 fn extra_flags(sandbox: &Sandbox, options: &Options) -> Result<Vec<String>> {

@@ -90,6 +90,11 @@ impl Tools {
     }
 }
 
+/// Fails when this machine can't build programs.
+pub(crate) fn builder() -> Result<()> {
+    go::version().map(drop)
+}
+
 /// Gives each family's place: the folder of its programs, or a single program that the machine has already.
 fn make(
     cache: &Cache,
