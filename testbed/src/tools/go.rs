@@ -1,0 +1,172 @@
+//! The Go toolchain as a child process: which one there is, fetching modules, building with a count of packages.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::family::Build;
+use crate::progress::Step;
+
+/// The first minor version of Go 1 that builds everything.
+const OLDEST: u32 = 26;
+
+/// Flags of every build. `-buildvcs=false`: the state of the checkout must not change what is built.
+const FLAGS: [&str; 3] = ["build", "-trimpath", "-buildvcs=false"];
+
+/// What `go version` says. Fails, with what to do, when Go is missing or too old.
+pub(super) fn version() -> Result<String> {
+    let output = go(Path::new("/")).arg("version").output();
+    let output = output.ok().filter(|output| output.status.success());
+    let advice =
+        format!("Go 1.{OLDEST} or newer is needed to build the cluster's programs; see https://go.dev/doc/install");
+    let output = output.with_context(|| format!("no `go` on the PATH. {advice}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    match minor(&text) {
+        Some(minor) if minor < OLDEST => bail!("{text} is too old. {advice}"),
+        _ => Ok(text),
+    }
+}
+
+/// 26 for `go version go1.26.8 linux/amd64`; `None` for a development version.
+fn minor(version: &str) -> Option<u32> {
+    version.split_whitespace().nth(2)?.strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Fetches the modules that `source`'s go.mod names.
+pub(super) fn download(source: &Path) -> Result<()> {
+    let output = go(source).args(["mod", "download"]).output().context("run go")?;
+    if !output.status.success() {
+        bail!("modules could not be fetched:\n{}", last_lines(&String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(())
+}
+
+/// The arguments of `go` that build `build` into `bin`.
+pub(super) fn arguments(build: &Build, bin: &Path) -> Vec<String> {
+    let stamps = build.stamps.iter().map(|(name, value)| format!(" -X {name}={value}"));
+    let out = match build.programs {
+        [(_, only)] => bin.join(only).display().to_string(),
+        _ => format!("{}/", bin.display()),
+    };
+    let mut arguments: Vec<String> = FLAGS.iter().chain(build.flags).map(ToString::to_string).collect();
+    arguments.push(format!("-ldflags=-s -w{}", stamps.collect::<String>()));
+    arguments.extend(["-v".to_owned(), "-o".to_owned(), out]);
+    arguments.extend(build.programs.iter().map(|(package, _)| (*package).to_owned()));
+    arguments
+}
+
+/// Builds. `linking` is called when all compiling has begun and mostly the linker's one thread is left to wait for. The whole output
+/// is kept in `log`.
+pub(super) fn build(
+    source: &Path,
+    build: &Build,
+    bin: &Path,
+    log: &Path,
+    step: &Step,
+    linking: impl Fn(),
+) -> Result<()> {
+    fs::create_dir_all(bin).with_context(|| format!("make {}", bin.display()))?;
+    let arguments = arguments(build, bin);
+    let mut command = go(source);
+    command.args(&arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("run go")?;
+    let mut kept = fs::File::create(log).with_context(|| format!("write {}", log.display()))?;
+    let lines = BufReader::new(child.stderr.take().context("go's output")?).lines();
+    let (mut compiled, mut mains) = (0, 0);
+    for line in lines.map_while(Result::ok) {
+        writeln!(kept, "{line}").with_context(|| format!("write {}", log.display()))?;
+        if is_package(&line) {
+            compiled += 1;
+            step.advance(compiled, build.packages.max(compiled), "packages");
+        }
+        mains += usize::from(is_main(&line, build));
+        if mains == build.programs.len() {
+            step.note("linking");
+            linking();
+        }
+    }
+    let status = child.wait().context("wait for go")?;
+    if !status.success() {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        bail!(
+            "the build failed ({status}):\n{}\nEverything it said is in {}. To try it by hand: cd {} && CGO_ENABLED=0 go {}{}",
+            last_lines(&text),
+            log.display(),
+            source.display(),
+            arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" "),
+            hint(&text),
+        );
+    }
+    Ok(())
+}
+
+fn go(folder: &Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(folder).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").stdin(Stdio::null());
+    command
+}
+
+/// `go build -v` names each package on a line of its own when it begins with it.
+fn is_package(line: &str) -> bool {
+    !line.is_empty() && !line.contains([' ', '\t', ':'])
+}
+
+fn is_main(line: &str, build: &Build) -> bool {
+    build
+        .programs
+        .iter()
+        .any(|(package, _)| *package == line || (*package == "." && line.starts_with("privateregistry.dev/tools/")))
+}
+
+fn last_lines(text: &str) -> String {
+    let said: Vec<&str> = text.lines().filter(|line| !is_package(line)).collect();
+    said[said.len().saturating_sub(15)..].join("\n")
+}
+
+/// What usually helps, for failures that don't say it themselves.
+fn hint(text: &str) -> &'static str {
+    if text.contains("no space left on device") {
+        "\nThe disk is full: a cold build needs about 8 GB."
+    } else if text.contains("signal: killed") {
+        "\nThe kernel killed it, most likely for lack of memory: a build needs about 3 GB."
+    } else if text.contains("dial tcp") || text.contains("proxyconnect") {
+        "\nModules could not be fetched: check the network, or GOPROXY."
+    } else {
+        ""
+    }
+}
+
+fn quoted(argument: &str) -> String {
+    if argument.contains(' ') { format!("'{argument}'") } else { argument.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minor_version_is_found_in_what_go_says() {
+        assert_eq!(minor("go version go1.26.8 linux/amd64"), Some(26));
+        assert_eq!(minor("go version go1.27rc1 linux/amd64"), Some(27));
+        assert_eq!(minor("go version devel go1.28-abc linux/amd64"), None);
+    }
+
+    #[test]
+    fn only_names_of_packages_are_counted() {
+        for (line, expected) in [
+            ("k8s.io/api/core/v1", true),
+            ("fmt", true),
+            ("go: downloading k8s.io/api v0.37.1", false),
+            ("# k8s.io/api/core/v1", false),
+            ("main.go:3:2: undefined: x", false),
+            ("", false),
+        ] {
+            assert_eq!(is_package(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The cache, with a family of its own that builds in a moment.
+
+use std::{cell::Cell, fs, os::unix::fs::MetadataExt, sync::Arc};
+
+use super::{
+    cache::Cache,
+    family::{Build, Recipe},
+    *,
+};
+
+const BUILD: Build = Build {
+    programs: &[(".", "hello")],
+    names: &["greet"],
+    flags: &[],
+    stamps: &[("main.word", "hello")],
+    packages: 50,
+};
+const RECIPE: Recipe = Recipe { name: "fake", wheel: None, build: Some(BUILD) };
+
+fn cache(folder: &Path) -> Cache {
+    let sources = folder.join("tools");
+    fs::create_dir_all(sources.join("fake")).unwrap();
+    fs::write(sources.join("fake/go.mod"), "module privateregistry.dev/tools/fake\n\ngo 1.26.0\n").unwrap();
+    fs::write(sources.join("fake/main.go"), "package main\n\nvar word = \"\"\n\nfunc main() { println(word) }\n")
+        .unwrap();
+    Cache { own: folder.join("own"), shared: None, sources }
+}
+
+fn version() -> Result<String> {
+    Ok("go version go1.26.0 linux/amd64".to_owned())
+}
+
+fn build(cache: &Cache) -> Result<PathBuf> {
+    cache.build(&RECIPE, &BUILD, &version()?, &Progress::silent(), || {})
+}
+
+#[test]
+fn a_family_is_built_once_and_then_found_under_all_its_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(folder.path());
+    assert_eq!(cache.find(&RECIPE, &version).unwrap(), None);
+
+    let linked = Cell::new(false);
+    let bin = cache.build(&RECIPE, &BUILD, &version().unwrap(), &Progress::silent(), || linked.set(true)).unwrap();
+    assert!(linked.get(), "the next family could not begin while this one is linked");
+    let made = fs::metadata(bin.join("hello")).unwrap().ino();
+    for name in ["hello", "greet"] {
+        let output = Command::new(bin.join(name)).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "hello\n");
+    }
+
+    assert_eq!(cache.find(&RECIPE, &version).unwrap().as_deref(), Some(bin.as_path()));
+    assert_eq!(build(&cache).unwrap(), bin);
+    assert_eq!(fs::metadata(bin.join("hello")).unwrap().ino(), made, "it was built again");
+}
+
+#[test]
+fn whatever_a_program_depends_on_gives_it_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(folder.path());
+    let built = build(&cache).unwrap();
+    let found = |recipe: &Recipe, go: &str| cache.find(recipe, &|| Ok(go.to_owned())).unwrap();
+    let go = version().unwrap();
+    assert_eq!(found(&RECIPE, &go), Some(built));
+
+    let stamped = Build { stamps: &[("main.word", "bye")], ..BUILD };
+    assert_eq!(found(&Recipe { build: Some(stamped), ..RECIPE }, &go), None);
+    assert_eq!(found(&RECIPE, "go version go1.27.0 linux/amd64"), None);
+    fs::write(cache.sources.join("fake/README.md"), "not a source").unwrap();
+    assert!(found(&RECIPE, &go).is_some());
+    for (file, text) in [("go.sum", "\n"), ("other.go", "package main\n")] {
+        fs::write(cache.sources.join("fake").join(file), text).unwrap();
+        assert_eq!(found(&RECIPE, &go), None, "{file}");
+        fs::remove_file(cache.sources.join("fake").join(file)).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_build_leaves_nothing_that_looks_built_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(folder.path());
+    fs::write(cache.sources.join("fake/main.go"), "package main\n\nfunc main() { undefined() }\n").unwrap();
+    let message = format!("{:#}", build(&cache).unwrap_err());
+    assert!(message.contains("undefined: undefined"), "{message}");
+    assert!(message.contains("To try it by hand: cd "), "{message}");
+    assert_eq!(cache.find(&RECIPE, &version).unwrap(), None);
+
+    fs::write(cache.sources.join("fake/main.go"), "package main\n\nvar word string\n\nfunc main() { println(word) }\n")
+        .unwrap();
+    build(&cache).unwrap();
+}
+
+#[test]
+fn two_that_want_the_same_family_at_once_build_it_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Arc::new(cache(folder.path()));
+    let both: Vec<_> =
+        (0..2).map(|_| Arc::clone(&cache)).map(|cache| thread::spawn(move || build(&cache).unwrap())).collect();
+    let places: Vec<_> = both.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(places[0], places[1]);
+    let folders = fs::read_dir(&cache.own).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), 1);
+}
+
+#[test]
+fn programs_in_the_shared_cache_are_used_and_not_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cache = cache(folder.path());
+    let built = build(&cache).unwrap();
+    let shared = folder.path().join("shared");
+    fs::rename(&cache.own, &shared).unwrap();
+    cache.shared = Some(shared.clone());
+    let found = cache.find(&RECIPE, &version).unwrap().unwrap();
+    assert!(found.starts_with(&shared), "{}", found.display());
+    assert_eq!(found.file_name(), built.file_name());
+}
