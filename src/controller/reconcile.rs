@@ -109,6 +109,7 @@ async fn pass(
     if let Some(why) = certificate.issued {
         info!(registry = %key, %why, "issued a certificate");
     }
+    let certificate_is_kept = certificate.issued.is_none();
     let material = Material {
         certificate: certificate.serving,
         authority: certificate.authority,
@@ -120,7 +121,10 @@ async fn pass(
     };
 
     let pods = stored.pods(&resolved, key, ctx).await?;
-    let run = run(&resolved, stored.workload.as_ref(), &pods, now);
+    let mut run = run(&resolved, stored.workload.as_ref(), &pods, now);
+    if !rollout_pending && certificate_is_kept {
+        run.probe_image = stored.workload.as_ref().and_then(|live| live.annotation(labels::PROBE_IMAGE)).map(str::to_owned);
+    }
     let mut plan = desired::plan(&resolved, &material, &run);
     if rests(&resolved, stored.workload.as_ref(), &pods, before, &template) {
         plan.retain(|object| object.kind != kinds::JOB.kind);
@@ -133,7 +137,7 @@ async fn pass(
     let applied = ctx.engine.apply_all(&owner, &children(plan)).await?;
     ctx.engine.prune(&owner, &wanted).await?;
 
-    let workload = workload_state(&resolved, &material, &stored, &applied, &pods, run);
+    let workload = workload_state(&resolved, &material, &stored, &applied, &pods, &run);
     let answer = ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
     let claim = stored.claim.or_else(|| live(&foundation, kinds::PERSISTENT_VOLUME_CLAIM, &resolved.name.child(Child::Data)));
     let findings = Findings {
@@ -200,7 +204,7 @@ impl Stored {
         let Some(live) = &self.workload else { return Ok(Vec::new()) };
         let run = Run::default();
         let settled = !registry.restart.is_job()
-            && matches!(judge::judge_deployment(registry, live.value(), &[], run), Workload::Running { .. });
+            && matches!(judge::judge_deployment(registry, live.value(), &[], &run), Workload::Running { .. });
         if settled { Ok(Vec::new()) } else { ctx.pods(key).await }
     }
 }
@@ -226,6 +230,7 @@ fn run(registry: &Resolved, workload: Option<&Live>, pods: &[PodFacts], now: Tim
     Run {
         stopped_by_user: judge::is_stopped_by_user(registry, workload.map(Live::value)),
         forgiven_restarts: pods.iter().map(forgiven).max().unwrap_or(0).max(already),
+        probe_image: None,
     }
 }
 
@@ -248,7 +253,7 @@ fn workload_state(
     stored: &Stored,
     applied: &[Applied],
     pods: &[PodFacts],
-    run: Run,
+    run: &Run,
 ) -> Option<Workload> {
     if !material.is_complete(registry) {
         return None;
