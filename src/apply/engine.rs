@@ -1,0 +1,241 @@
+//! The decisions about each child, in the order in which they are made. What is read and written is decided here and nowhere else.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use kube::Client;
+use serde_json::Value;
+
+use super::error::Error;
+use super::immutable::{Change, change, concede};
+use super::kinds::Kind;
+use super::live::{Depth, Live};
+use super::memory::{Known, Memory, Recall};
+use super::ownership::{Verdict, judge};
+use super::request::{Deleted, Failure, Observer, Requests, Verb};
+use super::wanted::{Child, Wanted};
+use super::{Marks, ObjectRef, Owner};
+
+/// Compares and writes. Cheap to share; never asks for what [`Memory`] knows.
+pub struct Engine {
+    pub(super) requests: Requests,
+    pub(super) memory: Arc<Memory>,
+    pub(super) marks: Marks,
+}
+
+/// What became of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It was as wanted.
+    Unchanged,
+    /// It didn't exist.
+    Created,
+    /// It existed and was changed in place.
+    Changed,
+    /// It was deleted and made again.
+    Recreated,
+    /// The old one is still on its way out. When it is gone the watch says so, and the next pass makes the new one.
+    Replacing,
+}
+
+impl Outcome {
+    /// The word for metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unchanged => "Unchanged",
+            Self::Created => "Created",
+            Self::Changed => "Changed",
+            Self::Recreated => "Recreated",
+            Self::Replacing => "Replacing",
+        }
+    }
+}
+
+/// A child after it was applied.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// As the server answered it, or as it is remembered ([`Kind::remember`]). With [`Outcome::Replacing`] the old one.
+    pub live: Live,
+}
+
+impl Engine {
+    /// `memory` is also fed by the watches; without them, nothing is ever noticed.
+    pub fn new(client: Client, memory: Arc<Memory>, marks: Marks, observer: Arc<dyn Observer>) -> Self {
+        Self { requests: Requests::new(client, marks.field_manager, observer), memory, marks }
+    }
+
+    /// An object by name, anybody's: `None` if there is none. From memory, absence too, unless something has changed since; otherwise one read.
+    pub async fn read(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<Option<Live>, Error> {
+        let target = ObjectRef::new(kind, namespace, name);
+        let recalled = self.memory.recall(&target);
+        self.memory.mark_read(&target);
+        match recalled {
+            Recall::Absent => Ok(None),
+            Recall::Known(Known { live, depth: Depth::Whole | Depth::Read, .. }) => Ok(Some(live)),
+            _ => self.look(&target, None).await,
+        }
+    }
+
+    /// Brings one child to what is wanted.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] and [`Error::Immutable`] leave the object untouched. After any other error the object is looked at anew.
+    pub async fn apply(&self, owner: &Owner, child: &Child) -> Result<Applied, Error> {
+        let wanted = Wanted::new(owner, child, &self.marks);
+        let live = match self.memory.recall(&wanted.target) {
+            Recall::Known(known) if known.wanted == Some(wanted.hash) && !known.live.is_leaving() => {
+                return Ok(Applied { outcome: Outcome::Unchanged, live: known.live });
+            }
+            Recall::Known(Known { live, depth: Depth::Whole, .. }) => live,
+            Recall::Known(Known { live, depth: Depth::Metadata, .. }) if self.is_foreign(owner, child, &live) => live,
+            Recall::Known(_) | Recall::Stale => match self.look(&wanted.target, Some(owner)).await? {
+                Some(live) => live,
+                None => return self.create(owner, child, &wanted).await,
+            },
+            Recall::Unknown | Recall::Absent => return self.create(owner, child, &wanted).await,
+        };
+        self.settle(owner, child, &wanted, live).await
+    }
+
+    /// Applies children stage by stage ([`Kind::stage`]), those of one stage at once. The results are in the order of `children`.
+    ///
+    /// # Errors
+    /// When one fails, the others of its stage are finished and later stages aren't begun. The first error is returned, the others are logged.
+    pub async fn apply_all(&self, owner: &Owner, children: &[Child]) -> Result<Vec<Applied>, Error> {
+        let mut applied: Vec<Option<Applied>> = children.iter().map(|_| None).collect();
+        let mut order: Vec<usize> = (0..children.len()).collect();
+        order.sort_by_key(|&index| children[index].kind.stage);
+
+        for stage in order.chunk_by(|&a, &b| children[a].kind.stage == children[b].kind.stage) {
+            let results = join_all(stage.iter().map(|&index| self.apply(owner, &children[index]))).await;
+            let mut first_error = None;
+            for (&index, result) in stage.iter().zip(results) {
+                match result {
+                    Ok(done) => applied[index] = Some(done),
+                    Err(error) if first_error.is_none() => first_error = Some(error),
+                    Err(error) => tracing::warn!(%error, reason = error.reason(), "another child failed in the same stage"),
+                }
+            }
+            if let Some(error) = first_error {
+                return Err(error);
+            }
+        }
+        Ok(applied.into_iter().flatten().collect())
+    }
+
+    /// One read. What it says is remembered in full, until it has been compared.
+    pub(super) async fn look(&self, target: &ObjectRef, owner: Option<&Owner>) -> Result<Option<Live>, Error> {
+        let since = self.memory.begin(target, owner.map(|owner| owner.name.as_str()));
+        let found = self.requests.read(target).await;
+        let found = found.map_err(|source| Error::failed(Verb::Read, target.clone(), source))?;
+        match &found {
+            Some(live) => self.memory.remember(target, since, live, Depth::Whole, None),
+            None => self.memory.remember_absence(target, since),
+        }
+        Ok(found)
+    }
+
+    fn is_foreign(&self, owner: &Owner, child: &Child, live: &Live) -> bool {
+        matches!(judge(live, owner, child.hold, &self.marks), Verdict::Foreign(_))
+    }
+
+    /// There is none, as far as we know. If there is one after all, it is treated like any other.
+    async fn create(&self, owner: &Owner, child: &Child, wanted: &Wanted) -> Result<Applied, Error> {
+        if let Some(live) = self.try_create(owner, wanted).await? {
+            return Ok(Applied { outcome: Outcome::Created, live });
+        }
+        match self.look(&wanted.target, Some(owner)).await? {
+            Some(live) => self.settle(owner, child, wanted, live).await,
+            None => Err(Error::Conflict { verb: Verb::Create, object: wanted.target.clone() }),
+        }
+    }
+
+    async fn try_create(&self, owner: &Owner, wanted: &Wanted) -> Result<Option<Live>, Error> {
+        let since = self.memory.begin(&wanted.target, Some(&owner.name));
+        let created = self.requests.create(&wanted.target, wanted.body.clone()).await;
+        let created = created.map_err(|source| self.failed(Verb::Create, &wanted.target, source))?;
+        match &created {
+            Some(live) => self.memory.remember(&wanted.target, since, live, Depth::Unread, Some(wanted.hash)),
+            None => self.memory.doubt(&wanted.target),
+        }
+        Ok(created)
+    }
+
+    /// There is one: judge it, compare it, and write what differs.
+    async fn settle(&self, owner: &Owner, child: &Child, wanted: &Wanted, live: Live) -> Result<Applied, Error> {
+        let target = &wanted.target;
+        match judge(&live, owner, child.hold, &self.marks) {
+            Verdict::Ours | Verdict::Adoptable => {}
+            Verdict::Leaving => return Ok(Applied { outcome: Outcome::Replacing, live }),
+            Verdict::Foreign(claim) => {
+                self.memory.reduce(target, &live, Depth::Metadata, None);
+                return Err(Error::NotOurs { object: target.clone(), claim });
+            }
+        }
+        let manager = self.marks.field_manager;
+        let body = concede(child.kind, live.value(), wanted.body.clone(), manager);
+        match change(child.kind, live.value(), &body, manager) {
+            Change::Nothing => {
+                self.memory.reduce(target, &live, Depth::Unread, Some(wanted.hash));
+                Ok(Applied { outcome: Outcome::Unchanged, live })
+            }
+            Change::Never(path) => Err(Error::Immutable { object: target.clone(), path }),
+            Change::Recreate(path) => {
+                tracing::info!(object = %target, path, "replacing, because this field cannot change in place");
+                self.recreate(owner, wanted, &live).await
+            }
+            Change::InPlace(paths) => {
+                tracing::debug!(object = %target, ?paths, "writing what differs");
+                self.update(wanted, body, &live).await
+            }
+        }
+    }
+
+    /// The answer may still differ from what was sent, if a webhook or the server itself changes it. That is worth knowing, and not worth a fight.
+    async fn update(&self, wanted: &Wanted, body: Value, live: &Live) -> Result<Applied, Error> {
+        let target = &wanted.target;
+        let since = self.memory.begin(target, None);
+        let sent = self.requests.update(target, body.clone(), live.uid()).await;
+        let now = sent.map_err(|source| self.failed(Verb::Update, target, source))?;
+        self.memory.remember(target, since, &now, Depth::Unread, Some(wanted.hash));
+
+        if let Change::InPlace(paths) = change(target.kind, now.value(), &body, self.marks.field_manager) {
+            tracing::warn!(object = %target, ?paths, "the API server did not keep these fields as they were sent");
+        }
+        let is_same = now.resource_version() == live.resource_version();
+        Ok(Applied { outcome: if is_same { Outcome::Unchanged } else { Outcome::Changed }, live: now })
+    }
+
+    async fn recreate(&self, owner: &Owner, wanted: &Wanted, live: &Live) -> Result<Applied, Error> {
+        if let Deleted::Leaving(live) = self.delete(&wanted.target, live).await? {
+            return Ok(Applied { outcome: Outcome::Replacing, live });
+        }
+        match self.try_create(owner, wanted).await? {
+            Some(live) => Ok(Applied { outcome: Outcome::Recreated, live }),
+            None => Err(Error::Conflict { verb: Verb::Create, object: wanted.target.clone() }),
+        }
+    }
+
+    /// Deletes exactly this object, which was proved ours.
+    pub(super) async fn delete(&self, target: &ObjectRef, live: &Live) -> Result<Deleted, Error> {
+        let since = self.memory.begin(target, None);
+        let deleted = self.requests.delete(target, live).await;
+        let deleted = deleted.map_err(|source| self.failed(Verb::Delete, target, source))?;
+        match &deleted {
+            Deleted::Gone => self.memory.remember_absence(target, since),
+            Deleted::Leaving(live) => self.memory.remember(target, since, live, Depth::Whole, None),
+        }
+        Ok(deleted)
+    }
+
+    /// A write that failed may have happened all the same, so the object is looked at before the next one.
+    fn failed(&self, verb: Verb, target: &ObjectRef, source: Failure) -> Error {
+        self.memory.doubt(target);
+        Error::failed(verb, target.clone(), source)
+    }
+}
+
+#[cfg(test)]
+mod tests;

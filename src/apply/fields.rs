@@ -1,0 +1,218 @@
+//! Which fields a manager owns, as the server keeps it in `metadata.managedFields`, and which of them it should give up. Pure.
+//!
+//! The format is `FieldsV1` of structured-merge-diff: `f:` a field or key of a map, `k:` an element of a list by its merge key, `v:` an element of a
+//! set, `.` the node itself. <https://kubernetes.io/docs/reference/using-api/server-side-apply/>
+
+use serde_json::{Map, Value};
+
+use super::path;
+
+/// The fields below one node that our manager has applied. Empty where it owns nothing.
+#[derive(Clone, Default)]
+pub(super) struct Owned<'a>(Vec<&'a Map<String, Value>>);
+
+impl<'a> Owned<'a> {
+    /// What `manager` has applied to `object`. `None` if the object says nothing about managers.
+    pub(super) fn of(object: &'a Value, manager: &str) -> Option<Self> {
+        let entries = object["metadata"]["managedFields"].as_array()?;
+        let ours = entries.iter().filter(|entry| is_applied_by(entry, manager));
+        Some(Self(ours.filter_map(|entry| entry["fieldsV1"].as_object()).filter(|fields| !fields.is_empty()).collect()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Below a field, or a key of a map.
+    pub(super) fn field(&self, name: &str) -> Self {
+        let key = format!("f:{name}");
+        self.below(|node| node.get(&key))
+    }
+
+    /// Below the list element that is `item`, whatever the list's merge key is.
+    pub(super) fn element(&self, item: &Value) -> Self {
+        self.below(|node| node.iter().find(|(key, _)| Step::parse(key).matches(item)).map(|(_, below)| below))
+    }
+
+    /// A leaf owns all that is below it.
+    fn below(&self, step: impl Fn(&'a Map<String, Value>) -> Option<&'a Value>) -> Self {
+        Self(self.0.iter().filter_map(|node| if node.is_empty() { Some(*node) } else { step(node)?.as_object() }).collect())
+    }
+}
+
+fn is_applied_by(entry: &Value, manager: &str) -> bool {
+    entry["manager"] == manager && entry["operation"] == "Apply" && entry["subresource"].as_str().unwrap_or("").is_empty()
+}
+
+/// One key of `FieldsV1`.
+enum Step<'a> {
+    Field(&'a str),
+    Element(Map<String, Value>),
+    Member(Value),
+    Index(usize),
+    Itself,
+}
+
+impl<'a> Step<'a> {
+    fn parse(key: &'a str) -> Self {
+        match key.split_at_checked(2) {
+            Some(("f:", name)) => Self::Field(name),
+            Some(("k:", json)) => serde_json::from_str(json).map_or(Self::Itself, Self::Element),
+            Some(("v:", json)) => serde_json::from_str(json).map_or(Self::Itself, Self::Member),
+            Some(("i:", index)) => index.parse().map_or(Self::Itself, Self::Index),
+            _ => Self::Itself,
+        }
+    }
+
+    /// Whether a list's `item` is the one that this key means.
+    fn matches(&self, item: &Value) -> bool {
+        match self {
+            Self::Element(keys) => keys.iter().all(|(key, value)| match item.get(key) {
+                Some(actual) => actual == value,
+                None => key == "protocol" && value == "TCP",
+            }),
+            Self::Member(value) => item == value,
+            _ => false,
+        }
+    }
+}
+
+/// The fields that our manager owns and no longer wants: an apply takes them out of the object. Paths, sorted.
+pub(super) fn stale(owned: &Owned<'_>, wanted: &Value) -> Vec<String> {
+    let mut paths = Vec::new();
+    for node in &owned.0 {
+        descend(node, wanted, "", &mut paths);
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn descend(node: &Map<String, Value>, wanted: &Value, at: &str, paths: &mut Vec<String>) {
+    for (key, below) in node {
+        let step = Step::parse(key);
+        let (found, here) = match &step {
+            Step::Itself => continue,
+            Step::Field(name) => (wanted.get(name), path::field(at, name)),
+            Step::Index(index) => (wanted.get(index), path::element(at, &index.to_string())),
+            Step::Member(_) => (pick(wanted, &step), path::element(at, "a member")),
+            Step::Element(keys) => (pick(wanted, &step), path::element(at, &describe(keys))),
+        };
+        match (found, below.as_object()) {
+            (None, _) => paths.push(here),
+            (Some(wanted), Some(below)) => descend(below, wanted, &here, paths),
+            (Some(_), None) => {}
+        }
+    }
+}
+
+fn pick<'a>(list: &'a Value, step: &Step<'_>) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|item| step.matches(item))
+}
+
+fn describe(keys: &Map<String, Value>) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    keys.iter().map(|(key, value)| format!("{key}={}", text(value))).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(fields: Value) -> Value {
+        json!({"metadata": {"managedFields": [
+            {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:theirs": {}}}},
+            {"manager": "ours", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            {"manager": "ours", "operation": "Apply", "fieldsV1": fields},
+        ]}})
+    }
+
+    fn stale_in(fields: Value, wanted: Value) -> Vec<String> {
+        stale(&Owned::of(&object(fields), "ours").unwrap(), &wanted)
+    }
+
+    /// As 1.37 answered it.
+    fn deployment_fields() -> Value {
+        json!({
+            "f:metadata": {"f:labels": {}},
+            "f:spec": {
+                "f:replicas": {},
+                "f:selector": {},
+                "f:template": {"f:spec": {
+                    "f:containers": {"k:{\"name\":\"r\"}": {
+                        ".": {}, "f:name": {},
+                        "f:env": {"k:{\"name\":\"E\"}": {".": {}, "f:name": {}, "f:value": {}}},
+                        "f:ports": {"k:{\"containerPort\":5000,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}},
+                    }},
+                    "f:hostNetwork": {},
+                }},
+            },
+        })
+    }
+
+    fn deployment() -> Value {
+        json!({
+            "metadata": {"labels": {}},
+            "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {
+                "containers": [{"name": "r", "env": [{"name": "E", "value": ""}], "ports": [{"containerPort": 5000}]}],
+                "hostNetwork": false,
+            }}},
+        })
+    }
+
+    #[test]
+    fn what_is_still_wanted_is_not_stale() {
+        assert_eq!(stale_in(deployment_fields(), deployment()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_dropped_field_is_found() {
+        for (drop, expected) in [
+            ("/spec/replicas", "spec.replicas"),
+            ("/spec/template/spec/hostNetwork", "spec.template.spec.hostNetwork"),
+            ("/spec/template/spec/containers/0/env/0", "spec.template.spec.containers[name=r].env[name=E]"),
+            ("/spec/template/spec/containers/0/env/0/value", "spec.template.spec.containers[name=r].env[name=E].value"),
+            (
+                "/spec/template/spec/containers/0/ports/0",
+                "spec.template.spec.containers[name=r].ports[containerPort=5000,protocol=TCP]",
+            ),
+            ("/spec/template", "spec.template"),
+        ] {
+            let mut wanted = deployment();
+            let (parent, last) = drop.rsplit_once('/').unwrap();
+            match wanted.pointer_mut(parent).unwrap() {
+                Value::Array(items) => _ = items.remove(last.parse().unwrap()),
+                map => _ = map.as_object_mut().unwrap().remove(last),
+            }
+            assert_eq!(stale_in(deployment_fields(), wanted), [expected], "{drop}");
+        }
+    }
+
+    #[test]
+    fn an_owner_reference_that_is_taken_back_is_stale() {
+        let fields = json!({"f:metadata": {"f:ownerReferences": {"k:{\"uid\":\"1\"}": {}}}});
+        assert_eq!(stale_in(fields, json!({"metadata": {}})), ["metadata.ownerReferences"]);
+    }
+
+    #[test]
+    fn members_of_sets_are_never_shown() {
+        let fields = json!({"f:metadata": {"f:finalizers": {"v:\"keep\"": {}, "v:\"drop\"": {}}}});
+        let wanted = json!({"metadata": {"finalizers": ["keep"]}});
+        assert_eq!(stale_in(fields, wanted), ["metadata.finalizers[a member]"]);
+    }
+
+    #[test]
+    fn fields_of_others_are_not_ours_to_drop() {
+        assert_eq!(stale_in(json!({}), json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_object_without_managers_is_told_from_one_that_we_never_applied() {
+        assert!(Owned::of(&json!({"metadata": {}}), "ours").is_none());
+        assert!(Owned::of(&object(json!({})), "nobody").unwrap().is_empty());
+        assert!(Owned::of(&object(json!({})), "ours").unwrap().is_empty());
+        assert!(!Owned::of(&object(json!({"f:data": {}})), "ours").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,176 @@
+//! Whether a difference can be repaired in place, only by making the object again, or not at all. Pure.
+
+use serde_json::Value;
+
+use super::diff::diff;
+use super::fields::{Owned, stale};
+use super::kinds::{Kind, Remedy};
+use super::path;
+use super::quantity::Quantity;
+
+/// What has to happen to an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is as wanted.
+    Nothing,
+    /// These paths differ, and can be written.
+    InPlace(Vec<String>),
+    /// It must be deleted and made again, because of this path.
+    Recreate(String),
+    /// It can't be made as wanted without losing what it holds, because of this path.
+    Never(String),
+}
+
+/// What it takes to get from `live` to `wanted`, which has been through [`concede`].
+pub(super) fn change(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -> Change {
+    let owned = Owned::of(live, manager);
+    let mut paths = diff(live, wanted, owned.as_ref());
+    paths.extend(owned.iter().flat_map(|owned| stale(owned, wanted)));
+
+    let first = |remedy: Remedy| {
+        let mut fields = kind.immutable.iter().filter(|field| field.remedy == remedy);
+        fields.find_map(|field| paths.iter().find(|path| path::is_within(path, field.path))).cloned()
+    };
+    match (first(Remedy::Refuse), first(Remedy::Recreate)) {
+        _ if paths.is_empty() => Change::Nothing,
+        (Some(path), _) => Change::Never(path),
+        (None, Some(path)) => Change::Recreate(path),
+        (None, None) => Change::InPlace(paths),
+    }
+}
+
+/// What is sent instead of `wanted`, because the API server wouldn't take it: a size that would shrink stays as it is, and a field that can't be
+/// taken back once it was set is sent again.
+pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &str) -> Value {
+    for path in kind.grows {
+        let amount = |object: &Value| path::find(object, path).and_then(Value::as_str).and_then(Quantity::parse);
+        if let (Some(has), Some(wants)) = (amount(live), amount(&wanted))
+            && has > wants
+            && let Some(live) = path::find(live, path)
+        {
+            path::put(&mut wanted, path, live.clone());
+        }
+    }
+    let owned = Owned::of(live, manager).unwrap_or_default();
+    for field in kind.immutable.iter().filter(|field| field.remedy == Remedy::Refuse) {
+        let is_owned = !field.path.split('.').fold(owned.clone(), |owned, name| owned.field(name)).is_empty();
+        if let Some(live) = path::find(live, field.path)
+            && is_owned
+            && path::find(&wanted, field.path).is_none()
+        {
+            path::put(&mut wanted, field.path, live.clone());
+        }
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::kinds::{DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
+    use super::*;
+
+    fn with_fields(mut live: Value, fields: Value) -> Value {
+        live["metadata"] = json!({"managedFields": [{"manager": "us", "operation": "Apply", "fieldsV1": fields}]});
+        live
+    }
+
+    #[test]
+    fn each_kind_has_its_remedy() {
+        for (kind, live, wanted, expected) in [
+            (DEPLOYMENT, json!({"spec": {"replicas": 1}}), json!({"spec": {"replicas": 1}}), Change::Nothing),
+            (
+                DEPLOYMENT,
+                json!({"spec": {"replicas": 1, "template": {"a": 1}}}),
+                json!({"spec": {"replicas": 2, "template": {"a": 2}}}),
+                Change::InPlace(vec!["spec.replicas".into(), "spec.template.a".into()]),
+            ),
+            (
+                DEPLOYMENT,
+                json!({"spec": {"selector": {"matchLabels": {"a": "1"}}}}),
+                json!({"spec": {"selector": {"matchLabels": {"a": "2"}}}}),
+                Change::Recreate("spec.selector.matchLabels.a".into()),
+            ),
+            (
+                JOB,
+                json!({"spec": {"backoffLimit": 1, "suspend": false, "parallelism": 1}}),
+                json!({"spec": {"backoffLimit": 2, "suspend": true, "parallelism": 0}}),
+                Change::InPlace(vec!["spec.backoffLimit".into(), "spec.parallelism".into(), "spec.suspend".into()]),
+            ),
+            (
+                JOB,
+                json!({"spec": {"template": {"spec": {"containers": [{"name": "r", "image": "a"}]}}}}),
+                json!({"spec": {"template": {"spec": {"containers": [{"name": "r", "image": "b"}]}}}}),
+                Change::Recreate("spec.template.spec.containers[name=r].image".into()),
+            ),
+            (
+                SERVICE,
+                json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1"}}),
+                json!({"spec": {"type": "ClusterIP"}}),
+                Change::InPlace(vec!["spec.type".into()]),
+            ),
+            (
+                SERVICE,
+                json!({"spec": {"clusterIP": "10.0.0.1"}}),
+                json!({"spec": {"clusterIP": "None"}}),
+                Change::Never("spec.clusterIP".into()),
+            ),
+            (
+                PERSISTENT_VOLUME_CLAIM,
+                json!({"spec": {"storageClassName": "a", "accessModes": ["ReadWriteOnce"]}}),
+                json!({"spec": {"storageClassName": "a", "accessModes": ["ReadWriteMany"]}}),
+                Change::Never("spec.accessModes[0]".into()),
+            ),
+            (SECRET, json!({"type": "Opaque"}), json!({"type": "kubernetes.io/tls"}), Change::Never("type".into())),
+        ] {
+            assert_eq!(change(kind, &live, &wanted, "us"), expected, "{kind:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_dropped_from_a_jobs_pod_makes_a_new_job() {
+        let live = with_fields(
+            json!({"spec": {"template": {"hostNetwork": true}}}),
+            json!({"f:spec": {"f:template": {"f:hostNetwork": {}}}}),
+        );
+        let wanted = json!({"spec": {"template": {}}});
+        assert_eq!(change(JOB, &live, &wanted, "us"), Change::Recreate("spec.template.hostNetwork".into()));
+        assert_eq!(change(DEPLOYMENT, &live, &wanted, "us"), Change::InPlace(vec!["spec.template.hostNetwork".into()]));
+    }
+
+    fn claim(size: &str) -> Value {
+        json!({"spec": {"resources": {"requests": {"storage": size}}}})
+    }
+
+    #[test]
+    fn a_claim_grows_and_never_shrinks() {
+        for (live, wanted, sent) in [("1Gi", "2Gi", "2Gi"), ("2Gi", "1Gi", "2Gi"), ("1Gi", "1024Mi", "1024Mi")] {
+            assert_eq!(concede(PERSISTENT_VOLUME_CLAIM, &claim(live), claim(wanted), "us"), claim(sent));
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_no_longer_named_is_sent_again_so_that_the_claim_stays_valid() {
+        let mut live = claim("1Gi");
+        live["spec"]["storageClassName"] = json!("fast");
+        live["spec"]["volumeName"] = json!("pv-1");
+        let live = with_fields(live, json!({"f:spec": {"f:storageClassName": {}, "f:resources": {"f:requests": {"f:storage": {}}}}}));
+
+        let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, claim("1Gi"), "us");
+        assert_eq!(sent["spec"]["storageClassName"], "fast");
+        assert_eq!(sent["spec"]["volumeName"], Value::Null, "set by the cluster, so not ours to send");
+        assert_eq!(change(PERSISTENT_VOLUME_CLAIM, &live, &sent, "us"), Change::Nothing);
+    }
+
+    #[test]
+    fn another_class_is_reported_not_conceded() {
+        let live = json!({"spec": {"storageClassName": "fast"}});
+        let wanted = json!({"spec": {"storageClassName": "slow"}});
+        let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, wanted, "us");
+        assert_eq!(
+            change(PERSISTENT_VOLUME_CLAIM, &live, &sent, "us"),
+            Change::Never("spec.storageClassName".into())
+        );
+    }
+}

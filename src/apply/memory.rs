@@ -1,0 +1,383 @@
+//! What is known without asking the API server: per object its version, the hash of what was last found or made to be as wanted, and as much of it as
+//! its kind remembers.
+//!
+//! It is fed by answers to our own requests and by metadata events of the watches, in any order: an event may overtake the answer to the request
+//! that caused it, and an answer may be older than an event. The rule is simple: when it isn't certain that nothing has changed, the object is stale,
+//! which costs one read. The lock is never held across an await. Nothing here prints content.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::core::ObjectMeta;
+
+use super::hash::Hash;
+use super::kinds::Kind;
+use super::live::{Depth, Live};
+use super::{Marks, ObjectRef};
+
+/// What is known, shared by the engine and the watches.
+pub struct Memory {
+    marks: Marks,
+    state: Mutex<State>,
+}
+
+/// What an event means to those who wait for changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it says something that wasn't known: somebody should look. Our own writes come back as events that change nothing.
+    pub changed: bool,
+    /// The name of the owner (in the object's namespace), if it is or was a child, or has the name of one.
+    pub owner: Option<String>,
+}
+
+/// An object that is no longer there, as a relist found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Which object.
+    pub object: ObjectRef,
+    /// The name of its owner, if it was a child.
+    pub owner: Option<String>,
+}
+
+/// What is known of one object.
+pub(super) enum Recall {
+    /// Nothing, not even whether it exists; a labelled one would have been noticed by the watches.
+    Unknown,
+    /// It doesn't exist.
+    Absent,
+    /// It was there, and may have changed since.
+    Stale,
+    /// It is as it was when we last saw it.
+    Known(Known),
+}
+
+/// What is remembered of an object that hasn't changed since we saw it.
+pub(super) struct Known {
+    pub(super) live: Live,
+    pub(super) depth: Depth,
+    /// What it was found or made to be as wanted as.
+    pub(super) wanted: Option<Hash>,
+}
+
+/// When a request began. Events that came later may be newer than its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since(u64);
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<ObjectRef, Entry>,
+    /// (namespace, owner) to its children.
+    children: BTreeMap<(String, String), BTreeSet<ObjectRef>>,
+    /// Relists that are under way: when each began.
+    relists: BTreeMap<(&'static Kind, Option<String>), u64>,
+    /// Counts up with every event and every request.
+    clock: u64,
+}
+
+struct Entry {
+    content: Content,
+    owner: Option<String>,
+    /// Somebody reads it by name.
+    is_read: bool,
+    event: Option<Event>,
+}
+
+enum Content {
+    Absent,
+    Stale,
+    /// As JSON text: a tenth of the space of a tree of maps.
+    Known { text: Box<str>, version: Version, depth: Depth, wanted: Option<Hash> },
+}
+
+/// The last event of an object.
+struct Event {
+    at: u64,
+    version: Version,
+    is_deletion: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Version {
+    uid: Box<str>,
+    resource_version: Box<str>,
+}
+
+impl Version {
+    fn of_event(metadata: &ObjectMeta) -> Self {
+        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
+        Self { uid: text(&metadata.uid), resource_version: text(&metadata.resource_version) }
+    }
+
+    fn of(live: &Live) -> Self {
+        Self { uid: live.uid().into(), resource_version: live.resource_version().into() }
+    }
+
+    /// Of one object, versions are numbers that grow. <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>
+    fn is_older_than(&self, other: &Self) -> bool {
+        let number = |version: &Self| version.resource_version.parse::<u64>();
+        self.uid == other.uid && matches!((number(self), number(other)), (Ok(this), Ok(that)) if this < that)
+    }
+}
+
+// What the watches tell.
+impl Memory {
+    /// Knows nothing yet.
+    pub fn new(marks: Marks) -> Self {
+        Self { marks, state: Mutex::default() }
+    }
+
+    /// An object was added or changed, or listed in a relist. Foreign objects that nobody has asked for cost nothing.
+    pub fn seen(&self, kind: &'static Kind, metadata: &ObjectMeta) -> Notice {
+        let Some(object) = name_of(kind, metadata) else { return Notice::nothing() };
+        let mut state = self.lock();
+        let owner = self.owner_in(metadata);
+        let is_relist = state.is_relisting(kind, &object.namespace);
+        let at = state.tick();
+        if owner.is_none() && !state.entries.contains_key(&object) {
+            return Notice::nothing();
+        }
+
+        let seen = Version::of_event(metadata);
+        let entry = state.entry(&object, owner.as_deref());
+        let changed = match &entry.content {
+            Content::Known { version, .. } if *version == seen => false,
+            // A relist may go back in time, after a restored backup; a watch never does.
+            Content::Known { version, .. } => is_relist || !seen.is_older_than(version),
+            Content::Absent | Content::Stale => true,
+        };
+        if changed {
+            entry.content = Content::Stale;
+        }
+        let owner = entry.owner.clone();
+        entry.event = Some(Event { at, version: seen, is_deletion: false });
+        Notice { changed, owner }
+    }
+
+    /// An object was deleted. The event of an earlier object of the same name changes nothing.
+    pub fn gone(&self, kind: &'static Kind, metadata: &ObjectMeta) -> Notice {
+        let Some(object) = name_of(kind, metadata) else { return Notice::nothing() };
+        let mut state = self.lock();
+        let at = state.tick();
+        let Some(entry) = state.entries.get_mut(&object) else {
+            return Notice { changed: self.owner_in(metadata).is_some(), owner: self.owner_in(metadata) };
+        };
+        let deleted = Version::of_event(metadata);
+        let changed = match &entry.content {
+            Content::Known { version, .. } => version.uid == deleted.uid,
+            Content::Stale => true,
+            Content::Absent => false,
+        };
+        if changed {
+            entry.content = Content::Absent;
+        }
+        entry.event = Some(Event { at, version: deleted, is_deletion: true });
+        Notice { changed, owner: entry.owner.clone() }
+    }
+
+    /// A watch begins to list anew; `scope` is its namespace, `None` for all. Everything listed is to be given to [`Memory::seen`].
+    pub fn relist_started(&self, kind: &'static Kind, scope: Option<&str>) {
+        let mut state = self.lock();
+        let at = state.tick();
+        state.relists.insert((kind, scope.map(str::to_owned)), at);
+    }
+
+    /// The list is complete. What was there before and wasn't listed is returned, once: no event will ever tell of it. It counts as stale, not as
+    /// deleted, because it may have been made while the list was under way.
+    pub fn relisted(&self, kind: &'static Kind, scope: Option<&str>) -> Vec<Missing> {
+        let mut state = self.lock();
+        let Some(started) = state.relists.remove(&(kind, scope.map(str::to_owned))) else { return Vec::new() };
+        let mut missing = Vec::new();
+        for (object, entry) in &mut state.entries {
+            let in_scope = object.kind == kind && scope.is_none_or(|scope| scope == object.namespace);
+            let was_listed = entry.event.as_ref().is_some_and(|event| event.at > started);
+            if in_scope && !was_listed && !matches!(entry.content, Content::Absent) {
+                entry.content = Content::Stale;
+                missing.push(Missing { object: object.clone(), owner: entry.owner.clone() });
+            }
+        }
+        missing
+    }
+
+    /// Trusts nothing any more: everything will be read once.
+    pub fn sweep(&self) {
+        let mut state = self.lock();
+        state.entries.retain(|_, entry| !matches!(entry.content, Content::Absent));
+        for entry in state.entries.values_mut() {
+            entry.content = Content::Stale;
+        }
+        let known: BTreeSet<ObjectRef> = state.entries.keys().cloned().collect();
+        for children in state.children.values_mut() {
+            children.retain(|child| known.contains(child));
+        }
+    }
+
+    /// Nobody refers to this object any more. A child stays known.
+    pub fn forget(&self, object: &ObjectRef) {
+        let mut state = self.lock();
+        if state.entries.get(object).is_some_and(|entry| entry.owner.is_none()) {
+            state.entries.remove(object);
+        }
+    }
+
+    /// The owner is gone, and with it the interest in its children.
+    pub fn forget_owner(&self, namespace: &str, owner: &str) {
+        let mut state = self.lock();
+        let children = state.children.remove(&(namespace.to_owned(), owner.to_owned()));
+        for child in children.into_iter().flatten() {
+            state.entries.remove(&child);
+        }
+    }
+
+    /// How many objects are remembered, absent ones too.
+    pub fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+// What the engine asks and answers.
+impl Memory {
+    pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
+        let (text, depth, wanted) = match self.lock().entries.get(object).map(|entry| &entry.content) {
+            None => return Recall::Unknown,
+            Some(Content::Absent) => return Recall::Absent,
+            Some(Content::Stale) => return Recall::Stale,
+            Some(Content::Known { text, depth, wanted, .. }) => (text.clone(), *depth, *wanted),
+        };
+        match serde_json::from_str(&text) {
+            Ok(value) => Recall::Known(Known { live: Live::new(object.kind, value), depth, wanted }),
+            Err(_) => Recall::Stale,
+        }
+    }
+
+    /// The objects that belong to an owner by their marks or by having been asked for in its name. Not proved to be its own.
+    pub(super) fn children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
+        let state = self.lock();
+        let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
+        let exists = |child: &&ObjectRef| {
+            state.entries.get(child).is_some_and(|entry| !matches!(entry.content, Content::Absent))
+        };
+        children.into_iter().flatten().filter(exists).cloned().collect()
+    }
+
+    /// A request about this object is about to be sent. From now on its events count, even if it was unknown.
+    pub(super) fn begin(&self, object: &ObjectRef, owner: Option<&str>) -> Since {
+        let mut state = self.lock();
+        let since = Since(state.tick());
+        state.entry(object, owner);
+        since
+    }
+
+    /// Somebody reads this object by name, so it is worth being remembered in full.
+    pub(super) fn mark_read(&self, object: &ObjectRef) {
+        self.lock().entry(object, None).is_read = true;
+    }
+
+    /// The object as an answer showed it. `wanted`: it was found or made to be as wanted.
+    pub(super) fn remember(&self, object: &ObjectRef, since: Since, live: &Live, depth: Depth, wanted: Option<Hash>) {
+        let mut state = self.lock();
+        let entry = state.entry(object, None);
+        let version = Version::of(live);
+        let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
+        entry.content = match entry.event.as_ref().filter(|event| event.at > since.0) {
+            Some(event) if event.is_deletion && event.version.uid == version.uid => Content::Absent,
+            Some(event) if event.version != version && !event.version.is_older_than(&version) => Content::Stale,
+            _ => {
+                let text = live.trimmed(depth, self.marks.field_manager).to_string().into_boxed_str();
+                Content::Known { text, version, depth, wanted }
+            }
+        };
+    }
+
+    /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.
+    pub(super) fn reduce(&self, object: &ObjectRef, live: &Live, depth: Depth, wanted: Option<Hash>) {
+        let mut state = self.lock();
+        let entry = state.entry(object, None);
+        let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
+        if let Content::Known { text, version, depth: kept, wanted: known } = &mut entry.content
+            && *kept == Depth::Whole
+            && *version == Version::of(live)
+        {
+            *text = live.trimmed(depth, self.marks.field_manager).to_string().into_boxed_str();
+            *kept = depth;
+            *known = wanted;
+        }
+    }
+
+    /// An answer said that there is no such object.
+    pub(super) fn remember_absence(&self, object: &ObjectRef, since: Since) {
+        let mut state = self.lock();
+        let entry = state.entry(object, None);
+        entry.content = match entry.event.as_ref().filter(|event| event.at > since.0) {
+            Some(event) if !event.is_deletion => Content::Stale,
+            _ => Content::Absent,
+        };
+    }
+
+    /// An answer said that what is remembered is wrong.
+    pub(super) fn doubt(&self, object: &ObjectRef) {
+        self.lock().entry(object, None).content = Content::Stale;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves at worst an entry that is stale.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose child an object says it is: by label, or by its controller.
+    fn owner_in(&self, metadata: &ObjectMeta) -> Option<String> {
+        let label = || metadata.labels.as_ref()?.get(self.marks.owner_label).cloned();
+        let controller = || {
+            let mut references = metadata.owner_references.iter().flatten();
+            references.find(|r| r.controller == Some(true) && r.kind == self.marks.owner_kind).map(|r| r.name.clone())
+        };
+        label().or_else(controller)
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The entry, made if need be. Once an owner is known it stays: an event without the label may be the one that took the label away.
+    fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
+        let entry = self.entries.entry(object.clone()).or_insert_with(|| Entry {
+            content: Content::Stale,
+            owner: None,
+            is_read: false,
+            event: None,
+        });
+        if let (None, Some(owner)) = (&entry.owner, owner) {
+            entry.owner = Some(owner.to_owned());
+            self.children.entry((object.namespace.clone(), owner.to_owned())).or_default().insert(object.clone());
+        }
+        entry
+    }
+
+    fn is_relisting(&self, kind: &'static Kind, namespace: &str) -> bool {
+        self.relists.contains_key(&(kind, None)) || self.relists.contains_key(&(kind, Some(namespace.to_owned())))
+    }
+}
+
+impl Notice {
+    fn nothing() -> Self {
+        Self { changed: false, owner: None }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} objects)", self.len())
+    }
+}
+
+fn name_of(kind: &'static Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
+    Some(ObjectRef::new(kind, metadata.namespace.as_ref()?, metadata.name.as_ref()?))
+}

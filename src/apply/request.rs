@@ -1,0 +1,234 @@
+//! The one place from which requests are sent. Reads, guarded creates, forced updates, guarded deletes: nothing else is possible.
+//!
+//! `kube::Api` isn't used for them: it hides the status, and logs the whole answer when it can't be read. Time limits, retries, rate and leadership
+//! are layers of the client.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kube::Client;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy, ValidationDirective};
+use kube::client::Body;
+use kube::core::{Request, Status};
+use serde_json::Value;
+
+use super::kinds::{self, Deletion, Kind};
+use super::live::Live;
+use super::{ObjectRef, path};
+
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// GET by name.
+    Read,
+    /// Apply that succeeds only if there is no such object.
+    Create,
+    /// Apply to one object, known by its uid.
+    Update,
+    /// Delete one object, known by its uid and resourceVersion.
+    Delete,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// Is told of every request, for metrics. `()` ignores them.
+pub trait Observer: Send + Sync {
+    /// A request for an object of this kind was answered with this HTTP status; 0 if there was no answer.
+    fn requested(&self, kind: &'static Kind, verb: Verb, status: u16);
+}
+
+impl Observer for () {
+    fn requested(&self, _: &'static Kind, _: Verb, _: u16) {}
+}
+
+/// Why there is no usable answer. Shows nothing of an object that may be secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The API server answered with an error.
+    #[error("{code} {message}")]
+    Api {
+        /// The HTTP status.
+        code: u16,
+        /// The API server's words; for a Secret, which they may quote, only its reason and the fields concerned.
+        message: String,
+        /// The fields that the API server objects to.
+        fields: Vec<String>,
+    },
+    /// There was no answer.
+    #[error("the API server could not be reached")]
+    Transport(#[source] kube::Error),
+    /// The request could not be built: a name that is no name.
+    #[error("the request could not be built")]
+    Build(#[source] kube::core::request::Error),
+    /// The answer is no JSON object.
+    #[error("the API server's answer could not be read")]
+    Unreadable,
+}
+
+/// What became of a deletion.
+pub(super) enum Deleted {
+    /// There is no such object any more.
+    Gone,
+    /// Something still holds it.
+    Leaving(Live),
+}
+
+/// Sends requests as one field manager.
+pub(super) struct Requests {
+    client: Client,
+    manager: &'static str,
+    observer: Arc<dyn Observer>,
+}
+
+/// No object ever has this version: the first write to an empty store already makes a later one.
+///
+/// An apply that carries it creates the object (201) or, if one exists, fails with 409 and changes nothing.
+const NEVER_A_VERSION: &str = "1";
+
+impl Requests {
+    pub(super) fn new(client: Client, manager: &'static str, observer: Arc<dyn Observer>) -> Self {
+        Self { client, manager, observer }
+    }
+
+    /// The object as it is now; `None` if there is none.
+    pub(super) async fn read(&self, target: &ObjectRef) -> Result<Option<Live>, Failure> {
+        let request = route(target).get(&target.name, &Default::default()).map_err(Failure::Build)?;
+        let (status, answer) = self.send(target.kind, Verb::Read, request).await?;
+        match status {
+            404 => Ok(None),
+            200 => object(target.kind, answer).map(Some),
+            status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    /// Creates the object. `None`: there is one already; it was not touched.
+    pub(super) async fn create(&self, target: &ObjectRef, mut body: Value) -> Result<Option<Live>, Failure> {
+        path::put(&mut body, "metadata.resourceVersion", NEVER_A_VERSION.into());
+        let (status, answer) = self.apply(target, Verb::Create, &body, false).await?;
+        match status {
+            201 => object(target.kind, answer).map(Some),
+            409 => Ok(None),
+            status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    /// Makes the object with this uid contain `body`, whoever has set its fields, and drops the fields that we applied before and `body` lacks.
+    pub(super) async fn update(&self, target: &ObjectRef, mut body: Value, uid: &str) -> Result<Live, Failure> {
+        path::put(&mut body, "metadata.uid", uid.into());
+        let (status, answer) = self.apply(target, Verb::Update, &body, true).await?;
+        match status {
+            200 => object(target.kind, answer),
+            status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    /// Deletes exactly `live`: not if it has changed, not another of the same name.
+    pub(super) async fn delete(&self, target: &ObjectRef, live: &Live) -> Result<Deleted, Failure> {
+        let params = DeleteParams {
+            propagation_policy: Some(match target.kind.deletion {
+                Deletion::Background => PropagationPolicy::Background,
+                Deletion::Foreground => PropagationPolicy::Foreground,
+            }),
+            preconditions: Some(Preconditions {
+                uid: Some(live.uid().to_owned()),
+                resource_version: Some(live.resource_version().to_owned()),
+            }),
+            ..DeleteParams::default()
+        };
+        let request = route(target).delete(&target.name, &params).map_err(Failure::Build)?;
+        let (status, answer) = self.send(target.kind, Verb::Delete, request).await?;
+        match status {
+            404 => Ok(Deleted::Gone),
+            200 | 202 if answer["metadata"]["deletionTimestamp"].is_null() => Ok(Deleted::Gone),
+            200 | 202 => object(target.kind, answer).map(Deleted::Leaving),
+            status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    async fn apply(&self, target: &ObjectRef, verb: Verb, body: &Value, force: bool) -> Result<(u16, Value), Failure> {
+        let params = PatchParams {
+            force,
+            field_manager: Some(self.manager.to_owned()),
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::default()
+        };
+        let request = route(target).patch(&target.name, &params, &Patch::Apply(body)).map_err(Failure::Build)?;
+        self.send(target.kind, verb, request).await
+    }
+
+    /// The status and, where there is one, the JSON of the answer.
+    async fn send(&self, kind: &'static Kind, verb: Verb, request: http::Request<Vec<u8>>) -> Result<(u16, Value), Failure> {
+        let answer = async {
+            let response = self.client.send(request.map(Body::from)).await?;
+            Ok((response.status().as_u16(), response.into_body().collect_bytes().await?))
+        }
+        .await;
+        self.observer.requested(kind, verb, answer.as_ref().map_or(0, |(status, _)| *status));
+        let (status, bytes) = answer.map_err(Failure::Transport)?;
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+}
+
+fn route(target: &ObjectRef) -> Request {
+    Request::new(target.kind.url(&target.namespace))
+}
+
+fn object(kind: &'static Kind, answer: Value) -> Result<Live, Failure> {
+    if answer["metadata"]["uid"].is_string() { Ok(Live::new(kind, answer)) } else { Err(Failure::Unreadable) }
+}
+
+fn refusal(kind: &Kind, code: u16, answer: &Value) -> Failure {
+    let Ok(status) = serde_json::from_value::<Status>(answer.clone()) else {
+        return Failure::Api { code, message: "without an explanation".to_owned(), fields: Vec::new() };
+    };
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    let fields: Vec<String> = causes.iter().map(|cause| cause.field.clone()).filter(|field| !field.is_empty()).collect();
+    let message = if kind == kinds::SECRET && code != 403 && code != 404 {
+        format!("{} {}", status.reason, fields.join(", ")).trim().to_owned()
+    } else {
+        status.message
+    };
+    Failure::Api { code, message, fields }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(message: &str) -> Value {
+        json!({
+            "kind": "Status", "status": "Failure", "code": 422, "reason": "Invalid", "message": message,
+            "details": {"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "data[tls.key]"}]},
+        })
+    }
+
+    #[test]
+    fn a_refusal_of_a_secret_names_fields_and_quotes_nothing() {
+        let failure = refusal(kinds::SECRET, 422, &status("Invalid value: planted"));
+        assert_eq!(failure.to_string(), "422 Invalid data[tls.key]");
+        assert!(!format!("{failure:?}").contains("planted"));
+    }
+
+    #[test]
+    fn a_refusal_of_anything_else_is_passed_on_in_full() {
+        let failure = refusal(kinds::SERVICE, 422, &status("port is already allocated"));
+        assert_eq!(failure.to_string(), "422 port is already allocated");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_status_is_not_shown() {
+        let failure = refusal(kinds::SERVICE, 502, &Value::Null);
+        assert_eq!(failure.to_string(), "502 without an explanation");
+    }
+}

@@ -1,0 +1,140 @@
+//! What is wanted, made complete: the caller's body with namespace, marks and owner. Pure.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::hash::Hash;
+use super::kinds::Kind;
+use super::{Marks, ObjectRef, Owner};
+
+/// Whether a child lives as long as its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Controlled by the owner: goes with it, and is recognised by the owner's uid.
+    Disposable,
+    /// No owner reference, so that it outlives the owner; an owner of the same name takes it back by its labels.
+    Kept,
+    /// Recognised as a kept child, but goes with the owner.
+    KeptUntilOwnerGoes,
+}
+
+/// An object that must exist, as the builders made it.
+#[derive(Clone)]
+pub struct Child {
+    /// Its kind.
+    pub kind: &'static Kind,
+    /// Its name.
+    pub name: String,
+    /// How it is tied to its owner.
+    pub hold: Hold,
+    /// metadata (labels, annotations) and content. Namespace, owner reference and the two labels of [`Marks`] are added when it is applied.
+    pub body: Value,
+}
+
+/// The content may be secret.
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({:?})", self.kind.kind, self.name, self.hold)
+    }
+}
+
+/// A child as it is sent.
+pub(super) struct Wanted {
+    pub(super) target: ObjectRef,
+    pub(super) body: Value,
+    pub(super) hash: Hash,
+}
+
+impl Wanted {
+    pub(super) fn new(owner: &Owner, child: &Child, marks: &Marks) -> Self {
+        let mut body = child.body.clone();
+        drop_nulls(&mut body);
+        body["apiVersion"] = json!(child.kind.api_version());
+        body["kind"] = json!(child.kind.kind);
+        let metadata = &mut body["metadata"];
+        metadata["name"] = json!(child.name);
+        metadata["namespace"] = json!(owner.namespace);
+        metadata["labels"][marks.owner_label] = json!(owner.name);
+        metadata["labels"][marks.managed_by_label] = json!(marks.managed_by);
+        if child.hold != Hold::Kept {
+            metadata["ownerReferences"] = json!([{
+                "apiVersion": owner.api_version,
+                "kind": owner.kind,
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }]);
+        }
+        let target = ObjectRef::new(child.kind, &owner.namespace, &child.name);
+        Self { target, hash: Hash::of(&body), body }
+    }
+}
+
+/// In an apply, `null` means to own the absence of a field; a builder that writes it means to say nothing.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kinds;
+    use super::super::testing::{MARKS, owner};
+    use super::*;
+
+    fn wanted(hold: Hold, body: Value) -> Wanted {
+        Wanted::new(&owner(), &Child { kind: kinds::SECRET, name: "team-a-tls".into(), hold, body }, &MARKS)
+    }
+
+    #[test]
+    fn it_is_complete() {
+        let body = wanted(Hold::Disposable, json!({"metadata": {"labels": {"a": "b"}}, "data": {"k": null}})).body;
+        assert_eq!(
+            body,
+            json!({
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": "team-a-tls",
+                    "namespace": "registries",
+                    "labels": {"a": "b", "test.dev/owner": "team-a", "app.kubernetes.io/managed-by": "test-operator"},
+                    "ownerReferences": [{
+                        "apiVersion": "test.dev/v1", "kind": "Thing", "name": "team-a", "uid": "uid-a",
+                        "controller": true, "blockOwnerDeletion": true,
+                    }],
+                },
+                "data": {},
+            })
+        );
+    }
+
+    #[test]
+    fn only_a_child_that_outlives_its_owner_has_no_reference() {
+        let has_reference = |hold| wanted(hold, json!({})).body["metadata"].get("ownerReferences").is_some();
+        assert!(has_reference(Hold::Disposable));
+        assert!(has_reference(Hold::KeptUntilOwnerGoes));
+        assert!(!has_reference(Hold::Kept));
+    }
+
+    #[test]
+    fn the_hash_follows_the_content_and_the_hold() {
+        let hash = |hold, body| wanted(hold, body).hash;
+        assert_eq!(hash(Hold::Kept, json!({"type": "a"})), hash(Hold::Kept, json!({"type": "a", "data": null})));
+        assert_ne!(hash(Hold::Kept, json!({"type": "a"})), hash(Hold::Kept, json!({"type": "b"})));
+        assert_ne!(hash(Hold::Kept, json!({})), hash(Hold::KeptUntilOwnerGoes, json!({})));
+    }
+
+    #[test]
+    fn content_is_never_printed() {
+        let child = Child { kind: kinds::SECRET, name: "s".into(), hold: Hold::Kept, body: json!({"data": "planted"}) };
+        assert_eq!(format!("{child:?}"), "Secret s (Kept)");
+    }
+}
