@@ -119,15 +119,14 @@ pub(super) enum Election<S: LeaseStore> {
     /// It leads from the start.
     Off(Announcer),
     /// It takes part.
-    On(Elector<S>),
+    On(Box<Elector<S>>),
 }
 
 impl<S: LeaseStore> Election<S> {
     pub(super) fn on(store: S, timing: Timing, fence: Fence, announcer: Announcer) -> Self {
         announcer.health.set(ELECTION, State::Waiting("not asked yet".to_owned()));
-        Self::On(Elector::new(store, identity(), timing, fence, move |standing: &Standing| {
-            announcer.announce(standing)
-        }))
+        let announce = move |standing: &Standing| announcer.announce(standing);
+        Self::On(Box::new(Elector::new(store, identity(), timing, fence, announce)))
     }
 
     /// Takes part until the lease is lost (that is returned), or gives it back once `resign` is requested.
@@ -138,7 +137,7 @@ impl<S: LeaseStore> Election<S> {
                 resign.requested().await;
                 return None;
             }
-            Self::On(elector) => elector,
+            Self::On(elector) => *elector,
         };
         let reign = async {
             elector.acquire().await;
