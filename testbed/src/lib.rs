@@ -1,19 +1,25 @@
 //! A real Kubernetes from nothing, on this machine, for tests and demonstrations.
 //!
-//! [`sandbox`] is the place where an instance's processes, files and namespaces live and from which nothing escapes. Nothing in here
-//! knows the product.
+//! [`tools`] builds the real programs once. A [`sandbox`] is the place where an instance's processes, files and namespaces live and from
+//! which nothing escapes. A [`ControlPlane`] is a Kubernetes without a node, a [`Node`] one with everything. Nothing in here knows what
+//! the tests are about.
 
+pub mod background;
 pub mod control_plane;
 pub mod debian;
 pub mod fake_kubelet;
 pub mod image;
+pub mod node;
 pub mod paths;
 pub mod pki;
 pub mod progress;
 pub mod provisioner;
+mod requirements;
 pub mod sandbox;
 pub mod tools;
 
 pub use control_plane::{ControlPlane, Options};
+pub use node::Node;
 pub use progress::Progress;
+pub use requirements::{Mode, SKIPPED, missing, skip};
 pub use tools::{Family, Tools};

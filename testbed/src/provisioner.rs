@@ -1,7 +1,6 @@
 //! Storage for a testbed cluster: one volume per claim, growth through the real kubelet, volumes that fill up, and volumes that ignore
-//! `fsGroup`. Runs inside the process that asked for the cluster, or on its own for a cluster that outlives its command: then start
-//! [`run`] in a process of the sandbox with a client of the cluster and the [`Settings`] that [`crate::node::Node::provisioner_settings`]
-//! returned (they are serde types, so that they can be handed over as a file). Knows nothing of registries.
+//! `fsGroup`. Runs beside a test ([`start`]), or as a process of a cluster that outlives its command: then the command's program must call
+//! [`serve`] when it is started with the arguments that [`crate::node::Node::outlive`] gives it. Knows nothing of registries.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -20,6 +19,9 @@ use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+use crate::background::Background;
+use crate::control_plane::client;
 
 /// The name in every StorageClass of this provisioner.
 pub const PROVISIONER: &str = "testbed.privateregistry.dev/local";
@@ -62,8 +64,8 @@ enum Volume {
     HostPath,
 }
 
-/// Writes the four StorageClasses. Claims made before are bound once [`run`] is at work.
-pub async fn install_classes(client: &Client, settings: &Settings) -> Result<()> {
+/// Claims made before the classes are bound once [`run`] is at work.
+async fn install_classes(client: &Client, settings: &Settings) -> Result<()> {
     let classes = Api::<StorageClass>::all(client.clone());
     let classes = &classes;
     let table =
@@ -84,8 +86,26 @@ pub async fn install_classes(client: &Client, settings: &Settings) -> Result<()>
     Ok(())
 }
 
+/// Writes the StorageClasses and serves the cluster of this kubeconfig until the result is dropped.
+pub async fn start(kubeconfig: &Path, settings: Settings) -> Result<Background> {
+    install_classes(&client(kubeconfig).await?, &settings).await?;
+    let kubeconfig = kubeconfig.to_owned();
+    Background::start("provisioner", move || async move {
+        run(client(&kubeconfig).await?, settings).await;
+        Ok(())
+    })
+}
+
+/// Serves the cluster of this kubeconfig until the process ends. `settings` is a JSON file with [`Settings`].
+pub async fn serve(kubeconfig: &Path, settings: &Path) -> Result<()> {
+    let text = std::fs::read(settings).with_context(|| format!("read {}", settings.display()))?;
+    let settings = serde_json::from_slice(&text).with_context(|| format!("understand {}", settings.display()))?;
+    run(client(kubeconfig).await?, settings).await;
+    Ok(())
+}
+
 /// Serves the cluster until the returned future is dropped. Failures are logged and tried again.
-pub async fn run(client: Client, settings: Settings) {
+async fn run(client: Client, settings: Settings) {
     let provisioner = Arc::new(Provisioner { client: client.clone(), settings });
     let claims = Controller::new(Api::<PersistentVolumeClaim>::all(client.clone()), watcher::Config::default()).run(
         |claim, provisioner| async move { settle(provisioner.serve(&claim).await, &claim.name_any()) },

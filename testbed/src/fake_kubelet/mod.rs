@@ -6,6 +6,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +22,9 @@ use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+
+use crate::background::Background;
+use crate::control_plane::client;
 
 /// What becomes of a pod. The restart count of a pod never falls when its behaviour changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +92,7 @@ impl Behaviour {
 #[derive(Debug)]
 pub struct FakeKubelet {
     rules: watch::Sender<Vec<Rule>>,
-    tasks: Vec<JoinHandle<()>>,
+    _work: Background,
 }
 
 #[derive(Debug, Clone)]
@@ -99,13 +102,17 @@ struct Rule {
 }
 
 impl FakeKubelet {
-    /// Registers a node of this name, or takes it over, and returns when its status is written. Needs the rights of a cluster administrator.
-    pub async fn start(client: Client, node: &str) -> Result<Self> {
-        register(&client, node).await.with_context(|| format!("register node {node}"))?;
+    /// Registers a node of this name, or takes it over, and returns when its status is written. The kubeconfig must be a cluster administrator's.
+    pub async fn start(kubeconfig: &Path, node: &str) -> Result<Self> {
+        register(&client(kubeconfig).await?, node).await.with_context(|| format!("register node {node}"))?;
         let (rules, seen) = watch::channel(Vec::new());
-        let heartbeat = tokio::spawn(keep_lease(client.clone(), node.to_owned()));
-        let pods = tokio::spawn(serve_pods(client, node.to_owned(), seen));
-        Ok(Self { rules, tasks: vec![heartbeat, pods] })
+        let (kubeconfig, node) = (kubeconfig.to_owned(), node.to_owned());
+        let work = Background::start("fake-kubelet", move || async move {
+            let client = client(&kubeconfig).await?;
+            futures::join!(keep_lease(&client, &node), serve_pods(&client, &node, seen));
+            Ok(())
+        })?;
+        Ok(Self { rules, _work: work })
     }
 
     /// From now on pods with all these labels behave so, those that run too. Of several rules the last one that fits counts.
@@ -115,14 +122,6 @@ impl FakeKubelet {
             rules.retain(|rule| rule.labels != labels);
             rules.push(Rule { labels, behaviour });
         });
-    }
-}
-
-impl Drop for FakeKubelet {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
     }
 }
 
@@ -161,11 +160,11 @@ async fn register(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-async fn keep_lease(client: Client, node: String) {
+async fn keep_lease(client: &Client, node: &str) {
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     loop {
         tick.tick().await;
-        if let Err(error) = renew_lease(&client, &node).await {
+        if let Err(error) = renew_lease(client, node).await {
             tracing::debug!("lease of node {node}: {error}");
         }
     }
@@ -188,7 +187,7 @@ struct Pods {
     addresses: AtomicU32,
 }
 
-async fn serve_pods(client: Client, node: String, rules: watch::Receiver<Vec<Rule>>) {
+async fn serve_pods(client: &Client, node: &str, rules: watch::Receiver<Vec<Rule>>) {
     let changed =
         futures::stream::unfold(
             rules.clone(),
@@ -197,7 +196,7 @@ async fn serve_pods(client: Client, node: String, rules: watch::Receiver<Vec<Rul
     let ours = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let pods =
         Arc::new(Pods { client: client.clone(), rules, first_seen: Mutex::default(), addresses: AtomicU32::new(1) });
-    Controller::new(Api::<Pod>::all(client), ours)
+    Controller::new(Api::<Pod>::all(client.clone()), ours)
         .reconcile_all_on(changed)
         .run(|pod, pods| async move { pods.settle(&pod).await }, |_, never: &Infallible, _| match *never {}, pods)
         .for_each(|_| async {})

@@ -1,0 +1,180 @@
+//! The container runtime of a node: its configuration, its start, and images handed to it. Everything that it keeps lies in the instance's folder.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::image::{Built, PAUSE};
+use crate::sandbox::{Place, Process, Sandbox};
+
+const NAMESPACE: &str = "k8s.io";
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where containerd's programs are.
+#[derive(Debug, Clone)]
+pub(super) struct Programs {
+    pub(super) containerd: PathBuf,
+    pub(super) ctr: PathBuf,
+    pub(super) runc: PathBuf,
+    /// The folder that holds exactly the CNI plugins.
+    pub(super) cni: PathBuf,
+}
+
+/// A running containerd.
+#[derive(Debug, Clone)]
+pub(super) struct Containerd {
+    ctr: PathBuf,
+    folder: PathBuf,
+    process: Process,
+}
+
+impl Containerd {
+    /// Starts it. It is not listening yet: see [`Self::listens`].
+    pub(super) fn start(sandbox: &Sandbox, programs: &Programs, pod_cidr: &str) -> Result<Self> {
+        let folder = folder(sandbox);
+        let cni = folder.join("cni");
+        for path in [&cni, &certs_d(&folder)] {
+            std::fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
+        }
+        write(&cni.join("10-bridge.conflist"), &network(&folder, pod_cidr))?;
+        write(&folder.join("config.toml"), &configuration(&folder, programs))?;
+
+        let mut command = sandbox.command(Place::Inside, &programs.containerd);
+        command.arg("--config").arg(folder.join("config.toml")).env("PATH", search_path(&programs.containerd));
+        let process = sandbox.start("containerd", command)?;
+        Ok(Self { ctr: programs.ctr.clone(), folder, process })
+    }
+
+    /// Waits until it takes connections.
+    pub(super) async fn listens(&self) -> Result<()> {
+        let started = Instant::now();
+        while tokio::net::UnixStream::connect(self.socket()).await.is_err() {
+            self.process.check()?;
+            if started.elapsed() > START_LIMIT {
+                bail!(
+                    "containerd did not listen after {START_LIMIT:?}; its last words:\n{}",
+                    self.process.last_words(15)
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Where it listens, or will.
+    pub(super) fn socket_in(sandbox: &Sandbox) -> PathBuf {
+        folder(sandbox).join("containerd.sock")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("containerd.sock")
+    }
+
+    pub(super) fn certs_d(&self) -> PathBuf {
+        certs_d(&self.folder)
+    }
+
+    /// Imports an archive under exactly the name that it carries.
+    pub(super) async fn import_archive(&self, sandbox: &Sandbox, archive: &Path) -> Result<()> {
+        let input = std::fs::File::open(archive).with_context(|| format!("open {}", archive.display()))?;
+        let output = self.ctr_import(sandbox, input.into()).await?;
+        succeeded(&output).with_context(|| format!("import {}", archive.display()))
+    }
+
+    /// Imports an image without writing its archive to the disk.
+    pub(super) async fn import(&self, sandbox: &Sandbox, image: Built) -> Result<()> {
+        let name = image.reference().to_owned();
+        let (reader, writer) = std::io::pipe().context("make a pipe")?;
+        let written = tokio::task::spawn_blocking(move || image.archive_into(writer));
+        let output = self.ctr_import(sandbox, reader.into()).await?;
+        succeeded(&output).with_context(|| format!("import {name}"))?;
+        written.await?.with_context(|| format!("hand over {name}"))
+    }
+
+    async fn ctr_import(&self, sandbox: &Sandbox, archive: Stdio) -> Result<std::process::Output> {
+        let mut command = sandbox.command(Place::Inside, &self.ctr);
+        command
+            .arg("--address")
+            .arg(self.socket())
+            .args(["--namespace", NAMESPACE, "images", "import", "-"])
+            .stdin(archive);
+        tokio::process::Command::from(command).output().await.context("run ctr")
+    }
+}
+
+fn folder(sandbox: &Sandbox) -> PathBuf {
+    sandbox.dir().join("containerd")
+}
+
+fn succeeded(output: &std::process::Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!("ctr: {}", String::from_utf8_lossy(&output.stderr).trim())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn certs_d(folder: &Path) -> PathBuf {
+    folder.join("certs.d")
+}
+
+/// containerd finds its shim by PATH: the shim beside it must come before another version's.
+fn search_path(containerd: &Path) -> String {
+    let own = containerd.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+    format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+/// `restrict_oom_score_adj` because a machine may forbid to lower a process's score, and every pod asks for that.
+fn configuration(folder: &Path, programs: &Programs) -> String {
+    let folder = folder.display();
+    let (cni, runc) = (programs.cni.display(), programs.runc.display());
+    format!(
+        r#"version = 3
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+  address = "{folder}/containerd.sock"
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "overlayfs"
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = "{PAUSE}"
+  [plugins.'io.containerd.cri.v1.images'.registry]
+    config_path = "{folder}/certs.d"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ["{cni}"]
+    conf_dir = "{folder}/cni"
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      BinaryName = "{runc}"
+      SystemdCgroup = false
+[plugins.'io.containerd.grpc.v1.cri']
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+[plugins.'io.containerd.internal.v1.opt']
+  path = "{folder}/opt"
+"#
+    )
+}
+
+/// Rules by nftables, so that iptables isn't needed.
+fn network(folder: &Path, pod_cidr: &str) -> String {
+    serde_json::json!({
+        "cniVersion": "1.0.0", "name": "pods",
+        "plugins": [
+            {
+                "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables", "hairpinMode": true,
+                "ipam": {"type": "host-local", "dataDir": folder.join("ipam"), "ranges": [[{"subnet": pod_cidr}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            },
+            {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true, "backend": "nftables"},
+        ],
+    })
+    .to_string()
+}

@@ -1,0 +1,216 @@
+//! A whole Kubernetes on this machine: the control plane, a container runtime, a kubelet, kube-proxy, cluster DNS and storage, in network and
+//! mounts of their own. Pods really run here, and nothing outside changes. Knows nothing of registries but the image that it has at hand.
+
+mod containerd;
+mod containers;
+mod services;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::background::Background;
+use crate::control_plane::{self, Audit, ControlPlane};
+use crate::image::{self, Image};
+use crate::sandbox::{Kind, Place, Sandbox};
+use crate::{Family, Progress, Tools, debian, provisioner};
+use containerd::Containerd;
+use services::Services;
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a node is to be like.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Images to have at hand beside pause and registry.
+    pub images: Vec<Image>,
+    /// Keep a log of every API request, see [`Node::audit`].
+    pub audit: bool,
+}
+
+/// A running node with its control plane. Ends when it is dropped, or when this process ends in whatever way, unless [`Node::outlive`] was called.
+#[derive(Debug)]
+pub struct Node {
+    // Fields end in this order: what uses the cluster before the cluster.
+    _provisioner: Background,
+    settings: provisioner::Settings,
+    containerd: Containerd,
+    plane: ControlPlane,
+    tools: Tools,
+}
+
+impl Node {
+    /// Starts a node and waits until pods can run, Services and their names can be reached, and claims get volumes. Needs root on Linux. Builds the
+    /// programs and installs the packages that are missing. At most two nodes run at once: a third waits for its turn.
+    pub async fn start(options: Options) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("a node needs root on Linux");
+        }
+        let (tools, sandbox) = tokio::task::spawn_blocking(|| {
+            debian::ensure(debian::NODE)?;
+            let tools = Tools::ensure(Family::NODE, &Progress::auto())?;
+            anyhow::Ok((tools, Arc::new(Sandbox::create(Kind::Node)?)))
+        })
+        .await??;
+        Self::start_in(&sandbox, tools, options).await
+    }
+
+    async fn start_in(sandbox: &Arc<Sandbox>, tools: Tools, options: Options) -> Result<Self> {
+        let settings = control_plane::Options { audit: options.audit, ..control_plane::Options::default() };
+        let control_plane = ControlPlane::start_in(sandbox.clone(), &tools, settings);
+        let runtime = start_containerd(sandbox, &tools, options.images);
+        // The control plane may take longer than the images or the other way round; what needs only one of them must not wait for the other.
+        let with_services = async {
+            let plane = control_plane.await?;
+            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox))?;
+            let settings = provisioner_settings(sandbox)?;
+            let (provisioner, ..) = tokio::try_join!(
+                provisioner::start(plane.kubeconfig(), settings.clone()),
+                plane.usable(),
+                services.node_ready(&plane),
+                services.reachable(sandbox)
+            )?;
+            anyhow::Ok((plane, settings, provisioner))
+        };
+        let (containerd, (plane, settings, provisioner)) = tokio::try_join!(runtime, with_services)?;
+        Ok(Self { _provisioner: provisioner, settings, containerd, plane, tools })
+    }
+
+    /// A client with all rights, for the calling runtime.
+    pub async fn client(&self) -> Result<Client> {
+        self.plane.client().await
+    }
+
+    /// The administrator's kubeconfig, for use on this machine outside of the node.
+    pub fn kubeconfig(&self) -> &Path {
+        self.plane.kubeconfig()
+    }
+
+    /// The control plane: kubeconfigs for other users, killing the API server, and the like.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
+    /// The log of API requests. Fails when [`Options::audit`] wasn't set.
+    pub async fn audit(&self) -> Result<Audit> {
+        self.plane.audit().await
+    }
+
+    /// Where the node's programs run, and their logs.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        self.plane.sandbox()
+    }
+
+    /// The node's folder of trusted registries, one folder `HOST:PORT` with a `hosts.toml` each. Read again at each pull.
+    pub fn certs_d(&self) -> PathBuf {
+        self.containerd.certs_d()
+    }
+
+    /// A command that will run in the node's network and mounts, where cluster names such as `NAME.NS.svc` can be looked up. The testbed's programs
+    /// (`crane`, `ctr`, …) are on its PATH; paths in arguments must be absolute.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.sandbox().command(Place::Inside, program);
+        command.env("PATH", search_path(&self.tools));
+        command
+    }
+
+    /// Runs a program as [`Node::command`] does and waits for it. A program that fails is not an error: look at the status.
+    pub async fn exec_in_node<A: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Output> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        tokio::process::Command::from(command).output().await.with_context(|| format!("run {program} in the node"))
+    }
+
+    /// Gives the node an image, under its own name.
+    pub async fn import(&self, image: Image) -> Result<()> {
+        let built = tokio::task::spawn_blocking(move || image.build()).await??;
+        self.containerd.import(self.sandbox(), built).await
+    }
+
+    /// Gives the node an image from an archive, as [`crate::image::Built::write_archive`] makes it.
+    pub async fn import_archive(&self, archive: &Path) -> Result<()> {
+        self.containerd.import_archive(self.sandbox(), archive).await
+    }
+
+    /// Sends a signal to the first process of a pod's first container, as if it had died by itself or been killed by the kernel.
+    pub async fn kill_container_process(&self, namespace: &str, pod: &str, signal: Signal) -> Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client().await?, namespace);
+        let object = pods.get(pod).await.with_context(|| format!("get Pod {namespace}/{pod}"))?;
+        let first = object.status.and_then(|status| status.container_statuses?.into_iter().next());
+        let id = first
+            .and_then(|container| container.container_id)
+            .with_context(|| format!("Pod {namespace}/{pod} has no container yet"))?;
+        let id = id.rsplit('/').next().unwrap_or_default();
+        let process = containers::first_process(&self.sandbox().cgroup_root(), id)?;
+        nix::sys::signal::kill(Pid::from_raw(process), signal)
+            .with_context(|| format!("send {signal} to process {process} of Pod {namespace}/{pod}"))
+    }
+
+    /// From now on the node goes on without this process, until `cluster down`. `program` is started twice inside the instance: with `forward` and
+    /// what [`Sandbox::forward_detached`] says, and with `provision` and two paths, a kubeconfig and a file of settings, for which it must call
+    /// [`provisioner::serve`].
+    pub fn outlive(self, program: &Path, forward: &[&str], provision: &[&str]) -> Result<()> {
+        let Self { _provisioner: provisioner, settings, plane, .. } = self;
+        drop(provisioner);
+        let file = plane.sandbox().dir().join("provisioner.json");
+        std::fs::write(&file, serde_json::to_vec(&settings)?).with_context(|| format!("write {}", file.display()))?;
+        let mut command = plane.sandbox().command(Place::Inside, program);
+        command.args(provision).arg(plane.inside_kubeconfig("admin")?).arg(file);
+        plane.sandbox().start("provisioner", command)?;
+        plane.outlive(program, forward)
+    }
+
+    /// Ends the node and waits until nothing of it is left.
+    pub fn stop(self) -> Result<()> {
+        let Self { _provisioner: provisioner, plane, .. } = self;
+        drop(provisioner);
+        plane.stop()
+    }
+}
+
+async fn start_containerd(sandbox: &Sandbox, tools: &Tools, more: Vec<Image>) -> Result<Containerd> {
+    let programs = containerd::Programs {
+        containerd: tools.path("containerd")?.to_owned(),
+        ctr: tools.path("ctr")?.to_owned(),
+        runc: debian::find("runc").context("runc is missing")?,
+        cni: tools.folder(Family::Cni)?.to_owned(),
+    };
+    let containerd = Containerd::start(sandbox, &programs, &services::pod_cidr(sandbox)?)?;
+    let mut images = vec![image::pause(tools.path("pause")?), image::registry(tools.path("registry")?)];
+    images.extend(more);
+    let build = |image: Image| async { tokio::task::spawn_blocking(move || image.build()).await? };
+    let (built, ()) =
+        tokio::try_join!(futures::future::try_join_all(images.into_iter().map(build)), containerd.listens())?;
+    futures::future::try_join_all(built.into_iter().map(|image| containerd.import(sandbox, image))).await?;
+    Ok(containerd)
+}
+
+fn provisioner_settings(sandbox: &Sandbox) -> Result<provisioner::Settings> {
+    let holder = sandbox.holder().context("a node has namespaces of its own")?;
+    Ok(provisioner::Settings::Kubelet {
+        folder: sandbox.dir().join("volumes"),
+        node: crate::pki::NODE_NAME.to_owned(),
+        mounts_of: holder,
+    })
+}
+
+/// The testbed's programs before the system's. CNI plugins are no commands, and one has the name of one.
+fn search_path(tools: &Tools) -> String {
+    let families = Family::NODE.iter().filter(|family| **family != Family::Cni);
+    let own = families.filter_map(|family| Some(tools.folder(*family).ok()?.display().to_string()));
+    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+    own.chain([system]).collect::<Vec<_>>().join(":")
+}

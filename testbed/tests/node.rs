@@ -1,0 +1,107 @@
+//! A real node runs a real registry on a kept volume, with real clients. Needs root on Linux.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use support::{claim, create, has, pod};
+use testbed::{Node, image, node};
+
+const READY: &str = "is ready";
+
+async fn run_registry(client: &kube::Client) {
+    claim(client, "data", None, "1Gi").await;
+    let labels = json!({"app": "registry"});
+    let template = json!({
+        "metadata": {"labels": labels},
+        "spec": {
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "enableServiceLinks": false,
+            "containers": [{
+                "name": "registry", "image": image::REGISTRY, "ports": [{"containerPort": 5000}],
+                "readinessProbe": {"httpGet": {"path": "/", "port": 5000}, "periodSeconds": 1},
+                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": "data", "mountPath": "/var/lib/registry"}],
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        },
+    });
+    let spec = json!({"selector": {"matchLabels": labels}, "strategy": {"type": "Recreate"}, "template": template});
+    create::<Deployment>(client, json!({"metadata": {"name": "registry"}, "spec": spec})).await;
+    create::<Service>(
+        client,
+        json!({"metadata": {"name": "registry"}, "spec": {"selector": labels, "ports": [{"port": 5000}]}}),
+    )
+    .await;
+}
+
+async fn crane(node: &Node, arguments: &[&str]) -> String {
+    let output = node.exec_in_node("crane", arguments).await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "crane {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own_death() {
+    let started = Instant::now();
+    let node = Node::start(node::Options::default()).await.unwrap();
+    println!("node started in {:?}", started.elapsed());
+    let client = node.client().await.unwrap();
+
+    let applied = Instant::now();
+    run_registry(&client).await;
+    let first = pod(&client, "app=registry", READY, |pod| has(pod, "Ready")).await;
+    println!("registry ready {:?} after it was applied", applied.elapsed());
+
+    let folder = node.sandbox().dir().join("layout");
+    let program = testbed::Tools::ensure(&[testbed::Family::Pause], &testbed::Progress::silent())
+        .unwrap()
+        .path("pause")
+        .unwrap()
+        .to_owned();
+    let pushed = image::test_client(&program, "unused/name:1", "first").build().unwrap();
+    pushed.write_layout(&folder).unwrap();
+    let name = "registry.default.svc:5000/team/app:1";
+    crane(&node, &["push", "--insecure", folder.to_str().unwrap(), name]).await;
+    assert_eq!(
+        crane(&node, &["digest", "--insecure", name]).await,
+        pushed.digest(),
+        "what was pushed by the cluster's own name is there"
+    );
+
+    std::fs::create_dir_all(node.certs_d().join("registry.default.svc:5000")).unwrap();
+    std::fs::write(
+        node.certs_d().join("registry.default.svc:5000/hosts.toml"),
+        "server = \"http://registry.default.svc:5000\"\n",
+    )
+    .unwrap();
+    create::<Pod>(&client, json!({"metadata": {"name": "puller", "labels": {"app": "puller"}}, "spec": {"containers": [{"name": "main", "image": name}]}})).await;
+    pod(&client, "app=puller", "runs an image that the kubelet pulled", |pod| has(pod, "Ready")).await;
+
+    let killed = Instant::now();
+    node.kill_container_process("default", first.metadata.name.as_deref().unwrap(), Signal::SIGKILL).await.unwrap();
+    let restarted = pod(&client, "app=registry", "is back", |pod| {
+        let count = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.container_statuses.as_ref())
+            .map_or(0, |all| all[0].restart_count);
+        count == 1 && has(pod, "Ready")
+    })
+    .await;
+    println!("back {:?} after it was killed", killed.elapsed());
+    assert_eq!(restarted.metadata.uid, first.metadata.uid, "the same pod, started again in place");
+    assert_eq!(crane(&node, &["digest", "--insecure", name]).await, pushed.digest(), "the data is still there");
+
+    let stopping = Instant::now();
+    let instance = node.sandbox().dir().to_owned();
+    node.stop().unwrap();
+    println!("stopped in {:?}", stopping.elapsed());
+    assert!(stopping.elapsed() < Duration::from_secs(3));
+    assert!(!instance.exists());
+}
