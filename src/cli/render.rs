@@ -85,6 +85,7 @@ fn placeholders(registry: &Resolved) -> Material {
             ca: None,
             checksum: text(),
             served_request: None,
+            issued: None,
         }),
         authority: own_authority.then(|| Authority { certificate: text(), key: text().into() }),
         bundle: own_authority.then(text),
