@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::image::{self, Version};
 use super::resolved::{Resolved, Service, Storage, Tls, Users};
 use super::{Observed, RegistryName, SecretContent, Settings};
-use crate::api::{
-    AccessMode, AuthSpec, GoDuration, PrivateRegistry, ServiceSpec, StorageSpec, TlsSpec, annotation,
-};
+use crate::api::{AccessMode, AuthSpec, GoDuration, PrivateRegistry, ServiceSpec, StorageSpec, TlsSpec, annotation};
 use crate::credentials::{Source, SourceKind, Wanted};
 
 /// Sections of the registry's configuration that `extraConfig` may hold. The others belong to the operator, or do not exist:
@@ -45,8 +43,9 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     let spec = &registry.spec;
     let metadata = &registry.metadata;
     let given_name = metadata.name.as_deref().unwrap_or_default();
-    let name = RegistryName::parse(given_name)
-        .map_err(|rule| Blocked::invalid(format!("metadata.name {given_name:?} {rule}; make the registry again under another name")))?;
+    let name = RegistryName::parse(given_name).map_err(|rule| {
+        Blocked::invalid(format!("metadata.name {given_name:?} {rule}; make the registry again under another name"))
+    })?;
     let image = spec.image.clone().unwrap_or_else(|| settings.registry_image.clone());
     let image_version = image::version(&image);
     if image_version == Version::TooOld {
@@ -197,7 +196,9 @@ fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
                 source: source(SourceKind::Users, &reference.name, key, content),
                 password: password.clone(),
             }),
-            None => absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name)),
+            None => {
+                absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name))
+            }
         }
     }
     for from in spec.users_from {

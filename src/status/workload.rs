@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::Value;
 
 use crate::api::{RestartType, reason};
-use crate::desired::pod::CONTAINER;
 use crate::desired::Run;
+use crate::desired::pod::CONTAINER;
 use crate::model::{Resolved, labels};
 
 /// How the workload is doing.
@@ -93,7 +93,11 @@ impl PodFacts {
                 .or_else(|| state(&container.last_state).and_then(|state| state.terminated))
         });
         let disrupted = pod.metadata.deletion_timestamp.is_some()
-            || status.conditions.iter().flatten().any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+            || status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
         let unscheduled = status
             .conditions
             .iter()
@@ -103,7 +107,8 @@ impl PodFacts {
                 let words = condition.message.clone().unwrap_or_default();
                 ("Unschedulable".to_owned(), format!("Pod {name} finds no node: {words}"))
             });
-        let volume = status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
+        let volume =
+            status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
         Self {
             disrupted,
             phase: status.phase.clone().unwrap_or_default(),
@@ -124,7 +129,8 @@ impl PodFacts {
 /// The init container is ours: its last words are for users. The registry's are not repeated: they may hold secrets.
 fn volume_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
     let state = container.state.clone().unwrap_or_default();
-    let ended = state.terminated.or_else(|| container.last_state.clone()?.terminated).filter(|ended| ended.exit_code != 0);
+    let ended =
+        state.terminated.or_else(|| container.last_state.clone()?.terminated).filter(|ended| ended.exit_code != 0);
     if let Some(ended) = ended {
         let words = ended.message.unwrap_or_default();
         return Some(("StorageNotWritable".to_owned(), format!("Pod {pod}: {}", words.trim())));
@@ -146,7 +152,9 @@ fn registry_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, S
             let why = code(container.last_state.clone().and_then(|last| last.terminated));
             return Some((
                 "CrashLooping".to_owned(),
-                format!("Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"),
+                format!(
+                    "Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"
+                ),
             ));
         }
         return image_trouble(pod, &container.image, &reason);
@@ -158,7 +166,9 @@ fn image_trouble(pod: &str, image: &str, reason: &str) -> Option<(String, String
     match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => Some((
             "ImageNotPulled".to_owned(),
-            format!("Pod {pod}: image {image} cannot be pulled ({reason}); check the name, and spec.pod.imagePullSecrets"),
+            format!(
+                "Pod {pod}: image {image} cannot be pulled ({reason}); check the name, and spec.pod.imagePullSecrets"
+            ),
         )),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some((
             "ContainerNotCreated".to_owned(),
@@ -178,7 +188,10 @@ pub fn judge_deployment(registry: &Resolved, live: &Value, pods: &[PodFacts], ru
     if run.stopped_by_user {
         return Workload::Stopped {
             reason: reason::STOPPED_BY_USER,
-            message: format!("stopped by a user; kubectl scale deployment {name} --replicas={} starts it", registry.replicas),
+            message: format!(
+                "stopped by a user; kubectl scale deployment {name} --replicas={} starts it",
+                registry.replicas
+            ),
         };
     }
     let ready = number(live, "/status/readyReplicas");
@@ -220,9 +233,7 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         };
         return Workload::Failed {
             reason,
-            message: format!(
-                "{why}{exit}; see kubectl logs job/{name}, then delete the Job {name} to start it again"
-            ),
+            message: format!("{why}{exit}; see kubectl logs job/{name}, then delete the Job {name} to start it again"),
         };
     }
     let ready = number(live, "/status/ready");
@@ -248,8 +259,11 @@ pub fn job_lost_its_pod(live: &Value, pods: &[PodFacts]) -> bool {
 /// Whether a user scaled the Deployment to zero: the operator wanted pods, wrote so beside the number, and the number is zero.
 #[must_use]
 pub fn is_stopped_by_user(registry: &Resolved, live: Option<&Value>) -> bool {
-    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped && !registry.suspend) else { return false };
-    let wanted = live.pointer("/metadata/annotations").and_then(|all| all.get(labels::REPLICAS)).and_then(Value::as_str);
+    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped && !registry.suspend) else {
+        return false;
+    };
+    let wanted =
+        live.pointer("/metadata/annotations").and_then(|all| all.get(labels::REPLICAS)).and_then(Value::as_str);
     let wanted: i32 = wanted.and_then(|count| count.parse().ok()).unwrap_or(0);
     wanted > 0 && live.pointer("/spec/replicas").and_then(Value::as_i64) == Some(0)
 }
