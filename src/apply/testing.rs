@@ -183,6 +183,10 @@ impl Store {
         object["metadata"]["resourceVersion"] = json!(version);
     }
 
+    pub(super) fn remove(&mut self, kind: &Kind, name: &str) {
+        self.objects.remove(&url(kind, name)).unwrap();
+    }
+
     fn handle(&mut self, parts: &http::request::Parts, body: &[u8]) -> (u16, Value) {
         if !self.interruptions.is_empty() {
             self.interruptions.remove(0)(self);

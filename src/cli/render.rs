@@ -48,6 +48,7 @@ fn resolve(object: &Value) -> Result<Resolved, Vec<String>> {
 fn yaml(registry: &Resolved) -> String {
     let run = Run::default();
     let mut objects = desired::foundation(registry);
+    objects.extend(desired::claim::build(registry));
     objects.extend(desired::plan(registry, &placeholders(registry), &run));
     objects
         .into_iter()
@@ -84,6 +85,7 @@ fn placeholders(registry: &Resolved) -> Material {
             ca: None,
             checksum: text(),
             served_request: None,
+            issued: None,
         }),
         authority: own_authority.then(|| Authority { certificate: text(), key: text().into() }),
         bundle: own_authority.then(text),

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::logins::{self, Stored as StoredLogins};
 use super::queue::Key;
 use super::{backoff, events};
-use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, reason};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, condition, reason};
 use crate::apply::{self, Applied, Kind, Live, Owner, kinds};
 use crate::desired::{self, Hold, Material, Object, Run, workload};
 use crate::model::{self, Child, Resolved, Users, labels};
@@ -91,6 +91,7 @@ async fn pass(
     let owner = owner(registry);
 
     let foundation = ctx.engine.apply_all(&owner, &children(desired::foundation(&resolved))).await?;
+    let claim = claim(&resolved, &owner, ctx).await?;
     let service = live(&foundation, kinds::SERVICE, &resolved.name.child(Child::Service));
     if let Some(wait) = load_balancer_is_pending(&resolved, service.as_ref(), now) {
         report(registry, waiting_for_load_balancer(&resolved, before, now), ctx).await?;
@@ -109,6 +110,7 @@ async fn pass(
     if let Some(why) = certificate.issued {
         info!(registry = %key, %why, "issued a certificate");
     }
+    let certificate_is_kept = certificate.issued.is_none();
     let material = Material {
         certificate: certificate.serving,
         authority: certificate.authority,
@@ -120,7 +122,10 @@ async fn pass(
     };
 
     let pods = stored.pods(&resolved, key, ctx).await?;
-    let run = run(&resolved, stored.workload.as_ref(), &pods, now);
+    let mut run = run(&resolved, stored.workload.as_ref(), &pods, now);
+    if !rollout_pending && certificate_is_kept {
+        run.probe_image = stored.workload.as_ref().and_then(|live| live.annotation(labels::PROBE_IMAGE)).map(str::to_owned);
+    }
     let mut plan = desired::plan(&resolved, &material, &run);
     if rests(&resolved, stored.workload.as_ref(), &pods, before, &template) {
         plan.retain(|object| object.kind != kinds::JOB.kind);
@@ -132,20 +137,26 @@ async fn pass(
     let wanted = wanted_names(&resolved, &material, &plan);
     let applied = ctx.engine.apply_all(&owner, &children(plan)).await?;
     ctx.engine.prune(&owner, &wanted).await?;
+    if stored.admin.is_some() && material.admin.is_none() && !logins.report.users.is_empty() {
+        end_admin(registry, &resolved, &owner, ctx).await?;
+    }
 
-    let workload = workload_state(&resolved, &material, &stored, &applied, &pods, run);
+    let workload = workload_state(&resolved, &material, &stored, &applied, &pods, &run);
     let answer = ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
-    let claim = stored.claim.or_else(|| live(&foundation, kinds::PERSISTENT_VOLUME_CLAIM, &resolved.name.child(Child::Data)));
     let findings = Findings {
         registry: &resolved,
         service: &service,
-        claim: claim.as_ref().map(Live::value),
+        claim: claim.live.as_ref().map(Live::value),
+        claim_refusal: claim.refusal,
         certificate: certificate.report,
         logins: logins.report,
         workload,
         answer,
     };
     let status = summary::summarise(&findings, before, now);
+    if let Some(end) = status.certificate.as_ref().and_then(|served| served.not_after.parse::<Timestamp>().ok()) {
+        ctx.metrics.set_certificate_not_after(&key.namespace, &key.name, end.as_second());
+    }
     report(registry, status, ctx).await?;
     Ok(Next::Look(next_look(registry, &findings, certificate.look_again, &pods, now)))
 }
@@ -158,8 +169,6 @@ struct Stored {
     admin: Option<Live>,
     config: Option<Live>,
     workload: Option<Live>,
-    /// An existing claim that is not ours.
-    claim: Option<Live>,
 }
 
 impl Stored {
@@ -170,12 +179,6 @@ impl Stored {
         };
         let secret = async |child: Child| own(kinds::SECRET, &registry.name.child(child)).await;
         let kind = if registry.restart.is_job() { kinds::JOB } else { kinds::DEPLOYMENT };
-        let claim = match &registry.storage {
-            model::Storage::Existing { name, .. } => {
-                ctx.engine.read(kinds::PERSISTENT_VOLUME_CLAIM, &registry.namespace, name).await?
-            }
-            _ => None,
-        };
         Ok(Self {
             tls: secret(Child::Tls).await?,
             ca: secret(Child::Ca).await?,
@@ -183,7 +186,6 @@ impl Stored {
             admin: secret(Child::Admin).await?,
             config: secret(Child::Config).await?,
             workload: own(kind, registry.name.as_str()).await?,
-            claim,
         })
     }
 
@@ -200,8 +202,35 @@ impl Stored {
         let Some(live) = &self.workload else { return Ok(Vec::new()) };
         let run = Run::default();
         let settled = !registry.restart.is_job()
-            && matches!(judge::judge_deployment(registry, live.value(), &[], run), Workload::Running { .. });
+            && matches!(judge::judge_deployment(registry, live.value(), &[], &run), Workload::Running { .. });
         if settled { Ok(Vec::new()) } else { ctx.pods(key).await }
+    }
+}
+
+/// The claim that pods mount.
+struct Claim {
+    live: Option<Live>,
+    /// Why it does not grow.
+    refusal: Option<String>,
+}
+
+/// Makes or grows the claim, or looks at one that is not ours. Whether a class allows growth is found out by trying: the refusal is
+/// told, and everything else goes on.
+async fn claim(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Claim, Error> {
+    let read = async |name: &str| ctx.engine.read(kinds::PERSISTENT_VOLUME_CLAIM, &registry.namespace, name).await;
+    if let model::Storage::Existing { name, .. } = &registry.storage {
+        return Ok(Claim { live: read(name).await?, refusal: None });
+    }
+    let Some(wanted) = children(desired::claim::build(registry).into_iter().collect()).pop() else {
+        return Ok(Claim { live: None, refusal: None });
+    };
+    match ctx.engine.apply(owner, &wanted).await {
+        Ok(applied) => Ok(Claim { live: Some(applied.live), refusal: None }),
+        Err(apply::Error::Refused { message, object, .. }) => match read(&object.name).await? {
+            Some(live) => Ok(Claim { live: Some(live), refusal: Some(message) }),
+            None => Ok(Claim { live: None, refusal: Some(message) }),
+        },
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -226,6 +255,7 @@ fn run(registry: &Resolved, workload: Option<&Live>, pods: &[PodFacts], now: Tim
     Run {
         stopped_by_user: judge::is_stopped_by_user(registry, workload.map(Live::value)),
         forgiven_restarts: pods.iter().map(forgiven).max().unwrap_or(0).max(already),
+        probe_image: None,
     }
 }
 
@@ -248,7 +278,7 @@ fn workload_state(
     stored: &Stored,
     applied: &[Applied],
     pods: &[PodFacts],
-    run: Run,
+    run: &Run,
 ) -> Option<Workload> {
     if !material.is_complete(registry) {
         return None;
@@ -295,14 +325,12 @@ async fn ask(
 
 /// Names of everything that must stay.
 fn wanted_names(registry: &Resolved, material: &Material, plan: &[Object]) -> BTreeSet<(&'static Kind, String)> {
-    let foundation = desired::foundation(registry);
+    let mut foundation = desired::foundation(registry);
+    foundation.extend(desired::claim::build(registry));
     let named = |object: &Object| Some((Kind::named(object.kind)?, object.name.clone()));
     let mut wanted: BTreeSet<_> = plan.iter().chain(&foundation).filter_map(named).collect();
     // What cannot be made again is never pruned, only let go on purpose.
-    wanted.insert((kinds::SECRET, registry.name.child(Child::Ca)));
-    if matches!(registry.users, Users::Everybody) || material.table.is_none() {
-        wanted.insert((kinds::SECRET, registry.name.child(Child::Admin)));
-    }
+    wanted.extend([Child::Ca, Child::Admin].map(|child| (kinds::SECRET, registry.name.child(child))));
     // The workload changes its kind only when the new one can run; a resting Job is not in the plan.
     if !material.is_complete(registry) || registry.restart.is_job() {
         wanted.insert((kinds::JOB, registry.name.to_string()));
@@ -312,6 +340,20 @@ fn wanted_names(registry: &Resolved, material: &Material, plan: &[Object]) -> BT
         wanted.insert((kinds::POD_DISRUPTION_BUDGET, registry.name.to_string()));
     }
     wanted
+}
+
+/// Removes the generated admin, after the table with other users was written. That a password ends is worth an event.
+async fn end_admin(registry: &PrivateRegistry, resolved: &Resolved, owner: &Owner, ctx: &Context) -> Result<(), Error> {
+    let admin = resolved.name.child(Child::Admin);
+    ctx.engine.remove(owner, kinds::SECRET, &admin).await?;
+    let ended = events::Happening {
+        tone: events::Tone::Normal,
+        reason: "AdminRemoved".to_owned(),
+        action: condition::USERS_READY.to_owned(),
+        note: format!("Secret {admin} was removed and its login ended: other users can log in now"),
+    };
+    ctx.events.publish(&registry.object_ref(&()), &[ended]).await;
+    Ok(())
 }
 
 /// A certificate without the load balancer's address would have to be made twice: it is waited for, up to a minute.

@@ -92,6 +92,7 @@ mod tests {
             ("ä".repeat(37).into_bytes(), Err(PasswordError::TooLong)),
             ("planted-secret\n".into(), Err(PasswordError::TrailingNewline)),
             ("planted-secret\r\n".into(), Err(PasswordError::TrailingNewline)),
+            ("planted-secret\r".into(), Err(PasswordError::TrailingNewline)),
             ("\n".into(), Err(PasswordError::TrailingNewline)),
             ("planted\0secret".into(), Err(PasswordError::Nul)),
             (b"planted\xffsecret".to_vec(), Err(PasswordError::NotUtf8)),

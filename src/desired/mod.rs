@@ -69,12 +69,10 @@ impl Object {
     }
 }
 
-/// What must exist before certificates can be made: the Service gives the addresses.
+/// What must exist before certificates can be made, beside the claim: the Service gives the addresses.
 #[must_use]
 pub fn foundation(registry: &Resolved) -> Vec<Object> {
-    let mut objects = vec![service::build(registry), identity::build(registry)];
-    objects.extend(claim::build(registry));
-    objects
+    vec![service::build(registry), identity::build(registry)]
 }
 
 /// Everything else, in any order: the kinds say which comes first.

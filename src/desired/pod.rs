@@ -45,9 +45,9 @@ pub enum Life {
     Once,
 }
 
-/// The pod template.
+/// The pod template. `probe_image` is the operator's image of the init container.
 #[must_use]
-pub fn template(registry: &Resolved, material: &Material, life: Life) -> PodTemplateSpec {
+pub fn template(registry: &Resolved, material: &Material, life: Life, probe_image: &str) -> PodTemplateSpec {
     let wanted = &registry.pod;
     let mut pod_labels = wanted.labels.clone();
     pod_labels.extend(labels::disposable(&registry.name));
@@ -65,7 +65,7 @@ pub fn template(registry: &Resolved, material: &Material, life: Life) -> PodTemp
         }),
         spec: Some(PodSpec {
             containers: vec![container(registry, life)],
-            init_containers: Some(vec![probe_of_the_volume(registry)]),
+            init_containers: Some(vec![probe_of_the_volume(probe_image)]),
             volumes: Some(volumes(registry)),
             service_account_name: Some(registry.name.child(Child::ServiceAccount)),
             automount_service_account_token: Some(false),
@@ -145,10 +145,10 @@ fn container(registry: &Resolved, life: Life) -> Container {
 }
 
 /// Storage that ignores fsGroup answers 500 to every push while the registry looks healthy: it must fail here, with words.
-fn probe_of_the_volume(registry: &Resolved) -> Container {
+fn probe_of_the_volume(image: &str) -> Container {
     Container {
         name: "check-volume".to_owned(),
-        image: Some(registry.operator_image.clone()),
+        image: Some(image.to_owned()),
         args: Some(vec!["check-volume".to_owned(), DATA.to_owned()]),
         volume_mounts: Some(vec![mount("data", DATA, false)]),
         resources: Some(resources(None)),

@@ -18,12 +18,21 @@ use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
 /// What the cluster says about how much should run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
     /// A user scaled the Deployment to zero, and the restart policy respects it.
     pub stopped_by_user: bool,
     /// Restarts that are forgiven, because a long good run came after them.
     pub forgiven_restarts: i32,
+    /// The operator's image that pods probe their volume with; `None`: the present one. A new operator is no reason to roll pods:
+    /// its image comes with the next rollout that happens anyway.
+    pub probe_image: Option<String>,
+}
+
+impl Run {
+    fn probe_image<'a>(&'a self, registry: &'a Resolved) -> &'a str {
+        self.probe_image.as_deref().unwrap_or(&registry.operator_image)
+    }
 }
 
 /// The Deployment or Job.
@@ -42,6 +51,7 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
     metadata.annotations = Some(BTreeMap::from([
         (labels::REPLICAS.to_owned(), wanted.to_string()),
         (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret)),
+        (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
     Deployment {
         metadata,
@@ -53,7 +63,7 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
                 ..LabelSelector::default()
             },
             strategy: Some(strategy(registry)),
-            template: pod::template(registry, material, Life::Endless),
+            template: pod::template(registry, material, Life::Endless, run.probe_image(registry)),
             ..DeploymentSpec::default()
         },
         ..Deployment::default()
@@ -79,7 +89,10 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
     let once = registry.restart == RestartType::Never;
     let mut metadata = registry.metadata(Child::Workload);
     let template = template_hash(registry, &material.http_secret);
-    metadata.annotations = Some(BTreeMap::from([(labels::TEMPLATE.to_owned(), template)]));
+    metadata.annotations = Some(BTreeMap::from([
+        (labels::TEMPLATE.to_owned(), template),
+        (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
+    ]));
     Job {
         metadata,
         spec: Some(JobSpec {
@@ -98,7 +111,12 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
                     ..PodFailurePolicyRule::default()
                 }],
             }),
-            template: pod::template(registry, material, if once { Life::Once } else { Life::OnFailure }),
+            template: pod::template(
+                registry,
+                material,
+                if once { Life::Once } else { Life::OnFailure },
+                run.probe_image(registry),
+            ),
             ..JobSpec::default()
         }),
         ..Job::default()
@@ -113,7 +131,7 @@ fn backoff_limit(registry: &Resolved, run: &Run) -> i32 {
     }
 }
 
-/// What the pods are made from, the certificate left out: whether they roll for a reason that the manifest gives.
+/// What the pods are made from, certificate and operator left out: whether they roll for a reason that the manifest gives.
 #[must_use]
 pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
     let bare = Material {
@@ -125,7 +143,7 @@ pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>) -> St
         pull: None,
         http_secret: http_secret.clone(),
     };
-    let template = pod::template(registry, &bare, Life::Endless);
+    let template = pod::template(registry, &bare, Life::Endless, "");
     sha256(&serde_json::to_vec(&template).expect("a template is JSON"))
 }
 

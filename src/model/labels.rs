@@ -16,10 +16,14 @@ pub const REPLICAS: &str = "privateregistry.dev/replicas";
 pub const TLS_CHECKSUM: &str = "privateregistry.dev/tls-checksum";
 /// Annotation of a pod template: SHA-256 of the configuration.
 pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
-/// Annotation of a Deployment or Job: SHA-256 of its pod template without the certificate.
+/// Annotation of a Deployment or Job: SHA-256 of its pod template without certificate and operator.
 pub const TEMPLATE: &str = "privateregistry.dev/template";
+/// Annotation of a Deployment or Job: the operator's image that its pods probe their volume with.
+pub const PROBE_IMAGE: &str = "privateregistry.dev/probe-image";
 /// Annotation of the htpasswd Secret: where each hash came from.
 pub const SOURCES: &str = "privateregistry.dev/sources";
+/// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own.
+pub const ISSUED: &str = "privateregistry.dev/issued";
 /// Annotation of the TLS Secret: the request for renewal that was served last.
 pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 

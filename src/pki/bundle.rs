@@ -1,4 +1,5 @@
 //! The public file of authorities that clients must trust now: the present one, and earlier ones that are still valid.
+//! `Bundle::read(stored).with(present authority).without_expired(now)` is what to publish.
 //! Only ever certificates: whatever else a text holds, such as a key, is left behind.
 
 use jiff::Timestamp;
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
     use crate::pki::AuthorityProfile;
     use crate::pki::issue::issue_authority;
-    use crate::pki::testing::{DAY, authority_profile, now};
+    use crate::pki::testing::{DAY, authority_profile, handshake, now, pair};
 
     /// Authorities whose lives are 1, 2, 3, … days.
     static AUTHORITIES: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -77,6 +78,16 @@ mod tests {
 
     fn bundle(places: &[usize]) -> Bundle {
         Bundle::read(&places.iter().map(|place| AUTHORITIES[*place].as_str()).collect::<String>())
+    }
+
+    #[test]
+    fn while_an_authority_is_replaced_clients_accept_the_old_leaf_and_the_new_one() {
+        let ((old, old_leaf), (new, new_leaf)) = (pair(), pair());
+        let published = Bundle::read(&old.certificate_pem).with(&new.certificate_pem).without_expired(now()).render();
+
+        for leaf in [old_leaf, new_leaf] {
+            handshake(&leaf, &published, "team-a", now()).unwrap();
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::testing::{addresses, names};
+    use crate::pki::testing::{addresses, make, names, params};
 
     #[test]
     fn facts_are_what_openssl_prints() {
@@ -207,6 +207,13 @@ mod tests {
         for text in ["", "words", key, cut, &trailing, &pem::section("CERTIFICATE", b"rubbish")] {
             assert_eq!(CertificateFacts::of_pem(text), Err(Unreadable), "{text}");
         }
+    }
+
+    #[test]
+    fn names_are_compared_in_lower_case() {
+        let made = make(params("Registry", &["Registry.Example.COM"]), None);
+        let facts = CertificateFacts::of_pem(&made.pem).unwrap();
+        assert_eq!((facts.dns_names, facts.subject.as_str()), (names(&["registry.example.com"]), "CN=Registry"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
+use zeroize::Zeroizing;
 
 use super::facts::{self, CertificateFacts};
 use super::pem::{self, NoKey};
@@ -198,7 +199,7 @@ fn parse<'a>(ders: &'a [CertificateDer<'_>], name: &'static str) -> Result<Vec<X
     parsed.collect::<Result<_, _>>().map_err(|_| ImportError::CertificateUnreadable(name))
 }
 
-fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, ImportError> {
+fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, ImportError> {
     pem::private_key(text).map_err(|problem| match problem {
         NoKey::Unreadable => ImportError::KeyUnreadable,
         NoKey::Encrypted => ImportError::KeyEncrypted,

@@ -141,7 +141,7 @@ fn issuer(authority: &Authority) -> Result<(Issuer<'static, KeyPair>, Timestamp)
     let ends = CertificateFacts::of(&parsed).not_after;
 
     let key = pem::private_key(authority.key_pem.expose().as_bytes()).map_err(|_| unusable("its key is unreadable"))?;
-    let key = KeyPair::try_from(&key).map_err(|_| unusable("its key is of an unknown kind"))?;
+    let key = KeyPair::try_from(&*key).map_err(|_| unusable("its key is of an unknown kind"))?;
     let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(|_| unusable("its certificate is unreadable"))?;
     Ok((issuer, ends))
 }

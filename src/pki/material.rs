@@ -65,6 +65,11 @@ pub struct LeafProfile {
     pub key_algorithm: KeyAlgorithm,
 }
 
+impl LeafProfile {
+    /// Life of a leaf unless the manifest says otherwise: a year of 365 days.
+    pub const DEFAULT_DURATION: SignedDuration = SignedDuration::from_hours(24 * 365);
+}
+
 /// What an authority must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorityProfile {
@@ -74,6 +79,11 @@ pub struct AuthorityProfile {
     pub duration: SignedDuration,
     /// Kind of key.
     pub key_algorithm: KeyAlgorithm,
+}
+
+impl AuthorityProfile {
+    /// Life of an authority unless the manifest says otherwise: ten years of 365 days.
+    pub const DEFAULT_DURATION: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
 }
 
 /// Kinds of key that the operator makes.

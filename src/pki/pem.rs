@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 /// Characters of base64 in a line.
 const LINE: usize = 64;
@@ -23,7 +24,7 @@ pub(super) fn render<'a>(certificates: impl IntoIterator<Item = &'a CertificateD
 
 /// One section.
 pub(super) fn section(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
+    let body = Zeroizing::new(STANDARD.encode(der));
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();
     while !rest.is_empty() {
@@ -45,13 +46,13 @@ pub(super) enum NoKey {
 }
 
 /// The first private key in `text`: PKCS #8 (`PRIVATE KEY`), PKCS #1 (`RSA PRIVATE KEY`) or SEC 1 (`EC PRIVATE KEY`).
-pub(super) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, NoKey> {
+pub(super) fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, NoKey> {
     // OpenSSL's own format announces encryption in a header inside the section (RFC 1421), PKCS #8 in the section's label.
     let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
     if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {
         return Err(NoKey::Encrypted);
     }
-    PrivateKeyDer::from_pem_slice(text).map_err(|_| NoKey::Unreadable)
+    PrivateKeyDer::from_pem_slice(text).map(Zeroizing::new).map_err(|_| NoKey::Unreadable)
 }
 
 #[cfg(test)]

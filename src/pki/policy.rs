@@ -67,7 +67,8 @@ impl Request {
 /// Everything that the decision rests on.
 #[derive(Debug, Clone)]
 pub struct Input<'a> {
-    /// The stored serving certificate.
+    /// The stored serving certificate, if the operator issued it. The copy of a user's own certificate counts as missing:
+    /// kept for lack of an authority, it would stand in the way of the first one.
     pub leaf: LeafReading,
     /// The stored authority.
     pub authority: AuthorityReading,
@@ -140,7 +141,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Keep or renew, authority and leaf together. Doing what it says and asking again at the same moment gives keep for both,
-/// whatever the durations are (as long as the caller notes a request as done).
+/// whatever the durations are, from a minute up (as long as the caller notes a request as done).
 pub fn decide(input: &Input<'_>) -> Decision {
     let authority = authority(input);
     let objection = CHECKS.iter().find_map(|check| check(input));
@@ -241,9 +242,7 @@ fn names_missing(leaf: &CertificateFacts, profile: &LeafProfile) -> bool {
 
 fn san_pause_ends(input: &Input<'_>) -> Option<Timestamp> {
     let leaf = input.leaf.facts()?;
-    // A leaf from the future says nothing about when the last renewal was.
-    let known = input.last_reason == Some(Renew::SanMissing) && leaf.issued_at() <= input.now;
-    known.then(|| after(leaf.issued_at(), SAN_PAUSE))
+    (input.last_reason == Some(Renew::SanMissing)).then(|| after(leaf.issued_at(), SAN_PAUSE))
 }
 
 /// The end of a leaf issued at `moment`: its duration, cut to the authority's end.

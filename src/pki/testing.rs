@@ -34,7 +34,11 @@ pub(super) fn addresses(addresses: &[&str]) -> BTreeSet<IpAddr> {
 }
 
 pub(super) fn authority_profile() -> AuthorityProfile {
-    AuthorityProfile { common_name: "team-a CA".into(), duration: YEAR * 10, key_algorithm: KeyAlgorithm::EcdsaP256 }
+    AuthorityProfile {
+        common_name: "team-a CA".into(),
+        duration: AuthorityProfile::DEFAULT_DURATION,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
+    }
 }
 
 pub(super) fn leaf_profile() -> LeafProfile {
@@ -42,7 +46,7 @@ pub(super) fn leaf_profile() -> LeafProfile {
         common_name: "team-a".into(),
         dns_names: names(&["team-a", "team-a.registries.svc", "*.example.com"]),
         ip_addresses: addresses(&["127.0.0.1", "10.96.0.10", "fd00::10"]),
-        duration: YEAR,
+        duration: LeafProfile::DEFAULT_DURATION,
         key_algorithm: KeyAlgorithm::EcdsaP256,
     }
 }
@@ -111,7 +115,7 @@ pub(super) fn handshake(leaf: &Leaf, bundle: &str, host: &str, at: Timestamp) ->
     let server = ServerConfig::builder_with_details(provider.clone(), clock())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(chain, key.clone_key())?;
 
     let mut roots = RootCertStore::empty();
     for authority in pem::certificates(bundle.as_bytes()).unwrap_or_default() {

@@ -63,14 +63,13 @@ fn refused(status: &Status) -> String {
     }
 }
 
-/// At most [`LONGEST_MESSAGE`] bytes of `text`, in one line.
+/// At most [`LONGEST_MESSAGE`] characters of `text`, in one line.
 fn shortened(text: &str) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() > LONGEST_MESSAGE {
-        line.truncate(line.floor_char_boundary(LONGEST_MESSAGE));
-        line.push('…');
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
-    line
 }
 
 /// What is wrong with a kubeconfig. A parser's own text quotes the lines around the mistake, with the token that may stand there.
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_and_made_one_line() {
         let page = explain(&api(502, &"ä of x\n".repeat(500)));
-        assert!(page.len() < 450 && !page.contains('\n'), "{page}");
+        assert!(page.chars().count() < 450 && !page.contains('\n'), "{page}");
     }
 
     #[test]

@@ -195,6 +195,16 @@ pub enum Standing {
     Leading,
 }
 
+impl std::fmt::Display for Standing {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Standby { leader } => write!(formatter, "standby; {leader} leads"),
+            Self::Unreachable(why) => formatter.write_str(why),
+            Self::Leading => formatter.write_str("leading"),
+        }
+    }
+}
+
 /// How the lease was lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
@@ -238,7 +248,7 @@ pub struct Elector<S: LeaseStore> {
     candidate: Candidate,
     timing: Timing,
     fence: Fence,
-    on_standing: Box<dyn FnMut(&Standing) + Send>,
+    on_standing: Box<dyn Fn(&Standing) + Send + Sync>,
     standing: Option<Standing>,
     held: Option<Held<S::Version>>,
 }
@@ -258,7 +268,7 @@ impl<S: LeaseStore> Elector<S> {
         identity: String,
         timing: Timing,
         fence: Fence,
-        on_standing: impl FnMut(&Standing) + Send + 'static,
+        on_standing: impl Fn(&Standing) + Send + Sync + 'static,
     ) -> Self {
         let candidate = Candidate::new(identity);
         Self { store, candidate, timing, fence, on_standing: Box::new(on_standing), standing: None, held: None }
@@ -297,16 +307,29 @@ impl<S: LeaseStore> Elector<S> {
         }
     }
 
-    /// Gives the lease back, so that the next leader need not wait. Closes the fence first. Call it only when no write is under way any more.
-    pub async fn release(mut self) {
+    /// Gives the lease back if it is ours, so that the next leader need not wait. Closes the fence first. Call it only when no write is under way
+    /// any more.
+    pub async fn release(self) {
         self.fence.close();
-        let Some(held) = self.held.take() else { return };
-        // A second is the shortest the API accepts; the holder's being empty is what counts.
-        let record = Record { holder: String::new(), duration: Duration::from_secs(1), ..held.record };
-        let released = timeout(RELEASE_LIMIT, self.store.replace(&record, &held.version)).await;
-        match released {
-            Ok(Ok(_)) => tracing::info!("released the lease"),
+        match timeout(RELEASE_LIMIT, self.give_back()).await {
+            Ok(Ok(true)) => tracing::info!("released the lease"),
+            Ok(Ok(false)) => {}
             _ => tracing::warn!("could not release the lease; the next leader waits for it to run out"),
+        }
+    }
+
+    /// Reads first: a renewal may have been cut off when its answer was on the way.
+    async fn give_back(&self) -> Result<bool, StoreError> {
+        loop {
+            let ours = |(record, _): &(Record, S::Version)| record.holder == self.candidate.identity;
+            let Some((record, version)) = self.store.read().await?.filter(ours) else { return Ok(false) };
+            // A second is the shortest the API accepts; that nobody is named is what counts.
+            let vacant = Record { holder: String::new(), duration: Duration::from_secs(1), ..record };
+            match self.store.replace(&vacant, &version).await {
+                Ok(_) => return Ok(true),
+                Err(StoreError::Conflict) => {}
+                Err(failed) => return Err(failed),
+            }
         }
     }
 

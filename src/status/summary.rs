@@ -71,6 +71,8 @@ pub struct Findings<'a> {
     pub service: &'a Value,
     /// The live claim, if there is one.
     pub claim: Option<&'a Value>,
+    /// Why the claim could not be made or grown, in the API server's words.
+    pub claim_refusal: Option<String>,
     /// The certificate.
     pub certificate: Certificate,
     /// Who can log in.
@@ -224,7 +226,7 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
         Some(Workload::Running { .. }) => {}
     }
     if let Some(part) = parts.into_iter().chain([available]).find(|part| part.status == Truth::False) {
-        let refused = part.reason == "ResizeRefused";
+        let refused = part.reason == "ClaimRefused";
         return no(&part.reason, &part.message, !refused, refused, false);
     }
     let address = addresses(findings.registry, findings.service).first().map(|first| first.address.clone());
@@ -314,6 +316,12 @@ fn storage_finding(findings: &Findings<'_>) -> Finding {
         return say(true, reason::EPHEMERAL, message.to_owned());
     }
     let name = claim_name(findings.registry);
+    if let Some(why) = &findings.claim_refusal {
+        let message = format!(
+            "PersistentVolumeClaim {name} was refused ({why}); choose a StorageClass that allows it, or set the size back"
+        );
+        return say(false, "ClaimRefused", message);
+    }
     let Some(claim) = findings.claim else {
         return say(false, reason::PENDING, format!("PersistentVolumeClaim {name} does not exist yet"));
     };

@@ -170,7 +170,7 @@ fn image_trouble(pod: &str, image: &str, reason: &str) -> Option<(String, String
 
 /// How a Deployment is doing.
 #[must_use]
-pub fn judge_deployment(registry: &Resolved, live: &Value, pods: &[PodFacts], run: Run) -> Workload {
+pub fn judge_deployment(registry: &Resolved, live: &Value, pods: &[PodFacts], run: &Run) -> Workload {
     let name = &registry.name;
     if registry.suspend {
         return stopped(reason::SUSPENDED, "spec.suspend is true; set it to false to start the registry");

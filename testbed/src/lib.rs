@@ -17,6 +17,7 @@ pub mod provisioner;
 mod requirements;
 pub mod sandbox;
 pub mod tools;
+pub mod traces;
 
 pub use control_plane::{ControlPlane, Options};
 pub use node::Node;

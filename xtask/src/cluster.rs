@@ -85,10 +85,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Action::Logs { name, follow, id } => logs(&newest(id.as_deref())?, name.as_deref(), follow),
-        Action::Tools { node } => {
-            let families = if node { Family::NODE } else { Family::CONTROL_PLANE };
-            Tools::ensure(families, &Progress::auto()).map(drop)
-        }
+        Action::Tools { node } => Tools::ensure(families(node), &Progress::auto()).map(drop),
         Action::Forward { listen, network, port } => sandbox::forward(listen, &network, port),
         Action::Provision { kubeconfig, settings } => {
             runtime()?.block_on(testbed::provisioner::serve(&kubeconfig, &settings))
@@ -101,8 +98,10 @@ fn up(node: bool, audit: bool) -> Result<()> {
     if let Some(reason) = testbed::missing(mode) {
         bail!(reason);
     }
+    let progress = Progress::auto();
+    Tools::ensure(families(node), &progress)?;
     let started = Instant::now();
-    let step = Progress::auto().step("start Kubernetes");
+    let step = progress.step("start Kubernetes");
     let kubeconfig = runtime()?.block_on(start(node, audit))?;
     step.done();
     println!("\nKubernetes is up after {:.1} s. Use it with:\n", started.elapsed().as_secs_f64());
@@ -110,6 +109,10 @@ fn up(node: bool, audit: bool) -> Result<()> {
     println!("    kubectl get all --all-namespaces\n");
     println!("End it with:\n\n    cargo xtask cluster down");
     Ok(())
+}
+
+fn families(node: bool) -> &'static [Family] {
+    if node { Family::NODE } else { Family::CONTROL_PLANE }
 }
 
 async fn start(node: bool, audit: bool) -> Result<PathBuf> {

@@ -1,0 +1,487 @@
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::super::error::Class;
+use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
+use super::super::memory::Notice;
+use super::super::prune::Removal;
+use super::super::testing::{Cluster, child, owner, reference, set};
+use super::super::wanted::Hold;
+use super::*;
+
+fn config(text: &str) -> Child {
+    child(CONFIG_MAP, "team-a-ca", Hold::Disposable, json!({"data": {"ca.crt": text}}))
+}
+
+fn secret(hold: Hold) -> Child {
+    child(SECRET, "team-a-ca", hold, json!({"type": "Opaque", "data": {"tls.key": "cGxhbnRlZA=="}}))
+}
+
+fn service() -> Child {
+    let ports = json!([{"name": "registry", "port": 5000, "targetPort": 5000}]);
+    child(SERVICE, "team-a", Hold::Disposable, json!({"spec": {"type": "ClusterIP", "ports": ports}}))
+}
+
+fn deployment(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(DEPLOYMENT, "team-a", Hold::Disposable, json!({"spec": {"replicas": 1, "template": template}}))
+}
+
+fn job(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(JOB, "team-a", Hold::Disposable, json!({"spec": {"backoffLimit": 1, "template": template}}))
+}
+
+async fn apply(cluster: &Cluster, child: &Child) -> Outcome {
+    cluster.engine.apply(&owner(), child).await.unwrap().outcome
+}
+
+async fn error(cluster: &Cluster, child: &Child) -> Error {
+    cluster.engine.apply(&owner(), child).await.unwrap_err()
+}
+
+fn nothing() -> Vec<String> {
+    Vec::new()
+}
+
+// Quiet.
+
+#[tokio::test]
+async fn a_new_child_costs_one_request_and_a_settled_one_none() {
+    let cluster = Cluster::new();
+    assert_eq!(apply(&cluster, &service()).await, Outcome::Created);
+    assert_eq!(cluster.requests(), ["create Service/team-a 201"]);
+
+    assert_eq!(apply(&cluster, &service()).await, Outcome::Unchanged);
+    assert_eq!(cluster.requests(), nothing());
+}
+
+#[tokio::test]
+async fn the_event_of_our_own_write_is_no_news() {
+    let cluster = Cluster::new();
+    apply(&cluster, &service()).await;
+    assert_eq!(cluster.tell(SERVICE, "team-a"), Notice { changed: false, owner: Some("team-a".into()) });
+
+    cluster.requests();
+    apply(&cluster, &service()).await;
+    assert_eq!(cluster.requests(), nothing());
+}
+
+#[tokio::test]
+async fn a_restarted_operator_reads_each_child_once_and_writes_nothing() {
+    let mut cluster = Cluster::new();
+    let children = [service(), config("x"), secret(Hold::Kept), deployment("r:1")];
+    cluster.engine.apply_all(&owner(), &children).await.unwrap();
+    cluster.requests();
+    cluster.restart_operator();
+
+    let applied = cluster.engine.apply_all(&owner(), &children).await.unwrap();
+    assert!(applied.iter().all(|applied| applied.outcome == Outcome::Unchanged));
+    assert_eq!(cluster.requests().len(), 4);
+    cluster.engine.apply_all(&owner(), &children).await.unwrap();
+    assert_eq!(cluster.requests(), nothing());
+}
+
+#[tokio::test]
+async fn a_secret_that_was_read_for_its_content_is_not_read_again_to_be_compared() {
+    let mut cluster = Cluster::new();
+    apply(&cluster, &secret(Hold::Kept)).await;
+    cluster.restart_operator();
+    cluster.requests();
+
+    let live = cluster.engine.read(SECRET, "registries", "team-a-ca").await.unwrap().unwrap();
+    assert_eq!(live.data("tls.key").unwrap(), b"planted");
+    assert_eq!(apply(&cluster, &secret(Hold::Kept)).await, Outcome::Unchanged);
+    let live = cluster.engine.read(SECRET, "registries", "team-a-ca").await.unwrap().unwrap();
+    assert_eq!(live.data("tls.key").unwrap(), b"planted");
+    assert_eq!(cluster.requests(), ["read Secret/team-a-ca 200"]);
+}
+
+// Repair.
+
+#[tokio::test]
+async fn an_edited_child_is_repaired_with_one_read_and_one_write() {
+    let cluster = Cluster::new();
+    apply(&cluster, &config("wanted")).await;
+    let notice = cluster.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({"ca.crt": "edited", "x": "y"})));
+    assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });
+    cluster.requests();
+
+    assert_eq!(apply(&cluster, &config("wanted")).await, Outcome::Changed);
+    assert_eq!(cluster.requests(), ["read ConfigMap/team-a-ca 200", "update ConfigMap/team-a-ca 200"]);
+    let data = &cluster.get(CONFIG_MAP, "team-a-ca").unwrap()["data"];
+    assert_eq!(*data, json!({"ca.crt": "wanted", "x": "y"}), "what others added is theirs");
+}
+
+#[tokio::test]
+async fn what_others_add_is_read_once_and_left_alone() {
+    let cluster = Cluster::new();
+    apply(&cluster, &config("x")).await;
+    cluster.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "metadata.annotations", json!({"theirs": "1"})));
+    cluster.requests();
+
+    assert_eq!(apply(&cluster, &config("x")).await, Outcome::Unchanged);
+    assert_eq!(apply(&cluster, &config("x")).await, Outcome::Unchanged);
+    assert_eq!(cluster.requests(), ["read ConfigMap/team-a-ca 200"]);
+}
+
+#[tokio::test]
+async fn a_deleted_child_is_back_with_one_write() {
+    let cluster = Cluster::new();
+    apply(&cluster, &service()).await;
+    assert_eq!(cluster.delete(SERVICE, "team-a"), Notice { changed: true, owner: Some("team-a".into()) });
+    cluster.requests();
+
+    assert_eq!(apply(&cluster, &service()).await, Outcome::Created);
+    assert_eq!(cluster.requests(), ["create Service/team-a 201"]);
+}
+
+#[tokio::test]
+async fn a_child_stripped_of_every_mark_is_repaired_even_after_a_restart() {
+    for child in [config("x"), secret(Hold::Kept)] {
+        let mut cluster = Cluster::new();
+        apply(&cluster, &child).await;
+        cluster.edit(child.kind, &child.name, |object| {
+            object["metadata"].as_object_mut().unwrap().retain(|field, _| field != "labels" && field != "ownerReferences");
+        });
+        cluster.restart_operator();
+
+        assert_eq!(apply(&cluster, &child).await, Outcome::Changed);
+        let metadata = &cluster.get(child.kind, &child.name).unwrap()["metadata"];
+        assert_eq!(metadata["labels"]["test.dev/owner"], "team-a");
+        assert_eq!(metadata["ownerReferences"].is_array(), child.hold == Hold::Disposable);
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_is_no_longer_sent_disappears() {
+    let cluster = Cluster::new();
+    let with = |data: Value| child(CONFIG_MAP, "c", Hold::Disposable, json!({"data": data}));
+    apply(&cluster, &with(json!({"a": "1", "b": "2"}))).await;
+    assert_eq!(apply(&cluster, &with(json!({"a": "1"}))).await, Outcome::Changed);
+    assert_eq!(cluster.get(CONFIG_MAP, "c").unwrap()["data"], json!({"a": "1"}));
+}
+
+#[tokio::test]
+async fn a_field_that_a_new_version_of_the_operator_no_longer_sends_disappears_too() {
+    let mut cluster = Cluster::new();
+    let with = |data: Value| child(CONFIG_MAP, "c", Hold::Disposable, json!({"data": data}));
+    apply(&cluster, &with(json!({"a": "1", "b": "2"}))).await;
+    cluster.restart_operator();
+
+    assert_eq!(apply(&cluster, &with(json!({"a": "1"}))).await, Outcome::Changed);
+    assert_eq!(cluster.get(CONFIG_MAP, "c").unwrap()["data"], json!({"a": "1"}));
+}
+
+// Ownership.
+
+#[tokio::test]
+async fn a_foreign_object_is_never_touched_and_asked_about_only_once() {
+    let cluster = Cluster::new();
+    cluster.put(SERVICE, "team-a", json!({"spec": {"type": "NodePort"}}));
+    let before = cluster.get(SERVICE, "team-a");
+
+    let error = error(&cluster, &service()).await;
+    assert_eq!((error.reason(), error.class()), ("NotOurs", Class::Blocked));
+    assert_eq!(
+        error.to_string(),
+        "Service registries/team-a exists and belongs to somebody else; delete it, choose another name, \
+         or hand it over with the annotation test.dev/adopt=true"
+    );
+    assert_eq!(cluster.requests(), ["create Service/team-a 409", "read Service/team-a 200"]);
+
+    cluster.engine.apply(&owner(), &service()).await.unwrap_err();
+    assert_eq!(cluster.requests(), nothing());
+    assert_eq!(cluster.get(SERVICE, "team-a"), before);
+}
+
+#[tokio::test]
+async fn a_foreign_object_that_is_handed_over_or_goes_away_lets_us_in() {
+    for hand_over in [true, false] {
+        let cluster = Cluster::new();
+        cluster.put(SERVICE, "team-a", json!({"spec": {"type": "NodePort"}}));
+        error(&cluster, &service()).await;
+
+        let notice = match hand_over {
+            true => cluster.edit(SERVICE, "team-a", |s| set(s, "metadata.annotations", json!({"test.dev/adopt": "true"}))),
+            false => cluster.delete(SERVICE, "team-a"),
+        };
+        assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });
+        assert_eq!(apply(&cluster, &service()).await, if hand_over { Outcome::Changed } else { Outcome::Created });
+        assert_eq!(cluster.get(SERVICE, "team-a").unwrap()["spec"]["type"], "ClusterIP");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_appears_while_we_create_is_not_touched() {
+    let cluster = Cluster::new();
+    cluster.interrupt(0, |store| store.put(SECRET, "team-a-ca", json!({"data": {"theirs": "eA=="}})));
+
+    assert_eq!(error(&cluster, &secret(Hold::Kept)).await.reason(), "NotOurs");
+    assert_eq!(cluster.get(SECRET, "team-a-ca").unwrap()["data"], json!({"theirs": "eA=="}));
+}
+
+#[tokio::test]
+async fn an_object_that_takes_the_place_of_ours_before_the_write_is_not_touched() {
+    let cluster = Cluster::new();
+    apply(&cluster, &config("1")).await;
+    cluster.interrupt(1, |store| store.put(CONFIG_MAP, "team-a-ca", json!({"data": {"theirs": "x"}})));
+
+    let conflict = error(&cluster, &config("2")).await;
+    assert_eq!((conflict.reason(), conflict.class()), ("Conflict", Class::Transient));
+    assert_eq!(error(&cluster, &config("2")).await.reason(), "NotOurs");
+    assert_eq!(cluster.get(CONFIG_MAP, "team-a-ca").unwrap()["data"], json!({"theirs": "x"}));
+}
+
+#[tokio::test]
+async fn an_object_that_vanishes_before_the_write_is_not_made_by_an_update() {
+    let cluster = Cluster::new();
+    apply(&cluster, &config("1")).await;
+    cluster.interrupt(1, |store| store.remove(CONFIG_MAP, "team-a-ca"));
+
+    assert_eq!(error(&cluster, &config("2")).await.reason(), "Conflict");
+    assert_eq!(cluster.get(CONFIG_MAP, "team-a-ca"), None);
+    assert_eq!(apply(&cluster, &config("2")).await, Outcome::Created);
+}
+
+#[tokio::test]
+async fn a_create_whose_answer_is_lost_ends_well() {
+    let cluster = Cluster::new();
+    cluster.lose_next_answer();
+    assert_eq!(error(&cluster, &secret(Hold::Kept)).await.class(), Class::Transient);
+    assert_eq!(apply(&cluster, &secret(Hold::Kept)).await, Outcome::Unchanged);
+    assert_eq!(cluster.requests(), ["create Secret/team-a-ca 201", "read Secret/team-a-ca 200"]);
+}
+
+#[tokio::test]
+async fn a_kept_child_follows_the_deletion_policy_both_ways() {
+    let cluster = Cluster::new();
+    let references = || cluster.get(SECRET, "team-a-ca").unwrap()["metadata"]["ownerReferences"].clone();
+    apply(&cluster, &secret(Hold::Kept)).await;
+    assert_eq!(references(), Value::Null);
+
+    assert_eq!(apply(&cluster, &secret(Hold::KeptUntilOwnerGoes)).await, Outcome::Changed);
+    assert_eq!(references()[0]["uid"], "uid-a");
+
+    assert_eq!(apply(&cluster, &secret(Hold::Kept)).await, Outcome::Changed);
+    assert_eq!(references(), Value::Null);
+}
+
+#[tokio::test]
+async fn an_owner_made_again_takes_back_what_was_kept_and_waits_for_what_was_not() {
+    let mut cluster = Cluster::new();
+    apply(&cluster, &secret(Hold::Kept)).await;
+    apply(&cluster, &service()).await;
+    cluster.restart_operator();
+    let again = Owner { uid: "uid-b".into(), ..owner() };
+
+    let kept = cluster.engine.apply(&again, &secret(Hold::Kept)).await.unwrap();
+    assert_eq!(kept.outcome, Outcome::Unchanged);
+    let waiting = cluster.engine.apply(&again, &service()).await.unwrap();
+    assert_eq!(waiting.outcome, Outcome::Replacing);
+
+    cluster.delete(SERVICE, "team-a");
+    assert_eq!(cluster.engine.apply(&again, &service()).await.unwrap().outcome, Outcome::Created);
+}
+
+// What can't change in place.
+
+#[tokio::test]
+async fn a_job_with_another_pod_waits_for_the_old_pod_to_end() {
+    let cluster = Cluster::new();
+    apply(&cluster, &job("r:1")).await;
+    cluster.requests();
+
+    assert_eq!(apply(&cluster, &job("r:2")).await, Outcome::Replacing);
+    assert_eq!(cluster.requests(), ["read Job/team-a 200", "delete Job/team-a 200"]);
+    cluster.tell(JOB, "team-a");
+    assert_eq!(apply(&cluster, &job("r:2")).await, Outcome::Replacing, "it still has a pod");
+    assert_eq!(cluster.requests(), nothing());
+
+    cluster.delete(JOB, "team-a");
+    assert_eq!(apply(&cluster, &job("r:2")).await, Outcome::Created);
+    assert_eq!(cluster.requests(), ["create Job/team-a 201"]);
+}
+
+#[tokio::test]
+async fn a_job_that_only_gets_more_retries_stays() {
+    let cluster = Cluster::new();
+    apply(&cluster, &job("r:1")).await;
+    let mut more = job("r:1");
+    more.body["spec"]["backoffLimit"] = json!(7);
+    assert_eq!(apply(&cluster, &more).await, Outcome::Changed);
+}
+
+#[tokio::test]
+async fn a_claim_never_shrinks_and_another_class_is_refused() {
+    let cluster = Cluster::new();
+    let claim = |size: &str, class: &str| {
+        let spec = json!({"storageClassName": class, "resources": {"requests": {"storage": size}}});
+        child(PERSISTENT_VOLUME_CLAIM, "team-a-data", Hold::Kept, json!({"spec": spec}))
+    };
+    apply(&cluster, &claim("2Gi", "fast")).await;
+    assert_eq!(apply(&cluster, &claim("1Gi", "fast")).await, Outcome::Unchanged);
+    assert_eq!(apply(&cluster, &claim("3Gi", "fast")).await, Outcome::Changed);
+
+    let error = error(&cluster, &claim("3Gi", "slow")).await;
+    assert_eq!((error.reason(), error.class()), ("Immutable", Class::Blocked));
+    let live = cluster.get(PERSISTENT_VOLUME_CLAIM, "team-a-data").unwrap();
+    assert_eq!(live["spec"], json!({"storageClassName": "fast", "resources": {"requests": {"storage": "3Gi"}}}));
+}
+
+// Many children.
+
+#[tokio::test]
+async fn a_stage_is_finished_before_the_next_begins() {
+    let cluster = Cluster::new();
+    let children = [deployment("r:1"), secret(Hold::Kept), service()];
+    let applied = cluster.engine.apply_all(&owner(), &children).await.unwrap();
+
+    assert_eq!(applied.iter().map(|applied| applied.live.kind()).collect::<Vec<_>>(), [DEPLOYMENT, SECRET, SERVICE]);
+    assert_eq!(
+        cluster.requests(),
+        ["create Service/team-a 201", "create Secret/team-a-ca 201", "create Deployment/team-a 201"]
+    );
+}
+
+#[tokio::test]
+async fn after_an_error_its_stage_is_finished_and_no_later_one_is_begun() {
+    let cluster = Cluster::new();
+    cluster.put(SECRET, "team-a-ca", json!({}));
+    let children = [deployment("r:1"), secret(Hold::Kept), config("x")];
+    let error = cluster.engine.apply_all(&owner(), &children).await.unwrap_err();
+
+    assert_eq!(error.object(), &reference(SECRET, "team-a-ca"));
+    assert!(cluster.get(CONFIG_MAP, "team-a-ca").is_some());
+    assert!(cluster.get(DEPLOYMENT, "team-a").is_none());
+}
+
+// Reading.
+
+#[tokio::test]
+async fn an_absent_object_is_asked_for_once_until_it_appears() {
+    let cluster = Cluster::new();
+    let read = async || cluster.engine.read(SECRET, "registries", "users").await.unwrap();
+    assert!(read().await.is_none());
+    assert!(read().await.is_none());
+    assert_eq!(cluster.requests(), ["read Secret/users 404"]);
+
+    cluster.put(SECRET, "users", json!({"data": {"a": "eA=="}}));
+    assert!(cluster.tell(SECRET, "users").changed);
+    assert_eq!(read().await.unwrap().data("a").unwrap(), b"x");
+    assert_eq!(read().await.unwrap().data("a").unwrap(), b"x");
+    assert_eq!(cluster.requests(), ["read Secret/users 200"]);
+}
+
+// Going away.
+
+fn named(children: &[(&'static Kind, &str)]) -> BTreeSet<(&'static Kind, String)> {
+    children.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn only_what_the_owner_controls_is_pruned() {
+    let mut cluster = Cluster::new();
+    let children = [service(), config("x"), secret(Hold::Kept), deployment("r:1")];
+    cluster.engine.apply_all(&owner(), &children).await.unwrap();
+    let labels = json!({"test.dev/owner": "team-a", "app.kubernetes.io/managed-by": "test-operator"});
+    cluster.put(CONFIG_MAP, "forged", json!({"metadata": {"labels": labels}}));
+    cluster.restart_operator();
+    cluster.requests();
+
+    let removed = cluster.engine.prune(&owner(), &named(&[(SERVICE, "team-a")])).await.unwrap();
+    assert_eq!(removed, [reference(DEPLOYMENT, "team-a"), reference(CONFIG_MAP, "team-a-ca")]);
+    assert!(cluster.get(CONFIG_MAP, "forged").is_some());
+    assert!(cluster.get(SECRET, "team-a-ca").is_some());
+    assert!(cluster.get(SERVICE, "team-a").is_some());
+
+    cluster.delete(DEPLOYMENT, "team-a");
+    cluster.requests();
+    assert_eq!(cluster.engine.prune(&owner(), &named(&[(SERVICE, "team-a")])).await.unwrap(), []);
+    assert_eq!(cluster.requests(), nothing());
+}
+
+#[tokio::test]
+async fn nothing_is_asked_while_there_is_nothing_to_prune() {
+    let cluster = Cluster::new();
+    apply(&cluster, &service()).await;
+    cluster.requests();
+    assert_eq!(cluster.engine.prune(&owner(), &named(&[(SERVICE, "team-a")])).await.unwrap(), []);
+    assert_eq!(cluster.requests(), nothing());
+}
+
+#[tokio::test]
+async fn data_is_neither_pruned_nor_removed_even_under_deletion_policy_delete() {
+    let cluster = Cluster::new();
+    let claim = child(PERSISTENT_VOLUME_CLAIM, "team-a-data", Hold::KeptUntilOwnerGoes, json!({"spec": {}}));
+    apply(&cluster, &claim).await;
+    cluster.requests();
+
+    assert_eq!(cluster.engine.prune(&owner(), &BTreeSet::new()).await.unwrap(), []);
+    let removal = cluster.engine.remove(&owner(), PERSISTENT_VOLUME_CLAIM, "team-a-data").await.unwrap();
+    assert_eq!(removal, Removal::Kept);
+    assert_eq!(cluster.requests(), nothing());
+}
+
+#[tokio::test]
+async fn a_kept_child_goes_when_it_is_named_and_then_costs_nothing() {
+    let cluster = Cluster::new();
+    let remove = async || cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap();
+    apply(&cluster, &secret(Hold::Kept)).await;
+    cluster.requests();
+    assert_eq!(remove().await, Removal::Removed);
+    assert_eq!(remove().await, Removal::Absent);
+    assert_eq!(cluster.requests(), ["delete Secret/team-a-ca 200"]);
+}
+
+#[tokio::test]
+async fn what_changed_since_we_looked_is_not_deleted() {
+    let cluster = Cluster::new();
+    apply(&cluster, &config("x")).await;
+    cluster.interrupt(0, |store| store.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({}))));
+
+    let error = cluster.engine.remove(&owner(), CONFIG_MAP, "team-a-ca").await.unwrap_err();
+    assert_eq!(error.reason(), "Conflict");
+    assert!(cluster.get(CONFIG_MAP, "team-a-ca").is_some());
+    assert_eq!(cluster.engine.remove(&owner(), CONFIG_MAP, "team-a-ca").await.unwrap(), Removal::Removed);
+}
+
+#[tokio::test]
+async fn a_foreign_object_is_not_removed() {
+    let cluster = Cluster::new();
+    cluster.put(SECRET, "team-a-ca", json!({}));
+    assert_eq!(cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap(), Removal::Kept);
+    assert!(cluster.get(SECRET, "team-a-ca").is_some());
+}
+
+// Errors.
+
+#[tokio::test]
+async fn errors_are_classed_and_show_no_content() {
+    for (status, reason, class) in [
+        (422, "Refused", Class::Blocked),
+        (403, "Refused", Class::Transient),
+        (500, "WriteFailed", Class::Transient),
+        (429, "WriteFailed", Class::Transient),
+    ] {
+        let cluster = Cluster::new();
+        cluster.fail_next(status);
+        let error = error(&cluster, &secret(Hold::Kept)).await;
+        assert_eq!((error.reason(), error.class()), (reason, class), "{status}");
+        if status != 403 {
+            assert!(!format!("{error} {error:?}").contains("planted"), "{error:?}");
+        }
+        assert_eq!(apply(&cluster, &secret(Hold::Kept)).await, Outcome::Created, "the next pass looks again");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_read_is_told_from_an_absent_object() {
+    let cluster = Cluster::new();
+    cluster.fail_next(500);
+    let error = cluster.engine.read(SECRET, "registries", "users").await.unwrap_err();
+    assert_eq!(error.to_string(), "read Secret registries/users");
+    assert!(std::error::Error::source(&error).unwrap().to_string().starts_with("500"));
+    assert!(cluster.engine.read(SECRET, "registries", "users").await.unwrap().is_none());
+}
