@@ -423,3 +423,7 @@ fn image_note(registry: &Resolved) -> Option<String> {
     (registry.image_version == Version::Unverified)
         .then(|| format!("image {} does not tell its version: 3.1.1 or newer is needed", registry.image))
 }
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;

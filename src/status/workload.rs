@@ -287,3 +287,122 @@ fn job_has(live: &Value, condition: &str) -> bool {
 fn number(live: &Value, pointer: &str) -> i32 {
     live.pointer(pointer).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Observed, Settings, resolve};
+
+    fn registry(spec: Value) -> Resolved {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+            "metadata": {"name": "team-a", "namespace": "registries"}, "spec": spec,
+        }));
+        resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
+    }
+
+    fn pod(value: Value) -> PodFacts {
+        PodFacts::of(&serde_json::from_value(value).unwrap())
+    }
+
+    fn container(state: &Value, last: &Value) -> Value {
+        json!([{"name": "registry", "image": "r", "imageID": "", "ready": false, "restartCount": 2, "state": state, "lastState": last}])
+    }
+
+    fn deployment(replicas: i32, ready: i32) -> Value {
+        json!({
+            "metadata": {"generation": 2},
+            "spec": {"replicas": replicas},
+            "status": {"observedGeneration": 2, "replicas": replicas, "updatedReplicas": replicas,
+                       "readyReplicas": ready, "availableReplicas": ready},
+        })
+    }
+
+    #[test]
+    fn a_deployment_runs_when_all_its_pods_are_new_and_available() {
+        let registry = registry(json!({}));
+        let judge = |live: &Value| judge_deployment(&registry, live, &[], &Run::default());
+        assert_eq!(judge(&deployment(1, 1)), Workload::Running { ready: 1 });
+        assert!(matches!(judge(&deployment(1, 0)), Workload::Progressing { ready: 0, .. }));
+        let mut behind = deployment(1, 1);
+        behind["metadata"]["generation"] = json!(3);
+        assert!(matches!(judge(&behind), Workload::Progressing { .. }));
+        let mut old_pod = deployment(1, 1);
+        old_pod["status"]["replicas"] = json!(2);
+        assert!(matches!(judge(&old_pod), Workload::Progressing { .. }));
+    }
+
+    #[test]
+    fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
+        let live = |wanted: &str, replicas: i32| {
+            json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}})
+        };
+        let unless = registry(json!({"restartPolicy": {"type": "UnlessStopped"}}));
+        assert!(is_stopped_by_user(&unless, Some(&live("1", 0))));
+        assert!(!is_stopped_by_user(&unless, Some(&live("1", 1))));
+        // The operator itself wrote the zero, while the registry was suspended.
+        assert!(!is_stopped_by_user(&unless, Some(&live("0", 0))));
+        assert!(!is_stopped_by_user(&unless, None));
+        assert!(!is_stopped_by_user(&registry(json!({})), Some(&live("1", 0))));
+    }
+
+    #[test]
+    fn trouble_names_the_pod_and_the_next_action() {
+        let ended = json!({"terminated": {"exitCode": 2, "message": "secret words of the registry"}});
+        let full = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        for (state, last, reason, words) in [
+            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended, "CrashLooping", "exit code 2"),
+            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), full, "CrashLooping", "limits.memory"),
+            (json!({"waiting": {"reason": "ImagePullBackOff"}}), json!({}), "ImageNotPulled", "imagePullSecrets"),
+            (json!({"waiting": {"reason": "CreateContainerConfigError"}}), json!({}), "ContainerNotCreated", "describe"),
+        ] {
+            let pod = pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "containerStatuses": container(&state, &last)}}));
+            let (found, message) = pod.trouble.unwrap();
+            assert_eq!(found, reason);
+            assert!(message.contains("Pod p") && message.contains(words), "{message}");
+            assert!(!message.contains("secret words"), "the registry's last words may hold secrets: {message}");
+        }
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_written_is_told_in_the_probe_s_words() {
+        let status = json!([{"name": "check-volume", "image": "o", "imageID": "", "ready": false, "restartCount": 1,
+                             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                             "lastState": {"terminated": {"exitCode": 1, "message": "cannot write: fsGroup\n"}}}]);
+        let pod = pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
+        assert_eq!(pod.trouble, Some(("StorageNotWritable".to_owned(), "Pod p: cannot write: fsGroup".to_owned())));
+    }
+
+    #[test]
+    fn a_job_ends_as_its_policy_says() {
+        let ended = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
+        let once = registry(json!({"restartPolicy": {"type": "Never"}}));
+        let thrice = registry(json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}}));
+        let reason = |workload| match workload {
+            Workload::Stopped { reason, .. } | Workload::Failed { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(judge_job(&thrice, &ended("Complete"), &[])), reason::COMPLETED);
+        assert_eq!(reason(judge_job(&thrice, &ended("Failed"), &[])), reason::MAX_RETRIES_EXCEEDED);
+        assert_eq!(reason(judge_job(&once, &ended("Failed"), &[])), reason::FAILED);
+        assert_eq!(judge_job(&once, &json!({"status": {"ready": 1}}), &[]), Workload::Running { ready: 1 });
+    }
+
+    #[test]
+    fn a_job_whose_pod_was_taken_away_is_not_complete() {
+        let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+        let ended = |deleted: bool| {
+            let mut metadata = json!({"name": "p"});
+            if deleted {
+                metadata["deletionTimestamp"] = json!("2026-11-22T00:00:00Z");
+            }
+            pod(json!({"metadata": metadata, "status": {"phase": "Succeeded"}}))
+        };
+        assert!(!job_lost_its_pod(&complete, &[ended(false)]));
+        assert!(job_lost_its_pod(&complete, &[ended(true)]));
+        assert!(job_lost_its_pod(&complete, &[]));
+        assert!(!job_lost_its_pod(&json!({}), &[]));
+    }
+}
