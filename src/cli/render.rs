@@ -70,7 +70,8 @@ fn yaml(registry: &Resolved) -> String {
 
 fn decoded(value: &Value) -> String {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    let bytes =
+        base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -85,6 +86,7 @@ fn placeholders(registry: &Resolved) -> Material {
             ca: None,
             checksum: text(),
             served_request: None,
+            issued: None,
         }),
         authority: own_authority.then(|| Authority { certificate: text(), key: text().into() }),
         bundle: own_authority.then(text),
@@ -94,4 +96,3 @@ fn placeholders(registry: &Resolved) -> Material {
         http_secret: text().into(),
     }
 }
-

@@ -1,20 +1,27 @@
-//! `run`: the operator itself.
+//! `run`: the operator itself. Ties the loop to the process around it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::controller::Operator;
+use crate::api;
+use crate::apply::{KINDS, Kind, Observer, Verb};
 use crate::controller::queue::Limits;
-use crate::controller::watches::Scope;
+use crate::controller::watches::{Phase, Scope, Watches};
+use crate::controller::{Operator, backoff};
 use crate::metrics::Metrics;
 use crate::model::Settings;
-use crate::runtime::client::{ClientSettings, connect};
-use crate::runtime::fence::Fence;
-use crate::runtime::health::Health;
-use crate::runtime::server::{Server, ServerSettings};
-use crate::runtime::shutdown::Signals;
-use crate::runtime::telemetry::{self, LogSettings};
+use crate::runtime::health::State;
+use crate::runtime::preflight::{Definition, Needs, Right};
+use crate::runtime::process::{Process, WorkError};
+use crate::runtime::{self, health::Health};
+
+/// Latch of readiness: the streams of changes.
+const WATCHES: &str = "watches";
+/// Heartbeat of liveness: the loop.
+const LOOP: &str = "loop";
+const TICK: Duration = Duration::from_secs(1);
+const STUCK: Duration = Duration::from_secs(60);
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -32,58 +39,151 @@ pub struct RunOptions {
     #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
     /// How many registries are worked on at once.
-    #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8)]
-    concurrency: usize,
+    #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
     #[command(flatten)]
-    client: ClientSettings,
-    #[command(flatten)]
-    server: ServerSettings,
-    #[command(flatten)]
-    log: LogSettings,
+    process: runtime::Settings,
 }
 
-/// Runs until it is told to stop.
+/// Runs until it is told to stop. Exit codes: see [`crate::runtime`].
 pub(super) fn run(options: RunOptions) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work(options)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn work(options: RunOptions) -> anyhow::Result<()> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    telemetry::init(&options.log)?;
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("COMMIT"));
-    let health = Health::default();
-    let server = Server::bind(&options.server).await?;
-    tokio::spawn(server.serve(health.clone(), metrics.clone()));
-    let fence = Fence::open();
-    let clients = connect(&options.client, &fence, &metrics).await?;
+    let scopes = Scope::of(&options.watch_namespaces);
+    let needs = Needs { definition: definition(), rights: rights(&scopes) };
     let settings = Settings {
         registry_image: options.registry_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
     };
-    let limits = Limits { concurrency: options.concurrency, pass: Duration::from_secs(30), ..Limits::default() };
-    let operator = Operator::start(
-        clients.work,
-        &Scope::of(&options.watch_namespaces),
-        settings,
-        limits,
-        "operator",
-        metrics,
-        Arc::new(()),
-    );
-    let mut signals = Signals::install()?;
-    operator
-        .run(async move {
-            signals.next().await;
-        })
-        .await;
+    let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
+    let work = move |process: Process| async move { work(process, &scopes, settings, limits).await };
+    match runtime::run(&options.process, needs, env!("COMMIT"), work) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("private-registry-operator: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Limits) -> Result<(), WorkError> {
+    let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "private-registry-operator".to_owned());
+    let counted = Arc::new(Counted(process.metrics.clone()));
+    let client = process.clients.work.clone();
+    let operator = Operator::start(client, scopes, settings, limits, &instance, process.metrics.clone(), counted);
+
+    let heartbeat = process.health.heartbeat(LOOP, STUCK);
+    let look = async {
+        loop {
+            heartbeat.tick();
+            tell(operator.watches(), &process.health);
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    let sweep = async {
+        for round in 0.. {
+            tokio::time::sleep(backoff::sweep(&instance, round)).await;
+            operator.sweep();
+        }
+    };
+    let passes = async {
+        process.leadership.acquired().await;
+        operator.run(process.stop.requested()).await;
+    };
+    tokio::select! {
+        () = look => {}
+        () = sweep => {}
+        () = passes => {}
+        // A standby has nothing to bring to an end.
+        () = standby(&process) => {}
+    }
     Ok(())
+}
+
+async fn standby(process: &Process) {
+    process.stop.requested().await;
+    if process.leadership.leads() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Streams that fail are named with the reason: a missing right looks like nothing at all from outside.
+fn tell(watches: &Watches, health: &Health) {
+    let states = watches.states();
+    let name =
+        |state: &crate::controller::watches::StreamState| format!("{} {}", state.watched.resource(), state.scope);
+    let failing: Vec<_> = states
+        .iter()
+        .filter_map(|state| match &state.phase {
+            Phase::Failing(reason) => Some(format!("{}: {reason}", name(state))),
+            _ => None,
+        })
+        .collect();
+    let waiting: Vec<_> = states.iter().filter(|state| !state.synced).map(name).collect();
+    let state = match (failing.is_empty(), waiting.is_empty()) {
+        (false, _) => State::Failed(failing.join("; ")),
+        (true, false) => State::Waiting(format!("listing {}", waiting.join(", "))),
+        (true, true) => State::Ok,
+    };
+    health.set(WATCHES, state);
+}
+
+/// What this program knows of its resource: an older definition in the cluster drops fields without a word.
+fn definition() -> Definition {
+    let definition = serde_json::to_value(api::crd()).expect("a definition is JSON");
+    Definition {
+        group: api::GROUP.to_owned(),
+        version: "v1alpha1".to_owned(),
+        plural: "privateregistries".to_owned(),
+        kind: "PrivateRegistry".to_owned(),
+        schema: definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone(),
+    }
+}
+
+/// Every right that passes use, derived from the table of kinds.
+fn rights(scopes: &[Scope]) -> Vec<Right> {
+    let fixed = [
+        (api::GROUP, "privateregistries", &["get", "list", "watch"][..]),
+        (api::GROUP, "privateregistries/status", &["patch"]),
+        (api::GROUP, "privateregistries/finalizers", &["update"]),
+        ("", "pods", &["get", "list", "watch"]),
+        ("events.k8s.io", "events", &["create", "patch"]),
+    ];
+    let children = KINDS.iter().map(|kind: &&Kind| (kind.group, kind.plural, kind.verbs));
+    let mut rights = Vec::new();
+    for scope in scopes {
+        let namespace = match scope {
+            Scope::All => None,
+            Scope::Namespace(own) => Some(own.clone()),
+        };
+        for (group, resource, verbs) in fixed.into_iter().chain(children.clone()) {
+            rights.extend(verbs.iter().map(|verb| Right {
+                group: group.to_owned(),
+                resource: resource.to_owned(),
+                verb: (*verb).to_owned(),
+                namespace: namespace.clone(),
+            }));
+        }
+    }
+    rights
+}
+
+/// Counts writes of children.
+struct Counted(Arc<Metrics>);
+
+impl Observer for Counted {
+    fn requested(&self, kind: &'static Kind, verb: Verb, status: u16) {
+        if verb != Verb::Read {
+            let outcome = match status {
+                200..=299 => match verb {
+                    Verb::Create => "created",
+                    Verb::Update => "updated",
+                    Verb::Delete => "deleted",
+                    _ => "withdrawn",
+                },
+                0 => "unanswered",
+                _ => "refused",
+            };
+            self.0.wrote(kind.kind, outcome);
+        }
+    }
 }

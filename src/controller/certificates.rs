@@ -70,7 +70,9 @@ fn self_signed(
     rollout_pending: bool,
     now: Timestamp,
 ) -> Result<Settled, Error> {
-    let Tls::SelfSigned { duration, ca_duration, key_algorithm, .. } = &registry.tls else { return Ok(Settled::default()) };
+    let Tls::SelfSigned { duration, ca_duration, key_algorithm, .. } = &registry.tls else {
+        return Ok(Settled::default());
+    };
     let (dns_names, ip_addresses) = hosts(registry, service);
     let algorithm = algorithm(*key_algorithm);
     let profile = LeafProfile {
@@ -80,8 +82,10 @@ fn self_signed(
         duration: signed(*duration),
         key_algorithm: algorithm,
     };
-    let mut leaf = stored.leaf.and_then(leaf_of);
     let mut authority = stored.authority.and_then(authority_of);
+    let last_reason = stored.leaf.and_then(|live| live.annotation(labels::ISSUED)).and_then(|word| word.parse().ok());
+    let mut leaf =
+        stored.leaf.and_then(leaf_of).filter(|leaf| last_reason.is_some() || is_signed(leaf, authority.as_ref()));
     let served = stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).map(str::to_owned);
     let request = registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref());
     let decision = policy::decide(&policy::Input {
@@ -93,7 +97,7 @@ fn self_signed(
         rollout_pending,
         // `leaf-2026-11` asks for a leaf too: the rest tells one request from the next.
         request: Request::of(request.and_then(|text| text.split('-').next())),
-        last_reason: None,
+        last_reason,
     });
 
     // What clients trusted until now stays in the bundle while it is valid.
@@ -143,11 +147,12 @@ fn self_signed(
             key: leaf.key_pem,
             ca: Some(bundle.render()),
             served_request: registry.renew_request.clone(),
+            issued: issued.or(last_reason).map(|word| word.to_string()),
         }),
         // A lost authority must not be overwritten by an unreadable copy of itself.
-        authority: authority.filter(|_| decision.authority != AuthorityVerdict::CaMissing).map(|authority| {
-            desired::Authority { certificate: authority.certificate_pem, key: authority.key_pem }
-        }),
+        authority: authority
+            .filter(|_| decision.authority != AuthorityVerdict::CaMissing)
+            .map(|authority| desired::Authority { certificate: authority.certificate_pem, key: authority.key_pem }),
         bundle: Some(bundle.render()),
         look_again,
         issued,
@@ -181,13 +186,18 @@ fn take_over(
                 key: leaf.key_pem,
                 ca: ca.clone(),
                 served_request: None,
+                issued: None,
             }),
             bundle: ca,
             ..Settled::default()
         }
     };
     let Some(Some(content)) = observed.secrets.get(secret) else {
-        return keep("WaitingForSecret", format!("Secret {secret}, named in spec.tls.secret.name, does not exist; create it"), true);
+        return keep(
+            "WaitingForSecret",
+            format!("Secret {secret}, named in spec.tls.secret.name, does not exist; create it"),
+            true,
+        );
     };
     let value = |key: &str| content.data.get(key).map(|value| value.expose().as_slice());
     let material = import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt") };
@@ -218,6 +228,7 @@ fn take_over(
             key: imported.leaf.key_pem,
             ca: imported.authorities_pem.clone(),
             served_request: None,
+            issued: None,
         }),
         bundle: imported.authorities_pem,
         ..Settled::default()
@@ -272,9 +283,16 @@ fn authority_missing(registry: &Resolved) -> Problem {
 
 fn node_port_note(registry: &Resolved) -> Option<String> {
     let Tls::SelfSigned { ip_addresses, .. } = &registry.tls else { return None };
-    (registry.service.kind == api::ServiceType::NodePort && ip_addresses.is_empty() && registry.hostnames.is_empty()).then(|| {
-        "the nodes' addresses are not in it: list those that clients use in spec.tls.selfSigned.ipAddresses".to_owned()
-    })
+    (registry.service.kind == api::ServiceType::NodePort && ip_addresses.is_empty() && registry.hostnames.is_empty())
+        .then(|| {
+            "the nodes' addresses are not in it: list those that clients use in spec.tls.selfSigned.ipAddresses"
+                .to_owned()
+        })
+}
+
+/// A copy of a company's certificate is no leaf of ours, whatever it says.
+fn is_signed(leaf: &Leaf, authority: Option<&Authority>) -> bool {
+    matches!(LeafReading::of(Some(leaf), authority), LeafReading::Read { signed_by_authority: Some(true), .. })
 }
 
 fn leaf_of(live: &Live) -> Option<Leaf> {

@@ -35,6 +35,8 @@ pub struct ServingCertificate {
     pub checksum: String,
     /// The request for renewal that was served last.
     pub served_request: Option<String>,
+    /// Why it was issued; `None` for a certificate that is not ours.
+    pub issued: Option<String>,
 }
 
 /// The registry's own authority.

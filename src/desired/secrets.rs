@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Hold, Material, Object, config};
+use super::{Hold, Material, Object, config, some};
 use crate::model::{Child, Resolved, labels};
 
 /// Key of the htpasswd file in its Secret.
@@ -26,10 +26,9 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
     let mut objects = vec![configuration(registry, material)];
     if let Some(certificate) = &material.certificate {
         let mut metadata = registry.metadata(Child::Tls);
-        metadata.annotations = certificate
-            .served_request
-            .clone()
-            .map(|request| BTreeMap::from([(labels::SERVED_REQUEST.to_owned(), request)]));
+        let served = certificate.served_request.clone().map(|request| (labels::SERVED_REQUEST.to_owned(), request));
+        let issued = certificate.issued.clone().map(|word| (labels::ISSUED.to_owned(), word));
+        metadata.annotations = some(served.into_iter().chain(issued).collect());
         let mut data = vec![("tls.crt", certificate.chain.as_str()), ("tls.key", certificate.key.expose())];
         data.extend(certificate.ca.as_deref().map(|ca| ("ca.crt", ca)));
         objects.push(secret(metadata, "kubernetes.io/tls", data, Hold::Disposable));

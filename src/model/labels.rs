@@ -22,6 +22,8 @@ pub const TEMPLATE: &str = "privateregistry.dev/template";
 pub const PROBE_IMAGE: &str = "privateregistry.dev/probe-image";
 /// Annotation of the htpasswd Secret: where each hash came from.
 pub const SOURCES: &str = "privateregistry.dev/sources";
+/// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own.
+pub const ISSUED: &str = "privateregistry.dev/issued";
 /// Annotation of the TLS Secret: the request for renewal that was served last.
 pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 
