@@ -6,7 +6,6 @@ use std::process::Command;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Event, Namespace as KubeNamespace, Secret, ServiceAccount};
-use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use private_registry_operator::api;
@@ -23,6 +22,9 @@ use crate::wait::{PATIENCE, eventually};
 /// Cluster addresses that this machine answers on: who connects to one is refused at once, or finds what a test let listen there, just as
 /// behind a kube-proxy.
 const SERVICE_ADDRESSES: &str = "127.96.0.0/16";
+
+/// Not about registries: the election, and the question which rights there are.
+const ASIDE: [&str; 2] = ["leases", "selfsubjectaccessreviews"];
 
 /// Chart, rendered for the namespace of this name.
 const RENDERED_FOR: &str = "rendered-for";
@@ -44,9 +46,12 @@ pub async fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(async || Cluster::start().await.unwrap()).await
 }
 
-/// A namespace of its own in it. `purpose` is its name.
-pub async fn namespace(purpose: &str) -> Namespace {
-    cluster().await.namespace(purpose).await
+/// A namespace of its own in it, called `purpose`. `None`: there can be no control plane here, and the test has been named as skipped.
+pub async fn namespace(purpose: &str) -> Option<Namespace> {
+    if testbed::skip(testbed::Mode::ControlPlane) {
+        return None;
+    }
+    Some(cluster().await.namespace(purpose).await)
 }
 
 impl Cluster {
@@ -182,11 +187,6 @@ impl Namespace {
         serde_json::to_string(&api.list(&kube::api::ListParams::default()).await.unwrap().items).unwrap()
     }
 
-    /// Removes a StorageClass when the namespace's test needs none of that name any more.
-    pub fn classes(&self) -> Api<StorageClass> {
-        Api::all(self.client.clone())
-    }
-
     /// The operator's kubeconfig: the chart's ServiceAccount with the chart's roles, for this namespace alone.
     pub async fn credentials(&self) -> &Path {
         self.credentials
@@ -223,11 +223,17 @@ impl Namespace {
         self.audit().await.mark().await.unwrap()
     }
 
-    /// What this namespace's operator asked of the API server since `mark`, the lease aside.
+    /// What this namespace's operator asked of the API server since `mark`.
     pub async fn asked_since(&self, mark: Mark) -> Vec<Entry> {
         let operator = self.operators_name();
         let all = self.audit().await.since(mark).await.unwrap();
-        all.into_iter().filter(|entry| entry.user == operator && entry.resource != "leases").collect()
+        let counts = |entry: &Entry| entry.user == operator && !ASIDE.contains(&entry.resource.as_str());
+        all.into_iter().filter(counts).collect()
+    }
+
+    /// The part of [`Namespace::asked_since`] that may have changed something.
+    pub async fn written_since(&self, mark: Mark) -> Vec<Entry> {
+        self.asked_since(mark).await.into_iter().filter(Entry::is_write).collect()
     }
 
     async fn audit(&self) -> Audit {

@@ -3,10 +3,13 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "tests end with words when something is not as expected")]
 
 mod cluster;
+mod given;
+mod line;
 mod object;
 mod operator;
+mod owned;
 mod registry;
 mod wait;
 
-#[allow(dead_code)]
+mod drift;
 mod quiet;

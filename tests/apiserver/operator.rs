@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use testbed::sandbox::{Place, Process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,7 +13,10 @@ use tokio::net::TcpStream;
 use crate::cluster::Namespace;
 use crate::wait::{PATIENCE, eventually};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_private-registry-operator");
+/// The chart gives the right to a lease of this name only.
+pub const LEASE: &str = "operator-private-registry-operator";
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_private-registry-operator");
 
 /// A running operator. It is killed when this is dropped; when a test fails, its last words are printed.
 pub struct Operator {
@@ -24,16 +28,15 @@ pub struct Operator {
 impl Namespace {
     /// An operator that watches this namespace, ready.
     pub async fn operator(&self) -> Operator {
-        let operator = self.operator_with(&[]).await;
-        // TEMP operator.ready().await;
-        operator
+        self.operator_with(&[]).await
     }
 
-    /// An operator with more arguments, just started.
+    /// An operator with more arguments, ready.
     pub async fn operator_with(&self, more: &[&str]) -> Operator {
         let credentials = self.credentials().await.to_owned();
-        let all = [&["--watch-namespace", &self.name][..], more].concat();
-        self.operator_as(&credentials, &all, &[])
+        let operator = self.operator_as(&credentials, more, &[]);
+        operator.ready().await;
+        operator
     }
 
     /// An operator with these credentials, arguments and environment, just started.
@@ -44,7 +47,8 @@ impl Namespace {
         let sandbox = self.cluster.plane.sandbox();
         let mut command = sandbox.command(Place::Host, PROGRAM);
         command.env_remove("RUST_LOG").env("KUBECONFIG", credentials).envs(environment.iter().copied());
-        command.arg("run").args(["--log-format", "text", "--listen", &address.to_string()]).args(arguments);
+        command.args(["run", "--watch-namespace", &self.name, "--lease-namespace", &self.name]);
+        command.args(["--lease-name", LEASE, "--log-format", "text", "--listen", &address.to_string()]).args(arguments);
         let process = sandbox.start(&name, command).unwrap();
         Operator { process, address, name }
     }
@@ -125,8 +129,23 @@ impl Operator {
     }
 
     /// Asks it to end, and waits.
-    pub fn stop(&self) -> std::process::ExitStatus {
-        self.process.terminate(Duration::from_secs(25)).unwrap()
+    pub async fn stop(&self) -> std::process::ExitStatus {
+        self.process.signal(Signal::SIGTERM).unwrap();
+        self.ended(Duration::from_secs(25)).await
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&self, limit: Duration) -> std::process::ExitStatus {
+        eventually(limit, &format!("{} ends", self.name), async || self.process.exited().ok_or("it runs".to_owned())).await
+    }
+
+    /// Waits until so many passes have ended.
+    pub async fn has_made(&self, passes: f64) {
+        eventually(PATIENCE, &format!("{passes} passes"), async || {
+            let now = self.passes().await;
+            if now >= passes { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kube::api::DynamicObject;
+use kube::ResourceExt as _;
+use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use crate::cluster::Namespace;
@@ -106,17 +107,13 @@ impl<'a> Registry<'a> {
         self.child("ConfigMap", "-ca-bundle")
     }
 
-    /// Every child that exists: what carries the registry's label, and kinds that are written.
+    /// Every child that exists, by its label, in the order of kinds.
     pub async fn children(&self) -> Vec<Object> {
+        let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
         let mut found = Vec::new();
         for kind in private_registry_operator::apply::KINDS {
-            for name in self.namespace.names(kind.kind).await {
-                let object = self.namespace.object(kind.kind, &name);
-                let label = object.at("/metadata/labels/privateregistry.dev~1registry").await;
-                if label == json!(self.name) {
-                    found.push(object);
-                }
-            }
+            let listed = self.namespace.object(kind.kind, "").api.list(&ours).await.unwrap();
+            found.extend(listed.iter().map(|child| self.namespace.object(kind.kind, &child.name_any())));
         }
         found
     }

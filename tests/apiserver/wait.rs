@@ -12,6 +12,13 @@ pub fn within(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A limit for work that must be fast, in proportion to how many more programs want to run than there are processors.
+pub fn for_this_machine(limit: Duration) -> Duration {
+    let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+    let load = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    limit.mul_f64((load.unwrap_or(1.0) / processors).max(1.0))
+}
+
 /// Looks again and again until `look` gives `Ok`. Panics after `limit` with `what` was waited for and what was seen last. Gives the time
 /// it took, too.
 pub async fn timed<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> (T, Duration) {
