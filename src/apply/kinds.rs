@@ -86,6 +86,8 @@ pub struct Kind {
     pub remember: Remember,
     /// What cannot change in place.
     pub immutable: &'static [Immutable],
+    /// Whether its whole `spec` may be replaced, with what others added, when merging can't make it as wanted.
+    pub is_replaceable: bool,
     /// Quantities that may grow and never shrink: the larger of wanted and live is sent.
     pub grows: &'static [&'static str],
 }
@@ -113,6 +115,7 @@ const PLAIN: Kind = Kind {
     verbs: ALL_VERBS,
     remember: Remember::Paths(&[]),
     immutable: &[],
+    is_replaceable: false,
     grows: &[],
 };
 
@@ -127,6 +130,7 @@ pub const SERVICE: &Kind = &Kind {
     stage: Stage::Foundation,
     remember: Remember::Paths(&["spec", "status"]),
     immutable: &[refuse("spec.clusterIP"), refuse("spec.clusterIPs")],
+    is_replaceable: true,
     ..PLAIN
 };
 
@@ -152,17 +156,11 @@ pub const PERSISTENT_VOLUME_CLAIM: &Kind = &Kind {
 };
 
 /// A change of `type` is refused, not repaired by deletion: the content may exist nowhere else.
-pub const SECRET: &Kind = &Kind {
-    kind: "Secret",
-    plural: "secrets",
-    remember: Remember::WhenRead,
-    immutable: &[refuse("type")],
-    ..PLAIN
-};
+pub const SECRET: &Kind =
+    &Kind { kind: "Secret", plural: "secrets", remember: Remember::WhenRead, immutable: &[refuse("type")], ..PLAIN };
 
 /// Public material.
-pub const CONFIG_MAP: &Kind =
-    &Kind { kind: "ConfigMap", plural: "configmaps", remember: Remember::WhenRead, ..PLAIN };
+pub const CONFIG_MAP: &Kind = &Kind { kind: "ConfigMap", plural: "configmaps", remember: Remember::WhenRead, ..PLAIN };
 
 /// Remembered with its replicas and status, from which readiness is judged.
 pub const DEPLOYMENT: &Kind = &Kind {
@@ -173,6 +171,7 @@ pub const DEPLOYMENT: &Kind = &Kind {
     deletion: Deletion::Foreground,
     remember: Remember::Paths(&["spec.replicas", "status"]),
     immutable: &[recreate("spec.selector")],
+    is_replaceable: true,
     ..PLAIN
 };
 
@@ -200,20 +199,13 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     kind: "PodDisruptionBudget",
     plural: "poddisruptionbudgets",
     stage: Stage::Policy,
+    is_replaceable: true,
     ..PLAIN
 };
 
 /// Every kind, in the order of applying.
-pub const KINDS: &[&Kind] = &[
-    SERVICE_ACCOUNT,
-    SERVICE,
-    PERSISTENT_VOLUME_CLAIM,
-    SECRET,
-    CONFIG_MAP,
-    DEPLOYMENT,
-    JOB,
-    POD_DISRUPTION_BUDGET,
-];
+pub const KINDS: &[&Kind] =
+    &[SERVICE_ACCOUNT, SERVICE, PERSISTENT_VOLUME_CLAIM, SECRET, CONFIG_MAP, DEPLOYMENT, JOB, POD_DISRUPTION_BUDGET];
 
 impl Kind {
     /// The entry called `kind`, for example `Service`.
