@@ -80,7 +80,9 @@ async fn pass(
     now: Timestamp,
     ctx: &Context,
 ) -> Result<Next, Error> {
-    let observed = observe::references(registry, &ctx.registries.all(), &ctx.engine).await?;
+    // Only an existing claim can be shared: without one nobody else's manifest matters.
+    let others = if observe::claim(registry).is_some() { ctx.registries.all() } else { Vec::new() };
+    let observed = observe::references(registry, &others, &ctx.engine).await?;
     let resolved = match model::resolve(registry, &observed, &ctx.settings) {
         Ok(resolved) => resolved,
         Err(blocked) => {

@@ -34,7 +34,8 @@ pub(super) fn words(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_of_kube = cause.downcast_ref::<kube::Error>().or_else(|| cause.downcast_ref::<Box<kube::Error>>().map(Box::as_ref));
+        let cause_of_kube =
+            cause.downcast_ref::<kube::Error>().or_else(|| cause.downcast_ref::<Box<kube::Error>>().map(Box::as_ref));
         if let Some(cause) = cause_of_kube {
             return format!("{words}: {}", api_error::explain(cause));
         }

@@ -336,9 +336,7 @@ mod tests {
 
     #[test]
     fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
-        let live = |wanted: &str, replicas: i32| {
-            json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}})
-        };
+        let live = |wanted: &str, replicas: i32| json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}});
         let unless = registry(json!({"restartPolicy": {"type": "UnlessStopped"}}));
         assert!(is_stopped_by_user(&unless, Some(&live("1", 0))));
         assert!(!is_stopped_by_user(&unless, Some(&live("1", 1))));
@@ -356,9 +354,16 @@ mod tests {
             (json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended, "CrashLooping", "exit code 2"),
             (json!({"waiting": {"reason": "CrashLoopBackOff"}}), full, "CrashLooping", "limits.memory"),
             (json!({"waiting": {"reason": "ImagePullBackOff"}}), json!({}), "ImageNotPulled", "imagePullSecrets"),
-            (json!({"waiting": {"reason": "CreateContainerConfigError"}}), json!({}), "ContainerNotCreated", "describe"),
+            (
+                json!({"waiting": {"reason": "CreateContainerConfigError"}}),
+                json!({}),
+                "ContainerNotCreated",
+                "describe",
+            ),
         ] {
-            let pod = pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "containerStatuses": container(&state, &last)}}));
+            let pod = pod(
+                json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "containerStatuses": container(&state, &last)}}),
+            );
             let (found, message) = pod.trouble.unwrap();
             assert_eq!(found, reason);
             assert!(message.contains("Pod p") && message.contains(words), "{message}");
@@ -371,7 +376,8 @@ mod tests {
         let status = json!([{"name": "check-volume", "image": "o", "imageID": "", "ready": false, "restartCount": 1,
                              "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                              "lastState": {"terminated": {"exitCode": 1, "message": "cannot write: fsGroup\n"}}}]);
-        let pod = pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
+        let pod =
+            pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
         assert_eq!(pod.trouble, Some(("StorageNotWritable".to_owned(), "Pod p: cannot write: fsGroup".to_owned())));
     }
 
