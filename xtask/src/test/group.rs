@@ -99,7 +99,7 @@ impl Group {
             Step { command, counts: Counts::AsOne }
         };
         Ok(match self {
-            Self::Format => vec![check(&["fmt", "--all", "--check"])],
+            Self::Format => vec![check(&["fmt", "--all", "--check", "--", "--color", "never"])],
             Self::Lint => {
                 vec![check(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])]
             }
