@@ -26,8 +26,9 @@ pub(crate) fn cargo() -> Command {
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
-    let own = env::vars_os().map(|(name, _)| name);
-    own.filter(|name| name.to_str().is_some_and(is_about_a_package)).for_each(|name| drop(command.env_remove(name)));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_about_a_package)) {
+        command.env_remove(name);
+    }
     command
 }
 
