@@ -46,7 +46,7 @@ impl Group {
     /// Whether an integration test belongs to it. A test that names no group in its name is one for `unit`.
     fn owns(self, test: &IntegrationTest) -> bool {
         let group = match test.name.as_str() {
-            _ if test.package == "testbed" => Self::Testbed,
+            _ if test.package != "private-registry-operator" => Self::Testbed,
             name if name.starts_with("apiserver") => Self::Apiserver,
             name if name.starts_with("e2e") => Self::E2e,
             name if name.starts_with("installation") => Self::Charts,
@@ -99,7 +99,7 @@ impl Group {
             Step { command, counts: Counts::AsOne }
         };
         Ok(match self {
-            Self::Format => vec![check(&["fmt", "--all", "--check"])],
+            Self::Format => vec![check(&["fmt", "--all", "--check", "--", "--color", "never"])],
             Self::Lint => {
                 vec![check(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])]
             }
