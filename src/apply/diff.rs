@@ -336,6 +336,16 @@ mod tests {
     }
 
     #[test]
+    fn a_map_that_is_owned_as_a_whole_is_owned_in_every_field() {
+        let live = json!({
+            "metadata": {"managedFields": [{"manager": "us", "operation": "Apply", "fieldsV1": {"f:secretKeyRef": {}}}]},
+            "secretKeyRef": {"name": "x"},
+        });
+        let wanted = json!({"secretKeyRef": {"name": "x", "optional": false}});
+        assert_eq!(diff(&live, &wanted, Owned::of(&live, "us").as_ref()).paths, Vec::<String>::new());
+    }
+
+    #[test]
     fn an_empty_text_in_a_map_of_texts_is_a_value() {
         assert_eq!(differs(json!({"labels": {}}), json!({"labels": {"a": ""}})), ["labels.a"]);
     }

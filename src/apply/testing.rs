@@ -11,7 +11,7 @@ use kube::client::Body;
 use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use super::kinds::Kind;
+use super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, Kind, SECRET, SERVICE};
 use super::memory::{Memory, Notice};
 use super::wanted::{Child, Hold};
 use super::{Engine, Marks, ObjectRef, Owner, path};
@@ -37,6 +37,29 @@ pub(super) fn owner() -> Owner {
 
 pub(super) fn child(kind: &'static Kind, name: &str, hold: Hold, body: Value) -> Child {
     Child { kind, name: name.into(), hold, body }
+}
+
+pub(super) fn config(text: &str) -> Child {
+    child(CONFIG_MAP, "team-a-ca", Hold::Disposable, json!({"data": {"ca.crt": text}}))
+}
+
+pub(super) fn secret(hold: Hold) -> Child {
+    child(SECRET, "team-a-ca", hold, json!({"type": "Opaque", "data": {"tls.key": "cGxhbnRlZA=="}}))
+}
+
+pub(super) fn service() -> Child {
+    let ports = json!([{"name": "registry", "port": 5000, "targetPort": 5000}]);
+    child(SERVICE, "team-a", Hold::Disposable, json!({"spec": {"type": "ClusterIP", "ports": ports}}))
+}
+
+pub(super) fn deployment(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(DEPLOYMENT, "team-a", Hold::Disposable, json!({"spec": {"replicas": 1, "template": template}}))
+}
+
+pub(super) fn job(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(JOB, "team-a", Hold::Disposable, json!({"spec": {"backoffLimit": 1, "template": template}}))
 }
 
 type Interruption = Box<dyn FnOnce(&mut Store) + Send>;
@@ -305,7 +328,7 @@ impl Store {
     }
 }
 
-const KEYS: [&str; 4] = ["name", "uid", "port", "mountPath"];
+const KEYS: [&str; 4] = ["port", "mountPath", "uid", "name"];
 
 fn key_of(item: &Value) -> Option<(&'static str, Value)> {
     KEYS.iter().find_map(|key| item.get(key).map(|value| (*key, value.clone())))
