@@ -217,9 +217,17 @@ async fn claim(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Clai
     if let model::Storage::Existing { name, .. } = &registry.storage {
         return Ok(Claim { live: read(name).await?, refusal: None });
     }
-    let Some(wanted) = children(desired::claim::build(registry).into_iter().collect()).pop() else {
+    let Some(mut wanted) = children(desired::claim::build(registry).into_iter().collect()).pop() else {
         return Ok(Claim { live: None, refusal: None });
     };
+    // Kubernetes refuses to grow a claim that has no volume yet: it gets its first volume as it is, and grows then.
+    let size = "/spec/resources/requests/storage";
+    if let Some(live) =
+        read(&wanted.name).await?.filter(|live| live.value().pointer("/status/phase") == Some(&"Pending".into()))
+        && let (Some(asked), Some(given)) = (wanted.body.pointer_mut(size), live.value().pointer(size))
+    {
+        *asked = given.clone();
+    }
     match ctx.engine.apply(owner, &wanted).await {
         Ok(applied) => Ok(Claim { live: Some(applied.live), refusal: None }),
         Err(apply::Error::Refused { message, object, .. }) => match read(&object.name).await? {
