@@ -70,7 +70,9 @@ fn holder(registry: &PrivateRegistry, others: &[std::sync::Arc<PrivateRegistry>]
     };
     others
         .iter()
-        .filter(|other| other.metadata.namespace == registry.metadata.namespace && other.metadata.name != registry.metadata.name)
+        .filter(|other| {
+            other.metadata.namespace == registry.metadata.namespace && other.metadata.name != registry.metadata.name
+        })
         .find(|other| {
             let name = other.metadata.name.as_deref().unwrap_or_default();
             let owns = claim(other).is_none() && format!("{name}-data") == wanted;

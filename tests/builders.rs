@@ -17,7 +17,8 @@ fn render(manifest: &Path) -> String {
 
 fn cases() -> Vec<std::path::PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/builders");
-    let mut cases: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut cases: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     cases.sort();
     cases
 }
@@ -67,5 +68,8 @@ fn an_invalid_manifest_gives_no_output_and_a_reason() {
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    assert!(words.contains("spec.extraConfig") && words.contains("storge") && words.contains("registry.yaml"), "{words}");
+    assert!(
+        words.contains("spec.extraConfig") && words.contains("storge") && words.contains("registry.yaml"),
+        "{words}"
+    );
 }

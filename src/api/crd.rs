@@ -31,7 +31,8 @@ pub fn crd() -> CustomResourceDefinition {
     let mut definition = serde_json::to_value(PrivateRegistry::crd()).expect("a definition is JSON");
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     for path in FOREIGN {
-        let pointer = path.split('/').skip(1).fold(String::new(), |pointer, field| format!("{pointer}/properties/{field}"));
+        let pointer =
+            path.split('/').skip(1).fold(String::new(), |pointer, field| format!("{pointer}/properties/{field}"));
         let field = schema.pointer_mut(&pointer).unwrap_or_else(|| panic!("{path} is in the schema"));
         for inner in ["items", "properties"] {
             if let Some(inner) = field.get_mut(inner) {

@@ -70,7 +70,8 @@ pub const EXISTING_CLAIM_ALONE: Rule = (
     "claimName names an existing claim: size, storageClassName and accessModes cannot stand beside it",
 );
 /// A volume has a size.
-pub const POSITIVE: Rule = ("quantity(string(self)).isGreaterThan(quantity('0'))", "must be greater than 0, for instance 20Gi");
+pub const POSITIVE: Rule =
+    ("quantity(string(self)).isGreaterThan(quantity('0'))", "must be greater than 0, for instance 20Gi");
 
 /// TLS is a union.
 pub const ONE_TLS: Rule = (
@@ -98,10 +99,8 @@ pub const NO_AUTH_ALONE: Rule = (
 );
 
 /// A retry limit belongs to one type.
-pub const RETRIES_NEED_ON_FAILURE: Rule = (
-    "!has(self.maxRetries) || (has(self.type) && self.type == 'OnFailure')",
-    "maxRetries needs type: OnFailure",
-);
+pub const RETRIES_NEED_ON_FAILURE: Rule =
+    ("!has(self.maxRetries) || (has(self.type) && self.type == 'OnFailure')", "maxRetries needs type: OnFailure");
 
 /// A node port belongs to two types.
 pub const NODE_PORT_NEEDS_TYPE: Rule = (

@@ -42,7 +42,8 @@ impl Quantity {
     /// Shape: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
     #[must_use]
     pub fn value(&self) -> Option<f64> {
-        let digits = self.0.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(self.0.len());
+        let digits =
+            self.0.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(self.0.len());
         let (number, suffix) = self.0.split_at(digits);
         let number: f64 = number.parse().ok()?;
         let factor = match suffix {
@@ -107,7 +108,8 @@ mod tests {
 
     #[test]
     fn quantities_are_numbers_of_base_units() {
-        for (text, value) in [("20Gi", 21_474_836_480.0), ("500m", 0.5), ("2", 2.0), ("1e3", 1000.0), ("1.5k", 1500.0)] {
+        for (text, value) in [("20Gi", 21_474_836_480.0), ("500m", 0.5), ("2", 2.0), ("1e3", 1000.0), ("1.5k", 1500.0)]
+        {
             assert_eq!(Quantity(text.into()).value(), Some(value), "{text}");
         }
         for text in ["", "Gi", "1x", "one"] {
@@ -123,7 +125,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
-        for (text, seconds) in [("8760h", Some(31_536_000)), ("1h30m", Some(5400)), ("90s", Some(90)), ("-1h", None), ("1d", None)] {
+        for (text, seconds) in
+            [("8760h", Some(31_536_000)), ("1h30m", Some(5400)), ("90s", Some(90)), ("-1h", None), ("1d", None)]
+        {
             assert_eq!(GoDuration(text.into()).seconds(), seconds, "{text}");
         }
     }

@@ -82,7 +82,13 @@ fn compare(live: Option<&Value>, wanted: &Value, owned: Option<Owned<'_>>, place
     }
 }
 
-fn compare_lists(live: &[Value], wanted: &[Value], owned: Option<Owned<'_>>, place: &Place<'_>, paths: &mut Vec<String>) {
+fn compare_lists(
+    live: &[Value],
+    wanted: &[Value],
+    owned: Option<Owned<'_>>,
+    place: &Place<'_>,
+    paths: &mut Vec<String>,
+) {
     if SETS.contains(&place.field) {
         if wanted.iter().any(|item| !live.contains(item)) {
             paths.push(place.path.clone());
@@ -204,10 +210,10 @@ mod tests {
     fn quantities_are_compared_as_amounts_and_only_where_they_are_quantities() {
         let resources = |cpu: &str, memory: &str| json!({"resources": {"limits": {"cpu": cpu, "memory": memory}}});
         assert_eq!(differs(resources("1", "1Gi"), resources("1000m", "1024Mi")), Vec::<String>::new());
-        assert_eq!(differs(resources("1", "1Gi"), resources("1001m", "1G")), [
-            "resources.limits.cpu",
-            "resources.limits.memory"
-        ]);
+        assert_eq!(
+            differs(resources("1", "1Gi"), resources("1001m", "1G")),
+            ["resources.limits.cpu", "resources.limits.memory"]
+        );
         assert_eq!(differs(json!({"limits": {"cpu": "1"}}), json!({"limits": {"cpu": 1}})), Vec::<String>::new());
         assert_eq!(
             differs(json!({"emptyDir": {"sizeLimit": "1Gi"}}), json!({"emptyDir": {"sizeLimit": "1024Mi"}})),
@@ -222,16 +228,17 @@ mod tests {
         assert_eq!(differs(json!({"a": 1}), json!({"a": "1"})), ["a"]);
         assert_eq!(differs(json!({"maxSurge": 1}), json!({"maxSurge": "1"})), Vec::<String>::new());
         assert_eq!(differs(json!({"maxSurge": "25%"}), json!({"maxSurge": 25})), ["maxSurge"]);
-        assert_eq!(
-            differs(json!({"a": 9_007_199_254_740_993_i64}), json!({"a": 9_007_199_254_740_992_i64})),
-            ["a"]
-        );
+        assert_eq!(differs(json!({"a": 9_007_199_254_740_993_i64}), json!({"a": 9_007_199_254_740_992_i64})), ["a"]);
     }
 
     #[test]
     fn keyed_lists_are_compared_by_key_and_others_as_a_whole() {
         for (live, wanted, expected) in [
-            (json!({"env": [{"name": "X"}, {"name": "A", "value": "1"}]}), json!({"env": [{"name": "A", "value": "1"}]}), &[][..]),
+            (
+                json!({"env": [{"name": "X"}, {"name": "A", "value": "1"}]}),
+                json!({"env": [{"name": "A", "value": "1"}]}),
+                &[][..],
+            ),
             (
                 json!({"env": [{"name": "A", "value": "1"}]}),
                 json!({"env": [{"name": "A", "value": "2"}, {"name": "B"}]}),
@@ -249,7 +256,11 @@ mod tests {
             ),
             (json!({"args": ["a"]}), json!({"args": ["a", "b"]}), &["args"]),
             (json!({"args": ["a", "b"]}), json!({"args": ["b", "a"]}), &["args[0]", "args[1]"]),
-            (json!({"tolerations": [{"key": "a"}, {"key": "b"}]}), json!({"tolerations": [{"key": "a"}]}), &["tolerations"]),
+            (
+                json!({"tolerations": [{"key": "a"}, {"key": "b"}]}),
+                json!({"tolerations": [{"key": "a"}]}),
+                &["tolerations"],
+            ),
             (json!({"items": [{"key": "a", "mode": 1}]}), json!({"items": [{"key": "a"}]}), &[]),
             (json!({"finalizers": ["b", "a"]}), json!({"finalizers": ["a"]}), &[]),
             (json!({"finalizers": ["b"]}), json!({"finalizers": ["a"]}), &["finalizers"]),
@@ -261,11 +272,13 @@ mod tests {
 
     #[test]
     fn an_empty_value_that_is_absent_is_as_wanted_only_while_we_own_it() {
-        let wanted = json!({"spec": {"hostNetwork": false, "automount": false, "securityContext": {}, "wait": 0, "none": []}});
+        let wanted =
+            json!({"spec": {"hostNetwork": false, "automount": false, "securityContext": {}, "wait": 0, "none": []}});
         let fields = |owned: Value| json!({"metadata": {"managedFields": [{"manager": "us", "operation": "Apply", "fieldsV1": owned}]}});
         let live = json!({"spec": {}});
 
-        let all = fields(json!({"f:spec": {"f:hostNetwork": {}, "f:automount": {}, "f:securityContext": {}, "f:wait": {}}}));
+        let all =
+            fields(json!({"f:spec": {"f:hostNetwork": {}, "f:automount": {}, "f:securityContext": {}, "f:wait": {}}}));
         assert_eq!(diff(&live, &wanted, Owned::of(&all, "us").as_ref()), Vec::<String>::new());
 
         let one_taken = fields(json!({"f:spec": {"f:hostNetwork": {}, "f:securityContext": {}, "f:wait": {}}}));
@@ -322,7 +335,8 @@ mod tests {
     fn with_extras(value: &Value) -> Value {
         match value {
             Value::Object(fields) => {
-                let mut fields: serde_json::Map<_, _> = fields.iter().map(|(k, v)| (k.clone(), with_extras(v))).collect();
+                let mut fields: serde_json::Map<_, _> =
+                    fields.iter().map(|(k, v)| (k.clone(), with_extras(v))).collect();
                 fields.insert("theirs".to_owned(), json!({"x": 1}));
                 Value::Object(fields)
             }

@@ -115,7 +115,9 @@ impl Engine {
                 match result {
                     Ok(done) => applied[index] = Some(done),
                     Err(error) if first_error.is_none() => first_error = Some(error),
-                    Err(error) => tracing::warn!(%error, reason = error.reason(), "another child failed in the same stage"),
+                    Err(error) => {
+                        tracing::warn!(%error, reason = error.reason(), "another child failed in the same stage")
+                    }
                 }
             }
             if let Some(error) = first_error {

@@ -36,12 +36,19 @@ impl<'a> Owned<'a> {
 
     /// A leaf owns all that is below it.
     fn below(&self, step: impl Fn(&'a Map<String, Value>) -> Option<&'a Value>) -> Self {
-        Self(self.0.iter().filter_map(|node| if node.is_empty() { Some(*node) } else { step(node)?.as_object() }).collect())
+        Self(
+            self.0
+                .iter()
+                .filter_map(|node| if node.is_empty() { Some(*node) } else { step(node)?.as_object() })
+                .collect(),
+        )
     }
 }
 
 fn is_applied_by(entry: &Value, manager: &str) -> bool {
-    entry["manager"] == manager && entry["operation"] == "Apply" && entry["subresource"].as_str().unwrap_or("").is_empty()
+    entry["manager"] == manager
+        && entry["operation"] == "Apply"
+        && entry["subresource"].as_str().unwrap_or("").is_empty()
 }
 
 /// One key of `FieldsV1`.

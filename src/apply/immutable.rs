@@ -155,7 +155,10 @@ mod tests {
         let mut live = claim("1Gi");
         live["spec"]["storageClassName"] = json!("fast");
         live["spec"]["volumeName"] = json!("pv-1");
-        let live = with_fields(live, json!({"f:spec": {"f:storageClassName": {}, "f:resources": {"f:requests": {"f:storage": {}}}}}));
+        let live = with_fields(
+            live,
+            json!({"f:spec": {"f:storageClassName": {}, "f:resources": {"f:requests": {"f:storage": {}}}}}),
+        );
 
         let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, claim("1Gi"), "us");
         assert_eq!(sent["spec"]["storageClassName"], "fast");
@@ -168,9 +171,6 @@ mod tests {
         let live = json!({"spec": {"storageClassName": "fast"}});
         let wanted = json!({"spec": {"storageClassName": "slow"}});
         let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, wanted, "us");
-        assert_eq!(
-            change(PERSISTENT_VOLUME_CLAIM, &live, &sent, "us"),
-            Change::Never("spec.storageClassName".into())
-        );
+        assert_eq!(change(PERSISTENT_VOLUME_CLAIM, &live, &sent, "us"), Change::Never("spec.storageClassName".into()));
     }
 }

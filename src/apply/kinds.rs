@@ -152,17 +152,11 @@ pub const PERSISTENT_VOLUME_CLAIM: &Kind = &Kind {
 };
 
 /// A change of `type` is refused, not repaired by deletion: the content may exist nowhere else.
-pub const SECRET: &Kind = &Kind {
-    kind: "Secret",
-    plural: "secrets",
-    remember: Remember::WhenRead,
-    immutable: &[refuse("type")],
-    ..PLAIN
-};
+pub const SECRET: &Kind =
+    &Kind { kind: "Secret", plural: "secrets", remember: Remember::WhenRead, immutable: &[refuse("type")], ..PLAIN };
 
 /// Public material.
-pub const CONFIG_MAP: &Kind =
-    &Kind { kind: "ConfigMap", plural: "configmaps", remember: Remember::WhenRead, ..PLAIN };
+pub const CONFIG_MAP: &Kind = &Kind { kind: "ConfigMap", plural: "configmaps", remember: Remember::WhenRead, ..PLAIN };
 
 /// Remembered with its replicas and status, from which readiness is judged.
 pub const DEPLOYMENT: &Kind = &Kind {
@@ -204,16 +198,8 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
 };
 
 /// Every kind, in the order of applying.
-pub const KINDS: &[&Kind] = &[
-    SERVICE_ACCOUNT,
-    SERVICE,
-    PERSISTENT_VOLUME_CLAIM,
-    SECRET,
-    CONFIG_MAP,
-    DEPLOYMENT,
-    JOB,
-    POD_DISRUPTION_BUDGET,
-];
+pub const KINDS: &[&Kind] =
+    &[SERVICE_ACCOUNT, SERVICE, PERSISTENT_VOLUME_CLAIM, SECRET, CONFIG_MAP, DEPLOYMENT, JOB, POD_DISRUPTION_BUDGET];
 
 impl Kind {
     /// The entry called `kind`, for example `Service`.

@@ -87,7 +87,12 @@ enum Content {
     Absent,
     Stale,
     /// As JSON text: a tenth of the space of a tree of maps.
-    Known { text: Box<str>, version: Version, depth: Depth, wanted: Option<Hash> },
+    Known {
+        text: Box<str>,
+        version: Version,
+        depth: Depth,
+        wanted: Option<Hash>,
+    },
 }
 
 /// The last event of an object.

@@ -43,7 +43,10 @@ impl fmt::Display for Claim {
                 write!(f, "is controlled by {kind} {name}; delete it or choose another name")
             }
             Self::Unmarked { adopt } => {
-                write!(f, "belongs to somebody else; delete it, choose another name, or hand it over with the annotation {adopt}=true")
+                write!(
+                    f,
+                    "belongs to somebody else; delete it, choose another name, or hand it over with the annotation {adopt}=true"
+                )
             }
         }
     }

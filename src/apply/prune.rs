@@ -47,7 +47,11 @@ impl Engine {
     ///
     /// Children are known from the watches and from our own writes, so nothing is read while there is nothing to prune. Kept children have no owner
     /// reference and stay; so does everything in `wanted`, whether it was applied in this pass or not.
-    pub async fn prune(&self, owner: &Owner, wanted: &BTreeSet<(&'static Kind, String)>) -> Result<Vec<ObjectRef>, Error> {
+    pub async fn prune(
+        &self,
+        owner: &Owner,
+        wanted: &BTreeSet<(&'static Kind, String)>,
+    ) -> Result<Vec<ObjectRef>, Error> {
         let mut removed = Vec::new();
         let children = self.memory.children(&owner.namespace, &owner.name);
         for child in children.into_iter().rev() {

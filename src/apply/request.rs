@@ -166,7 +166,12 @@ impl Requests {
     }
 
     /// The status and, where there is one, the JSON of the answer.
-    async fn send(&self, kind: &'static Kind, verb: Verb, request: http::Request<Vec<u8>>) -> Result<(u16, Value), Failure> {
+    async fn send(
+        &self,
+        kind: &'static Kind,
+        verb: Verb,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<(u16, Value), Failure> {
         let answer = async {
             let response = self.client.send(request.map(Body::from)).await?;
             Ok((response.status().as_u16(), response.into_body().collect_bytes().await?))
@@ -191,7 +196,8 @@ fn refusal(kind: &Kind, code: u16, answer: &Value) -> Failure {
         return Failure::Api { code, message: "without an explanation".to_owned(), fields: Vec::new() };
     };
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
-    let fields: Vec<String> = causes.iter().map(|cause| cause.field.clone()).filter(|field| !field.is_empty()).collect();
+    let fields: Vec<String> =
+        causes.iter().map(|cause| cause.field.clone()).filter(|field| !field.is_empty()).collect();
     let message = if kind == kinds::SECRET && code != 403 && code != 404 {
         format!("{} {}", status.reason, fields.join(", ")).trim().to_owned()
     } else {

@@ -252,7 +252,9 @@ impl Store {
         let before = existing.unwrap_or_else(|| json!({"metadata": {"uid": format!("uid-{}", self.counter)}}));
         let mut object = before.clone();
         let key = (url.to_owned(), manager.to_owned());
-        if let Some(previous) = self.applied.insert(key, body.clone()) && !is_new {
+        if let Some(previous) = self.applied.insert(key, body.clone())
+            && !is_new
+        {
             take_back(&mut object, &previous, &body);
         }
         merge(&mut object, &body);

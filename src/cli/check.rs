@@ -29,7 +29,10 @@ pub(super) fn check(files: &[PathBuf]) -> ExitCode {
         }
     }
     if registries.is_empty() {
-        eprintln!("no PrivateRegistry in {}", files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "));
+        eprintln!(
+            "no PrivateRegistry in {}",
+            files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+        );
         return ExitCode::FAILURE;
     }
     println!("{} PrivateRegistry objects, {faulty} invalid", registries.len());
@@ -100,9 +103,15 @@ mod tests {
             (json!({"service": {"type": "Ingress"}}), "spec.service.type"),
             (json!({"tls": {"selfSigned": {"duration": "1d"}}}), "spec.tls.selfSigned.duration"),
             (json!({"tls": {"selfSigned": {"duration": "10s"}}}), "spec.tls.selfSigned.duration"),
-            (json!({"auth": {"users": [{"name": "a:b", "passwordSecretRef": {"name": "s"}}]}}), "spec.auth.users[0].name"),
+            (
+                json!({"auth": {"users": [{"name": "a:b", "passwordSecretRef": {"name": "s"}}]}}),
+                "spec.auth.users[0].name",
+            ),
             (json!({"auth": {"users": [{"name": "a"}]}}), "spec.auth.users[0].passwordSecretRef"),
-            (json!({"storage": {"persistentVolumeClaim": {"size": "huge"}}}), "spec.storage.persistentVolumeClaim.size"),
+            (
+                json!({"storage": {"persistentVolumeClaim": {"size": "huge"}}}),
+                "spec.storage.persistentVolumeClaim.size",
+            ),
             (json!({"image": "registry:2.8.3"}), "spec.image"),
         ] {
             let faults = faults_of(spec);

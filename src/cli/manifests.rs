@@ -27,7 +27,8 @@ impl Document {
 
     /// Whether it is a registry.
     pub(super) fn is_registry(&self) -> bool {
-        let group = self.object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+        let group =
+            self.object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
         group == Some(crate::api::GROUP) && self.object["kind"] == "PrivateRegistry"
     }
 }
@@ -53,9 +54,9 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, String> {
             for object in objects.into_iter().filter(|object| !object.is_null()) {
                 // kubectl prints several objects as one List.
                 match object.get("items").and_then(Value::as_array) {
-                    Some(items) if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => documents.extend(
-                        items.iter().map(|item| Document { file: name.clone(), object: item.clone() }),
-                    ),
+                    Some(items) if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
+                        documents.extend(items.iter().map(|item| Document { file: name.clone(), object: item.clone() }))
+                    }
                     _ => documents.push(Document { file: name.clone(), object }),
                 }
             }
@@ -75,7 +76,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     entries.sort();
     let mut found = Vec::new();
     for entry in entries {
-        let is_manifest = entry.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+        let is_manifest =
+            entry.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
         if entry.is_dir() {
             found.extend(files(&entry)?);
         } else if is_manifest {

@@ -70,7 +70,8 @@ fn yaml(registry: &Resolved) -> String {
 
 fn decoded(value: &Value) -> String {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    let bytes =
+        base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -95,4 +96,3 @@ fn placeholders(registry: &Resolved) -> Material {
         http_secret: text().into(),
     }
 }
-

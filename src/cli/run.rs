@@ -109,7 +109,8 @@ async fn standby(process: &Process) {
 /// Streams that fail are named with the reason: a missing right looks like nothing at all from outside.
 fn tell(watches: &Watches, health: &Health) {
     let states = watches.states();
-    let name = |state: &crate::controller::watches::StreamState| format!("{} {}", state.watched.resource(), state.scope);
+    let name =
+        |state: &crate::controller::watches::StreamState| format!("{} {}", state.watched.resource(), state.scope);
     let failing: Vec<_> = states
         .iter()
         .filter_map(|state| match &state.phase {

@@ -34,12 +34,15 @@ fn explain(folder: &Path, error: &io::Error) -> String {
         |error| format!("which cannot be looked at ({error})"),
         |folder| format!("which belongs to {}:{} with mode {:o}", folder.uid(), folder.gid(), folder.mode() & 0o7777),
     );
-    let me = fs::metadata("/proc/self").map_or_else(|_| "this user".to_owned(), |me| format!("user {}:{}", me.uid(), me.gid()));
+    let me = fs::metadata("/proc/self")
+        .map_or_else(|_| "this user".to_owned(), |me| format!("user {}:{}", me.uid(), me.gid()));
     let next = match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "the storage ignores fsGroup: give the folder to group 65532 with mode 2775, or set spec.pod.securityContext to a user that may write it"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "the volume is mounted read-only: see kubectl describe pod, and the volume's own health",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the volume is mounted read-only: see kubectl describe pod, and the volume's own health"
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "the volume is full: raise spec.storage.persistentVolumeClaim.size, or delete images and collect garbage"
         }

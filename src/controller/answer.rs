@@ -64,8 +64,12 @@ async fn exchange(question: &Question) -> Answer {
     let wanted = if question.logins { "401" } else { "200" };
     match status {
         Ok(status) if status == wanted => Answer::Good,
-        Ok(status) if status.is_empty() => Answer::Bad("GET /v2/ was answered with something that is not HTTP".to_owned()),
-        Ok(status) => Answer::Bad(format!("GET /v2/ was answered with {status} instead of {wanted}; see the registry's log")),
+        Ok(status) if status.is_empty() => {
+            Answer::Bad("GET /v2/ was answered with something that is not HTTP".to_owned())
+        }
+        Ok(status) => {
+            Answer::Bad(format!("GET /v2/ was answered with {status} instead of {wanted}; see the registry's log"))
+        }
         Err(error) => Answer::Unreachable(format!("the connection broke off: {error}")),
     }
 }
@@ -87,7 +91,10 @@ async fn encrypted(
         .dangerous()
         .with_custom_certificate_verifier(pinned)
         .with_no_client_auth();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| broken(error.to_string()))
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| broken(error.to_string()))
 }
 
 async fn request(

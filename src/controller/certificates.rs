@@ -70,7 +70,9 @@ fn self_signed(
     rollout_pending: bool,
     now: Timestamp,
 ) -> Result<Settled, Error> {
-    let Tls::SelfSigned { duration, ca_duration, key_algorithm, .. } = &registry.tls else { return Ok(Settled::default()) };
+    let Tls::SelfSigned { duration, ca_duration, key_algorithm, .. } = &registry.tls else {
+        return Ok(Settled::default());
+    };
     let (dns_names, ip_addresses) = hosts(registry, service);
     let algorithm = algorithm(*key_algorithm);
     let profile = LeafProfile {
@@ -82,7 +84,8 @@ fn self_signed(
     };
     let mut authority = stored.authority.and_then(authority_of);
     let last_reason = stored.leaf.and_then(|live| live.annotation(labels::ISSUED)).and_then(|word| word.parse().ok());
-    let mut leaf = stored.leaf.and_then(leaf_of).filter(|leaf| last_reason.is_some() || is_signed(leaf, authority.as_ref()));
+    let mut leaf =
+        stored.leaf.and_then(leaf_of).filter(|leaf| last_reason.is_some() || is_signed(leaf, authority.as_ref()));
     let served = stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).map(str::to_owned);
     let request = registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref());
     let decision = policy::decide(&policy::Input {
@@ -147,9 +150,9 @@ fn self_signed(
             issued: issued.or(last_reason).map(|word| word.to_string()),
         }),
         // A lost authority must not be overwritten by an unreadable copy of itself.
-        authority: authority.filter(|_| decision.authority != AuthorityVerdict::CaMissing).map(|authority| {
-            desired::Authority { certificate: authority.certificate_pem, key: authority.key_pem }
-        }),
+        authority: authority
+            .filter(|_| decision.authority != AuthorityVerdict::CaMissing)
+            .map(|authority| desired::Authority { certificate: authority.certificate_pem, key: authority.key_pem }),
         bundle: Some(bundle.render()),
         look_again,
         issued,
@@ -190,7 +193,11 @@ fn take_over(
         }
     };
     let Some(Some(content)) = observed.secrets.get(secret) else {
-        return keep("WaitingForSecret", format!("Secret {secret}, named in spec.tls.secret.name, does not exist; create it"), true);
+        return keep(
+            "WaitingForSecret",
+            format!("Secret {secret}, named in spec.tls.secret.name, does not exist; create it"),
+            true,
+        );
     };
     let value = |key: &str| content.data.get(key).map(|value| value.expose().as_slice());
     let material = import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt") };
@@ -276,9 +283,11 @@ fn authority_missing(registry: &Resolved) -> Problem {
 
 fn node_port_note(registry: &Resolved) -> Option<String> {
     let Tls::SelfSigned { ip_addresses, .. } = &registry.tls else { return None };
-    (registry.service.kind == api::ServiceType::NodePort && ip_addresses.is_empty() && registry.hostnames.is_empty()).then(|| {
-        "the nodes' addresses are not in it: list those that clients use in spec.tls.selfSigned.ipAddresses".to_owned()
-    })
+    (registry.service.kind == api::ServiceType::NodePort && ip_addresses.is_empty() && registry.hostnames.is_empty())
+        .then(|| {
+            "the nodes' addresses are not in it: list those that clients use in spec.tls.selfSigned.ipAddresses"
+                .to_owned()
+        })
 }
 
 /// A copy of a company's certificate is no leaf of ours, whatever it says.

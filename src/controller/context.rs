@@ -116,7 +116,8 @@ impl Recall {
     #[must_use]
     pub fn referrers(&self, kind: &str, namespace: &str, name: &str) -> Vec<Key> {
         let referrers = self.locked(&self.referrers);
-        let found = referrers.iter().find(|((known, space, called), _)| *known == kind && space == namespace && called == name);
+        let found =
+            referrers.iter().find(|((known, space, called), _)| *known == kind && space == namespace && called == name);
         found.into_iter().flat_map(|(_, keys)| keys.iter().cloned()).collect()
     }
 

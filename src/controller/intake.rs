@@ -42,7 +42,8 @@ impl Intake {
     /// The registry that owns a changed object, and those that refer to it.
     fn queue_all(&self, kind: &str, namespace: &str, name: &str, owner: Option<&str>) {
         let owner = owner.map(|owner| Key::new(namespace, owner));
-        let concerned: BTreeSet<_> = self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();
+        let concerned: BTreeSet<_> =
+            self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();
         for key in concerned.iter().filter(|key| self.ctx.registries.get(key).is_some()) {
             self.ctx.queue.add(key);
         }

@@ -129,7 +129,8 @@ fn admin(
     if !wanted {
         return Ok(None);
     }
-    let kept = stored.admin.and_then(|live| text(live, "password")).filter(|kept| Password::new(kept.as_bytes()).is_ok());
+    let kept =
+        stored.admin.and_then(|live| text(live, "password")).filter(|kept| Password::new(kept.as_bytes()).is_ok());
     let password: Sensitive<String> = match kept {
         Some(kept) => kept.into(),
         None => generated::admin_password()?,
@@ -156,7 +157,8 @@ fn pull_login(
     wanted: &[Wanted],
     users: &[credentials::UserFact],
 ) -> Option<(UserName, Password)> {
-    let in_table = |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
+    let in_table =
+        |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
     let user = match admin {
         Some(admin) => &admin.wanted,
         None => wanted.iter().find(in_table)?,

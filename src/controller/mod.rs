@@ -13,6 +13,8 @@ mod intake;
 mod logins;
 pub mod queue;
 mod reconcile;
+mod report;
+mod running;
 pub mod store;
 pub mod watches;
 
@@ -142,7 +144,7 @@ fn end(key: &Key, result: Result<Next, Error>, ctx: &Context) -> End {
         Ok(Next::Gone) => End::Done { after: None },
         Err(error) => {
             ctx.metrics.reconcile_failed(error.reason());
-            warn!(registry = %key, reason = error.reason(), "{}", reconcile::words(&error));
+            warn!(registry = %key, reason = error.reason(), "{}", report::words(&error));
             End::Failed(error.class())
         }
     }

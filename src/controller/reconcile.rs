@@ -7,26 +7,27 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use tracing::info;
 
-use super::answer::Question;
 use super::backoff::Class;
 use super::certificates::{self, Stored as StoredCertificate};
 use super::context::Context;
 use super::error::Error;
 use super::logins::{self, Stored as StoredLogins};
 use super::queue::Key;
+use super::report::{report, words};
+use super::running::{self, Running};
 use super::{backoff, events};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, condition, reason};
 use crate::apply::{self, Applied, Kind, Live, Owner, kinds};
-use crate::desired::{self, Hold, Material, Object, Run, workload};
-use crate::model::{self, Child, Resolved, Users, labels};
+use crate::desired::{self, Hold, Material, Object, workload};
+use crate::model::{self, Child, Resolved, labels};
 use crate::observe;
 use crate::status::summary::{self, Answer};
-use crate::status::{self, Findings, PodFacts, Workload, workload as judge};
+use crate::status::{Findings, PodFacts};
 
 /// How soon a registry is looked at again whose answer was not good.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
-/// A good run of this length ends a row of failures.
-const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
+/// How soon it is looked whether what ran before has ended; the watch usually tells earlier.
+const MAKE_WAY: Duration = Duration::from_secs(5);
 
 /// What the queue does next with the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,8 @@ async fn pass(
     let service = service.map(|live| live.value().clone()).unwrap_or_default();
 
     let stored = Stored::read(&resolved, &owner, ctx).await?;
-    let addresses: BTreeSet<_> = summary::addresses(&resolved, &service).into_iter().map(|found| found.address).collect();
+    let addresses: BTreeSet<_> =
+        summary::addresses(&resolved, &service).into_iter().map(|found| found.address).collect();
     let logins = logins::settle(&resolved, &stored.logins(), &addresses, now).await?;
     let template = workload::template_hash(&resolved, &logins.http_secret);
     let rollout_pending =
@@ -121,18 +123,19 @@ async fn pass(
         http_secret: logins.http_secret,
     };
 
-    let pods = stored.pods(&resolved, key, ctx).await?;
-    let mut run = run(&resolved, stored.workload.as_ref(), &pods, now);
+    let running = Running::look(&resolved, stored.workload, key, ctx).await?;
+    let mut run = running.run(&resolved, now);
     if !rollout_pending && certificate_is_kept {
-        run.probe_image = stored.workload.as_ref().and_then(|live| live.annotation(labels::PROBE_IMAGE)).map(str::to_owned);
+        run.probe_image = running.annotation(labels::PROBE_IMAGE);
     }
     let mut plan = desired::plan(&resolved, &material, &run);
-    if rests(&resolved, stored.workload.as_ref(), &pods, before, &template) {
+    if running.rests(&resolved, before, &template) {
         plan.retain(|object| object.kind != kinds::JOB.kind);
-    } else if lost_its_pod(&resolved, stored.workload.as_ref(), &pods) {
-        ctx.engine.remove(&owner, kinds::JOB, resolved.name.as_str()).await?;
-        ctx.recall.pods_changed(key);
-        return Ok(Next::Look(Duration::from_secs(1)));
+    } else if material.is_complete(&resolved) && running.makes_way(&resolved, &owner, key, ctx).await? {
+        let message = "what ran before makes way; the registry starts when it has ended";
+        let status = summary::failed(reason::PROGRESSING, message, false, before, resolved.generation, now);
+        report(registry, status, ctx).await?;
+        return Ok(Next::Look(MAKE_WAY));
     }
     let wanted = wanted_names(&resolved, &material, &plan);
     let applied = ctx.engine.apply_all(&owner, &children(plan)).await?;
@@ -141,8 +144,8 @@ async fn pass(
         end_admin(registry, &resolved, &owner, ctx).await?;
     }
 
-    let workload = workload_state(&resolved, &material, &stored, &applied, &pods, &run);
-    let answer = ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
+    let workload = material.is_complete(&resolved).then(|| running.state(&resolved, &applied, &run)).flatten();
+    let answer = running::ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
     let findings = Findings {
         registry: &resolved,
         service: &service,
@@ -158,7 +161,7 @@ async fn pass(
         ctx.metrics.set_certificate_not_after(&key.namespace, &key.name, end.as_second());
     }
     report(registry, status, ctx).await?;
-    Ok(Next::Look(next_look(registry, &findings, certificate.look_again, &pods, now)))
+    Ok(Next::Look(next_look(registry, &findings, certificate.look_again, &running.pods, now)))
 }
 
 /// What the cluster holds of a registry beside its foundation.
@@ -178,7 +181,7 @@ impl Stored {
             Ok::<_, Error>(found.filter(|live| is_own(live, owner)))
         };
         let secret = async |child: Child| own(kinds::SECRET, &registry.name.child(child)).await;
-        let kind = if registry.restart.is_job() { kinds::JOB } else { kinds::DEPLOYMENT };
+        let (kind, _) = running::workload_kinds(registry);
         Ok(Self {
             tls: secret(Child::Tls).await?,
             ca: secret(Child::Ca).await?,
@@ -195,15 +198,6 @@ impl Stored {
 
     fn logins(&self) -> StoredLogins<'_> {
         StoredLogins { table: self.htpasswd.as_ref(), admin: self.admin.as_ref(), config: self.config.as_ref() }
-    }
-
-    /// Pods tell why something is not as wanted, and how a Job is doing. A settled Deployment needs none.
-    async fn pods(&self, registry: &Resolved, key: &Key, ctx: &Context) -> Result<Vec<PodFacts>, Error> {
-        let Some(live) = &self.workload else { return Ok(Vec::new()) };
-        let run = Run::default();
-        let settled = !registry.restart.is_job()
-            && matches!(judge::judge_deployment(registry, live.value(), &[], &run), Workload::Running { .. });
-        if settled { Ok(Vec::new()) } else { ctx.pods(key).await }
     }
 }
 
@@ -239,88 +233,6 @@ fn is_own(live: &Live, owner: &Owner) -> bool {
     live.label(labels::REGISTRY) == Some(&owner.name)
         && live.label(labels::MANAGED_BY) == Some(labels::MANAGER)
         && live.controller().is_none_or(|controller| controller.uid == owner.uid)
-}
-
-/// How much should run, given what a user or time did to the workload.
-fn run(registry: &Resolved, workload: Option<&Live>, pods: &[PodFacts], now: Timestamp) -> Run {
-    let forgiven = |pod: &PodFacts| {
-        let long = pod.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
-        if long { pod.restarts } else { 0 }
-    };
-    let limit = workload.and_then(|live| live.at("spec.backoffLimit")).and_then(serde_json::Value::as_i64);
-    let already = match (registry.max_retries, limit.and_then(|limit| i32::try_from(limit).ok())) {
-        (Some(retries), Some(limit)) => limit.saturating_sub(retries.saturating_add(1)).max(0),
-        _ => 0,
-    };
-    Run {
-        stopped_by_user: judge::is_stopped_by_user(registry, workload.map(Live::value)),
-        forgiven_restarts: pods.iter().map(forgiven).max().unwrap_or(0).max(already),
-        probe_image: None,
-    }
-}
-
-/// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
-fn rests(registry: &Resolved, job: Option<&Live>, pods: &[PodFacts], before: &PrivateRegistryStatus, template: &str) -> bool {
-    let Some(job) = job.filter(|_| registry.restart.is_job()) else { return false };
-    let same = job.annotation(labels::TEMPLATE) == Some(template);
-    // Once it was reported as completed, deleting its pod is tidying up and no reason to start it again.
-    let known = before.conditions.iter().any(|found| found.reason == reason::COMPLETED);
-    same && judge::job_is_finished(job.value()) && (known || !judge::job_lost_its_pod(job.value(), pods))
-}
-
-fn lost_its_pod(registry: &Resolved, job: Option<&Live>, pods: &[PodFacts]) -> bool {
-    registry.restart.is_job() && !registry.suspend && job.is_some_and(|job| judge::job_lost_its_pod(job.value(), pods))
-}
-
-fn workload_state(
-    registry: &Resolved,
-    material: &Material,
-    stored: &Stored,
-    applied: &[Applied],
-    pods: &[PodFacts],
-    run: &Run,
-) -> Option<Workload> {
-    if !material.is_complete(registry) {
-        return None;
-    }
-    let name = registry.name.as_str();
-    if registry.restart.is_job() {
-        let job = live(applied, kinds::JOB, name).or_else(|| stored.workload.clone())?;
-        return Some(judge::judge_job(registry, job.value(), pods));
-    }
-    let deployment = live(applied, kinds::DEPLOYMENT, name)?;
-    Some(judge::judge_deployment(registry, deployment.value(), pods, run))
-}
-
-/// Asks the registry once after each rollout.
-async fn ask(
-    registry: &Resolved,
-    key: &Key,
-    material: &Material,
-    service: &serde_json::Value,
-    workload: Option<&Workload>,
-    applied: &[Applied],
-    ctx: &Context,
-) -> Answer {
-    let Some(Workload::Running { ready: 1.. }) = workload else { return Answer::NotAsked };
-    let address = service.pointer("/spec/clusterIP").and_then(|ip| ip.as_str()?.parse().ok());
-    let (Some(address), Ok(port)) = (address, u16::try_from(registry.service.port)) else {
-        return Answer::Unreachable("the Service has no address of its own".to_owned());
-    };
-    let kind = if registry.restart.is_job() { kinds::JOB } else { kinds::DEPLOYMENT };
-    let rollout = live(applied, kind, registry.name.as_str())
-        .map(|live| format!("{} {}", live.uid(), live.generation().unwrap_or_default()))
-        .unwrap_or_default();
-    let [_, _, name, _] = registry.service_names();
-    let question = Question {
-        address,
-        port,
-        name,
-        leaf: material.certificate.as_ref().map(|certificate| certificate.chain.clone()),
-        logins: !matches!(registry.users, Users::Everybody),
-        rollout,
-    };
-    ctx.answer(key, question).await
 }
 
 /// Names of everything that must stay.
@@ -383,20 +295,6 @@ fn waiting_for_load_balancer(
     summary::failed("WaitingForLoadBalancer", &message, false, before, registry.generation, now)
 }
 
-/// Writes the status and what flipped.
-async fn report(registry: &PrivateRegistry, status: PrivateRegistryStatus, ctx: &Context) -> Result<(), Error> {
-    let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
-    let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else { return Ok(()) };
-    ctx.metrics.status_written();
-    let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    ctx.events.publish(&registry.object_ref(&()), &events::transitions(before, &status.conditions)).await;
-    // The answer may show a user's change before its own event does.
-    if let Some(change) = ctx.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
-        ctx.queue.add(&change.key);
-    }
-    Ok(())
-}
-
 fn next_look(
     registry: &PrivateRegistry,
     findings: &Findings<'_>,
@@ -417,7 +315,7 @@ fn next_look(
     }
     if findings.registry.restart == RestartType::OnFailure && findings.registry.max_retries.is_some() {
         for since in pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
-            let forgiven = since.saturating_add(GOOD_RUN).unwrap_or(Timestamp::MAX);
+            let forgiven = since.saturating_add(running::GOOD_RUN).unwrap_or(Timestamp::MAX);
             if forgiven > now {
                 next = next.min(until(forgiven));
             }
@@ -461,21 +359,8 @@ fn children(objects: Vec<Object>) -> Vec<apply::Child> {
 }
 
 fn live(applied: &[Applied], kind: &apply::Kind, name: &str) -> Option<Live> {
-    applied.iter().find(|done| done.live.kind().kind == kind.kind && done.live.name() == name).map(|done| done.live.clone())
-}
-
-/// The error and its causes on one line.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words = format!("{words}: {cause}");
-        source = cause.source();
-    }
-    words
-}
-
-fn title(registry: &PrivateRegistry) -> String {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    format!("PrivateRegistry {}/{}", text(&registry.metadata.namespace), text(&registry.metadata.name))
+    applied
+        .iter()
+        .find(|done| done.live.kind().kind == kind.kind && done.live.name() == name)
+        .map(|done| done.live.clone())
 }

@@ -161,10 +161,7 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
 /// Sections that the user may replace, over those that the operator sets by default.
 fn sections(registry: &Resolved) -> Map<String, Value> {
     let mut sections = Map::from_iter([
-        (
-            "health".to_owned(),
-            json!({"storagedriver": {"enabled": true, "interval": "10s", "threshold": 3}}),
-        ),
+        ("health".to_owned(), json!({"storagedriver": {"enabled": true, "interval": "10s", "threshold": 3}})),
         // Without a descriptor cache the registry refuses BuildKit's cache indexes, whose entries are layers, unless told not to
         // look each entry up. Image manifests with missing layers are refused all the same.
         ("validation".to_owned(), json!({"manifests": {"indexes": {"platforms": "none"}}})),

@@ -90,7 +90,11 @@ pub fn plan(registry: &Resolved, material: &Material, run: &Run) -> Vec<Object> 
 impl Resolved {
     /// Metadata of a child that goes with the registry.
     fn metadata(&self, child: Child) -> ObjectMeta {
-        ObjectMeta { name: Some(self.name.child(child)), labels: Some(labels::disposable(&self.name)), ..ObjectMeta::default() }
+        ObjectMeta {
+            name: Some(self.name.child(child)),
+            labels: Some(labels::disposable(&self.name)),
+            ..ObjectMeta::default()
+        }
     }
 
     /// Metadata of a child that may outlive it.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath, Lifecycle,
-    LifecycleHandler, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction,
-    TCPSocketAction, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath,
+    Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, SleepAction, TCPSocketAction, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -93,11 +93,8 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
 }
 
 fn container(registry: &Resolved, life: Life) -> Container {
-    let mut env = vec![EnvVar {
-        name: "OTEL_TRACES_EXPORTER".to_owned(),
-        value: Some("none".to_owned()),
-        ..EnvVar::default()
-    }];
+    let mut env =
+        vec![EnvVar { name: "OTEL_TRACES_EXPORTER".to_owned(), value: Some("none".to_owned()), ..EnvVar::default() }];
     env.retain(|ours| registry.pod.env.iter().all(|theirs| theirs.name != ours.name));
     env.extend(registry.pod.env.iter().cloned());
     let mut mounts = vec![mount("config", CONFIG, true), mount("data", DATA, false)];

@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::image::{self, Version};
 use super::resolved::{Resolved, Service, Storage, Tls, Users};
 use super::{Observed, RegistryName, SecretContent, Settings};
-use crate::api::{
-    AccessMode, AuthSpec, GoDuration, PrivateRegistry, ServiceSpec, StorageSpec, TlsSpec, annotation,
-};
+use crate::api::{AccessMode, AuthSpec, GoDuration, PrivateRegistry, ServiceSpec, StorageSpec, TlsSpec, annotation};
 use crate::credentials::{Source, SourceKind, Wanted};
 
 /// Sections of the registry's configuration that `extraConfig` may hold. The others belong to the operator, or do not exist:
@@ -45,8 +43,9 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     let spec = &registry.spec;
     let metadata = &registry.metadata;
     let given_name = metadata.name.as_deref().unwrap_or_default();
-    let name = RegistryName::parse(given_name)
-        .map_err(|rule| Blocked::invalid(format!("metadata.name {given_name:?} {rule}; make the registry again under another name")))?;
+    let name = RegistryName::parse(given_name).map_err(|rule| {
+        Blocked::invalid(format!("metadata.name {given_name:?} {rule}; make the registry again under another name"))
+    })?;
     let image = spec.image.clone().unwrap_or_else(|| settings.registry_image.clone());
     let image_version = image::version(&image);
     if image_version == Version::TooOld {
@@ -197,7 +196,9 @@ fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
                 source: source(SourceKind::Users, &reference.name, key, content),
                 password: password.clone(),
             }),
-            None => absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name)),
+            None => {
+                absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name))
+            }
         }
     }
     for from in spec.users_from {
@@ -245,4 +246,98 @@ fn extra_config(
         )));
     }
     Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{ObservedClaim, SecretContent};
+
+    fn resolved(spec: serde_json::Value, observed: &Observed) -> Result<Resolved, Blocked> {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+            "metadata": {"name": "team-a", "namespace": "registries", "uid": "u", "generation": 3},
+            "spec": spec,
+        }));
+        resolve(&registry.unwrap(), observed, &Settings::default())
+    }
+
+    fn secret(data: &[(&str, &str)]) -> SecretContent {
+        SecretContent {
+            uid: "uid".to_owned(),
+            resource_version: "1".to_owned(),
+            data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into())).collect(),
+        }
+    }
+
+    #[test]
+    fn an_empty_spec_is_a_complete_registry() {
+        let registry = resolved(json!({}), &Observed::default()).unwrap();
+        assert_eq!(registry.image, Settings::default().registry_image);
+        assert_eq!((registry.replicas, registry.service.port, registry.retain, registry.suspend), (1, 5000, true, false));
+        assert!(matches!(registry.storage, Storage::Claim { ref size, .. } if size == "10Gi"));
+        assert!(matches!(registry.tls, Tls::SelfSigned { duration, ca_duration, .. } if ca_duration == duration * 10));
+        assert!(matches!(registry.users, Users::Table { cost: 5, ref candidates, .. } if candidates.is_empty()));
+    }
+
+    #[test]
+    fn what_cannot_be_built_names_the_field_and_what_to_do() {
+        let absent = Observed::default();
+        for (spec, reason, waiting, words) in [
+            (json!({"image": "registry:2.8.3"}), "InvalidManifest", false, "3.1.1 or newer"),
+            (json!({"replicas": 2}), "InvalidManifest", false, "ReadWriteMany"),
+            (json!({"extraConfig": {"storage": {}}}), "InvalidManifest", false, "rendered by the operator"),
+            (json!({"extraConfig": {"htp": {}}}), "InvalidManifest", false, "no section"),
+            (json!({"tls": {"selfSigned": {"ipAddresses": ["1.2.3.444"]}}}), "InvalidManifest", false, "ipAddresses"),
+            (
+                json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}),
+                "WaitingForClaim",
+                true,
+                "PersistentVolumeClaim mine",
+            ),
+        ] {
+            let blocked = resolved(spec, &absent).unwrap_err();
+            assert_eq!((blocked.reason, blocked.waiting), (reason, waiting), "{blocked:?}");
+            assert!(blocked.message.contains(words), "{blocked:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_another_registry_has_is_refused() {
+        let observed = Observed {
+            claim: Some(ObservedClaim { modes: vec!["ReadWriteMany".to_owned()] }),
+            claim_holder: Some("team-b".to_owned()),
+            ..Observed::default()
+        };
+        let blocked = resolved(json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), &observed).unwrap_err();
+        assert_eq!((blocked.reason, blocked.waiting), ("ClaimShared", false));
+        assert!(blocked.message.contains("team-b"), "{blocked:?}");
+    }
+
+    #[test]
+    fn an_existing_claim_that_nodes_share_allows_replicas() {
+        let spec = json!({"replicas": 3, "storage": {"persistentVolumeClaim": {"claimName": "mine"}}});
+        let claim = |mode: &str| Observed { claim: Some(ObservedClaim { modes: vec![mode.to_owned()] }), ..Observed::default() };
+        assert!(resolved(spec.clone(), &claim("ReadWriteMany")).is_ok());
+        assert!(resolved(spec, &claim("ReadWriteOnce")).is_err());
+    }
+
+    #[test]
+    fn a_missing_password_stops_one_user_and_nobody_else() {
+        let mut observed = Observed::default();
+        observed.secrets.insert("ann".to_owned(), Some(secret(&[("password", "correct horse")])));
+        observed.secrets.insert("bob".to_owned(), Some(secret(&[("passwort", "x")])));
+        observed.secrets.insert("eve".to_owned(), None);
+        observed.secrets.insert("team".to_owned(), Some(secret(&[("carl", "one two three"), ("dora", "four five six")])));
+        let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": name}});
+        let spec = json!({"auth": {"users": [user("ann"), user("bob"), user("eve")], "usersFrom": [{"secretRef": {"name": "team"}}]}});
+
+        let Users::Table { candidates, missing, .. } = resolved(spec, &observed).unwrap().users else { panic!() };
+
+        let names: Vec<_> = candidates.iter().map(|user| user.name.as_str()).collect();
+        assert_eq!(names, ["ann", "carl", "dora"]);
+        assert_eq!(missing, ["Secret eve does not exist; create it", "Secret bob has no key password for user bob; add it"]);
+    }
 }

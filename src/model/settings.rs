@@ -19,10 +19,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             registry_image: REGISTRY_IMAGE.to_owned(),
-            operator_image: format!(
-                "ghcr.io/privateregistry/private-registry-operator:v{}",
-                env!("CARGO_PKG_VERSION")
-            ),
+            operator_image: format!("ghcr.io/privateregistry/private-registry-operator:v{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
         }
     }

@@ -314,6 +314,8 @@ impl<S: LeaseStore> Elector<S> {
         match timeout(RELEASE_LIMIT, self.give_back()).await {
             Ok(Ok(true)) => tracing::info!("released the lease"),
             Ok(Ok(false)) => {}
+            // A standby that was never let near the lease has nothing to give back.
+            _ if self.held.is_none() => {}
             _ => tracing::warn!("could not release the lease; the next leader waits for it to run out"),
         }
     }

@@ -132,11 +132,12 @@ impl Preflight {
     /// Returns once the resource is served: before that there is nothing to watch.
     pub async fn until_served(&self, stop: &Stop) -> Served {
         loop {
+            let look = async { tokio::join!(self.look_for_definition(), self.look_for_rights()) };
             let looked = tokio::select! {
                 () = stop.requested() => return Served::Stopping,
-                looked = tokio::time::timeout(LOOK_LIMIT, self.look_for_definition()) => looked,
+                looked = tokio::time::timeout(LOOK_LIMIT, look) => looked,
             };
-            if looked == Ok(true) {
+            if matches!(looked, Ok((true, _))) {
                 return Served::Yes;
             }
             if paused(stop).await.is_err() {
@@ -148,10 +149,10 @@ impl Preflight {
     /// Returns once everything is as needed, or at the stop. Meant to run beside the work: a missing right stops one thing, not everything.
     pub async fn until_complete(&self, stop: &Stop) {
         loop {
-            let look = async { self.look_at_schema().await & self.look_for_rights().await };
+            let look = async { tokio::join!(self.look_at_schema(), self.look_for_rights()) };
             let complete = tokio::select! {
                 () = stop.requested() => return,
-                looked = tokio::time::timeout(LOOK_LIMIT, look) => looked == Ok(true),
+                looked = tokio::time::timeout(LOOK_LIMIT, look) => matches!(looked, Ok((true, true))),
             };
             if complete || paused(stop).await.is_err() {
                 return;
@@ -231,6 +232,9 @@ impl Preflight {
     }
 
     async fn look_for_rights(&self) -> bool {
+        if self.health.get(RIGHTS) == Some(State::Ok) {
+            return true;
+        }
         let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
         let answers = stream::iter(self.needs.rights.clone())
             .map(|right| {

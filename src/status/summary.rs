@@ -119,7 +119,12 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
 
 /// The status of a registry that cannot be built from its manifest. What was found before stays: it may still be serving.
 #[must_use]
-pub fn blocked(blocked: &Blocked, before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -> PrivateRegistryStatus {
+pub fn blocked(
+    blocked: &Blocked,
+    before: &PrivateRegistryStatus,
+    generation: i64,
+    now: Timestamp,
+) -> PrivateRegistryStatus {
     let stalled = !blocked.waiting || waited_enough(before, blocked.reason, now);
     outcome(blocked.reason, &blocked.message, stalled, before, generation, now)
 }
@@ -270,7 +275,11 @@ fn available_finding(findings: &Findings<'_>) -> Finding {
 fn certificate_finding(findings: &Findings<'_>) -> Finding {
     let say = |ok: bool, reason: &str, message: String| Finding::new(condition::CERTIFICATE_READY, ok, reason, message);
     if !findings.registry.has_tls() {
-        return say(true, reason::SWITCHED_OFF, "spec.tls.none: plain HTTP; logins cross the network readable".to_owned());
+        return say(
+            true,
+            reason::SWITCHED_OFF,
+            "spec.tls.none: plain HTTP; logins cross the network readable".to_owned(),
+        );
     }
     let Certificate { served, problem, note } = &findings.certificate;
     match (problem, served) {
@@ -298,14 +307,20 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
         return say(false, &first.reason, format!("{}{more}", first.message));
     }
     if users.is_empty() {
-        return say(false, "NoUsers", "nobody can log in: name users, or remove spec.auth.generatedAdmin: Never".to_owned());
+        return say(
+            false,
+            "NoUsers",
+            "nobody can log in: name users, or remove spec.auth.generatedAdmin: Never".to_owned(),
+        );
     }
     let count = users.len();
     let noun = if count == 1 { "user" } else { "users" };
     say(
         true,
         reason::WRITTEN,
-        format!("{count} {noun}; running pods accept a change as soon as the kubelet has synced the Secret, within about 2 minutes"),
+        format!(
+            "{count} {noun}; running pods accept a change as soon as the kubelet has synced the Secret, within about 2 minutes"
+        ),
     )
 }
 
@@ -329,7 +344,11 @@ fn storage_finding(findings: &Findings<'_>) -> Finding {
     match text("/status/phase") {
         "Bound" => {}
         "Lost" => {
-            return say(false, "VolumeLost", format!("PersistentVolumeClaim {name} has lost its volume; restore it from a backup"));
+            return say(
+                false,
+                "VolumeLost",
+                format!("PersistentVolumeClaim {name} has lost its volume; restore it from a backup"),
+            );
         }
         _ => {
             return say(
@@ -404,3 +423,7 @@ fn image_note(registry: &Resolved) -> Option<String> {
     (registry.image_version == Version::Unverified)
         .then(|| format!("image {} does not tell its version: 3.1.1 or newer is needed", registry.image))
 }
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::Value;
 
 use crate::api::{RestartType, reason};
-use crate::desired::pod::CONTAINER;
 use crate::desired::Run;
+use crate::desired::pod::CONTAINER;
 use crate::model::{Resolved, labels};
 
 /// How the workload is doing.
@@ -93,7 +93,11 @@ impl PodFacts {
                 .or_else(|| state(&container.last_state).and_then(|state| state.terminated))
         });
         let disrupted = pod.metadata.deletion_timestamp.is_some()
-            || status.conditions.iter().flatten().any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+            || status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
         let unscheduled = status
             .conditions
             .iter()
@@ -103,7 +107,8 @@ impl PodFacts {
                 let words = condition.message.clone().unwrap_or_default();
                 ("Unschedulable".to_owned(), format!("Pod {name} finds no node: {words}"))
             });
-        let volume = status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
+        let volume =
+            status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
         Self {
             disrupted,
             phase: status.phase.clone().unwrap_or_default(),
@@ -124,7 +129,8 @@ impl PodFacts {
 /// The init container is ours: its last words are for users. The registry's are not repeated: they may hold secrets.
 fn volume_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
     let state = container.state.clone().unwrap_or_default();
-    let ended = state.terminated.or_else(|| container.last_state.clone()?.terminated).filter(|ended| ended.exit_code != 0);
+    let ended =
+        state.terminated.or_else(|| container.last_state.clone()?.terminated).filter(|ended| ended.exit_code != 0);
     if let Some(ended) = ended {
         let words = ended.message.unwrap_or_default();
         return Some(("StorageNotWritable".to_owned(), format!("Pod {pod}: {}", words.trim())));
@@ -146,7 +152,9 @@ fn registry_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, S
             let why = code(container.last_state.clone().and_then(|last| last.terminated));
             return Some((
                 "CrashLooping".to_owned(),
-                format!("Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"),
+                format!(
+                    "Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"
+                ),
             ));
         }
         return image_trouble(pod, &container.image, &reason);
@@ -158,7 +166,9 @@ fn image_trouble(pod: &str, image: &str, reason: &str) -> Option<(String, String
     match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => Some((
             "ImageNotPulled".to_owned(),
-            format!("Pod {pod}: image {image} cannot be pulled ({reason}); check the name, and spec.pod.imagePullSecrets"),
+            format!(
+                "Pod {pod}: image {image} cannot be pulled ({reason}); check the name, and spec.pod.imagePullSecrets"
+            ),
         )),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some((
             "ContainerNotCreated".to_owned(),
@@ -178,7 +188,10 @@ pub fn judge_deployment(registry: &Resolved, live: &Value, pods: &[PodFacts], ru
     if run.stopped_by_user {
         return Workload::Stopped {
             reason: reason::STOPPED_BY_USER,
-            message: format!("stopped by a user; kubectl scale deployment {name} --replicas={} starts it", registry.replicas),
+            message: format!(
+                "stopped by a user; kubectl scale deployment {name} --replicas={} starts it",
+                registry.replicas
+            ),
         };
     }
     let ready = number(live, "/status/readyReplicas");
@@ -220,9 +233,7 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         };
         return Workload::Failed {
             reason,
-            message: format!(
-                "{why}{exit}; see kubectl logs job/{name}, then delete the Job {name} to start it again"
-            ),
+            message: format!("{why}{exit}; see kubectl logs job/{name}, then delete the Job {name} to start it again"),
         };
     }
     let ready = number(live, "/status/ready");
@@ -248,8 +259,11 @@ pub fn job_lost_its_pod(live: &Value, pods: &[PodFacts]) -> bool {
 /// Whether a user scaled the Deployment to zero: the operator wanted pods, wrote so beside the number, and the number is zero.
 #[must_use]
 pub fn is_stopped_by_user(registry: &Resolved, live: Option<&Value>) -> bool {
-    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped && !registry.suspend) else { return false };
-    let wanted = live.pointer("/metadata/annotations").and_then(|all| all.get(labels::REPLICAS)).and_then(Value::as_str);
+    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped && !registry.suspend) else {
+        return false;
+    };
+    let wanted =
+        live.pointer("/metadata/annotations").and_then(|all| all.get(labels::REPLICAS)).and_then(Value::as_str);
     let wanted: i32 = wanted.and_then(|count| count.parse().ok()).unwrap_or(0);
     wanted > 0 && live.pointer("/spec/replicas").and_then(Value::as_i64) == Some(0)
 }
@@ -272,4 +286,123 @@ fn job_has(live: &Value, condition: &str) -> bool {
 
 fn number(live: &Value, pointer: &str) -> i32 {
     live.pointer(pointer).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Observed, Settings, resolve};
+
+    fn registry(spec: Value) -> Resolved {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+            "metadata": {"name": "team-a", "namespace": "registries"}, "spec": spec,
+        }));
+        resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
+    }
+
+    fn pod(value: Value) -> PodFacts {
+        PodFacts::of(&serde_json::from_value(value).unwrap())
+    }
+
+    fn container(state: &Value, last: &Value) -> Value {
+        json!([{"name": "registry", "image": "r", "imageID": "", "ready": false, "restartCount": 2, "state": state, "lastState": last}])
+    }
+
+    fn deployment(replicas: i32, ready: i32) -> Value {
+        json!({
+            "metadata": {"generation": 2},
+            "spec": {"replicas": replicas},
+            "status": {"observedGeneration": 2, "replicas": replicas, "updatedReplicas": replicas,
+                       "readyReplicas": ready, "availableReplicas": ready},
+        })
+    }
+
+    #[test]
+    fn a_deployment_runs_when_all_its_pods_are_new_and_available() {
+        let registry = registry(json!({}));
+        let judge = |live: &Value| judge_deployment(&registry, live, &[], &Run::default());
+        assert_eq!(judge(&deployment(1, 1)), Workload::Running { ready: 1 });
+        assert!(matches!(judge(&deployment(1, 0)), Workload::Progressing { ready: 0, .. }));
+        let mut behind = deployment(1, 1);
+        behind["metadata"]["generation"] = json!(3);
+        assert!(matches!(judge(&behind), Workload::Progressing { .. }));
+        let mut old_pod = deployment(1, 1);
+        old_pod["status"]["replicas"] = json!(2);
+        assert!(matches!(judge(&old_pod), Workload::Progressing { .. }));
+    }
+
+    #[test]
+    fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
+        let live = |wanted: &str, replicas: i32| {
+            json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}})
+        };
+        let unless = registry(json!({"restartPolicy": {"type": "UnlessStopped"}}));
+        assert!(is_stopped_by_user(&unless, Some(&live("1", 0))));
+        assert!(!is_stopped_by_user(&unless, Some(&live("1", 1))));
+        // The operator itself wrote the zero, while the registry was suspended.
+        assert!(!is_stopped_by_user(&unless, Some(&live("0", 0))));
+        assert!(!is_stopped_by_user(&unless, None));
+        assert!(!is_stopped_by_user(&registry(json!({})), Some(&live("1", 0))));
+    }
+
+    #[test]
+    fn trouble_names_the_pod_and_the_next_action() {
+        let ended = json!({"terminated": {"exitCode": 2, "message": "secret words of the registry"}});
+        let full = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        for (state, last, reason, words) in [
+            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended, "CrashLooping", "exit code 2"),
+            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), full, "CrashLooping", "limits.memory"),
+            (json!({"waiting": {"reason": "ImagePullBackOff"}}), json!({}), "ImageNotPulled", "imagePullSecrets"),
+            (json!({"waiting": {"reason": "CreateContainerConfigError"}}), json!({}), "ContainerNotCreated", "describe"),
+        ] {
+            let pod = pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "containerStatuses": container(&state, &last)}}));
+            let (found, message) = pod.trouble.unwrap();
+            assert_eq!(found, reason);
+            assert!(message.contains("Pod p") && message.contains(words), "{message}");
+            assert!(!message.contains("secret words"), "the registry's last words may hold secrets: {message}");
+        }
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_written_is_told_in_the_probe_s_words() {
+        let status = json!([{"name": "check-volume", "image": "o", "imageID": "", "ready": false, "restartCount": 1,
+                             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                             "lastState": {"terminated": {"exitCode": 1, "message": "cannot write: fsGroup\n"}}}]);
+        let pod = pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
+        assert_eq!(pod.trouble, Some(("StorageNotWritable".to_owned(), "Pod p: cannot write: fsGroup".to_owned())));
+    }
+
+    #[test]
+    fn a_job_ends_as_its_policy_says() {
+        let ended = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
+        let once = registry(json!({"restartPolicy": {"type": "Never"}}));
+        let thrice = registry(json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}}));
+        let reason = |workload| match workload {
+            Workload::Stopped { reason, .. } | Workload::Failed { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(judge_job(&thrice, &ended("Complete"), &[])), reason::COMPLETED);
+        assert_eq!(reason(judge_job(&thrice, &ended("Failed"), &[])), reason::MAX_RETRIES_EXCEEDED);
+        assert_eq!(reason(judge_job(&once, &ended("Failed"), &[])), reason::FAILED);
+        assert_eq!(judge_job(&once, &json!({"status": {"ready": 1}}), &[]), Workload::Running { ready: 1 });
+    }
+
+    #[test]
+    fn a_job_whose_pod_was_taken_away_is_not_complete() {
+        let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+        let ended = |deleted: bool| {
+            let mut metadata = json!({"name": "p"});
+            if deleted {
+                metadata["deletionTimestamp"] = json!("2026-11-22T00:00:00Z");
+            }
+            pod(json!({"metadata": metadata, "status": {"phase": "Succeeded"}}))
+        };
+        assert!(!job_lost_its_pod(&complete, &[ended(false)]));
+        assert!(job_lost_its_pod(&complete, &[ended(true)]));
+        assert!(job_lost_its_pod(&complete, &[]));
+        assert!(!job_lost_its_pod(&json!({}), &[]));
+    }
 }

@@ -35,7 +35,9 @@ pub async fn write(
         Ok(answer) => Ok(Some(answer)),
         Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(None),
         // With a uid, an apply to a registry that is gone is a conflict, and to its successor an invalid change.
-        Err(kube::Error::Api(refusal)) if refusal.is_conflict() || refusal.is_invalid() && refusal.message.contains("metadata.uid") => {
+        Err(kube::Error::Api(refusal))
+            if refusal.is_conflict() || refusal.is_invalid() && refusal.message.contains("metadata.uid") =>
+        {
             Ok(None)
         }
         Err(error) => Err(error),

@@ -6,6 +6,8 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Folders that the programs of a node write to when nothing keeps them from it.
@@ -43,7 +45,20 @@ impl Traces {
         Self(found)
     }
 
-    /// What is here and was not there before, and the other way round for settings: `+` and `-` lines.
+    /// What the instance `id` has left since `before` was taken. Looks again for up to `patience` while there is something, because the
+    /// kernel takes a moment, and other programs on the machine come and go.
+    pub fn left(id: &str, before: &Self, patience: Duration) -> Vec<String> {
+        let started = Instant::now();
+        loop {
+            let left = Self::of_machine(id).difference(before);
+            if left.is_empty() || started.elapsed() > patience {
+                return left;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What is here and was not there before (`+`), and what was there before and is not here (`-`).
     pub fn difference(&self, before: &Self) -> Vec<String> {
         let more = self.0.difference(&before.0).map(|trace| format!("+ {trace}"));
         let less = before.0.difference(&self.0).map(|trace| format!("- {trace}"));

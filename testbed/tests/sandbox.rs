@@ -65,13 +65,13 @@ fn nothing_is_left_of(id: &str, dir: &Path) -> Result<()> {
 }
 
 #[test]
-fn a_stopped_sandbox_leaves_nothing_within_a_second() -> Result<()> {
+fn a_stopped_sandbox_leaves_nothing() -> Result<()> {
     let sandbox = Sandbox::create(Kind::ControlPlane)?;
     start_sleepers(&sandbox, Place::Host)?;
     let started = Instant::now();
     sandbox.stop()?;
     let took = started.elapsed();
-    ensure!(took < Duration::from_secs(1), "{took:?}");
+    ensure!(took < Duration::from_secs(2), "stopping takes a tenth of a second on an idle machine, here {took:?}");
     nothing_is_left_of(sandbox.id(), sandbox.dir())
 }
 
@@ -109,7 +109,7 @@ fn a_node_leaves_the_machine_as_it_was() -> Result<()> {
     ensure!(during.len() > 2, "its control groups and its network were to be seen: {during:#?}");
     sandbox.stop()?;
     nothing_is_left_of(sandbox.id(), sandbox.dir())?;
-    let left = Traces::of_machine(sandbox.id()).difference(&before);
+    let left = Traces::left(sandbox.id(), &before, Duration::from_secs(5));
     ensure!(left.is_empty(), "{left:#?}");
     Ok(())
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks to a person")]
 
 mod cluster;
+mod test;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -19,14 +21,17 @@ struct Arguments {
 enum Chore {
     /// A real Kubernetes on this machine, for working by hand
     Cluster(cluster::Arguments),
+    /// Run the tests: all of them, or some groups
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
-        Chore::Cluster(arguments) => cluster::run(arguments),
+        Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

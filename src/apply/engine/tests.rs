@@ -104,7 +104,8 @@ async fn a_secret_that_was_read_for_its_content_is_not_read_again_to_be_compared
 async fn an_edited_child_is_repaired_with_one_read_and_one_write() {
     let cluster = Cluster::new();
     apply(&cluster, &config("wanted")).await;
-    let notice = cluster.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({"ca.crt": "edited", "x": "y"})));
+    let notice =
+        cluster.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({"ca.crt": "edited", "x": "y"})));
     assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });
     cluster.requests();
 
@@ -143,7 +144,10 @@ async fn a_child_stripped_of_every_mark_is_repaired_even_after_a_restart() {
         let mut cluster = Cluster::new();
         apply(&cluster, &child).await;
         cluster.edit(child.kind, &child.name, |object| {
-            object["metadata"].as_object_mut().unwrap().retain(|field, _| field != "labels" && field != "ownerReferences");
+            object["metadata"]
+                .as_object_mut()
+                .unwrap()
+                .retain(|field, _| field != "labels" && field != "ownerReferences");
         });
         cluster.restart_operator();
 
@@ -204,7 +208,9 @@ async fn a_foreign_object_that_is_handed_over_or_goes_away_lets_us_in() {
         error(&cluster, &service()).await;
 
         let notice = match hand_over {
-            true => cluster.edit(SERVICE, "team-a", |s| set(s, "metadata.annotations", json!({"test.dev/adopt": "true"}))),
+            true => {
+                cluster.edit(SERVICE, "team-a", |s| set(s, "metadata.annotations", json!({"test.dev/adopt": "true"})))
+            }
             false => cluster.delete(SERVICE, "team-a"),
         };
         assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });

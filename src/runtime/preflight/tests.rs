@@ -143,7 +143,10 @@ async fn readiness_names_what_is_missing_until_it_is_there() {
     let text = health.readiness().text;
     assert!(text.contains("failed   cluster: can't be reached: connection refused\n"), "{text}");
 
-    cluster.change(|facts| facts.down = false);
+    cluster.change(|facts| {
+        facts.down = false;
+        facts.refused = vec!["list secrets", "create services", "patch things/status"];
+    });
     seconds(4).await;
     let text = health.readiness().text;
     assert!(text.contains("ok       cluster\n"), "{text}");
@@ -158,10 +161,7 @@ async fn readiness_names_what_is_missing_until_it_is_there() {
     seconds(4).await;
     assert!(health.readiness().text.contains("is not installed"), "{}", health.readiness().text);
 
-    cluster.change(|facts| {
-        facts.resources = Some(vec!["things", "things/status"]);
-        facts.refused = vec!["list secrets", "create services", "patch things/status"];
-    });
+    cluster.change(|facts| facts.resources = Some(vec!["things", "things/status"]));
     seconds(4).await;
     let text = health.readiness().text;
     assert!(text.contains("waiting  resource definition: its schema is not published yet\n"), "{text}");

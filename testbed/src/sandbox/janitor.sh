@@ -17,8 +17,8 @@ processes() {
 }
 
 remains() {
+    [ $# -gt 0 ] && find "$@" -depth -type d -exec rmdir {} + 2>/dev/null
     for cgroup in "$@"; do
-        [ -d "$cgroup" ] && find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null
         [ -d "$cgroup" ] && echo "$cgroup"
     done
 }

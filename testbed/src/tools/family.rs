@@ -30,8 +30,16 @@ impl Family {
     pub const CONTROL_PLANE: &'static [Self] = &[Self::Etcd, Self::Kubernetes];
 
     /// What a node needs, in the order in which it needs it.
-    pub const NODE: &'static [Self] =
-        &[Self::Etcd, Self::Kubernetes, Self::Containerd, Self::Cni, Self::Pause, Self::Coredns, Self::Registry, Self::Crane];
+    pub const NODE: &'static [Self] = &[
+        Self::Etcd,
+        Self::Kubernetes,
+        Self::Containerd,
+        Self::Cni,
+        Self::Pause,
+        Self::Coredns,
+        Self::Registry,
+        Self::Crane,
+    ];
 
     pub(super) fn recipe(self) -> Recipe {
         match self {
@@ -147,11 +155,8 @@ const CNI: Recipe = Recipe {
     }),
 };
 
-const PAUSE: Recipe = Recipe {
-    name: "pause",
-    wheel: None,
-    build: Some(Build { programs: &[(".", "pause")], packages: 70, ..PLAIN }),
-};
+const PAUSE: Recipe =
+    Recipe { name: "pause", wheel: None, build: Some(Build { programs: &[(".", "pause")], packages: 70, ..PLAIN }) };
 
 const COREDNS: Recipe = Recipe {
     name: "coredns",

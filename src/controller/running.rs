@@ -1,0 +1,151 @@
+//! What runs of a registry: the Deployment or Job and its pods, what time and users did to it, and whether the registry answers.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::answer::Question;
+use super::context::Context;
+use super::error::Error;
+use super::queue::Key;
+use crate::api::{PrivateRegistryStatus, reason};
+use crate::apply::{Applied, Kind, Live, Owner, Removal, kinds};
+use crate::desired::{Material, Run};
+use crate::model::{Resolved, Users, labels};
+use crate::status::summary::Answer;
+use crate::status::{PodFacts, Workload, workload as judge};
+
+/// A good run of this length ends a row of failures.
+pub(super) const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
+
+/// What ran when the pass began.
+pub(super) struct Running {
+    workload: Option<Live>,
+    /// Its pods, as far as they matter.
+    pub(super) pods: Vec<PodFacts>,
+}
+
+/// Kind of the workload that a registry wants, and the one that it does not.
+pub(super) fn workload_kinds(registry: &Resolved) -> (&'static Kind, &'static Kind) {
+    if registry.restart.is_job() { (kinds::JOB, kinds::DEPLOYMENT) } else { (kinds::DEPLOYMENT, kinds::JOB) }
+}
+
+impl Running {
+    /// Pods tell why something is not as wanted, and how a Job is doing. A settled Deployment needs none.
+    pub(super) async fn look(
+        registry: &Resolved,
+        workload: Option<Live>,
+        key: &Key,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
+        let is_running = |live: &Live| {
+            let state = judge::judge_deployment(registry, live.value(), &[], &Run::default());
+            !registry.restart.is_job() && matches!(state, Workload::Running { .. })
+        };
+        let pods = match &workload {
+            Some(live) if !is_running(live) => ctx.pods(key).await?,
+            _ => Vec::new(),
+        };
+        Ok(Self { workload, pods })
+    }
+
+    /// An annotation of the workload.
+    pub(super) fn annotation(&self, name: &str) -> Option<String> {
+        self.workload.as_ref()?.annotation(name).map(str::to_owned)
+    }
+
+    /// How much should run, given what a user or time did to it.
+    pub(super) fn run(&self, registry: &Resolved, now: Timestamp) -> Run {
+        let forgiven = |pod: &PodFacts| {
+            let long = pod.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
+            if long { pod.restarts } else { 0 }
+        };
+        let limit = self.workload.as_ref().and_then(|live| live.at("spec.backoffLimit")).and_then(Value::as_i64);
+        let already = match (registry.max_retries, limit.and_then(|limit| i32::try_from(limit).ok())) {
+            (Some(retries), Some(limit)) => limit.saturating_sub(retries.saturating_add(1)).max(0),
+            _ => 0,
+        };
+        // What a former pod was forgiven does not count for its successor, whose restarts begin at 0.
+        let restarts = self.pods.iter().map(|pod| pod.restarts).max().unwrap_or(0);
+        Run {
+            stopped_by_user: judge::is_stopped_by_user(registry, self.workload.as_ref().map(Live::value)),
+            forgiven_restarts: self.pods.iter().map(forgiven).max().unwrap_or(0).max(already.min(restarts)),
+            probe_image: None,
+        }
+    }
+
+    /// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
+    pub(super) fn rests(&self, registry: &Resolved, before: &PrivateRegistryStatus, template: &str) -> bool {
+        let Some(job) = self.workload.as_ref().filter(|_| registry.restart.is_job()) else { return false };
+        let same = job.annotation(labels::TEMPLATE) == Some(template);
+        // Once it was reported as completed, deleting its pod is tidying up and no reason to start it again.
+        let known = before.conditions.iter().any(|found| found.reason == reason::COMPLETED);
+        same && judge::job_is_finished(job.value()) && (known || !judge::job_lost_its_pod(job.value(), &self.pods))
+    }
+
+    /// Takes away what must end before the wanted workload can start, and says whether there was something: the workload of the other
+    /// kind, after the restart policy changed, or a Job that only lost its pod. Two generations never share a volume.
+    pub(super) async fn makes_way(
+        &self,
+        registry: &Resolved,
+        owner: &Owner,
+        key: &Key,
+        ctx: &Context,
+    ) -> Result<bool, Error> {
+        let (wanted, other) = workload_kinds(registry);
+        let name = registry.name.as_str();
+        let mut removal = ctx.engine.remove(owner, other, name).await?;
+        let lost = registry.restart.is_job() && !registry.suspend;
+        if lost && self.workload.as_ref().is_some_and(|job| judge::job_lost_its_pod(job.value(), &self.pods)) {
+            removal = ctx.engine.remove(owner, wanted, name).await?;
+        }
+        let made = matches!(removal, Removal::Removed | Removal::Leaving);
+        if made {
+            ctx.recall.pods_changed(key);
+        }
+        Ok(made)
+    }
+
+    /// How it is doing after the pass.
+    pub(super) fn state(&self, registry: &Resolved, applied: &[Applied], run: &Run) -> Option<Workload> {
+        let (kind, _) = workload_kinds(registry);
+        let done = applied.iter().find(|done| done.live.kind() == kind);
+        let live = done.map(|done| &done.live).or(self.workload.as_ref())?;
+        if registry.restart.is_job() {
+            return Some(judge::judge_job(registry, live.value(), &self.pods));
+        }
+        Some(judge::judge_deployment(registry, live.value(), &self.pods, run))
+    }
+}
+
+/// Asks the registry once after each rollout.
+pub(super) async fn ask(
+    registry: &Resolved,
+    key: &Key,
+    material: &Material,
+    service: &serde_json::Value,
+    workload: Option<&Workload>,
+    applied: &[Applied],
+    ctx: &Context,
+) -> Answer {
+    let Some(Workload::Running { ready: 1.. }) = workload else { return Answer::NotAsked };
+    let address = service.pointer("/spec/clusterIP").and_then(|ip| ip.as_str()?.parse().ok());
+    let (Some(address), Ok(port)) = (address, u16::try_from(registry.service.port)) else {
+        return Answer::Unreachable("the Service has no address of its own".to_owned());
+    };
+    let (kind, _) = workload_kinds(registry);
+    let rollout = applied
+        .iter()
+        .find(|done| done.live.kind() == kind)
+        .map(|done| format!("{} {}", done.live.uid(), done.live.generation().unwrap_or_default()))
+        .unwrap_or_default();
+    let [_, _, name, _] = registry.service_names();
+    let question = Question {
+        address,
+        port,
+        name,
+        leaf: material.certificate.as_ref().map(|certificate| certificate.chain.clone()),
+        logins: !matches!(registry.users, Users::Everybody),
+        rollout,
+    };
+    ctx.answer(key, question).await
+}

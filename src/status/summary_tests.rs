@@ -1,0 +1,185 @@
+//! What a user reads in each state.
+
+use serde_json::json;
+
+use super::*;
+use crate::model::{Observed, Settings, resolve};
+
+fn registry(spec: Value) -> Resolved {
+    let registry = serde_json::from_value(json!({
+        "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+        "metadata": {"name": "team-a", "namespace": "registries", "generation": 7}, "spec": spec,
+    }));
+    resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
+}
+
+fn service() -> Value {
+    json!({"spec": {"clusterIPs": ["10.0.0.7"]}})
+}
+
+fn claim(wanted: &str, have: &str) -> Value {
+    json!({"spec": {"resources": {"requests": {"storage": wanted}}}, "status": {"phase": "Bound", "capacity": {"storage": have}}})
+}
+
+/// A registry in which all is well.
+struct Case {
+    registry: Resolved,
+    service: Value,
+    claim: Option<Value>,
+    refusal: Option<String>,
+    certificate: Certificate,
+    logins: Logins,
+    workload: Option<Workload>,
+    answer: Answer,
+}
+
+impl Case {
+    fn of(spec: Value) -> Self {
+        let user = UserStatus { name: "admin".to_owned(), source: "Secret team-a-admin".to_owned(), changed_at: None };
+        Self {
+            registry: registry(spec),
+            service: service(),
+            claim: Some(claim("10Gi", "10Gi")),
+            refusal: None,
+            certificate: Certificate {
+                served: Some(CertificateStatus { not_after: "2030-01-01T00:00:00Z".to_owned(), ..Default::default() }),
+                ..Certificate::default()
+            },
+            logins: Logins { users: vec![user], problems: vec![] },
+            workload: Some(Workload::Running { ready: 1 }),
+            answer: Answer::Good,
+        }
+    }
+
+    fn status(&self, before: &PrivateRegistryStatus, now: Timestamp) -> PrivateRegistryStatus {
+        let findings = Findings {
+            registry: &self.registry,
+            service: &self.service,
+            claim: self.claim.as_ref(),
+            claim_refusal: self.refusal.clone(),
+            certificate: self.certificate.clone(),
+            logins: self.logins.clone(),
+            workload: self.workload.clone(),
+            answer: self.answer.clone(),
+        };
+        summarise(&findings, before, now)
+    }
+
+    /// Ready, Reconciling, Stalled, and the reason of Ready.
+    fn verdict(&self) -> (String, String, String, String) {
+        let status = self.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+        verdict_of(&status)
+    }
+}
+
+fn verdict_of(status: &PrivateRegistryStatus) -> (String, String, String, String) {
+    let say = |kind: &str| condition_of(status, kind).status.clone();
+    (say("Ready"), say("Reconciling"), say("Stalled"), condition_of(status, "Ready").reason.clone())
+}
+
+fn condition_of<'a>(status: &'a PrivateRegistryStatus, kind: &str) -> &'a Condition {
+    status.conditions.iter().find(|condition| condition.type_ == kind).unwrap()
+}
+
+fn said(ready: &str, reconciling: &str, stalled: &str, reason: &str) -> (String, String, String, String) {
+    (ready.to_owned(), reconciling.to_owned(), stalled.to_owned(), reason.to_owned())
+}
+
+fn waiting() -> Problem {
+    Problem { reason: "WaitingForSecret".to_owned(), message: "Secret x does not exist; create it".to_owned(), waiting: true }
+}
+
+#[test]
+fn each_state_has_its_verdict() {
+    let case = Case::of;
+    let healthy = || case(json!({}));
+    assert_eq!(healthy().verdict(), said("True", "False", "False", "Settled"));
+
+    let progressing = Case { workload: Some(Workload::Progressing { message: String::new(), ready: 0 }), ..healthy() };
+    assert_eq!(progressing.verdict(), said("False", "True", "False", "Progressing"));
+
+    let stuck = Workload::Stuck { reason: "ImageNotPulled".to_owned(), message: String::new(), ready: 0 };
+    assert_eq!(Case { workload: Some(stuck), ..healthy() }.verdict(), said("False", "True", "False", "ImageNotPulled"));
+
+    let suspended = Workload::Stopped { reason: "Suspended", message: String::new() };
+    let suspended = Case { workload: Some(suspended), answer: Answer::NotAsked, ..healthy() };
+    assert_eq!(suspended.verdict(), said("True", "False", "False", "Suspended"));
+
+    let failed = Workload::Failed { reason: "MaxRetriesExceeded", message: String::new() };
+    assert_eq!(Case { workload: Some(failed), ..healthy() }.verdict(), said("False", "False", "True", "MaxRetriesExceeded"));
+
+    let silent = Case { answer: Answer::Bad("500".to_owned()), ..healthy() };
+    assert_eq!(silent.verdict(), said("False", "True", "False", "NotAnswering"));
+
+    // Whether the operator can reach it says nothing about others.
+    let apart = Case { answer: Answer::Unreachable(String::new()), ..healthy() };
+    assert_eq!(apart.verdict(), said("True", "False", "False", "Settled"));
+
+    let growing = Case { claim: Some(claim("20Gi", "10Gi")), ..healthy() };
+    assert_eq!(growing.verdict(), said("False", "True", "False", "Resizing"));
+
+    let refused = Case { refusal: Some("no expansion".to_owned()), ..healthy() };
+    assert_eq!(refused.verdict(), said("False", "False", "True", "ClaimRefused"));
+
+    let lonely = Case { logins: Logins { users: vec![], problems: vec![waiting()] }, ..healthy() };
+    assert_eq!(lonely.verdict(), said("False", "True", "False", "WaitingForSecret"));
+
+    let broken = Problem { reason: "PasswordTooLong".to_owned(), message: String::new(), waiting: false };
+    let logins = Logins { users: vec![], problems: vec![waiting(), broken] };
+    assert_eq!(Case { logins, ..healthy() }.verdict(), said("False", "False", "True", "PasswordTooLong"));
+}
+
+#[test]
+fn a_missing_object_stalls_only_after_five_minutes() {
+    let case = Case { logins: Logins { users: vec![], problems: vec![waiting()] }, ..Case::of(json!({})) };
+    let at = |minutes: i64| Timestamp::from_second(minutes * 60).unwrap();
+    let first = case.status(&PrivateRegistryStatus::default(), at(0));
+    assert_eq!(verdict_of(&case.status(&first, at(4))), said("False", "True", "False", "WaitingForSecret"));
+    assert_eq!(verdict_of(&case.status(&first, at(5))), said("False", "False", "True", "WaitingForSecret"));
+}
+
+#[test]
+fn the_same_findings_give_the_same_status() {
+    // A status that changes by itself would be written, and start a pass, for ever.
+    let case = Case::of(json!({}));
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let first = case.status(&PrivateRegistryStatus::default(), at(1));
+    assert_eq!(case.status(&first, at(1000)), first);
+}
+
+#[test]
+fn a_paused_registry_keeps_what_was_known_of_it() {
+    let case = Case::of(json!({}));
+    let settled = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    let paused = paused(&settled, 8, Timestamp::UNIX_EPOCH);
+    assert_eq!(verdict_of(&paused), said("False", "False", "False", "Paused"));
+    assert_eq!(paused.certificate, settled.certificate);
+    assert_eq!(paused.observed_generation, Some(8));
+    assert_eq!(condition_of(&paused, "Available"), condition_of(&settled, "Available"));
+}
+
+#[test]
+fn the_first_address_is_the_one_that_reaches_furthest() {
+    let addresses = |spec: Value, service: Value| {
+        let found = super::addresses(&registry(spec), &service);
+        found.into_iter().map(|found| found.address).collect::<Vec<_>>()
+    };
+    let names = ["team-a.registries.svc:5000", "team-a.registries.svc.cluster.local:5000"];
+    assert_eq!(addresses(json!({}), service()), ["10.0.0.7:5000", names[0], names[1]]);
+    let balanced = json!({"spec": {"clusterIPs": ["10.0.0.7"]}, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    let spec = json!({"hostnames": ["registry.example.com"], "service": {"type": "LoadBalancer", "port": 443}});
+    let found = addresses(spec, balanced);
+    assert_eq!(found[..3], ["registry.example.com", "192.0.2.1", "10.0.0.7"]);
+    assert_eq!(addresses(json!({}), json!({"spec": {"clusterIPs": ["fd00::7"]}}))[0], "[fd00::7]:5000");
+}
+
+#[test]
+fn ephemeral_storage_and_open_doors_are_said_aloud() {
+    let mut case = Case::of(json!({"storage": {"emptyDir": {}}, "tls": {"none": {}}, "auth": {"none": {}}}));
+    case.claim = None;
+    let status = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    assert_eq!(condition_of(&status, "StorageReady").reason, "Ephemeral");
+    assert_eq!(condition_of(&status, "CertificateReady").reason, "SwitchedOff");
+    assert_eq!(condition_of(&status, "UsersReady").reason, "SwitchedOff");
+    assert_eq!(condition_of(&status, "Ready").status, "True");
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask test`: everything that can be tested, in groups, with one summary. Compiling and testing what needs no cluster goes on while
+//! the clusters' programs are built; tests that start clusters begin when nothing else is left to build.
+
+mod group;
+mod step;
+mod summary;
+mod tally;
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use testbed::{Family, Progress, SKIPPED, Tools};
+
+use crate::workspace::{self, Workspace};
+use group::Group;
+use step::Log;
+use summary::{Outcome, Summary};
+use tally::Tally;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this group; can be given more than once
+    #[arg(long, value_enum, value_name = "GROUP")]
+    only: Vec<Group>,
+    /// Say everything that the tests say, not only what failed
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let groups: BTreeSet<Group> = match arguments.only.as_slice() {
+        [] => Group::value_variants().iter().copied().collect(),
+        only => only.iter().copied().collect(),
+    };
+    let started = Instant::now();
+    fetch_crates()?;
+    let workspace = Workspace::read()?;
+    let logs = workspace.target().join("xtask");
+    fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
+    let run = Run { workspace, logs, progress: Progress::auto(), verbose: arguments.verbose };
+    let outcomes = run.groups(&groups)?;
+    let summary = Summary { outcomes, took: started.elapsed() };
+    println!("\n{summary}");
+    Ok(if summary.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Everything after this works without a network, and with the versions that are committed.
+fn fetch_crates() -> Result<()> {
+    let status = workspace::cargo().args(["fetch", "--locked", "--quiet"]).status().context("run cargo fetch")?;
+    if !status.success() {
+        bail!("cargo fetch failed ({status})");
+    }
+    Ok(())
+}
+
+struct Run {
+    workspace: Workspace,
+    logs: PathBuf,
+    progress: Progress,
+    verbose: bool,
+}
+
+impl Run {
+    fn groups(&self, groups: &BTreeSet<Group>) -> Result<Vec<Outcome>> {
+        let (with_clusters, without): (Vec<Group>, Vec<Group>) =
+            groups.iter().partition(|group| group.starts_clusters());
+        let families = families(&with_clusters);
+        thread::scope(|scope| {
+            let building = scope.spawn(|| Tools::ensure(&families, &self.progress));
+            let mut outcomes = without.into_iter().map(|group| self.group(group)).collect::<Result<Vec<_>>>()?;
+            for group in &with_clusters {
+                self.compile(*group)?;
+            }
+            let built = building.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            built.context("build the programs of clusters")?;
+            for group in with_clusters {
+                outcomes.push(self.group(group)?);
+            }
+            Ok(outcomes)
+        })
+    }
+
+    /// Runs a group. What keeps it from running is one failed test, so that the other groups still run.
+    fn group(&self, group: Group) -> Result<Outcome> {
+        let started = Instant::now();
+        let name = group.name();
+        let shown = self.progress.step(format!("test {name}"));
+        let mut log = Log::create(self.logs.join(&name).with_extension("log"), self.verbose)?;
+        let skipped = self.logs.join(&name).with_extension("skipped");
+        let mut tally = match self.steps(group, &skipped, &mut log, &shown) {
+            Ok(tally) => tally,
+            Err(error) => {
+                log.line(&format!("error: {error:#}"), &self.progress)?;
+                Tally::one(false)
+            }
+        };
+        let skipped = lines(&skipped);
+        tally.skip(skipped.len() as u64);
+        if is_ci() && tally.skipped > 0 {
+            log.line(&format!("{} tests were skipped, and in CI none may be", tally.skipped), &self.progress)?;
+            tally.failed += 1;
+        }
+        let outcome = Outcome { name, tally, took: started.elapsed(), skipped, log: log.path.clone() };
+        if outcome.has_failed() && !log.is_echoed() {
+            self.progress.say(log.text());
+        }
+        shown.done();
+        Ok(outcome)
+    }
+
+    fn steps(&self, group: Group, skipped: &Path, log: &mut Log, shown: &testbed::progress::Step) -> Result<Tally> {
+        fs::write(skipped, "").with_context(|| format!("write {}", skipped.display()))?;
+        group.fetch(&self.progress)?;
+        let mut tally = Tally::default();
+        for mut step in group.steps(&self.workspace, &self.progress)? {
+            step.command.env(SKIPPED, skipped).env("CARGO_TERM_COLOR", "never");
+            tally += step.run(log, &self.progress, shown)?;
+        }
+        Ok(tally)
+    }
+
+    /// Compiles a group's tests ahead of its turn. What fails here fails again then, and is reported there.
+    fn compile(&self, group: Group) -> Result<()> {
+        let shown = self.progress.step(format!("compile the tests of {}", group.name()));
+        let mut log = Log::create(self.logs.join(format!("{}.compile.log", group.name())), false)?;
+        let compiled = group
+            .fetch(&self.progress)
+            .and_then(|()| group.compile(&self.workspace, &self.progress))
+            .and_then(|step| step.run(&mut log, &self.progress, &shown));
+        if compiled.is_ok_and(|tally| tally.failed == 0) {
+            shown.done();
+        }
+        Ok(())
+    }
+}
+
+/// Each family once, in the order in which the groups need them.
+fn families(groups: &[Group]) -> Vec<Family> {
+    let mut families = Vec::new();
+    for family in groups.iter().flat_map(|group| group.families()) {
+        if !families.contains(family) {
+            families.push(*family);
+        }
+    }
+    families
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn is_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}

@@ -1,0 +1,152 @@
+//! One program of a group: run, everything it says kept in a log, its tests counted.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write, pipe},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use testbed::Progress;
+
+use super::tally::Tally;
+
+/// What a program is expected to say.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Counts {
+    /// Nothing that counts: passing is one test.
+    AsOne,
+    /// A runner's closing line.
+    Tests,
+}
+
+/// A program to run.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) command: Command,
+    pub(super) counts: Counts,
+}
+
+/// Where output goes.
+#[derive(Debug)]
+pub(super) struct Log {
+    file: File,
+    pub(super) path: PathBuf,
+    text: String,
+    echo: bool,
+}
+
+impl Log {
+    /// `echo`: say everything on the terminal too.
+    pub(super) fn create(path: PathBuf, echo: bool) -> Result<Self> {
+        let file = File::create(&path).with_context(|| format!("write {}", path.display()))?;
+        Ok(Self { file, path, text: String::new(), echo })
+    }
+
+    /// Everything that was said.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it has been on the terminal already.
+    pub(super) fn is_echoed(&self) -> bool {
+        self.echo
+    }
+
+    pub(super) fn line(&mut self, line: &str, progress: &Progress) -> Result<()> {
+        self.text.push_str(line);
+        self.text.push('\n');
+        if self.echo {
+            progress.say(line);
+        }
+        writeln!(self.file, "{line}").with_context(|| format!("write {}", self.path.display()))
+    }
+}
+
+impl Step {
+    /// Runs the program. A program that fails is no error but a count.
+    pub(super) fn run(self, log: &mut Log, progress: &Progress, shown: &testbed::progress::Step) -> Result<Tally> {
+        let Self { mut command, counts } = self;
+        let name = in_words(&command);
+        log.line(&format!("$ {name}"), progress)?;
+        let begin = log.text.len();
+        let (output, input) = pipe().context("make a pipe")?;
+        command.stdin(std::process::Stdio::null());
+        command.stdout(input.try_clone().context("copy a pipe's end")?).stderr(input);
+        let mut child = command.spawn().with_context(|| format!("run {name}"))?;
+        // The command holds the ends to write to; the pipe ends only when they are closed.
+        drop(command);
+        let mut lines = BufReader::new(output);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).with_context(|| format!("read the output of {name}"))? > 0 {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if !text.is_empty() {
+                shown.note(text.trim());
+            }
+            log.line(&text, progress)?;
+            line.clear();
+        }
+        let status = child.wait().with_context(|| format!("wait for {name}"))?;
+        if !status.success() {
+            log.line(&format!("{name}: {status}"), progress)?;
+        }
+        let tally = match counts {
+            Counts::AsOne => return Ok(Tally::one(status.success())),
+            Counts::Tests => Tally::of(&log.text[begin..]),
+        };
+        match tally {
+            Some(tally) if status.success() == (tally.failed == 0) => Ok(tally),
+            Some(tally) => Ok(Tally { failed: tally.failed.max(1), ..tally }),
+            None if status.success() => {
+                log.line(&format!("{name} has not said how many tests it ran"), progress)?;
+                Ok(Tally::one(false))
+            }
+            None => Ok(Tally::one(false)),
+        }
+    }
+}
+
+fn in_words(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str, counts: Counts) -> (Tally, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let progress = Progress::silent();
+        let mut log = Log::create(folder.path().join("log"), false).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let tally = Step { command, counts }.run(&mut log, &progress, &progress.step("test")).unwrap();
+        assert_eq!(std::fs::read_to_string(&log.path).unwrap(), log.text());
+        (tally, log.text().to_owned())
+    }
+
+    #[test]
+    fn a_runner_is_believed_only_as_far_as_its_exit_code_agrees() {
+        let passed = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'";
+        assert_eq!(run(passed, Counts::Tests).0, Tally { passed: 3, failed: 0, skipped: 0 });
+        let (tally, _) = run(&format!("{passed}; exit 101"), Counts::Tests);
+        assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn a_runner_that_says_nothing_has_failed() {
+        assert_eq!(run("true", Counts::Tests).0, Tally::one(false));
+        assert_eq!(run("exit 101", Counts::Tests).0, Tally::one(false));
+    }
+
+    #[test]
+    fn a_check_counts_as_one_and_both_its_outputs_are_kept() {
+        assert_eq!(run("true", Counts::AsOne).0, Tally::one(true));
+        let (tally, text) = run("echo one; echo two >&2; exit 3", Counts::AsOne);
+        assert_eq!(tally, Tally::one(false));
+        assert!(text.contains("one\ntwo\n") && text.ends_with("exit status: 3\n"), "{text}");
+    }
+}

@@ -1,0 +1,114 @@
+//! How many tests passed, failed and were skipped, as the runners themselves say in their closing lines.
+
+use std::ops::AddAssign;
+
+/// Numbers of tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) passed: u64,
+    pub(super) failed: u64,
+    pub(super) skipped: u64,
+}
+
+impl Tally {
+    /// A check that is one test in itself.
+    pub(super) fn one(passed: bool) -> Self {
+        Self { passed: u64::from(passed), failed: u64::from(!passed), skipped: 0 }
+    }
+
+    /// The sum of all closing lines in a runner's output; `None` when there is no such line.
+    pub(super) fn of(output: &str) -> Option<Self> {
+        let lines = output.lines().map(str::trim);
+        let tallies = lines.filter_map(|line| libtest(line).or_else(|| nextest(line)));
+        tallies.fold(None, |sum, tally| {
+            let mut sum = sum.unwrap_or_default();
+            sum += tally;
+            Some(sum)
+        })
+    }
+
+    /// Tests that the runner counts as passed, but that skipped themselves.
+    pub(super) fn skip(&mut self, tests: u64) {
+        let skipped = tests.min(self.passed);
+        self.passed -= skipped;
+        self.skipped += skipped;
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// `test result: FAILED. 2 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s`
+fn libtest(line: &str) -> Option<Tally> {
+    let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |name| count(numbers, ';', name);
+    Some(Tally { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+/// `Summary [   0.1s] 4/5 tests run: 2 passed (1 slow), 1 failed, 1 timed out, 3 skipped`
+fn nextest(line: &str) -> Option<Tally> {
+    let (run, numbers) = line.strip_prefix("Summary [")?.split_once("] ")?.1.split_once(" run: ")?;
+    let total = run.split_whitespace().next()?.rsplit('/').next()?.parse::<u64>().ok()?;
+    let number = |name| count(numbers, ',', name);
+    let passed = number("passed").unwrap_or_default();
+    Some(Tally { passed, failed: total.saturating_sub(passed), skipped: number("skipped")? })
+}
+
+fn count(numbers: &str, separator: char, name: &str) -> Option<u64> {
+    let mut fields = numbers.split(separator).map(str::split_whitespace);
+    fields.find_map(|mut words| {
+        let number = words.next()?.parse().ok()?;
+        (words.next()? == name).then_some(number)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(passed: u64, failed: u64, skipped: u64) -> Option<Tally> {
+        Some(Tally { passed, failed, skipped })
+    }
+
+    #[test]
+    fn closing_lines_of_both_runners_are_read() {
+        for (line, expected) in [
+            (
+                "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s",
+                tally(12, 0, 1),
+            ),
+            (
+                "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
+                tally(2, 1, 0),
+            ),
+            ("     Summary [   0.012s] 1 test run: 1 passed, 0 skipped", tally(1, 0, 0)),
+            ("     Summary [  61.2s] 6 tests run: 3 passed (1 slow), 2 failed, 1 timed out, 4 skipped", tally(3, 3, 4)),
+            ("     Summary [   0.1s] 2/9 tests run: 1 passed, 1 failed, 0 skipped", tally(1, 8, 0)),
+            ("     Summary [   0.1s] 2 tests run: 2 failed, 0 skipped", tally(0, 2, 0)),
+            ("test the_result ... ok", None),
+            ("error: could not compile `x` (lib test) due to 2 previous errors", None),
+            ("", None),
+        ] {
+            assert_eq!(Tally::of(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_lines_of_several_programs_are_added_up() {
+        let output = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\nmore\n\
+                      test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured\n";
+        assert_eq!(Tally::of(output), tally(5, 1, 1));
+    }
+
+    #[test]
+    fn a_test_that_skipped_itself_counts_as_skipped_and_not_as_passed() {
+        let mut tally = Tally { passed: 3, failed: 1, skipped: 0 };
+        tally.skip(2);
+        assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 2 });
+    }
+}

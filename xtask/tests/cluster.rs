@@ -1,0 +1,84 @@
+//! `cargo xtask cluster`, as a person uses it. Its state is kept apart from the clusters of whoever runs the tests.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use testbed::{Mode, skip};
+
+fn xtask(state: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.arg("cluster").args(arguments).env("XDG_STATE_HOME", state);
+    command
+}
+
+fn said(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } = command.output()?;
+    ensure!(status.success(), "{command:?}: {}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    Ok(String::from_utf8(stdout)?)
+}
+
+/// Folders and locks of instances. The file that guards them stays.
+fn left(state: &Path) -> Vec<String> {
+    let run = state.join("private-registry-operator/run");
+    let entries =
+        fs::read_dir(run).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    entries.filter(|name| name != ".guard").collect()
+}
+
+#[test]
+fn a_cluster_goes_on_after_the_command_until_it_is_taken_down() -> Result<()> {
+    if skip(Mode::ControlPlane) {
+        return Ok(());
+    }
+    let state = tempfile::tempdir_in("/tmp")?;
+    let text = said(&mut xtask(state.path(), &["up"]))?;
+    let kubeconfig = said(&mut xtask(state.path(), &["kubeconfig"]))?;
+    ensure!(text.contains(kubeconfig.trim()) && Path::new(kubeconfig.trim()).is_file(), "{text}{kubeconfig}");
+    let status = said(&mut xtask(state.path(), &["status"]))?;
+    ensure!(status.contains("control plane") && status.contains("until `down`") && status.contains("yes"), "{status}");
+    let logs = said(&mut xtask(state.path(), &["logs"]))?;
+    ensure!(logs.lines().eq(["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]), "{logs}");
+    ensure!(said(&mut xtask(state.path(), &["logs", "kube-apiserver"]))?.lines().count() > 10, "the log is empty");
+
+    let started = Instant::now();
+    let down = said(&mut xtask(state.path(), &["down"]))?;
+    ensure!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    ensure!(down.starts_with("ended "), "{down}");
+    ensure!(left(state.path()).is_empty(), "{:?}", left(state.path()));
+    ensure!(said(&mut xtask(state.path(), &["status"]))?.contains("nothing is running"), "it is still there");
+    ensure!(!xtask(state.path(), &["kubeconfig"]).output()?.status.success(), "there is no kubeconfig any more");
+    Ok(())
+}
+
+#[test]
+fn a_command_that_is_killed_midway_leaves_nothing() -> Result<()> {
+    if skip(Mode::ControlPlane) {
+        return Ok(());
+    }
+    let state = tempfile::tempdir_in("/tmp")?;
+    let mut up = xtask(state.path(), &["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let apiserver_starts = || {
+        left(state.path()).iter().any(|name| {
+            state.path().join("private-registry-operator/run").join(name).join("log/kube-apiserver.log").exists()
+        })
+    };
+    wait(Duration::from_secs(60), "the API server starts", apiserver_starts)?;
+    up.kill().context("kill the command")?;
+    up.wait()?;
+    wait(Duration::from_secs(5), "nothing is left", || left(state.path()).is_empty())
+}
+
+fn wait(limit: Duration, what: &str, is_so: impl Fn() -> bool) -> Result<()> {
+    let started = Instant::now();
+    while !is_so() {
+        ensure!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
