@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tempfile::TempDir;
-use testbed::image::{self, Image};
+use testbed::image::{self, Compression, Image};
 
 use crate::cluster::{Cluster, brief, has, program, said, wait, wait_for};
 use crate::registry::Registry;
@@ -52,7 +52,9 @@ impl Person {
 
     /// Pushes an image of this content as `name` (`team/app:1`) and gives its digest.
     pub(crate) async fn pushes(&self, name: &str, content: &str) -> String {
-        let image = image::test_client(&program("pause"), "unused/name:1", content);
+        // Stored as published images are: crane expects packed layers when it compares all digests.
+        let packed = Compression::Gzip;
+        let image = Image { compression: packed, ..image::test_client(&program("pause"), "unused/name:1", content) };
         self.tries_to_push(name, &image).await.unwrap_or_else(|error| panic!("push {}/{name}: {error}", self.host))
     }
 
@@ -84,12 +86,15 @@ impl Person {
     pub(crate) async fn sees(&self, path: &str) -> String {
         let login = fs::read_to_string(self.home.path().join("config.json")).unwrap_or_default();
         let login: serde_json::Value = serde_json::from_str(&login).unwrap_or_default();
-        let header = login["auths"][&self.host]["auth"].as_str().map(|login| format!("header = \"Authorization: Basic {login}\"\n"));
+        let header = login["auths"][&self.host]["auth"]
+            .as_str()
+            .map(|login| format!("header = \"Authorization: Basic {login}\"\n"));
         let file = self.home.path().join("curl");
         fs::write(&file, header.unwrap_or_default()).unwrap();
         let (ca, url) = (self.home.path().join("ca.crt"), format!("https://{}{path}", self.host));
         let arguments = ["--config", file.to_str().unwrap(), "--cacert", ca.to_str().unwrap(), &url];
-        let fixed = ["--silent", "--show-error", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
+        let fixed =
+            ["--silent", "--show-error", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
         let output = self.run("curl", &[&fixed[..], &arguments[..]].concat()).await;
         if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { said(&output) }
     }
@@ -106,7 +111,8 @@ impl Person {
             if output.status.success() {
                 return Ok(Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()));
             }
-            if ["connection refused", "no such host", "network is unreachable"].iter().any(|known| text.contains(known)) {
+            if ["connection refused", "no such host", "network is unreachable"].iter().any(|known| text.contains(known))
+            {
                 return Err(text);
             }
             Ok(Err(text))
@@ -121,7 +127,10 @@ impl Person {
         command.env("SSL_CERT_FILE", self.home.path().join("ca.crt")).env("SSL_CERT_DIR", "/nonexistent");
         let output = tokio::process::Command::from(command).kill_on_drop(true).output();
         let limit = Duration::from_secs(120);
-        tokio::time::timeout(limit, output).await.unwrap_or_else(|_| panic!("{program} {arguments:?} takes longer than {limit:?}")).unwrap()
+        tokio::time::timeout(limit, output)
+            .await
+            .unwrap_or_else(|_| panic!("{program} {arguments:?} takes longer than {limit:?}"))
+            .unwrap()
     }
 }
 
@@ -133,7 +142,8 @@ impl Registry {
         let ca = folder.join("ca.crt");
         fs::write(&ca, authorities).unwrap();
         let (host, ca) = (self.host(), ca.display());
-        let hosts = format!("server = \"https://{host}\"\nca = \"{ca}\"\n\n[host.\"https://{host}\"]\n  ca = \"{ca}\"\n");
+        let hosts =
+            format!("server = \"https://{host}\"\nca = \"{ca}\"\n\n[host.\"https://{host}\"]\n  ca = \"{ca}\"\n");
         fs::write(folder.join("hosts.toml"), hosts).unwrap();
     }
 
@@ -141,7 +151,8 @@ impl Registry {
     pub(crate) async fn runs(&self, pod: &str, image: &str, pull_secret: Option<&str>) {
         let secrets: Vec<_> = pull_secret.into_iter().map(|name| json!({"name": name})).collect();
         let confined = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
-        let container = json!({"name": "main", "image": format!("{}/{image}", self.host()), "securityContext": confined});
+        let container =
+            json!({"name": "main", "image": format!("{}/{image}", self.host()), "securityContext": confined});
         let spec = json!({"imagePullSecrets": secrets, "terminationGracePeriodSeconds": 1, "containers": [container]});
         self.cluster.create::<Pod>(&self.namespace, json!({"metadata": {"name": pod}, "spec": spec})).await;
     }

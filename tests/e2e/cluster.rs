@@ -63,8 +63,7 @@ impl Cluster {
     /// A node without the operator.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let tools = tools();
-        let newer =
-            image::Image { reference: NEWER_REGISTRY.to_owned(), ..image::registry(tools.path("registry")?) };
+        let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..image::registry(tools.path("registry")?) };
         let operator = image::operator(
             Path::new(env!("CARGO_BIN_EXE_private-registry-operator")),
             &format!("{REPOSITORY}:{TAG}"),
@@ -95,7 +94,8 @@ impl Cluster {
             command.env(variable, &home);
         }
         let output = command.output().await.unwrap();
-        let pods = async || self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
+        let pods =
+            async || self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
         assert!(output.status.success(), "helm: {}\n{}", said(&output), pods().await);
     }
 
@@ -276,7 +276,12 @@ pub(crate) fn brief(pods: &[Pod]) -> String {
             .map(|container| format!("{} #{} {}", container["name"], container["restartCount"], container["state"]))
             .collect();
         let going = if pod.metadata.deletion_timestamp.is_some() { " (going)" } else { "" };
-        format!("\n  pod {}{going}: {} {}", pod.metadata.name.as_deref().unwrap_or_default(), status["phase"], states.join(", "))
+        format!(
+            "\n  pod {}{going}: {} {}",
+            pod.metadata.name.as_deref().unwrap_or_default(),
+            status["phase"],
+            states.join(", ")
+        )
     };
     pods.iter().map(one).collect()
 }

@@ -71,7 +71,8 @@ async fn a_registry_made_again_takes_back_its_images_its_authority_and_its_login
     let registry = cluster.registry("again", "team-a", json!({})).await.ready().await;
     let admin = registry.admin().await;
     let pushed = admin.pushes("team/app:1", "kept").await;
-    let (claim, status, login) = (registry.claim().await, registry.status().await, registry.secret("team-a-admin").await);
+    let (claim, status, login) =
+        (registry.claim().await, registry.status().await, registry.secret("team-a-admin").await);
 
     registry.delete().await;
     assert_eq!(registry.claim().await.uid(), claim.uid(), "the claim outlives the registry");
@@ -121,7 +122,8 @@ async fn nothing_left(cluster: &crate::cluster::Cluster, name: &str) -> Result<(
 
 async fn kept(cluster: &crate::cluster::Cluster, name: &str) -> Vec<String> {
     let chosen = kube::api::ListParams::default().labels(&format!("privateregistry.dev/registry={name}"));
-    let claims = cluster.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("leaving").list(&chosen).await.unwrap();
+    let claims =
+        cluster.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("leaving").list(&chosen).await.unwrap();
     let secrets = cluster.api::<k8s_openapi::api::core::v1::Secret>("leaving").list(&chosen).await.unwrap();
     claims.iter().map(|claim| claim.name_any()).chain(secrets.iter().map(|secret| secret.name_any())).collect()
 }

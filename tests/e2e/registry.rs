@@ -84,7 +84,8 @@ impl Registry {
     }
 
     async fn seen(&self, status: &PrivateRegistryStatus) -> String {
-        let said = |found: &Condition| format!("\n  {}={}/{}: {}", found.type_, found.status, found.reason, found.message);
+        let said =
+            |found: &Condition| format!("\n  {}={}/{}: {}", found.type_, found.status, found.reason, found.message);
         status.conditions.iter().map(said).collect::<String>() + &brief(&self.pods().await)
     }
 

@@ -232,6 +232,11 @@ async fn job_is(registry: &Registry, wanted: &str) {
 
 async fn nothing_runs(registry: &Registry) -> Result<(), String> {
     let pods = registry.pods().await;
-    let ended = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+    let ended = |pod: &Pod| {
+        pod.status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+    };
     if pods.iter().all(ended) { Ok(()) } else { Err(crate::cluster::brief(&pods)) }
 }

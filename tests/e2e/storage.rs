@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
 use serde_json::{Value, json};
-use testbed::image::{Image, Layer};
+use testbed::image::{Compression, Image, Layer};
 use testbed::provisioner::{CAPPED, FIXED, HOST_PATH};
 
 use crate::cluster::{cluster, wait};
@@ -111,8 +111,16 @@ async fn has_capacity(registry: &Registry, wanted: &str) {
     .await;
 }
 
-/// An image of so many MiB, of bytes that no other image has.
-fn image_of(mebibytes: u32) -> Image {
-    let filler: Vec<u8> = (0..mebibytes << 20).map(|i| (i.wrapping_mul(2_246_822_519) >> 23) as u8).collect();
-    Image { reference: "unused/name:1".to_owned(), layers: vec![Layer::new().file("filler", 0o644, filler)], ..Image::default() }
+/// An image of so many MiB that packing does not make smaller (xorshift64).
+fn image_of(mebibytes: usize) -> Image {
+    let mut state = 1_u64;
+    let filler = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    });
+    let filler: Vec<u8> = filler.take(mebibytes << 20).collect();
+    let layers = vec![Layer::new().file("filler", 0o644, filler)];
+    Image { reference: "unused/name:1".to_owned(), layers, compression: Compression::Gzip, ..Image::default() }
 }

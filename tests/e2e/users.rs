@@ -14,7 +14,8 @@ async fn users_come_change_their_password_and_go_without_a_restart() {
     cluster.secret("users", "many", json!({"bob": "bob's password"})).await;
     let alice = json!({"name": "alice", "passwordSecretRef": {"name": "alice"}});
     let many = json!([{"secretRef": {"name": "many"}}]);
-    let registry = cluster.another("users", "team-a", json!({"auth": {"users": [alice], "usersFrom": many}})).await.ready().await;
+    let registry =
+        cluster.another("users", "team-a", json!({"auth": {"users": [alice], "usersFrom": many}})).await.ready().await;
     let pod = registry.pod().await;
     let first = registry.user("alice", "alice's first").await;
     let bob = registry.user("bob", "bob's password").await;
