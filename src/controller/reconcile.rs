@@ -144,7 +144,7 @@ async fn pass(
         end_admin(registry, &resolved, &owner, ctx).await?;
     }
 
-    let workload = material.is_complete(&resolved).then(|| running.state(&resolved, &applied, &run)).flatten();
+    let workload = material.is_complete(&resolved).then(|| running.state(&resolved, &applied, &run, before)).flatten();
     let answer = running::ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
     let findings = Findings {
         registry: &resolved,

@@ -106,12 +106,20 @@ impl Running {
     }
 
     /// How it is doing after the pass.
-    pub(super) fn state(&self, registry: &Resolved, applied: &[Applied], run: &Run) -> Option<Workload> {
+    pub(super) fn state(
+        &self,
+        registry: &Resolved,
+        applied: &[Applied],
+        run: &Run,
+        before: &PrivateRegistryStatus,
+    ) -> Option<Workload> {
         let (kind, _) = workload_kinds(registry);
         let done = applied.iter().find(|done| done.live.kind() == kind);
         let live = done.map(|done| &done.live).or(self.workload.as_ref())?;
         if registry.restart.is_job() {
-            return Some(judge::judge_job(registry, live.value(), &self.pods));
+            let state = judge::judge_job(registry, live.value(), &self.pods);
+            let told = self.pods.iter().any(|pod| pod.exit_code.is_some());
+            return Some(if told { state } else { state.remembering(before) });
         }
         Some(judge::judge_deployment(registry, live.value(), &self.pods, run))
     }

@@ -103,7 +103,8 @@ impl Company {
     }
 
     async fn hands_out(&self, cluster: &Cluster, certificate: &str, key: &str) {
-        cluster.secret("own", "own", json!({"tls.crt": certificate, "tls.key": key, "ca.crt": self.authority})).await;
+        let content = [("tls.crt", certificate), ("tls.key", key), ("ca.crt", &self.authority)];
+        cluster.secret("own", "own", &content).await;
     }
 }
 

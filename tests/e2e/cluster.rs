@@ -1,12 +1,15 @@
 //! The cluster that all tests share: a node on which Helm installed the operator from its charts. It starts with the first test and ends
 //! with the process. What is waited for, and what is printed when it does not come, is decided here.
 
+use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -150,9 +153,10 @@ impl Cluster {
         patched.unwrap_or_else(|error| panic!("change {name} by {patch}: {error}"))
     }
 
-    /// Writes a Secret, new or not.
-    pub(crate) async fn secret(&self, namespace: &str, name: &str, content: Value) {
-        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content});
+    /// Writes a Secret, new or not, with exactly these texts. (Server-side apply never removes a key that came as `stringData`.)
+    pub(crate) async fn secret(&self, namespace: &str, name: &str, content: &[(&str, &str)]) {
+        let data: BTreeMap<_, _> = content.iter().map(|(key, text)| (*key, STANDARD.encode(text))).collect();
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data});
         let secrets = self.api::<k8s_openapi::api::core::v1::Secret>(namespace);
         secrets.patch(name, &PatchParams::apply("user").force(), &Patch::Apply(object)).await.unwrap();
     }
@@ -201,16 +205,6 @@ impl Cluster {
             if pods.len() == count && good == count { Ok(()) } else { Err(brief(&pods)) }
         })
         .await;
-    }
-
-    /// What the operator has logged.
-    pub(crate) async fn operator_log(&self) -> String {
-        let mut log = String::new();
-        for pod in self.operator_pods().await {
-            let name = pod.metadata.name.unwrap_or_default();
-            log += &self.api::<Pod>(SYSTEM).logs(&name, &kube::api::LogParams::default()).await.unwrap_or_default();
-        }
-        log
     }
 }
 

@@ -83,7 +83,7 @@ async fn on_failure_restarts_in_place_until_it_failed_too_often_in_a_row() {
     let given_up = registry.is("MaxRetriesExceeded").await;
     assert_eq!(given_up.status, "False");
     assert!(given_up.message.contains("exit code was 137"), "{}", given_up.message);
-    assert!(given_up.message.contains("kubectl logs"), "{}", given_up.message);
+    assert!(given_up.message.contains("delete the Job onfailure"), "{}", given_up.message);
     assert_eq!(registry.condition("Stalled", "MaxRetriesExceeded").await.status, "True");
     stays("nothing runs", async || nothing_runs(&registry).await).await;
 

@@ -10,8 +10,8 @@ use crate::registry::{Registry, restarts};
 async fn users_come_change_their_password_and_go_without_a_restart() {
     let Some(cluster) = cluster().await else { return };
     cluster.namespace("users").await;
-    cluster.secret("users", "alice", json!({"password": "alice's first"})).await;
-    cluster.secret("users", "many", json!({"bob": "bob's password"})).await;
+    cluster.secret("users", "alice", &[("password", "alice's first")]).await;
+    cluster.secret("users", "many", &[("bob", "bob's password")]).await;
     let alice = json!({"name": "alice", "passwordSecretRef": {"name": "alice"}});
     let many = json!([{"secretRef": {"name": "many"}}]);
     let registry =
@@ -24,8 +24,8 @@ async fn users_come_change_their_password_and_go_without_a_restart() {
     }
     assert_eq!(registry.user("admin", "whatever it is").await.sees("/v2/").await, "401");
 
-    cluster.secret("users", "alice", json!({"password": "alice's second"})).await;
-    cluster.secret("users", "many", json!({"carol": "carol's password"})).await;
+    cluster.secret("users", "alice", &[("password", "alice's second")]).await;
+    cluster.secret("users", "many", &[("carol", "carol's password")]).await;
     sees(&registry.user("alice", "alice's second").await, "200").await;
     sees(&registry.user("carol", "carol's password").await, "200").await;
     assert_eq!(first.sees("/v2/").await, "401", "the old password is refused");
@@ -47,7 +47,7 @@ async fn the_generated_admin_ends_with_the_first_user_and_comes_back_with_anothe
     let registry = cluster.registry("admins", "team-a", json!({})).await.ready().await;
     let admin = registry.admin().await;
     let before = registry.secret("team-a-admin").await;
-    cluster.secret("admins", "alice", json!({"password": "alice's first"})).await;
+    cluster.secret("admins", "alice", &[("password", "alice's first")]).await;
 
     let alice = json!({"name": "alice", "passwordSecretRef": {"name": "alice"}});
     registry.change(json!({"auth": {"users": [alice]}})).await;
