@@ -85,7 +85,10 @@ async fn on_failure_restarts_in_place_until_it_failed_too_often_in_a_row() {
     assert!(given_up.message.contains("exit code was 137"), "{}", given_up.message);
     assert!(given_up.message.contains("delete the Job onfailure"), "{}", given_up.message);
     assert_eq!(registry.condition("Stalled", "MaxRetriesExceeded").await.status, "True");
-    stays("nothing runs", async || nothing_runs(&registry).await).await;
+    registry.stopped().await;
+    stays("it has no pod", async || registry.has_no_pod().await).await;
+    let still = registry.is("MaxRetriesExceeded").await;
+    assert_eq!(still.message, given_up.message, "what the pod told outlives the pod");
 
     registry.own::<Job>().delete("onfailure", &DeleteParams::background()).await.unwrap();
     registry.pod().await;
