@@ -238,7 +238,10 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
             let retries = registry.max_retries.unwrap_or(i32::MAX);
             let why = format!("the registry's process failed after {retries} restarts in a row{exit}");
             let log = "Kubernetes removes the pod of a Job that gave up: its log is where you collect logs";
-            (reason::MAX_RETRIES_EXCEEDED, format!("{why}; {log}, and kubectl describe job/{name} shows its events; {again}"))
+            (
+                reason::MAX_RETRIES_EXCEEDED,
+                format!("{why}; {log}, and kubectl describe job/{name} shows its events; {again}"),
+            )
         } else {
             let why = "the registry's process failed, and spec.restartPolicy.type is Never";
             (reason::FAILED, format!("{why}{exit}; see kubectl logs job/{name}, then {again}"))

@@ -113,13 +113,23 @@ impl Group {
                 examples.args(["test", "--locked", "--workspace", "--doc"]);
                 vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Tests }]
             }
-            Self::Charts | Self::Testbed | Self::Apiserver | Self::E2e => vec![self.run(workspace, progress)?],
+            Self::Charts | Self::Testbed => vec![self.run(workspace, progress)?],
+            // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
+            Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
+            Self::E2e => vec![self.run_in_one_process(workspace, 8)?],
         })
     }
 
     fn run(self, workspace: &Workspace, progress: &Progress) -> Result<Step> {
         let mut command = workspace::command(nextest(progress)?);
         command.args(["nextest", "run", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
+        Ok(Step { command, counts: Counts::Tests })
+    }
+
+    fn run_in_one_process(self, workspace: &Workspace, threads: u32) -> Result<Step> {
+        let mut command = workspace::cargo();
+        command.args(["test", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
+        command.args(["--", &format!("--test-threads={threads}")]);
         Ok(Step { command, counts: Counts::Tests })
     }
 
