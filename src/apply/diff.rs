@@ -44,14 +44,24 @@ const INT_OR_STRING: &[&str] = &["maxSurge", "maxUnavailable", "minAvailable", "
 /// Maps from text to text, in which the server keeps an empty text.
 const TEXTS: &[&str] = &["annotations", "data", "labels", "matchLabels", "nodeSelector", "selector"];
 
-/// Where `live` lacks something that `wanted` has: paths, never values. What `live` has besides is not ours to judge.
+/// Where an object differs: paths, never values.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Every place at which it isn't as wanted.
+    pub(super) paths: Vec<String>,
+    /// A place at which an element of a keyed list is missing and a copy of it stands under another key: somebody renamed it. Merging would leave
+    /// that copy beside ours, for example a second container that wants the same port.
+    pub(super) renamed: Option<String>,
+}
+
+/// Where `live` lacks something that `wanted` has. What `live` has besides is not ours to judge.
 ///
 /// `owned` is what our manager owns of `live`. The server leaves out empty values (`""`, `0`, `false`, `{}`) of many fields but remembers that we
 /// applied them; if it doesn't, somebody took the field away. `None` if that isn't known: then an absent empty value is as wanted.
-pub(super) fn diff(live: &Value, wanted: &Value, owned: Option<&Owned<'_>>) -> Vec<String> {
-    let mut paths = Vec::new();
-    compare(Some(live), wanted, owned.cloned(), &Place { path: String::new(), field: "", parent: "" }, &mut paths);
-    paths
+pub(super) fn diff(live: &Value, wanted: &Value, owned: Option<&Owned<'_>>) -> Difference {
+    let mut found = Difference::default();
+    compare(Some(live), wanted, owned, &Place { path: String::new(), field: "", parent: "" }, &mut found);
+    found
 }
 
 /// Where the comparison is.
@@ -63,58 +73,80 @@ struct Place<'a> {
     parent: &'a str,
 }
 
-fn compare(live: Option<&Value>, wanted: &Value, owned: Option<Owned<'_>>, place: &Place<'_>, paths: &mut Vec<String>) {
+impl<'a> Place<'a> {
+    fn field(&self, name: &'a str) -> Place<'a> {
+        Place { path: path::field(&self.path, name), field: name, parent: self.field }
+    }
+
+    fn element(&self, which: &str) -> Place<'a> {
+        Place { path: path::element(&self.path, which), field: self.field, parent: self.parent }
+    }
+}
+
+fn compare(live: Option<&Value>, wanted: &Value, owned: Option<&Owned<'_>>, place: &Place<'_>, found: &mut Difference) {
     match (live.filter(|live| !live.is_null()), wanted) {
         (_, Value::Null) => {}
         (None, Value::Array(items)) if items.is_empty() => {}
         (None | Some(Value::Object(_)), Value::Object(fields)) if !fields.is_empty() => {
             for (name, wanted) in fields {
-                let place = Place { path: path::field(&place.path, name), field: name, parent: place.field };
+                let place = place.field(name);
                 let live = live.and_then(|live| live.get(name));
-                compare(live, wanted, owned.as_ref().map(|owned| owned.field(name)), &place, paths);
+                compare(live, wanted, owned.map(|owned| owned.field(name)).as_ref(), &place, found);
             }
         }
         (Some(Value::Object(_)), Value::Object(_)) => {}
-        (Some(Value::Array(live)), Value::Array(wanted)) => compare_lists(live, wanted, owned, place, paths),
-        (None, wanted) if is_left_out(wanted, owned.as_ref(), place) => {}
+        (Some(Value::Array(live)), Value::Array(wanted)) => compare_lists(live, wanted, owned, place, found),
+        (None, wanted) if is_left_out(wanted, owned, place) => {}
         (Some(live), wanted) if is_same_scalar(live, wanted, place) => {}
-        _ => paths.push(place.path.clone()),
+        _ => found.paths.push(place.path.clone()),
     }
 }
 
 fn compare_lists(
     live: &[Value],
     wanted: &[Value],
-    owned: Option<Owned<'_>>,
+    owned: Option<&Owned<'_>>,
     place: &Place<'_>,
-    paths: &mut Vec<String>,
+    found: &mut Difference,
 ) {
     if SETS.contains(&place.field) {
         if wanted.iter().any(|item| !live.contains(item)) {
-            paths.push(place.path.clone());
+            found.paths.push(place.path.clone());
         }
-        return;
-    }
-    if let Some(keys) = merge_keys(place.field, wanted) {
+    } else if let Some(keys) = merge_keys(place.field, wanted) {
         for item in wanted {
-            let which = keys.iter().map(|key| format!("{key}={}", key_text(item, key))).collect::<Vec<_>>().join(",");
-            let place = Place { path: path::element(&place.path, &which), field: place.field, parent: place.parent };
-            match live.iter().find(|live| keys.iter().all(|key| key_text(live, key) == key_text(item, key))) {
-                None => paths.push(place.path),
-                found => compare(found, item, owned.as_ref().map(|owned| owned.element(item)), &place, paths),
-            }
+            compare_element(live, wanted, item, keys, owned, place, found);
         }
-        return;
+    } else if live.len() != wanted.len() {
+        found.paths.push(place.path.clone());
+    } else {
+        for (index, (live, wanted)) in live.iter().zip(wanted).enumerate() {
+            // An atomic list is owned as a whole; below it nothing is said about single fields.
+            compare(Some(live), wanted, None, &place.element(&index.to_string()), found);
+        }
     }
-    if live.len() != wanted.len() {
-        paths.push(place.path.clone());
-        return;
+}
+
+/// One element of a list that is merged by `keys`.
+fn compare_element(
+    live: &[Value],
+    wanted: &[Value],
+    item: &Value,
+    keys: &[&str],
+    owned: Option<&Owned<'_>>,
+    place: &Place<'_>,
+    found: &mut Difference,
+) {
+    let which = keys.iter().map(|key| format!("{key}={}", key_text(item, key))).collect::<Vec<_>>().join(",");
+    let place = place.element(&which);
+    if let Some(live) = live.iter().find(|live| is_same_element(live, item, keys)) {
+        return compare(Some(live), item, owned.map(|owned| owned.element(item)).as_ref(), &place, found);
     }
-    for (index, (live, wanted)) in live.iter().zip(wanted).enumerate() {
-        let path = path::element(&place.path, &index.to_string());
-        // An atomic list is owned as a whole; below it nothing is said about single fields.
-        compare(Some(live), wanted, None, &Place { path, field: place.field, parent: place.parent }, paths);
+    let mut added = live.iter().filter(|live| !wanted.iter().any(|wanted| is_same_element(live, wanted, keys)));
+    if added.any(|live| is_copy(live, item, keys)) {
+        found.renamed.get_or_insert_with(|| place.path.clone());
     }
+    found.paths.push(place.path);
 }
 
 /// The keys by which a list is merged: those of its name that every element has. A key appears in paths.
@@ -125,6 +157,21 @@ fn merge_keys(field: &str, items: &[Value]) -> Option<&'static [&'static str]> {
         .filter(|(name, _)| *name == field)
         .map(|(_, keys)| *keys)
         .find(|keys| items.iter().all(|item| keys.iter().all(|key| has_key(item, key))))
+}
+
+fn is_same_element(a: &Value, b: &Value, keys: &[&str]) -> bool {
+    keys.iter().all(|key| key_text(a, key) == key_text(b, key))
+}
+
+/// Whether `live` is `wanted` but for its keys. What has lost its keys is taken for one too.
+fn is_copy(live: &Value, wanted: &Value, keys: &[&str]) -> bool {
+    let Value::Object(fields) = wanted else { return false };
+    if keys.iter().all(|key| live.get(key).is_none()) {
+        return true;
+    }
+    let mut content = fields.clone();
+    content.retain(|name, _| !keys.contains(&name.as_str()));
+    !content.is_empty() && diff(live, &Value::Object(content), None).paths.is_empty()
 }
 
 fn key_text(item: &Value, key: &str) -> String {
@@ -179,6 +226,7 @@ fn text(scalar: &Value) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
@@ -187,7 +235,7 @@ mod tests {
 
     /// Nothing is known about managers.
     fn differs(live: Value, wanted: Value) -> Vec<String> {
-        diff(&live, &wanted, None)
+        diff(&live, &wanted, None).paths
     }
 
     #[test]
@@ -279,12 +327,22 @@ mod tests {
 
         let all =
             fields(json!({"f:spec": {"f:hostNetwork": {}, "f:automount": {}, "f:securityContext": {}, "f:wait": {}}}));
-        assert_eq!(diff(&live, &wanted, Owned::of(&all, "us").as_ref()), Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, Owned::of(&all, "us").as_ref()).paths, Vec::<String>::new());
 
         let one_taken = fields(json!({"f:spec": {"f:hostNetwork": {}, "f:securityContext": {}, "f:wait": {}}}));
-        assert_eq!(diff(&live, &wanted, Owned::of(&one_taken, "us").as_ref()), ["spec.automount"]);
+        assert_eq!(diff(&live, &wanted, Owned::of(&one_taken, "us").as_ref()).paths, ["spec.automount"]);
 
-        assert_eq!(diff(&live, &wanted, None), Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, None).paths, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_map_that_is_owned_as_a_whole_is_owned_in_every_field() {
+        let live = json!({
+            "metadata": {"managedFields": [{"manager": "us", "operation": "Apply", "fieldsV1": {"f:secretKeyRef": {}}}]},
+            "secretKeyRef": {"name": "x"},
+        });
+        let wanted = json!({"secretKeyRef": {"name": "x", "optional": false}});
+        assert_eq!(diff(&live, &wanted, Owned::of(&live, "us").as_ref()).paths, Vec::<String>::new());
     }
 
     #[test]
@@ -298,7 +356,24 @@ mod tests {
             {"f:volumes": {"k:{\"name\":\"v\"}": {".": {}, "f:name": {}}}}}]}});
         let live = json!({"volumes": [{"name": "v", "configMap": {"name": "x"}}]});
         let wanted = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
-        assert_eq!(diff(&live, &wanted, Owned::of(&fields, "us").as_ref()), ["volumes[name=v].emptyDir"]);
+        assert_eq!(diff(&live, &wanted, Owned::of(&fields, "us").as_ref()).paths, ["volumes[name=v].emptyDir"]);
+    }
+
+    #[test]
+    fn an_element_that_was_renamed_is_told_from_one_that_was_added() {
+        let port = |name: &str, port: i32| json!({"name": name, "port": port, "targetPort": 5000});
+        for (live, renamed) in [
+            (json!([port("registry", 5001)]), true),
+            (json!([port("other", 5001)]), false),
+            (json!([]), false),
+            (json!([port("registry", 5001), port("registry", 5000)]), false),
+        ] {
+            let found = diff(&json!({"ports": live}), &json!({"ports": [port("registry", 5000)]}), None);
+            assert_eq!(found.renamed.as_deref(), renamed.then_some("ports[port=5000,protocol=TCP]"), "{live}");
+        }
+        let named = |name: &str| json!({"volumes": [{"name": name}]});
+        assert_eq!(diff(&named("a"), &named("b"), None).renamed, None, "without content nothing is a copy");
+        assert!(diff(&json!({"volumes": [{}]}), &named("b"), None).renamed.is_some(), "what has no name is nobody's");
     }
 
     #[test]
@@ -372,13 +447,13 @@ mod tests {
         fn an_object_contains_itself(x in object()) {
             // Elements with one merge key twice are refused by the server, so they are left out here.
             prop_assume!(!has_duplicate_keys(&x));
-            prop_assert_eq!(diff(&x, &x, None), Vec::<String>::new());
+            prop_assert_eq!(diff(&x, &x, None).paths, Vec::<String>::new());
         }
 
         #[test]
         fn more_than_wanted_is_as_wanted(x in object()) {
             prop_assume!(!has_duplicate_keys(&x) && !x.to_string().contains("finalizers"));
-            prop_assert_eq!(diff(&with_extras(&x), &x, None), Vec::<String>::new());
+            prop_assert_eq!(diff(&with_extras(&x), &x, None).paths, Vec::<String>::new());
         }
 
         #[test]
@@ -388,7 +463,7 @@ mod tests {
             for keys in found {
                 let mut live = x.clone();
                 remove(&mut live, &keys);
-                prop_assert!(diff(&live, &x, None).contains(&keys.join(".")), "{:?}", keys);
+                prop_assert!(diff(&live, &x, None).paths.contains(&keys.join(".")), "{:?}", keys);
             }
         }
     }

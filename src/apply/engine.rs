@@ -7,6 +7,7 @@ use kube::Client;
 use serde_json::Value;
 
 use super::error::Error;
+use super::fields::written_entry;
 use super::immutable::{Change, change, concede};
 use super::kinds::Kind;
 use super::live::{Depth, Live};
@@ -116,7 +117,7 @@ impl Engine {
                     Ok(done) => applied[index] = Some(done),
                     Err(error) if first_error.is_none() => first_error = Some(error),
                     Err(error) => {
-                        tracing::warn!(%error, reason = error.reason(), "another child failed in the same stage")
+                        tracing::warn!(%error, reason = error.reason(), "another child failed in the same stage");
                     }
                 }
             }
@@ -189,30 +190,61 @@ impl Engine {
                 self.memory.reduce(target, &live, Depth::Unread, Some(wanted.hash));
                 Ok(Applied { outcome: Outcome::Unchanged, live })
             }
+            _ if wanted.version.as_deref().is_some_and(|version| version != live.resource_version()) => {
+                Err(Error::Conflict { verb: Verb::Update, object: target.clone() })
+            }
             Change::Never(path) => Err(Error::Immutable { object: target.clone(), path }),
             Change::Recreate(path) => {
                 tracing::info!(object = %target, path, "replacing, because this field cannot change in place");
                 self.recreate(owner, wanted, &live).await
             }
+            Change::Replace(path) => {
+                tracing::info!(object = %target, path, "replacing the spec, because merging would leave a renamed copy");
+                self.replace_spec(wanted, body, &live).await
+            }
             Change::InPlace(paths) => {
                 tracing::debug!(object = %target, ?paths, "writing what differs");
-                self.update(wanted, body, &live).await
+                match self.update(wanted, body.clone(), &live).await {
+                    Err(Error::Refused { code: 422, .. }) if target.kind.is_replaceable => {
+                        tracing::info!(object = %target, ?paths, "replacing the spec, because what others added contradicts it");
+                        self.replace_spec(wanted, body, &live).await
+                    }
+                    done => done,
+                }
             }
         }
+    }
+
+    /// Takes everything out of the spec that isn't wanted. An ordinary update follows, so that every field is ours by apply and by nothing else.
+    async fn replace_spec(&self, wanted: &Wanted, body: Value, live: &Live) -> Result<Applied, Error> {
+        let target = &wanted.target;
+        let replaced = self.requests.replace(target, live, "/spec", body.get("spec")).await;
+        let replaced = replaced.map_err(|source| self.failed(Verb::Update, target, source))?;
+        let done = self.update(wanted, body, &replaced).await?;
+        Ok(Applied { outcome: Outcome::Changed, ..done })
+    }
+
+    /// Gives up what we hold otherwise than by apply: it would stay in the object when an apply drops it.
+    async fn disown(&self, target: &ObjectRef, live: &Live) -> Result<Option<Live>, Error> {
+        let Some(entry) = written_entry(live.value(), self.marks.field_manager) else { return Ok(None) };
+        let disowned = self.requests.replace(target, live, &format!("/metadata/managedFields/{entry}"), None).await;
+        disowned.map(Some).map_err(|source| self.failed(Verb::Update, target, source))
     }
 
     /// The answer may still differ from what was sent, if a webhook or the server itself changes it. That is worth knowing, and not worth a fight.
     async fn update(&self, wanted: &Wanted, body: Value, live: &Live) -> Result<Applied, Error> {
         let target = &wanted.target;
+        let disowned = self.disown(target, live).await?;
         let since = self.memory.begin(target, None);
-        let sent = self.requests.update(target, body.clone(), live.uid()).await;
+        let version = wanted.version.as_ref().map(|_| disowned.as_ref().unwrap_or(live).resource_version());
+        let sent = self.requests.update(target, body.clone(), live.uid(), version).await;
         let now = sent.map_err(|source| self.failed(Verb::Update, target, source))?;
         self.memory.remember(target, since, &now, Depth::Unread, Some(wanted.hash));
 
         if let Change::InPlace(paths) = change(target.kind, now.value(), &body, self.marks.field_manager) {
             tracing::warn!(object = %target, ?paths, "the API server did not keep these fields as they were sent");
         }
-        let is_same = now.resource_version() == live.resource_version();
+        let is_same = disowned.is_none() && now.resource_version() == live.resource_version();
         Ok(Applied { outcome: if is_same { Outcome::Unchanged } else { Outcome::Changed }, live: now })
     }
 

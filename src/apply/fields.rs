@@ -45,10 +45,18 @@ impl<'a> Owned<'a> {
     }
 }
 
+/// Where in managedFields `manager` stands with fields that it wrote otherwise than by apply. While it does, they don't go when an apply drops them.
+pub(super) fn written_entry(object: &Value, manager: &str) -> Option<usize> {
+    let entries = object["metadata"]["managedFields"].as_array()?;
+    entries.iter().position(|entry| is_main(entry, manager) && entry["operation"] == "Update")
+}
+
 fn is_applied_by(entry: &Value, manager: &str) -> bool {
-    entry["manager"] == manager
-        && entry["operation"] == "Apply"
-        && entry["subresource"].as_str().unwrap_or("").is_empty()
+    is_main(entry, manager) && entry["operation"] == "Apply"
+}
+
+fn is_main(entry: &Value, manager: &str) -> bool {
+    entry["manager"] == manager && entry["subresource"].as_str().unwrap_or("").is_empty()
 }
 
 /// One key of `FieldsV1`.
@@ -123,6 +131,7 @@ fn describe(keys: &Map<String, Value>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use serde_json::json;
 
@@ -213,6 +222,16 @@ mod tests {
     #[test]
     fn fields_of_others_are_not_ours_to_drop() {
         assert_eq!(stale_in(json!({}), json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_what_we_wrote_to_the_object_itself_is_a_written_entry() {
+        let mut object = object(json!({"f:data": {}}));
+        assert_eq!(written_entry(&object, "ours"), None, "the status is another resource");
+        let entries = object["metadata"]["managedFields"].as_array_mut().unwrap();
+        entries.push(json!({"manager": "ours", "operation": "Update", "fieldsV1": {}}));
+        assert_eq!(written_entry(&object, "ours"), Some(3));
+        assert_eq!(written_entry(&object, "kubectl"), Some(0));
     }
 
     #[test]

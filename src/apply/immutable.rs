@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::diff::diff;
-use super::fields::{Owned, stale};
+use super::diff::{Difference, diff};
+use super::fields::{Owned, stale, written_entry};
 use super::kinds::{Kind, Remedy};
 use super::path;
 use super::quantity::Quantity;
@@ -15,6 +15,8 @@ pub(super) enum Change {
     Nothing,
     /// These paths differ, and can be written.
     InPlace(Vec<String>),
+    /// In place too, but merging wouldn't do: because of this path, `spec` has to be replaced as a whole.
+    Replace(String),
     /// It must be deleted and made again, because of this path.
     Recreate(String),
     /// It can't be made as wanted without losing what it holds, because of this path.
@@ -24,18 +26,20 @@ pub(super) enum Change {
 /// What it takes to get from `live` to `wanted`, which has been through [`concede`].
 pub(super) fn change(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -> Change {
     let owned = Owned::of(live, manager);
-    let mut paths = diff(live, wanted, owned.as_ref());
+    let Difference { mut paths, renamed } = diff(live, wanted, owned.as_ref());
     paths.extend(owned.iter().flat_map(|owned| stale(owned, wanted)));
+    paths.extend(written_entry(live, manager).map(|_| "metadata.managedFields".to_owned()));
 
     let first = |remedy: Remedy| {
         let mut fields = kind.immutable.iter().filter(|field| field.remedy == remedy);
         fields.find_map(|field| paths.iter().find(|path| path::is_within(path, field.path))).cloned()
     };
-    match (first(Remedy::Refuse), first(Remedy::Recreate)) {
+    match (first(Remedy::Refuse), first(Remedy::Recreate), renamed) {
         _ if paths.is_empty() => Change::Nothing,
-        (Some(path), _) => Change::Never(path),
-        (None, Some(path)) => Change::Recreate(path),
-        (None, None) => Change::InPlace(paths),
+        (Some(path), _, _) => Change::Never(path),
+        (None, Some(path), _) => Change::Recreate(path),
+        (None, None, Some(path)) if kind.is_replaceable && path::is_within(&path, "spec") => Change::Replace(path),
+        (None, None, _) => Change::InPlace(paths),
     }
 }
 
@@ -65,6 +69,7 @@ pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &st
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use serde_json::json;
 
@@ -137,6 +142,23 @@ mod tests {
         let wanted = json!({"spec": {"template": {}}});
         assert_eq!(change(JOB, &live, &wanted, "us"), Change::Recreate("spec.template.hostNetwork".into()));
         assert_eq!(change(DEPLOYMENT, &live, &wanted, "us"), Change::InPlace(vec!["spec.template.hostNetwork".into()]));
+    }
+
+    #[test]
+    fn a_renamed_element_is_not_merged_where_the_spec_can_be_replaced() {
+        let ports = |port: i32| json!({"spec": {"ports": [{"name": "registry", "port": port}]}});
+        let path = "spec.ports[port=5000,protocol=TCP]".to_owned();
+        assert_eq!(change(SERVICE, &ports(5001), &ports(5000), "us"), Change::Replace(path.clone()));
+        assert_eq!(change(PERSISTENT_VOLUME_CLAIM, &ports(5001), &ports(5000), "us"), Change::InPlace(vec![path]));
+    }
+
+    #[test]
+    fn what_we_wrote_otherwise_than_by_apply_is_put_right() {
+        let mut live = json!({"data": {"a": "1"}});
+        live["metadata"] =
+            json!({"managedFields": [{"manager": "us", "operation": "Update", "fieldsV1": {"f:data": {}}}]});
+        let expected = Change::InPlace(vec!["metadata.managedFields".into()]);
+        assert_eq!(change(SECRET, &live, &json!({"data": {"a": "1"}}), "us"), expected);
     }
 
     fn claim(size: &str) -> Value {

@@ -86,6 +86,8 @@ pub struct Kind {
     pub remember: Remember,
     /// What cannot change in place.
     pub immutable: &'static [Immutable],
+    /// Whether its whole `spec` may be replaced, with what others added, when merging can't make it as wanted.
+    pub is_replaceable: bool,
     /// Quantities that may grow and never shrink: the larger of wanted and live is sent.
     pub grows: &'static [&'static str],
 }
@@ -113,6 +115,7 @@ const PLAIN: Kind = Kind {
     verbs: ALL_VERBS,
     remember: Remember::Paths(&[]),
     immutable: &[],
+    is_replaceable: false,
     grows: &[],
 };
 
@@ -127,6 +130,7 @@ pub const SERVICE: &Kind = &Kind {
     stage: Stage::Foundation,
     remember: Remember::Paths(&["spec", "status"]),
     immutable: &[refuse("spec.clusterIP"), refuse("spec.clusterIPs")],
+    is_replaceable: true,
     ..PLAIN
 };
 
@@ -167,6 +171,7 @@ pub const DEPLOYMENT: &Kind = &Kind {
     deletion: Deletion::Foreground,
     remember: Remember::Paths(&["spec.replicas", "status"]),
     immutable: &[recreate("spec.selector")],
+    is_replaceable: true,
     ..PLAIN
 };
 
@@ -194,6 +199,7 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     kind: "PodDisruptionBudget",
     plural: "poddisruptionbudgets",
     stage: Stage::Policy,
+    is_replaceable: true,
     ..PLAIN
 };
 

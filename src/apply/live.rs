@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::kinds::{Kind, Remember};
 use super::path;
@@ -143,7 +143,10 @@ impl Live {
         kept["metadata"] = self.value["metadata"].clone();
         if let Some(metadata) = kept["metadata"].as_object_mut() {
             match metadata.get_mut("managedFields") {
-                Some(Value::Array(entries)) if depth == Depth::Whole => entries.retain(|e| e["manager"] == manager),
+                // The entries of others are emptied, not taken out: an entry is addressed by its position.
+                Some(Value::Array(entries)) if depth == Depth::Whole => {
+                    entries.iter_mut().filter(|entry| entry["manager"] != manager).for_each(|entry| *entry = json!({}));
+                }
                 _ => _ = metadata.remove("managedFields"),
             }
         }
@@ -159,8 +162,6 @@ impl fmt::Debug for Live {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::super::kinds;
     use super::*;
 
@@ -170,7 +171,7 @@ mod tests {
             json!({
                 "metadata": {
                     "name": "s", "namespace": "x", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
-                    "managedFields": [{"manager": "ours"}, {"manager": "theirs"}],
+                    "managedFields": [{"manager": "theirs"}, {"manager": "ours"}],
                 },
                 "type": "Opaque",
                 "data": {"password": "cGxhbnRlZA=="},
@@ -197,8 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn only_our_fields_stay_and_only_until_compared() {
-        assert_eq!(secret().trimmed(Depth::Whole, "ours")["metadata"]["managedFields"], json!([{"manager": "ours"}]));
+    fn only_our_fields_stay_in_their_place_and_only_until_compared() {
+        assert_eq!(
+            secret().trimmed(Depth::Whole, "ours")["metadata"]["managedFields"],
+            json!([{}, {"manager": "ours"}])
+        );
         assert_eq!(secret().trimmed(Depth::Read, "ours")["metadata"]["managedFields"], Value::Null);
     }
 
@@ -221,7 +225,7 @@ mod tests {
             json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}),
         );
         let typed: k8s_openapi::api::apps::v1::Deployment = deployment.typed().unwrap();
-        assert_eq!(typed.spec.unwrap().replicas, Some(2));
+        assert_eq!(typed.spec.replicas, Some(2));
         assert_eq!(typed.status.unwrap().ready_replicas, Some(1));
     }
 

@@ -80,7 +80,9 @@ struct Entry {
     owner: Option<String>,
     /// Somebody reads it by name.
     is_read: bool,
-    event: Option<Event>,
+    /// When a watch last showed it.
+    seen_at: u64,
+    news: News,
 }
 
 enum Content {
@@ -95,11 +97,19 @@ enum Content {
     },
 }
 
-/// The last event of an object.
-struct Event {
+/// What was last heard of an object other than by an answer, and when.
+struct News {
     at: u64,
-    version: Version,
-    is_deletion: bool,
+    what: Heard,
+}
+
+enum Heard {
+    /// It was made or changed.
+    Seen(Version),
+    /// It was deleted.
+    Gone(Version),
+    /// Something may have happened that nobody told us.
+    Uncertain,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -145,6 +155,7 @@ impl Memory {
 
         let seen = Version::of_event(metadata);
         let entry = state.entry(&object, owner.as_deref());
+        entry.seen_at = at;
         let changed = match &entry.content {
             Content::Known { version, .. } if *version == seen => false,
             // A relist may go back in time, after a restored backup; a watch never does.
@@ -154,9 +165,8 @@ impl Memory {
         if changed {
             entry.content = Content::Stale;
         }
-        let owner = entry.owner.clone();
-        entry.event = Some(Event { at, version: seen, is_deletion: false });
-        Notice { changed, owner }
+        entry.news = News { at, what: Heard::Seen(seen) };
+        Notice { changed, owner: entry.owner.clone() }
     }
 
     /// An object was deleted. The event of an earlier object of the same name changes nothing.
@@ -176,7 +186,7 @@ impl Memory {
         if changed {
             entry.content = Content::Absent;
         }
-        entry.event = Some(Event { at, version: deleted, is_deletion: true });
+        entry.news = News { at, what: Heard::Gone(deleted) };
         Notice { changed, owner: entry.owner.clone() }
     }
 
@@ -192,11 +202,15 @@ impl Memory {
     pub fn relisted(&self, kind: &'static Kind, scope: Option<&str>) -> Vec<Missing> {
         let mut state = self.lock();
         let Some(started) = state.relists.remove(&(kind, scope.map(str::to_owned))) else { return Vec::new() };
+        let at = state.tick();
         let mut missing = Vec::new();
         for (object, entry) in &mut state.entries {
             let in_scope = object.kind == kind && scope.is_none_or(|scope| scope == object.namespace);
-            let was_listed = entry.event.as_ref().is_some_and(|event| event.at > started);
-            if in_scope && !was_listed && !matches!(entry.content, Content::Absent) {
+            if !in_scope || entry.seen_at > started {
+                continue;
+            }
+            entry.news = News { at, what: Heard::Uncertain };
+            if !matches!(entry.content, Content::Absent) {
                 entry.content = Content::Stale;
                 missing.push(Missing { object: object.clone(), owner: entry.owner.clone() });
             }
@@ -273,9 +287,8 @@ impl Memory {
     /// A request about this object is about to be sent. From now on its events count, even if it was unknown.
     pub(super) fn begin(&self, object: &ObjectRef, owner: Option<&str>) -> Since {
         let mut state = self.lock();
-        let since = Since(state.tick());
         state.entry(object, owner);
-        since
+        Since(state.tick())
     }
 
     /// Somebody reads this object by name, so it is worth being remembered in full.
@@ -286,13 +299,14 @@ impl Memory {
     /// The object as an answer showed it. `wanted`: it was found or made to be as wanted.
     pub(super) fn remember(&self, object: &ObjectRef, since: Since, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();
-        let entry = state.entry(object, None);
+        let Some(entry) = state.entries.get_mut(object) else { return };
         let version = Version::of(live);
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
-        entry.content = match entry.event.as_ref().filter(|event| event.at > since.0) {
-            Some(event) if event.is_deletion && event.version.uid == version.uid => Content::Absent,
-            Some(event) if event.version != version && !event.version.is_older_than(&version) => Content::Stale,
-            _ => {
+        entry.content = match entry.news_after(since) {
+            Some(Heard::Gone(deleted)) if deleted.uid == version.uid => Content::Absent,
+            Some(Heard::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
+            Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
+            None | Some(Heard::Seen(_)) => {
                 let text = live.trimmed(depth, self.marks.field_manager).to_string().into_boxed_str();
                 Content::Known { text, version, depth, wanted }
             }
@@ -302,7 +316,7 @@ impl Memory {
     /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.
     pub(super) fn reduce(&self, object: &ObjectRef, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();
-        let entry = state.entry(object, None);
+        let Some(entry) = state.entries.get_mut(object) else { return };
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
         if let Content::Known { text, version, depth: kept, wanted: known } = &mut entry.content
             && *kept == Depth::Whole
@@ -317,16 +331,18 @@ impl Memory {
     /// An answer said that there is no such object.
     pub(super) fn remember_absence(&self, object: &ObjectRef, since: Since) {
         let mut state = self.lock();
-        let entry = state.entry(object, None);
-        entry.content = match entry.event.as_ref().filter(|event| event.at > since.0) {
-            Some(event) if !event.is_deletion => Content::Stale,
-            _ => Content::Absent,
+        let Some(entry) = state.entries.get_mut(object) else { return };
+        entry.content = match entry.news_after(since) {
+            Some(Heard::Seen(_) | Heard::Uncertain) => Content::Stale,
+            None | Some(Heard::Gone(_)) => Content::Absent,
         };
     }
 
     /// An answer said that what is remembered is wrong.
     pub(super) fn doubt(&self, object: &ObjectRef) {
-        self.lock().entry(object, None).content = Content::Stale;
+        if let Some(entry) = self.lock().entries.get_mut(object) {
+            entry.content = Content::Stale;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -353,11 +369,14 @@ impl State {
 
     /// The entry, made if need be. Once an owner is known it stays: an event without the label may be the one that took the label away.
     fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
+        let at = self.tick();
         let entry = self.entries.entry(object.clone()).or_insert_with(|| Entry {
             content: Content::Stale,
             owner: None,
             is_read: false,
-            event: None,
+            seen_at: 0,
+            // What happened before is unknown; an answer to a request that began before can't be trusted.
+            news: News { at, what: Heard::Uncertain },
         });
         if let (None, Some(owner)) = (&entry.owner, owner) {
             entry.owner = Some(owner.to_owned());
@@ -368,6 +387,12 @@ impl State {
 
     fn is_relisting(&self, kind: &'static Kind, namespace: &str) -> bool {
         self.relists.contains_key(&(kind, None)) || self.relists.contains_key(&(kind, Some(namespace.to_owned())))
+    }
+}
+
+impl Entry {
+    fn news_after(&self, since: Since) -> Option<&Heard> {
+        (self.news.at > since.0).then_some(&self.news.what)
     }
 }
 
@@ -386,3 +411,6 @@ impl fmt::Debug for Memory {
 fn name_of(kind: &'static Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
     Some(ObjectRef::new(kind, metadata.namespace.as_ref()?, metadata.name.as_ref()?))
 }
+
+#[cfg(test)]
+mod tests;

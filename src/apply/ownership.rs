@@ -55,7 +55,7 @@ impl fmt::Display for Claim {
 /// Judges `live`, which has the name of a child that `owner` holds in the way of `hold`.
 ///
 /// The proof is, in this order: the controller reference with our uid; for a kept child, which has none, our two labels; our own entry in
-/// managedFields, which survives when somebody takes the references or labels away (and is gone from what we withdrew from).
+/// managedFields, which survives when somebody takes the reference or the labels away.
 pub(super) fn judge(live: &Live, owner: &Owner, hold: Hold, marks: &Marks) -> Verdict {
     match live.controller() {
         Some(controller) if controller.uid == owner.uid => present(live),
@@ -103,6 +103,7 @@ fn is_written_by_us(live: &Live, marks: &Marks) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};

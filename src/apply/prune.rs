@@ -89,3 +89,6 @@ impl Engine {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy, ValidationDirective};
 use kube::client::Body;
 use kube::core::{Request, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kinds::{self, Deletion, Kind};
 use super::live::Live;
@@ -122,9 +122,43 @@ impl Requests {
     }
 
     /// Makes the object with this uid contain `body`, whoever has set its fields, and drops the fields that we applied before and `body` lacks.
-    pub(super) async fn update(&self, target: &ObjectRef, mut body: Value, uid: &str) -> Result<Live, Failure> {
+    /// With a version: not if the object has another one.
+    pub(super) async fn update(
+        &self,
+        target: &ObjectRef,
+        mut body: Value,
+        uid: &str,
+        version: Option<&str>,
+    ) -> Result<Live, Failure> {
         path::put(&mut body, "metadata.uid", uid.into());
+        if let Some(version) = version {
+            path::put(&mut body, "metadata.resourceVersion", version.into());
+        }
         let (status, answer) = self.apply(target, Verb::Update, &body, true).await?;
+        match status {
+            200 => object(target.kind, answer),
+            status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    /// Replaces what is at a path of `live` ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)), or removes it (`None`): not if it has changed meanwhile.
+    pub(super) async fn replace(
+        &self,
+        target: &ObjectRef,
+        live: &Live,
+        pointer: &str,
+        value: Option<&Value>,
+    ) -> Result<Live, Failure> {
+        let operation = match value {
+            Some(value) => json!({"op": "replace", "path": pointer, "value": value}),
+            None => json!({"op": "remove", "path": pointer}),
+        };
+        let guard = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": live.resource_version()});
+        let operations = serde_json::from_value(json!([guard, operation])).map_err(|_| Failure::Unreadable)?;
+        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
+        let patch = Patch::<()>::Json(operations);
+        let request = route(target).patch(&target.name, &params, &patch).map_err(Failure::Build)?;
+        let (status, answer) = self.send(target.kind, Verb::Update, request).await?;
         match status {
             200 => object(target.kind, answer),
             status => Err(refusal(target.kind, status, &answer)),
@@ -198,18 +232,15 @@ fn refusal(kind: &Kind, code: u16, answer: &Value) -> Failure {
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     let fields: Vec<String> =
         causes.iter().map(|cause| cause.field.clone()).filter(|field| !field.is_empty()).collect();
-    let message = if kind == kinds::SECRET && code != 403 && code != 404 {
-        format!("{} {}", status.reason, fields.join(", ")).trim().to_owned()
-    } else {
-        status.message
-    };
+    // Missing rights and quotas are told in full; whoever denies a Secret for what is in it may quote it.
+    let is_quotable = kind != kinds::SECRET || code == 404 || code == 403 && !status.message.contains("denied");
+    let message =
+        if is_quotable { status.message } else { format!("{} {}", status.reason, fields.join(", ")).trim().to_owned() };
     Failure::Api { code, message, fields }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn status(message: &str) -> Value {
@@ -224,6 +255,16 @@ mod tests {
         let failure = refusal(kinds::SECRET, 422, &status("Invalid value: planted"));
         assert_eq!(failure.to_string(), "422 Invalid data[tls.key]");
         assert!(!format!("{failure:?}").contains("planted"));
+    }
+
+    #[test]
+    fn missing_rights_to_a_secret_are_told_and_a_denial_is_not() {
+        let rights =
+            json!({"status": "Failure", "reason": "Forbidden", "message": "User x cannot patch resource secrets"});
+        assert_eq!(refusal(kinds::SECRET, 403, &rights).to_string(), "403 User x cannot patch resource secrets");
+        let denial =
+            json!({"status": "Failure", "reason": "Forbidden", "message": "webhook denied the request: planted"});
+        assert_eq!(refusal(kinds::SECRET, 403, &denial).to_string(), "403 Forbidden");
     }
 
     #[test]

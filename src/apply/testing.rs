@@ -11,7 +11,7 @@ use kube::client::Body;
 use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use super::kinds::Kind;
+use super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, Kind, SECRET, SERVICE};
 use super::memory::{Memory, Notice};
 use super::wanted::{Child, Hold};
 use super::{Engine, Marks, ObjectRef, Owner, path};
@@ -37,6 +37,29 @@ pub(super) fn owner() -> Owner {
 
 pub(super) fn child(kind: &'static Kind, name: &str, hold: Hold, body: Value) -> Child {
     Child { kind, name: name.into(), hold, body }
+}
+
+pub(super) fn config(text: &str) -> Child {
+    child(CONFIG_MAP, "team-a-ca", Hold::Disposable, json!({"data": {"ca.crt": text}}))
+}
+
+pub(super) fn secret(hold: Hold) -> Child {
+    child(SECRET, "team-a-ca", hold, json!({"type": "Opaque", "data": {"tls.key": "cGxhbnRlZA=="}}))
+}
+
+pub(super) fn service() -> Child {
+    let ports = json!([{"name": "registry", "port": 5000, "targetPort": 5000}]);
+    child(SERVICE, "team-a", Hold::Disposable, json!({"spec": {"type": "ClusterIP", "ports": ports}}))
+}
+
+pub(super) fn deployment(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(DEPLOYMENT, "team-a", Hold::Disposable, json!({"spec": {"replicas": 1, "template": template}}))
+}
+
+pub(super) fn job(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(JOB, "team-a", Hold::Disposable, json!({"spec": {"backoffLimit": 1, "template": template}}))
 }
 
 type Interruption = Box<dyn FnOnce(&mut Store) + Send>;
@@ -196,9 +219,12 @@ impl Store {
             parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let (verb, (status, answer)) = match (self.fail_with.take(), &parts.method) {
-            (Some(status), _) => ("fail", failure(status, "Invalid value: planted")),
+            (Some(status), _) => ("fail", failure(status, "denied: planted")),
             (None, &Method::GET) => ("read", self.read(&url)),
             (None, &Method::DELETE) => ("delete", self.delete(&url, &body)),
+            (None, &Method::PATCH) if parts.headers[http::header::CONTENT_TYPE] == "application/json-patch+json" => {
+                ("replace", self.patch(&url, query["fieldManager"], &body))
+            }
             (None, &Method::PATCH) => {
                 let verb = if query.contains_key("force") { "update" } else { "create" };
                 assert_eq!(query.get("fieldValidation"), Some(&"Strict"));
@@ -232,6 +258,30 @@ impl Store {
         (200, json!({"kind": "Status", "status": "Success"}))
     }
 
+    fn patch(&mut self, url: &str, manager: &str, operations: &Value) -> (u16, Value) {
+        let version = self.next().to_string();
+        let Some(object) = self.objects.get_mut(url) else { return failure(404, "not found") };
+        for operation in operations.as_array().unwrap() {
+            let pointer = operation["path"].as_str().unwrap();
+            match (pointer, operation["op"].as_str().unwrap()) {
+                ("/metadata/resourceVersion", _) if operation["value"] != object["metadata"]["resourceVersion"] => {
+                    return failure(409, "the object has been modified");
+                }
+                (_, "remove") => {
+                    let (list, index) = pointer.rsplit_once('/').unwrap();
+                    object.pointer_mut(list).unwrap().as_array_mut().unwrap().remove(index.parse().unwrap());
+                }
+                _ => *object.pointer_mut(pointer).unwrap() = operation["value"].clone(),
+            }
+        }
+        object["metadata"]["resourceVersion"] = json!(version);
+        if operations[1]["op"] == "replace" {
+            let entry = json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": {}}});
+            object["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+        }
+        (200, object.clone())
+    }
+
     fn apply(&mut self, url: &str, manager: &str, force: bool, mut body: Value) -> (u16, Value) {
         let guard = body["metadata"].as_object_mut().unwrap().remove("resourceVersion");
         let uid = body["metadata"].as_object_mut().unwrap().remove("uid");
@@ -258,11 +308,15 @@ impl Store {
             take_back(&mut object, &previous, &body);
         }
         merge(&mut object, &body);
+        let ports = object["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
+        if ports.iter().enumerate().any(|(i, port)| ports[..i].iter().any(|other| other["name"] == port["name"])) {
+            return failure(422, "duplicate port");
+        }
         let mut fields = body.clone();
         fields.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
         fields["metadata"].as_object_mut().unwrap().retain(|field, _| field != "name" && field != "namespace");
         let mut managers = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-        managers.retain(|entry| entry["manager"] != manager);
+        managers.retain(|entry| entry["manager"] != manager || entry["operation"] != "Apply");
         managers.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": field_set(&fields)}));
         object["metadata"]["managedFields"] = json!(managers);
 
@@ -274,7 +328,7 @@ impl Store {
     }
 }
 
-const KEYS: [&str; 4] = ["name", "uid", "port", "mountPath"];
+const KEYS: [&str; 4] = ["port", "mountPath", "uid", "name"];
 
 fn key_of(item: &Value) -> Option<(&'static str, Value)> {
     KEYS.iter().find_map(|key| item.get(key).map(|value| (*key, value.clone())))

@@ -52,7 +52,7 @@ impl Context {
 
     /// The registry's pods: from memory while no pod of it changed, else from one list.
     pub(super) async fn pods(&self, key: &Key) -> Result<Vec<PodFacts>, Error> {
-        if let Some(known) = self.recall.locked(&self.recall.pods).get(key) {
+        if let Some(known) = locked(&self.recall.pods).get(key) {
             return Ok(known.clone());
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -60,28 +60,28 @@ impl Context {
         let failed = |source| Error::Pods { registry: key.to_string(), source: Box::new(source) };
         let listed = api.list(&ListParams::default().labels(&selector)).await.map_err(failed)?;
         let facts: Vec<_> = listed.iter().map(PodFacts::of).collect();
-        self.recall.locked(&self.recall.pods).insert(key.clone(), facts.clone());
+        locked(&self.recall.pods).insert(key.clone(), facts.clone());
         Ok(facts)
     }
 
     /// How the registry answers: from memory while nothing about the question changed and the answer was good.
     pub(super) async fn answer(&self, key: &Key, question: Question) -> Answer {
-        let known = self.recall.locked(&self.recall.answers).get(key).filter(|(asked, _)| *asked == question).cloned();
+        let known = locked(&self.recall.answers).get(key).filter(|(asked, _)| *asked == question).cloned();
         if let Some((_, Answer::Good)) = known {
             return Answer::Good;
         }
         let answer = answer::ask(&question).await;
-        self.recall.locked(&self.recall.answers).insert(key.clone(), (question, answer.clone()));
+        locked(&self.recall.answers).insert(key.clone(), (question, answer.clone()));
         answer
     }
 
     /// Forgets everything about a registry that is gone.
     pub(super) fn forget(&self, key: &Key) {
-        self.recall.locked(&self.recall.pods).remove(key);
-        self.recall.locked(&self.recall.answers).remove(key);
+        locked(&self.recall.pods).remove(key);
+        locked(&self.recall.answers).remove(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
-        self.recall.refer(key, &BTreeSet::new());
+        self.recall.refer(key, BTreeSet::new());
     }
 }
 
@@ -90,49 +90,89 @@ impl Context {
 pub struct Recall {
     pods: Mutex<BTreeMap<Key, Vec<PodFacts>>>,
     answers: Mutex<BTreeMap<Key, (Question, Answer)>>,
-    /// Which registries refer to an object: (kind, namespace, name).
-    referrers: Mutex<BTreeMap<(&'static str, String, String), BTreeSet<Key>>>,
+    references: Mutex<References>,
+}
+
+/// An object that a manifest refers to: kind, namespace, name.
+type Reference = (&'static str, String, String);
+
+/// Who refers to what, both ways.
+#[derive(Default)]
+struct References {
+    of: BTreeMap<Key, BTreeSet<Reference>>,
+    to: BTreeMap<Reference, BTreeSet<Key>>,
 }
 
 impl Recall {
     /// A pod of this registry changed.
     pub fn pods_changed(&self, key: &Key) {
-        self.locked(&self.pods).remove(key);
+        locked(&self.pods).remove(key);
     }
 
     /// Pods may have come and gone unseen: returns the registries whose pods were known.
     pub fn forget_pods(&self) -> Vec<Key> {
-        std::mem::take(&mut *self.locked(&self.pods)).into_keys().collect()
+        std::mem::take(&mut *locked(&self.pods)).into_keys().collect()
     }
 
     /// Remembers what a registry refers to.
     pub fn note(&self, key: &Key, registry: &PrivateRegistry) {
-        let mut names: BTreeSet<_> = observe::secrets(registry).into_iter().map(|name| ("Secret", name)).collect();
-        names.extend(observe::claim(registry).map(|name| ("PersistentVolumeClaim", name.to_owned())));
-        self.refer(key, &names);
+        let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
+        let mut names: BTreeSet<_> = observe::secrets(registry).into_iter().map(|name| at("Secret", name)).collect();
+        names.extend(observe::claim(registry).map(|name| at("PersistentVolumeClaim", name.to_owned())));
+        self.refer(key, names);
     }
 
     /// The registries that refer to an object.
     #[must_use]
-    pub fn referrers(&self, kind: &str, namespace: &str, name: &str) -> Vec<Key> {
-        let referrers = self.locked(&self.referrers);
-        let found =
-            referrers.iter().find(|((known, space, called), _)| *known == kind && space == namespace && called == name);
-        found.into_iter().flat_map(|(_, keys)| keys.iter().cloned()).collect()
+    pub fn referrers(&self, kind: &'static str, namespace: &str, name: &str) -> Vec<Key> {
+        let references = locked(&self.references);
+        let found = references.to.get(&(kind, namespace.to_owned(), name.to_owned()));
+        found.into_iter().flatten().cloned().collect()
     }
 
-    fn refer(&self, key: &Key, names: &BTreeSet<(&'static str, String)>) {
-        let mut referrers = self.locked(&self.referrers);
-        referrers.retain(|_, keys| {
-            keys.remove(key);
-            !keys.is_empty()
-        });
-        for (kind, name) in names {
-            referrers.entry((kind, key.namespace.clone(), name.clone())).or_default().insert(key.clone());
+    fn refer(&self, key: &Key, names: BTreeSet<Reference>) {
+        let mut references = locked(&self.references);
+        let References { of, to } = &mut *references;
+        if of.get(key).map_or(names.is_empty(), |known| *known == names) {
+            return;
+        }
+        for name in of.remove(key).into_iter().flatten() {
+            if let Some(keys) = to.get_mut(&name) {
+                keys.remove(key);
+            }
+        }
+        to.retain(|_, keys| !keys.is_empty());
+        for name in &names {
+            to.entry(name.clone()).or_default().insert(key.clone());
+        }
+        if !names.is_empty() {
+            of.insert(key.clone(), names);
         }
     }
+}
 
-    fn locked<'a, T>(&self, what: &'a Mutex<T>) -> MutexGuard<'a, T> {
-        what.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_known_until_the_manifest_drops_it() {
+        let registry = |spec: serde_json::Value| -> PrivateRegistry {
+            let metadata = serde_json::json!({"name": "team-a", "namespace": "n"});
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": metadata, "spec": spec,
+            }))
+            .unwrap()
+        };
+        let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
+        recall.note(&key, &registry(serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
+        assert_eq!(recall.referrers("Secret", "n", "mine"), [key.clone()]);
+        assert!(recall.referrers("Secret", "other", "mine").is_empty());
+        recall.note(&key, &registry(serde_json::json!({})));
+        assert!(recall.referrers("Secret", "n", "mine").is_empty());
     }
 }

@@ -40,7 +40,7 @@ impl Intake {
     }
 
     /// The registry that owns a changed object, and those that refer to it.
-    fn queue_all(&self, kind: &str, namespace: &str, name: &str, owner: Option<&str>) {
+    fn queue_all(&self, kind: &'static str, namespace: &str, name: &str, owner: Option<&str>) {
         let owner = owner.map(|owner| Key::new(namespace, owner));
         let concerned: BTreeSet<_> =
             self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();

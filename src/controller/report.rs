@@ -6,6 +6,7 @@ use super::context::Context;
 use super::error::Error;
 use super::events;
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::runtime::api_error;
 use crate::status;
 
 /// Writes the status and what flipped.
@@ -28,11 +29,16 @@ pub(super) async fn report(
     Ok(())
 }
 
-/// The error and its causes on one line.
+/// The error and its causes on one line, free of secrets: some of kube's errors quote what they could not read.
 pub(super) fn words(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
+        let cause_of_kube =
+            cause.downcast_ref::<kube::Error>().or_else(|| cause.downcast_ref::<Box<kube::Error>>().map(Box::as_ref));
+        if let Some(cause) = cause_of_kube {
+            return format!("{words}: {}", api_error::explain(cause));
+        }
         words = format!("{words}: {cause}");
         source = cause.source();
     }

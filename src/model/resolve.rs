@@ -276,7 +276,10 @@ mod tests {
     fn an_empty_spec_is_a_complete_registry() {
         let registry = resolved(json!({}), &Observed::default()).unwrap();
         assert_eq!(registry.image, Settings::default().registry_image);
-        assert_eq!((registry.replicas, registry.service.port, registry.retain, registry.suspend), (1, 5000, true, false));
+        assert_eq!(
+            (registry.replicas, registry.service.port, registry.retain, registry.suspend),
+            (1, 5000, true, false)
+        );
         assert!(matches!(registry.storage, Storage::Claim { ref size, .. } if size == "10Gi"));
         assert!(matches!(registry.tls, Tls::SelfSigned { duration, ca_duration, .. } if ca_duration == duration * 10));
         assert!(matches!(registry.users, Users::Table { cost: 5, ref candidates, .. } if candidates.is_empty()));
@@ -311,7 +314,8 @@ mod tests {
             claim_holder: Some("team-b".to_owned()),
             ..Observed::default()
         };
-        let blocked = resolved(json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), &observed).unwrap_err();
+        let blocked =
+            resolved(json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), &observed).unwrap_err();
         assert_eq!((blocked.reason, blocked.waiting), ("ClaimShared", false));
         assert!(blocked.message.contains("team-b"), "{blocked:?}");
     }
@@ -319,7 +323,10 @@ mod tests {
     #[test]
     fn an_existing_claim_that_nodes_share_allows_replicas() {
         let spec = json!({"replicas": 3, "storage": {"persistentVolumeClaim": {"claimName": "mine"}}});
-        let claim = |mode: &str| Observed { claim: Some(ObservedClaim { modes: vec![mode.to_owned()] }), ..Observed::default() };
+        let claim = |mode: &str| Observed {
+            claim: Some(ObservedClaim { modes: vec![mode.to_owned()] }),
+            ..Observed::default()
+        };
         assert!(resolved(spec.clone(), &claim("ReadWriteMany")).is_ok());
         assert!(resolved(spec, &claim("ReadWriteOnce")).is_err());
     }
@@ -330,7 +337,9 @@ mod tests {
         observed.secrets.insert("ann".to_owned(), Some(secret(&[("password", "correct horse")])));
         observed.secrets.insert("bob".to_owned(), Some(secret(&[("passwort", "x")])));
         observed.secrets.insert("eve".to_owned(), None);
-        observed.secrets.insert("team".to_owned(), Some(secret(&[("carl", "one two three"), ("dora", "four five six")])));
+        observed
+            .secrets
+            .insert("team".to_owned(), Some(secret(&[("carl", "one two three"), ("dora", "four five six")])));
         let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": name}});
         let spec = json!({"auth": {"users": [user("ann"), user("bob"), user("eve")], "usersFrom": [{"secretRef": {"name": "team"}}]}});
 
@@ -338,6 +347,9 @@ mod tests {
 
         let names: Vec<_> = candidates.iter().map(|user| user.name.as_str()).collect();
         assert_eq!(names, ["ann", "carl", "dora"]);
-        assert_eq!(missing, ["Secret eve does not exist; create it", "Secret bob has no key password for user bob; add it"]);
+        assert_eq!(
+            missing,
+            ["Secret eve does not exist; create it", "Secret bob has no key password for user bob; add it"]
+        );
     }
 }

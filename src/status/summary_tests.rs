@@ -86,7 +86,11 @@ fn said(ready: &str, reconciling: &str, stalled: &str, reason: &str) -> (String,
 }
 
 fn waiting() -> Problem {
-    Problem { reason: "WaitingForSecret".to_owned(), message: "Secret x does not exist; create it".to_owned(), waiting: true }
+    Problem {
+        reason: "WaitingForSecret".to_owned(),
+        message: "Secret x does not exist; create it".to_owned(),
+        waiting: true,
+    }
 }
 
 #[test]
@@ -106,7 +110,10 @@ fn each_state_has_its_verdict() {
     assert_eq!(suspended.verdict(), said("True", "False", "False", "Suspended"));
 
     let failed = Workload::Failed { reason: "MaxRetriesExceeded", message: String::new() };
-    assert_eq!(Case { workload: Some(failed), ..healthy() }.verdict(), said("False", "False", "True", "MaxRetriesExceeded"));
+    assert_eq!(
+        Case { workload: Some(failed), ..healthy() }.verdict(),
+        said("False", "False", "True", "MaxRetriesExceeded")
+    );
 
     let silent = Case { answer: Answer::Bad("500".to_owned()), ..healthy() };
     assert_eq!(silent.verdict(), said("False", "True", "False", "NotAnswering"));
@@ -166,7 +173,8 @@ fn the_first_address_is_the_one_that_reaches_furthest() {
     };
     let names = ["team-a.registries.svc:5000", "team-a.registries.svc.cluster.local:5000"];
     assert_eq!(addresses(json!({}), service()), ["10.0.0.7:5000", names[0], names[1]]);
-    let balanced = json!({"spec": {"clusterIPs": ["10.0.0.7"]}, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    let balanced =
+        json!({"spec": {"clusterIPs": ["10.0.0.7"]}, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
     let spec = json!({"hostnames": ["registry.example.com"], "service": {"type": "LoadBalancer", "port": 443}});
     let found = addresses(spec, balanced);
     assert_eq!(found[..3], ["registry.example.com", "192.0.2.1", "10.0.0.7"]);

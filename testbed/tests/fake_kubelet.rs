@@ -1,4 +1,5 @@
 //! A control plane with a fake kubelet: pods that are Ready without running, and fail as a test demands.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -65,6 +66,7 @@ async fn pods_behave_as_a_test_demands_and_controllers_believe_it() {
         pods_of_a_deployment_are_ready_and_end_when_deleted(&client),
         a_pod_fails_in_every_way_and_recovers(&client, &kubelet),
         a_pod_becomes_ready_late(&client, &kubelet),
+        a_deleted_pod_hangs_as_long_as_a_test_wants(&client, &kubelet),
         jobs_complete_and_fail(&client, &kubelet),
         a_service_gets_its_address(&client),
         claims_are_bound_and_grow_at_once(&client),
@@ -119,6 +121,27 @@ async fn a_pod_becomes_ready_late(client: &Client, kubelet: &FakeKubelet) {
     let runs = Instant::now();
     pod(client, "app=slow", "is ready", |pod| has(pod, "Ready")).await;
     assert!(runs.elapsed() > Duration::from_millis(500), "it was slow");
+}
+
+async fn a_deleted_pod_hangs_as_long_as_a_test_wants(client: &Client, kubelet: &FakeKubelet) {
+    kubelet.behave([("app", "hangs")], Behaviour::HangsOnDelete);
+    create::<Pod>(
+        client,
+        json!({"metadata": {"name": "hangs", "labels": {"app": "hangs"}}, "spec": template("hangs", "Always")["spec"]}),
+    )
+    .await;
+    pod(client, "app=hangs", "is ready", |pod| has(pod, "Ready")).await;
+    let pods = Api::<Pod>::default_namespaced(client.clone());
+    pods.delete("hangs", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(pods.get("hangs").await.unwrap().metadata.deletion_timestamp.is_some());
+
+    kubelet.behave([("app", "hangs")], Behaviour::Ready);
+    wait(Duration::from_secs(30), "the pod is gone", async || match pods.get_opt("hangs").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }
 
 async fn jobs_complete_and_fail(client: &Client, kubelet: &FakeKubelet) {

@@ -1,4 +1,5 @@
 //! A real node runs a real registry on a kept volume, with real clients. Needs root on Linux.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -6,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::LogParams;
+use kube::{Api, Client};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use support::{claim, create, has, pod, wait};
+use testbed::image::{Compression, Image, Layer};
 use testbed::{Mode, Node, image, node};
 
 const READY: &str = "is ready";
 
-async fn run_registry(client: &kube::Client) {
+async fn run_registry(client: &Client) {
     claim(client, "data", None, "1Gi").await;
     let labels = json!({"app": "registry"});
     let template = json!({
@@ -51,6 +55,50 @@ async fn crane(node: &Node, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// The moment that a node has started.
+async fn services_are_reached_by_name(node: &Node) {
+    let connect = node.exec_in_node("bash", ["-c", "exec 3<>/dev/tcp/kubernetes.default.svc/443"]).await.unwrap();
+    assert!(connect.status.success(), "{}", String::from_utf8_lossy(&connect.stderr));
+}
+
+/// Runs a pod to its end and gives what it wrote.
+async fn output_of(client: &Client, name: &str, image: &str, arguments: &[&str]) -> String {
+    let spec = json!({
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 65532},
+        "containers": [{"name": "main", "image": image, "args": arguments, "securityContext": {"readOnlyRootFilesystem": true}}],
+    });
+    create::<Pod>(client, json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec})).await;
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+    let ended =
+        pod(client, &format!("app={name}"), "has ended", |pod| ["Succeeded", "Failed"].contains(&phase(pod).as_str()))
+            .await;
+    let log = Api::<Pod>::default_namespaced(client.clone()).logs(name, &LogParams::default()).await.unwrap();
+    assert_eq!(phase(&ended), "Succeeded", "{log}");
+    log
+}
+
+async fn a_pod_reaches_a_service_by_name(node: &Node, client: &Client, image_name: &str) {
+    let crane = testbed::Tools::ensure(&[testbed::Family::Crane], &testbed::Progress::silent()).unwrap();
+    let image = Image {
+        reference: "example.test/crane:1".into(),
+        layers: vec![Layer::new().file_from("crane", 0o755, crane.path("crane").unwrap())],
+        entrypoint: vec!["/crane".into()],
+        compression: Compression::Gzip,
+        ..Image::default()
+    };
+    node.import(image).await.unwrap();
+    let tags = output_of(client, "crane", "example.test/crane:1", &["digest", "--insecure", image_name]).await;
+    assert!(tags.starts_with("sha256:"), "{tags}");
+}
+
+async fn a_dynamically_linked_program_runs_from_its_own_image(node: &Node, client: &Client) {
+    let program = std::env::current_exe().unwrap();
+    node.import(image::operator(&program, "example.test/program:1").unwrap()).await.unwrap();
+    let log = output_of(client, "program", "example.test/program:1", &["--list"]).await;
+    assert!(log.contains("survives_its_own_death: test"), "{log}");
+}
+
 #[tokio::test]
 async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own_death() {
     if testbed::skip(Mode::Node) {
@@ -60,6 +108,7 @@ async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own
     let node = Node::start(node::Options::default()).await.unwrap();
     println!("node started in {:?}", started.elapsed());
     let client = node.client().await.unwrap();
+    services_are_reached_by_name(&node).await;
 
     let applied = Instant::now();
     run_registry(&client).await;
@@ -90,6 +139,9 @@ async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own
     .unwrap();
     create::<Pod>(&client, json!({"metadata": {"name": "puller", "labels": {"app": "puller"}}, "spec": {"containers": [{"name": "main", "image": name}]}})).await;
     pod(&client, "app=puller", "runs an image that the kubelet pulled", |pod| has(pod, "Ready")).await;
+
+    a_pod_reaches_a_service_by_name(&node, &client, name).await;
+    a_dynamically_linked_program_runs_from_its_own_image(&node, &client).await;
 
     let killed = Instant::now();
     node.kill_container_process("default", first.metadata.name.as_deref().unwrap(), Signal::SIGKILL).await.unwrap();

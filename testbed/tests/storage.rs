@@ -1,4 +1,5 @@
 //! Claims on a real node: who owns a volume, how it grows, how it fills up, what is left of it. Needs root on Linux.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Two nodes at once. Needs root on Linux.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -60,13 +60,35 @@ async fn each_sort_of_broken_input_has_its_condition_and_the_neighbour_stays_wel
     team.secret("newline", &[("password", "correct horse\n")]).await;
     team.secret("broken-pem", &[("tls.crt", "-----BEGIN CERTIFICATE-----\nnonsense"), ("tls.key", "nonsense")]).await;
     let (one, other) = (issue(&["a.example.com"]), issue(&["a.example.com"]));
-    team.secret("wrong-key", &[("tls.crt", &one.certificate), ("tls.key", &other.key), ("ca.crt", &one.authority)]).await;
+    team.secret("wrong-key", &[("tls.crt", &one.certificate), ("tls.key", &other.key), ("ca.crt", &one.authority)])
+        .await;
 
     // name, spec, condition, reason, whether only the user can help, words of the message
     let cases: [(&str, Value, &str, &str, bool, &str); 14] = [
-        ("no-secret", users("alice", "absent"), "UsersReady", "WaitingForSecret", false, "Secret absent does not exist; create it"),
-        ("no-key", users("alice", "no-key"), "UsersReady", "WaitingForSecret", false, "Secret no-key has no key password"),
-        ("no-users", json!({"auth": {"usersFrom": [{"secretRef": {"name": "absent"}}]}}), "UsersReady", "WaitingForSecret", false, "Secret absent"),
+        (
+            "no-secret",
+            users("alice", "absent"),
+            "UsersReady",
+            "WaitingForSecret",
+            false,
+            "Secret absent does not exist; create it",
+        ),
+        (
+            "no-key",
+            users("alice", "no-key"),
+            "UsersReady",
+            "WaitingForSecret",
+            false,
+            "Secret no-key has no key password",
+        ),
+        (
+            "no-users",
+            json!({"auth": {"usersFrom": [{"secretRef": {"name": "absent"}}]}}),
+            "UsersReady",
+            "WaitingForSecret",
+            false,
+            "Secret absent",
+        ),
         ("empty", users("alice", "empty"), "UsersReady", "PasswordEmpty", true, "alice"),
         ("short", users("alice", "short"), "UsersReady", "PasswordTooShort", true, "alice"),
         ("long", users("alice", "long"), "UsersReady", "PasswordTooLong", true, "72"),
@@ -76,7 +98,14 @@ async fn each_sort_of_broken_input_has_its_condition_and_the_neighbour_stays_wel
         ("wrong-key", own_tls("wrong-key"), "CertificateReady", "KeyMismatch", true, "Secret wrong-key"),
         ("no-claim", existing("absent"), "Ready", "WaitingForClaim", false, "PersistentVolumeClaim absent"),
         ("its-claim", existing("neighbour-data"), "Ready", "ClaimShared", true, "PrivateRegistry neighbour"),
-        ("no-class", json!({"storage": {"persistentVolumeClaim": {"storageClassName": "absent"}}}), "StorageReady", "Pending", false, "kubectl describe pvc no-class-data"),
+        (
+            "no-class",
+            json!({"storage": {"persistentVolumeClaim": {"storageClassName": "absent"}}}),
+            "StorageReady",
+            "Pending",
+            false,
+            "kubectl describe pvc no-class-data",
+        ),
         ("extra", json!({"extraConfig": {"storge": {}}}), "Ready", "InvalidManifest", true, "storge"),
     ];
     for (name, spec, ..) in &cases {
@@ -147,13 +176,15 @@ async fn a_broken_new_certificate_is_not_served_and_the_good_one_goes_on() {
     let served = registry.tls().at("/data").await;
 
     let (one, other) = (issue(&["registry.example.com"]), issue(&["registry.example.com"]));
-    team.secret("certificate", &[("tls.crt", &one.certificate), ("tls.key", &other.key), ("ca.crt", &one.authority)]).await;
+    team.secret("certificate", &[("tls.crt", &one.certificate), ("tls.key", &other.key), ("ca.crt", &one.authority)])
+        .await;
 
     let message = registry.says("CertificateReady", "False", "KeyMismatch").await;
     assert!(message.contains("still served"), "{message}");
     assert_eq!(registry.tls().at("/data").await, served);
 
-    team.secret("certificate", &[("tls.crt", &one.certificate), ("tls.key", &one.key), ("ca.crt", &one.authority)]).await;
+    team.secret("certificate", &[("tls.crt", &one.certificate), ("tls.key", &one.key), ("ca.crt", &one.authority)])
+        .await;
     registry.says("CertificateReady", "True", "Valid").await;
     assert_eq!(registry.tls().decoded("tls.crt").await.trim(), one.certificate.trim());
     assert_eq!(registry.bundle().at("/data/ca.crt").await.as_str().unwrap().trim(), one.authority.trim());
@@ -183,7 +214,12 @@ async fn an_existing_claim_is_never_written() {
     let _operator = team.operator().await;
     let volume = team.claim("volume", "ReadWriteOnce").await;
     let before = volume.get().await;
-    let registry = team.registry("team-a", json!({"storage": {"persistentVolumeClaim": {"claimName": "volume"}}, "deletionPolicy": "Delete"})).await;
+    let registry = team
+        .registry(
+            "team-a",
+            json!({"storage": {"persistentVolumeClaim": {"claimName": "volume"}}, "deletionPolicy": "Delete"}),
+        )
+        .await;
     let registry = registry.ready().await;
     team.settles().await;
 
@@ -191,7 +227,10 @@ async fn an_existing_claim_is_never_written() {
     registry.deployment().disappears(PATIENCE).await;
 
     let after = volume.get().await;
-    assert_eq!((&after["metadata"]["uid"], &after["metadata"]["labels"], &after["spec"]), (&before["metadata"]["uid"], &before["metadata"]["labels"], &before["spec"]));
+    assert_eq!(
+        (&after["metadata"]["uid"], &after["metadata"]["labels"], &after["spec"]),
+        (&before["metadata"]["uid"], &before["metadata"]["labels"], &before["spec"])
+    );
     assert!(after["metadata"]["ownerReferences"].is_null() && after["metadata"]["deletionTimestamp"].is_null());
 }
 
@@ -202,7 +241,8 @@ async fn a_colon_cannot_come_into_a_users_name() {
     assert!(refusal.contains("spec.auth.users[0].name"), "{refusal}");
     // Nor by a Secret with many users: the API server allows no such key.
     let api: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::namespaced(team.client.clone(), &team.name);
-    let secret = serde_json::from_value(json!({"metadata": {"name": "many"}, "stringData": {"a:b": "correct horse"}})).unwrap();
+    let secret =
+        serde_json::from_value(json!({"metadata": {"name": "many"}, "stringData": {"a:b": "correct horse"}})).unwrap();
     let refusal = api.create(&kube::api::PostParams::default(), &secret).await.unwrap_err().to_string();
     assert!(refusal.contains("a:b"), "{refusal}");
 }

@@ -98,7 +98,12 @@ impl Cluster {
     pub fn chart(&self, namespace: &str, values: &[&str]) -> Vec<Value> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/private-registry-operator");
         let mut command = Command::new(&self.helm);
-        command.arg("template").arg("operator").arg(folder).args(["--namespace", namespace, "--set", "image.repository=operator"]);
+        command.arg("template").arg("operator").arg(folder).args([
+            "--namespace",
+            namespace,
+            "--set",
+            "image.repository=operator",
+        ]);
         for value in values {
             command.args(["--set", value]);
         }
@@ -109,7 +114,9 @@ impl Cluster {
 
     /// What the chart makes for an operator that watches `namespace` and lives there.
     async fn chart_for(&self, namespace: &str) -> Vec<Value> {
-        let rendered = self.chart.get_or_init(async || self.chart(RENDERED_FOR, &[&format!("watch.namespaces={{{RENDERED_FOR}}}")]));
+        let rendered = self
+            .chart
+            .get_or_init(async || self.chart(RENDERED_FOR, &[&format!("watch.namespaces={{{RENDERED_FOR}}}")]));
         let text = serde_json::to_string(rendered.await).unwrap();
         serde_json::from_str(&text.replace(RENDERED_FOR, namespace)).unwrap()
     }
@@ -123,7 +130,8 @@ async fn install_definition(client: &Client) {
     eventually(PATIENCE, "the definition is established", async || {
         let live = definitions.get(name).await.map_err(|error| error.to_string())?;
         let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
-        let established = conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+        let established =
+            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
         if established { Ok(()) } else { Err(format!("{conditions:?}")) }
     })
     .await;
@@ -178,7 +186,12 @@ impl Namespace {
     /// Names of the objects of a kind.
     pub async fn names(&self, kind: &str) -> BTreeSet<String> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource(kind));
-        api.list(&kube::api::ListParams::default()).await.unwrap().into_iter().filter_map(|object| object.metadata.name).collect()
+        api.list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .into_iter()
+            .filter_map(|object| object.metadata.name)
+            .collect()
     }
 
     /// Events about objects of this namespace, as text.

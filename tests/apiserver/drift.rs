@@ -24,7 +24,10 @@ impl Repairs {
         let limit = for_this_machine(within(1));
         let slow = self.0.iter().filter(|(took, _)| *took > limit).count();
         let (median, last) = (&self.0[self.0.len() / 2].0, self.0.last());
-        eprintln!("{} repairs, half of them within {median:?}, {slow} of them in more than {limit:?}, the slowest: {last:?}", self.0.len());
+        eprintln!(
+            "{} repairs, half of them within {median:?}, {slow} of them in more than {limit:?}, the slowest: {last:?}",
+            self.0.len()
+        );
         assert!(slow * 20 <= self.0.len(), "{:#?}", self.0);
     }
 }
@@ -35,7 +38,8 @@ async fn change(object: &Object, leaf: &Leaf) -> Option<Value> {
     let live = object.get().await;
     let was = leaf.find(&live)?.clone();
     let pointer = leaf.pointer(&live)?;
-    let mut tries: Vec<Value> = others(&was).into_iter().map(|value| json!([{"op": "replace", "path": pointer, "value": value}])).collect();
+    let mut tries: Vec<Value> =
+        others(&was).into_iter().map(|value| json!([{"op": "replace", "path": pointer, "value": value}])).collect();
     tries.push(json!([{"op": "remove", "path": pointer}]));
     for patch in tries {
         if let Some(changed) = object.patched(patch).await
@@ -58,9 +62,7 @@ fn others(value: &Value) -> Vec<Value> {
             .map(Value::from)
             .collect(),
         Value::Array(items) => match items.split_first() {
-            Some((first, rest)) => {
-                others(first).into_iter().map(|other| json!([&[other], rest].concat())).collect()
-            }
+            Some((first, rest)) => others(first).into_iter().map(|other| json!([&[other], rest].concat())).collect(),
             None => vec![],
         },
         _ => vec![],
@@ -71,8 +73,10 @@ fn others(value: &Value) -> Vec<Value> {
 /// such changes is told in `material`.
 fn is_material(object: &Object, leaf: &Leaf) -> bool {
     let leaf = leaf.to_string();
-    let secret = |suffix: &str, field: &str| object.kind == "Secret" && object.name.ends_with(suffix) && leaf.starts_with(field);
-    ["-ca", "-tls", "-admin", "-htpasswd"].iter().any(|suffix| secret(suffix, ".data")) || secret("-config", ".data.http-secret")
+    let secret =
+        |suffix: &str, field: &str| object.kind == "Secret" && object.name.ends_with(suffix) && leaf.starts_with(field);
+    ["-ca", "-tls", "-admin", "-htpasswd"].iter().any(|suffix| secret(suffix, ".data"))
+        || secret("-config", ".data.http-secret")
 }
 
 /// Changes every field of the object that the operator owns, one after the other.
@@ -105,7 +109,9 @@ async fn material(registry: &Registry<'_>) -> Vec<Value> {
 
 async fn every_field_of_every_child_is_repaired(team: &Namespace, registry: &Registry<'_>) {
     for child in registry.children().await {
-        child.edit(json!({"metadata": {"labels": {"example.com/mine": "1"}, "annotations": {"example.com/mine": "2"}}})).await;
+        child
+            .edit(json!({"metadata": {"labels": {"example.com/mine": "1"}, "annotations": {"example.com/mine": "2"}}}))
+            .await;
     }
     team.settles().await;
     let before = material(registry).await;
@@ -116,10 +122,14 @@ async fn every_field_of_every_child_is_repaired(team: &Namespace, registry: &Reg
     }
 
     repairs.were_fast();
-    assert!(before == material(registry).await, "keys, certificates or passwords were made anew because somebody changed a field");
+    assert!(
+        before == material(registry).await,
+        "keys, certificates or passwords were made anew because somebody changed a field"
+    );
     for child in registry.children().await {
         let live = child.get().await;
-        let foreign = (&live["metadata"]["labels"]["example.com/mine"], &live["metadata"]["annotations"]["example.com/mine"]);
+        let foreign =
+            (&live["metadata"]["labels"]["example.com/mine"], &live["metadata"]["annotations"]["example.com/mine"]);
         assert_eq!(foreign, (&json!("1"), &json!("2")), "{} {}: what isn't ours stays", child.kind, child.name);
     }
 }
@@ -151,7 +161,12 @@ async fn every_field_of_a_job_is_repaired_within_a_second() {
 /// Those that can be derived again. The claim is missing: Kubernetes itself keeps one that is in use.
 async fn replaceable(registry: &Registry<'_>) -> Vec<Object> {
     let kept = [registry.ca(), registry.admin(), registry.claim()].map(|child| (child.kind, child.name));
-    registry.children().await.into_iter().filter(|child| !kept.contains(&(child.kind.clone(), child.name.clone()))).collect()
+    registry
+        .children()
+        .await
+        .into_iter()
+        .filter(|child| !kept.contains(&(child.kind.clone(), child.name.clone())))
+        .collect()
 }
 
 #[tokio::test]

@@ -29,14 +29,16 @@ impl Namespace {
     /// A Secret with a certificate of the user's own.
     pub async fn own_certificate(&self, secret: &str, names: &[&str]) -> Pair {
         let pair = issue(names);
-        self.secret(secret, &[("tls.crt", &pair.certificate), ("tls.key", &pair.key), ("ca.crt", &pair.authority)]).await;
+        self.secret(secret, &[("tls.crt", &pair.certificate), ("tls.key", &pair.key), ("ca.crt", &pair.authority)])
+            .await;
         pair
     }
 
     /// A claim that somebody made, bound.
     pub async fn claim(&self, name: &str, mode: &str) -> Object {
         let spec = json!({"accessModes": [mode], "resources": {"requests": {"storage": "1Gi"}}});
-        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec});
+        let claim =
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec});
         let claim = self.create(claim).await;
         claim.becomes(PATIENCE, "is bound", |claim| claim["status"]["phase"] == "Bound").await;
         claim

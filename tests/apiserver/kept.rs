@@ -16,7 +16,12 @@ fn kept(registry: &Registry<'_>) -> [Object; 3] {
 /// Everything that is not kept.
 async fn disposable(registry: &Registry<'_>) -> Vec<Object> {
     let kept = kept(registry).map(|object| (object.kind, object.name));
-    registry.children().await.into_iter().filter(|child| !kept.contains(&(child.kind.clone(), child.name.clone()))).collect()
+    registry
+        .children()
+        .await
+        .into_iter()
+        .filter(|child| !kept.contains(&(child.kind.clone(), child.name.clone())))
+        .collect()
 }
 
 fn is_owned(object: &Value) -> bool {

@@ -1,6 +1,11 @@
 //! What the operator promises, kept on a real API server: etcd, kube-apiserver, controller manager and scheduler on this machine, with a
 //! kubelet that only pretends. One control plane serves all tests; each has a namespace, and mostly an operator process, of its own.
-#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, reason = "tests end with words when something is not as expected")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests end with words when something is not as expected"
+)]
 
 mod cluster;
 mod given;

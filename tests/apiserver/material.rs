@@ -108,7 +108,12 @@ async fn a_certificate_is_renewed_once_for_each_request() {
     let first = registry.tls().decoded("tls.crt").await;
 
     registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
-    registry.tls().becomes(PATIENCE, "is another one", |tls| tls["metadata"]["annotations"]["privateregistry.dev/served-request"] == "leaf-1").await;
+    registry
+        .tls()
+        .becomes(PATIENCE, "is another one", |tls| {
+            tls["metadata"]["annotations"]["privateregistry.dev/served-request"] == "leaf-1"
+        })
+        .await;
     let second = registry.tls().decoded("tls.crt").await;
     assert_ne!(second, first);
     team.settles().await;

@@ -38,7 +38,11 @@ pub struct Object {
 
 impl Object {
     pub fn new(client: Client, namespace: &str, kind: &str, name: &str) -> Self {
-        Self { kind: kind.to_owned(), name: name.to_owned(), api: Api::namespaced_with(client, namespace, &resource(kind)) }
+        Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            api: Api::namespaced_with(client, namespace, &resource(kind)),
+        }
     }
 
     fn title(&self) -> String {
@@ -73,7 +77,10 @@ impl Object {
 
     /// Deletes it and returns at once.
     pub async fn delete(&self) {
-        self.api.delete(&self.name, &DeleteParams::default()).await.unwrap_or_else(|error| panic!("delete {}: {error}", self.title()));
+        self.api
+            .delete(&self.name, &DeleteParams::default())
+            .await
+            .unwrap_or_else(|error| panic!("delete {}: {error}", self.title()));
     }
 
     /// Somebody changes it: a JSON merge patch.
@@ -98,7 +105,8 @@ impl Object {
 
     /// Waits until it is there.
     pub async fn appears(&self, limit: Duration) -> Value {
-        eventually(limit, &format!("{} appears", self.title()), async || self.find().await.ok_or("nothing".to_owned())).await
+        eventually(limit, &format!("{} appears", self.title()), async || self.find().await.ok_or("nothing".to_owned()))
+            .await
     }
 
     /// Waits until there is another one of its name.

@@ -136,7 +136,8 @@ impl Operator {
 
     /// Waits until it has ended.
     pub async fn ended(&self, limit: Duration) -> std::process::ExitStatus {
-        eventually(limit, &format!("{} ends", self.name), async || self.process.exited().ok_or("it runs".to_owned())).await
+        eventually(limit, &format!("{} ends", self.name), async || self.process.exited().ok_or("it runs".to_owned()))
+            .await
     }
 
     /// Waits until so many passes have ended.

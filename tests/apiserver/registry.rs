@@ -53,7 +53,11 @@ impl<'a> Registry<'a> {
             let found = found.ok_or_else(|| conditions.to_string())?;
             let current = found["observedGeneration"] == live["metadata"]["generation"];
             let fits = found["status"] == status && (reason.is_empty() || found["reason"] == reason);
-            if current && fits { Ok(found["message"].as_str().unwrap().to_owned()) } else { Err(conditions.to_string()) }
+            if current && fits {
+                Ok(found["message"].as_str().unwrap().to_owned())
+            } else {
+                Err(conditions.to_string())
+            }
         })
         .await
     }

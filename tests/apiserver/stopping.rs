@@ -11,7 +11,9 @@ use crate::wait::{PATIENCE, always};
 
 impl Registry<'_> {
     async fn is_scaled_to(&self, replicas: i64) -> Value {
-        self.deployment().becomes(PATIENCE, &format!("has {replicas} replicas"), |live| live["spec"]["replicas"] == replicas).await
+        self.deployment()
+            .becomes(PATIENCE, &format!("has {replicas} replicas"), |live| live["spec"]["replicas"] == replicas)
+            .await
     }
 
     async fn stays_scaled_to(&self, replicas: i64) {
@@ -49,7 +51,13 @@ async fn a_paused_registry_is_looked_at_and_not_written() {
     assert!(written.iter().all(|entry| entry.subresource == "status" || entry.resource == "events"), "{written:#?}");
 
     registry.object.annotate("privateregistry.dev/paused", Value::Null).await;
-    registry.service().becomes(PATIENCE, "is repaired", |live| live["metadata"]["labels"]["app.kubernetes.io/name"] == "private-registry" && live["spec"]["ports"][0]["port"] == 443).await;
+    registry
+        .service()
+        .becomes(PATIENCE, "is repaired", |live| {
+            live["metadata"]["labels"]["app.kubernetes.io/name"] == "private-registry"
+                && live["spec"]["ports"][0]["port"] == 443
+        })
+        .await;
     registry.bundle().appears(PATIENCE).await;
     registry.ready().await;
 }
@@ -69,7 +77,12 @@ async fn unless_stopped_respects_a_zero_until_it_is_scaled_up_again() {
     operator.stop().await;
     let _operator = team.operator().await;
     registry.apply(spec("2")).await.unwrap();
-    registry.deployment().becomes(PATIENCE, "follows the manifest", |live| live["spec"]["template"]["metadata"]["labels"]["example.com/round"] == "2").await;
+    registry
+        .deployment()
+        .becomes(PATIENCE, "follows the manifest", |live| {
+            live["spec"]["template"]["metadata"]["labels"]["example.com/round"] == "2"
+        })
+        .await;
     registry.stays_scaled_to(0).await;
     registry.says("Ready", "True", "StoppedByUser").await;
 

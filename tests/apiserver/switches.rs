@@ -94,8 +94,16 @@ async fn the_type_of_the_service_can_be_switched_all_the_way_round() {
 
     let registry = registry.becomes(json!({})).await;
     let spec = registry.service().at("/spec").await;
-    assert_eq!((&spec["type"], &spec["ports"][0]["port"], &spec["clusterIP"]), (&json!("ClusterIP"), &json!(5000), &address));
-    assert!(spec["ports"][0]["nodePort"].is_null() && spec["loadBalancerSourceRanges"].is_null() && spec["loadBalancerClass"].is_null(), "{spec}");
+    assert_eq!(
+        (&spec["type"], &spec["ports"][0]["port"], &spec["clusterIP"]),
+        (&json!("ClusterIP"), &json!(5000), &address)
+    );
+    assert!(
+        spec["ports"][0]["nodePort"].is_null()
+            && spec["loadBalancerSourceRanges"].is_null()
+            && spec["loadBalancerClass"].is_null(),
+        "{spec}"
+    );
     assert_eq!(spec["ports"].as_array().unwrap().len(), 1);
 }
 

@@ -15,7 +15,8 @@ pub fn within(seconds: u64) -> Duration {
 /// A limit for work that must be fast, in proportion to how many more programs want to run than there are processors.
 pub fn for_this_machine(limit: Duration) -> Duration {
     let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-    let load = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    let load =
+        std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
     limit.mul_f64((load.unwrap_or(1.0) / processors).max(1.0))
 }
 

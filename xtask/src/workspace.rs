@@ -21,11 +21,21 @@ pub(crate) fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A program, in the checkout's folder.
+/// A program, in the checkout's folder, without what cargo told *us* about our own package: build scripts that look at these variables (ring's does)
+/// would be run again, and everything that stands on them compiled again, in each cargo below us and then in the next one started by hand.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_about_a_package)) {
+        command.env_remove(name);
+    }
     command
+}
+
+/// Variables of <https://doc.rust-lang.org/cargo/reference/environment-variables.html#environment-variables-cargo-sets-for-crates>.
+fn is_about_a_package(variable: &str) -> bool {
+    let prefixes = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+    prefixes.iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// What cargo knows of this workspace.
@@ -81,5 +91,23 @@ impl Package {
     fn integration_tests(&self) -> impl Iterator<Item = IntegrationTest> {
         let tests = self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "test"));
         tests.map(|target| IntegrationTest { package: self.name.clone(), name: target.name.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cargo_below_us_hears_nothing_of_our_package_but_of_the_users_settings() {
+        for (variable, expected) in [
+            ("CARGO_MANIFEST_DIR", true),
+            ("CARGO_PKG_NAME", true),
+            ("CARGO_TARGET_DIR", false),
+            ("CARGO_HOME", false),
+            ("CARGO", false),
+        ] {
+            assert_eq!(is_about_a_package(variable), expected, "{variable}");
+        }
     }
 }

@@ -221,10 +221,8 @@ impl Pods {
         let behaviour = self.behaviour_of(pod);
         let age = self.age_of(pod);
         let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        let deleted = pod.metadata.deletion_timestamp.is_some();
-
-        let wanted =
-            if deleted { status::stopped(pod) } else { status::of(pod, &behaviour, age, || self.next_address()) };
+        let ends = pod.metadata.deletion_timestamp.is_some() && behaviour != Behaviour::HangsOnDelete;
+        let wanted = if ends { status::stopped(pod) } else { status::of(pod, &behaviour, age, || self.next_address()) };
         if let Some(wanted) = wanted {
             api.patch_status(
                 &pod.name_any(),
@@ -233,7 +231,7 @@ impl Pods {
             )
             .await?;
         }
-        if deleted && behaviour != Behaviour::HangsOnDelete {
+        if ends {
             let only_this = Preconditions { uid: pod.uid(), resource_version: None };
             let now = DeleteParams {
                 grace_period_seconds: Some(0),

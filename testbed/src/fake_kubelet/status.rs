@@ -47,15 +47,15 @@ pub(super) fn stopped(pod: &Pod) -> Option<Value> {
         return None;
     }
     let ended = json!({"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": jiff::Timestamp::now()}});
+    let stop = |container: &ContainerStatus| {
+        let mut status = json!(container);
+        (status["ready"], status["started"], status["state"]) = (json!(false), json!(false), ended.clone());
+        status
+    };
     let known = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let containers: Vec<_> = known
-        .into_iter()
-        .flatten()
-        .map(|container| json!({"name": container.name, "ready": false, "started": false, "state": ended}))
-        .collect();
-    Some(
-        json!({"phase": "Succeeded", "containerStatuses": containers, "conditions": [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "False"}]}),
-    )
+    let containers: Vec<_> = known.into_iter().flatten().map(stop).collect();
+    let conditions = ["Ready", "ContainersReady"].map(|kind| json!({"type": kind, "status": "False"}));
+    Some(json!({"phase": "Succeeded", "containerStatuses": containers, "conditions": conditions}))
 }
 
 fn phase(pod: &Pod) -> Option<&str> {
@@ -268,7 +268,11 @@ mod tests {
         let ended = after(pod("Never"), &Behaviour::exits(1));
         assert!(of(&ended, &Behaviour::Ready, Duration::ZERO, || unreachable!()).is_none());
         assert!(stopped(&ended).is_none());
-        assert_eq!(stopped(&pod("Always")).unwrap()["phase"], "Succeeded");
+        let stopped = stopped(&after(pod("Always"), &Behaviour::crashes(2, 3))).unwrap();
+        assert_eq!(
+            (&stopped["phase"], &stopped["containerStatuses"][0]["restartCount"]),
+            (&json!("Succeeded"), &json!(3))
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 # Furnishes a node's own network and mounts, then only stays alive: holder.sh ADDRESS SERVICE_CIDR READY_FILE
 set -e
+PATH=$PATH:/usr/sbin:/sbin
 address=$1
 services=$2
 ready=$3

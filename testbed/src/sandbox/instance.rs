@@ -2,6 +2,7 @@
 //! An instance is alive as long as its janitor holds the lock beside its folder, whatever became of the process that made it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -126,9 +127,10 @@ pub(super) fn guard(run: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Slots that live instances hold.
-pub(super) fn taken_slots(run: &Path) -> Result<Vec<u8>> {
-    Ok(list(run)?.into_iter().filter_map(|instance| instance.record?.slot).collect())
+/// The slots that are taken, and whether each will only be free when somebody takes a detached instance down.
+pub(super) fn taken_slots(run: &Path) -> Result<BTreeMap<u8, bool>> {
+    let slots = list(run)?.into_iter().filter_map(|instance| Some((instance.record?.slot?, instance.state)));
+    Ok(slots.map(|(slot, state)| (slot, state == State::Detached)).collect())
 }
 
 /// The process that ends an instance when its owner lets go. A process of its own, because an owner that was killed can't do it.

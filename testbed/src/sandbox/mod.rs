@@ -76,7 +76,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes a sandbox, after clearing what dead owners left. Waits while two other nodes are running.
+    /// Makes a sandbox, after clearing what dead owners left. Waits while two other nodes are running; fails when those were detached.
     pub fn create(kind: Kind) -> Result<Self> {
         let run = crate::paths::run()?;
         instance::clear_orphans().context("clear what an earlier run left")?;
@@ -96,7 +96,7 @@ impl Sandbox {
         loop {
             let guard = instance::guard(run)?;
             let taken = instance::taken_slots(run)?;
-            if let Some(free) = SLOTS.into_iter().find(|slot| !taken.contains(slot)) {
+            if let Some(free) = SLOTS.into_iter().find(|slot| !taken.contains_key(slot)) {
                 return Self::register(run, Kind::Node, Some(free), &guard);
             }
             drop(guard);

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::statvfs::statvfs;
 
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use cache::Cache;
 pub use family::Family;
 use family::{Recipe, Wheel};
@@ -153,9 +153,15 @@ struct Job {
 fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> Result<BTreeMap<Family, PathBuf>> {
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
-        let step = progress.step("fetch Go modules");
-        let sources = jobs.iter().map(|job| cache.sources.join(job.recipe.name));
-        let downloads: Vec<_> = sources.map(|source| scope.spawn(move || go::download(&source))).collect();
+        let fetching = Arc::new(progress.step("fetch Go modules"));
+        let downloads: Vec<_> = jobs
+            .iter()
+            .map(|job| (cache.sources.join(job.recipe.name), Arc::clone(&fetching)))
+            .map(|(source, step)| {
+                scope.spawn(move || go::download(&source).map(|()| Arc::into_inner(step).map(Step::done)))
+            })
+            .collect();
+        drop(fetching);
         let mut building = Vec::new();
         for (job, download) in jobs.iter().zip(downloads) {
             joined(download).with_context(|| format!("fetch the modules of tools/{}", job.recipe.name))?;
@@ -173,7 +179,6 @@ fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> 
                 break;
             }
         }
-        drop(step);
         building.into_iter().map(joined).collect()
     })
 }

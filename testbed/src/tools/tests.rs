@@ -21,8 +21,10 @@ fn cache(folder: &Path) -> Cache {
     let sources = folder.join("tools");
     fs::create_dir_all(sources.join("fake")).unwrap();
     fs::write(sources.join("fake/go.mod"), "module privateregistry.dev/tools/fake\n\ngo 1.26.0\n").unwrap();
-    fs::write(sources.join("fake/main.go"), "package main\n\nvar word = \"\"\n\nfunc main() { println(word) }\n")
-        .unwrap();
+    // Never compiled before: what Go has in its own cache it doesn't mention.
+    let source =
+        format!("package main\n\n// {}\nvar word = \"\"\n\nfunc main() {{ println(word) }}\n", folder.display());
+    fs::write(sources.join("fake/main.go"), source).unwrap();
     Cache { own: folder.join("own"), shared: None, sources }
 }
 

@@ -46,7 +46,7 @@ impl Group {
     /// Whether an integration test belongs to it. A test that names no group in its name is one for `unit`.
     fn owns(self, test: &IntegrationTest) -> bool {
         let group = match test.name.as_str() {
-            _ if test.package == "testbed" => Self::Testbed,
+            _ if test.package != "private-registry-operator" => Self::Testbed,
             name if name.starts_with("apiserver") => Self::Apiserver,
             name if name.starts_with("e2e") => Self::E2e,
             name if name.starts_with("installation") => Self::Charts,
@@ -99,7 +99,7 @@ impl Group {
             Step { command, counts: Counts::AsOne }
         };
         Ok(match self {
-            Self::Format => vec![check(&["fmt", "--all", "--check"])],
+            Self::Format => vec![check(&["fmt", "--all", "--check", "--", "--color", "never"])],
             Self::Lint => {
                 vec![check(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])]
             }
@@ -113,13 +113,23 @@ impl Group {
                 examples.args(["test", "--locked", "--workspace", "--doc"]);
                 vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Tests }]
             }
-            Self::Charts | Self::Testbed | Self::Apiserver | Self::E2e => vec![self.run(workspace, progress)?],
+            Self::Charts | Self::Testbed => vec![self.run(workspace, progress)?],
+            // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
+            Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
+            Self::E2e => vec![self.run_in_one_process(workspace, 8)?],
         })
     }
 
     fn run(self, workspace: &Workspace, progress: &Progress) -> Result<Step> {
         let mut command = workspace::command(nextest(progress)?);
         command.args(["nextest", "run", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
+        Ok(Step { command, counts: Counts::Tests })
+    }
+
+    fn run_in_one_process(self, workspace: &Workspace, threads: u32) -> Result<Step> {
+        let mut command = workspace::cargo();
+        command.args(["test", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
+        command.args(["--", &format!("--test-threads={threads}")]);
         Ok(Step { command, counts: Counts::Tests })
     }
 

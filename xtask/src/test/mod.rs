@@ -102,12 +102,13 @@ impl Run {
                 Tally::one(false)
             }
         };
-        let skipped = lines(&skipped);
+        let mut skipped = lines(&skipped);
         tally.skip(skipped.len() as u64);
-        if is_ci() && tally.skipped > 0 {
-            log.line(&format!("{} tests were skipped, and in CI none may be", tally.skipped), &self.progress)?;
+        if is_ci() && !skipped.is_empty() {
+            log.line(&format!("{} tests skipped themselves, and in CI none may", skipped.len()), &self.progress)?;
             tally.failed += 1;
         }
+        skipped.extend(tally::ignored(log.text()).map(|test| format!("skipped {test}: ignored by its source")));
         let outcome = Outcome { name, tally, took: started.elapsed(), skipped, log: log.path.clone() };
         if outcome.has_failed() && !log.is_echoed() {
             self.progress.say(log.text());

@@ -43,6 +43,12 @@ impl AddAssign for Tally {
     }
 }
 
+/// The tests that are marked `#[ignore]`, in nextest's words: `SKIP [         ] (─────) program test`.
+pub(super) fn ignored(output: &str) -> impl Iterator<Item = &str> {
+    let lines = output.lines().filter_map(|line| line.trim().strip_prefix("SKIP ["));
+    lines.filter_map(|rest| rest.split_once("] ")).map(|(_, test)| test.trim_start_matches(['(', '─', ')', ' ']))
+}
+
 /// `test result: FAILED. 2 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s`
 fn libtest(line: &str) -> Option<Tally> {
     let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
@@ -103,6 +109,12 @@ mod tests {
         let output = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\nmore\n\
                       test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured\n";
         assert_eq!(Tally::of(output), tally(5, 1, 1));
+    }
+
+    #[test]
+    fn ignored_tests_are_named() {
+        let output = "     Summary [ 140.1s] 22 tests run: 22 passed, 1 skipped\n        SKIP [         ] (─────) testbed::sandbox owner\n";
+        assert_eq!(ignored(output).collect::<Vec<_>>(), ["testbed::sandbox owner"]);
     }
 
     #[test]

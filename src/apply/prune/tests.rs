@@ -1,0 +1,84 @@
+use serde_json::json;
+
+use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
+use super::super::testing::{Cluster, child, config, deployment, owner, reference, secret, service, set};
+use super::*;
+
+fn named(children: &[(&'static Kind, &str)]) -> BTreeSet<(&'static Kind, String)> {
+    children.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn only_what_the_owner_controls_is_pruned() {
+    let mut cluster = Cluster::new();
+    let children = [service(), config("x"), secret(Hold::Kept), deployment("r:1")];
+    cluster.engine.apply_all(&owner(), &children).await.unwrap();
+    let labels = json!({"test.dev/owner": "team-a", "app.kubernetes.io/managed-by": "test-operator"});
+    cluster.put(CONFIG_MAP, "forged", json!({"metadata": {"labels": labels}}));
+    cluster.restart_operator();
+    cluster.requests();
+
+    let removed = cluster.engine.prune(&owner(), &named(&[(SERVICE, "team-a")])).await.unwrap();
+    assert_eq!(removed, [reference(DEPLOYMENT, "team-a"), reference(CONFIG_MAP, "team-a-ca")]);
+    assert!(cluster.get(CONFIG_MAP, "forged").is_some());
+    assert!(cluster.get(SECRET, "team-a-ca").is_some());
+    assert!(cluster.get(SERVICE, "team-a").is_some());
+
+    cluster.delete(DEPLOYMENT, "team-a");
+    cluster.requests();
+    assert_eq!(cluster.engine.prune(&owner(), &named(&[(SERVICE, "team-a")])).await.unwrap(), []);
+    assert_eq!(cluster.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_asked_while_there_is_nothing_to_prune() {
+    let cluster = Cluster::new();
+    cluster.engine.apply(&owner(), &service()).await.unwrap();
+    cluster.requests();
+    assert_eq!(cluster.engine.prune(&owner(), &named(&[(SERVICE, "team-a")])).await.unwrap(), []);
+    assert_eq!(cluster.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn data_is_neither_pruned_nor_removed_even_under_deletion_policy_delete() {
+    let cluster = Cluster::new();
+    let claim = child(PERSISTENT_VOLUME_CLAIM, "team-a-data", Hold::KeptUntilOwnerGoes, json!({"spec": {}}));
+    cluster.engine.apply(&owner(), &claim).await.unwrap();
+    cluster.requests();
+
+    assert_eq!(cluster.engine.prune(&owner(), &BTreeSet::new()).await.unwrap(), []);
+    let removal = cluster.engine.remove(&owner(), PERSISTENT_VOLUME_CLAIM, "team-a-data").await.unwrap();
+    assert_eq!(removal, Removal::Kept);
+    assert_eq!(cluster.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_kept_child_goes_when_it_is_named_and_then_costs_nothing() {
+    let cluster = Cluster::new();
+    let remove = async || cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap();
+    cluster.engine.apply(&owner(), &secret(Hold::Kept)).await.unwrap();
+    cluster.requests();
+    assert_eq!(remove().await, Removal::Removed);
+    assert_eq!(remove().await, Removal::Absent);
+    assert_eq!(cluster.requests(), ["delete Secret/team-a-ca 200"]);
+}
+
+#[tokio::test]
+async fn what_changed_since_we_looked_is_not_deleted() {
+    let cluster = Cluster::new();
+    cluster.engine.apply(&owner(), &config("x")).await.unwrap();
+    cluster.interrupt(0, |store| store.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({}))));
+
+    let error = cluster.engine.remove(&owner(), CONFIG_MAP, "team-a-ca").await.unwrap_err();
+    assert_eq!(error.reason(), "Conflict");
+    assert!(cluster.get(CONFIG_MAP, "team-a-ca").is_some());
+    assert_eq!(cluster.engine.remove(&owner(), CONFIG_MAP, "team-a-ca").await.unwrap(), Removal::Removed);
+}
+
+#[tokio::test]
+async fn a_foreign_object_is_not_removed() {
+    let cluster = Cluster::new();
+    cluster.put(SECRET, "team-a-ca", json!({}));
+    assert_eq!(cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap(), Removal::Kept);
+    assert!(cluster.get(SECRET, "team-a-ca").is_some());
+}
