@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks to a person")]
 
 mod cluster;
+mod generate;
 mod test;
 mod workspace;
 
@@ -21,6 +22,8 @@ struct Arguments {
 enum Chore {
     /// A real Kubernetes on this machine, for working by hand
     Cluster(cluster::Arguments),
+    /// Write the files that follow from others, or check them
+    Generate(generate::Arguments),
     /// Run the tests: all of them, or some groups
     Test(test::Arguments),
 }
@@ -28,6 +31,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Generate(arguments) => generate::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {
