@@ -72,8 +72,9 @@ fn below(page: &mut String, prefix: &str, schema: &Value) -> Result<()> {
 fn row(page: &mut String, name: &str, field: &Value, required: bool, more: &str) -> Result<()> {
     let required = if required { "Required." } else { "" };
     let foreign = if is_foreign(field) { "As in Kubernetes." } else { "" };
-    let meaning: Vec<_> = [&text(field), required, foreign, more].into_iter().filter(|part| !part.is_empty()).collect();
-    Ok(writeln!(page, "| `{name}` | {} | {} |", kind(field), meaning.join(" ").replace('|', "\\|"))?)
+    let parts = [text(field).as_str(), required, foreign, more].join(" ");
+    let meaning = parts.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    Ok(writeln!(page, "| `{name}` | {} | {meaning} |", kind(field))?)
 }
 
 /// The rules of a field that has no section of its own.
