@@ -184,6 +184,9 @@ impl Engine {
                 self.memory.reduce(target, &live, Depth::Unread, Some(wanted.hash));
                 Ok(Applied { outcome: Outcome::Unchanged, live })
             }
+            _ if wanted.version.as_deref().is_some_and(|version| version != live.resource_version()) => {
+                Err(Error::Conflict { verb: Verb::Update, object: target.clone() })
+            }
             Change::Never(path) => Err(Error::Immutable { object: target.clone(), path }),
             Change::Recreate(path) => {
                 tracing::info!(object = %target, path, "replacing, because this field cannot change in place");
@@ -227,7 +230,8 @@ impl Engine {
         let target = &wanted.target;
         let disowned = self.disown(target, live).await?;
         let since = self.memory.begin(target, None);
-        let sent = self.requests.update(target, body.clone(), live.uid()).await;
+        let version = wanted.version.as_ref().map(|_| disowned.as_ref().unwrap_or(live).resource_version());
+        let sent = self.requests.update(target, body.clone(), live.uid(), version).await;
         let now = sent.map_err(|source| self.failed(Verb::Update, target, source))?;
         self.memory.remember(target, since, &now, Depth::Unread, Some(wanted.hash));
 

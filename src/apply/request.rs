@@ -122,8 +122,18 @@ impl Requests {
     }
 
     /// Makes the object with this uid contain `body`, whoever has set its fields, and drops the fields that we applied before and `body` lacks.
-    pub(super) async fn update(&self, target: &ObjectRef, mut body: Value, uid: &str) -> Result<Live, Failure> {
+    /// With a version: not if the object has another one.
+    pub(super) async fn update(
+        &self,
+        target: &ObjectRef,
+        mut body: Value,
+        uid: &str,
+        version: Option<&str>,
+    ) -> Result<Live, Failure> {
         path::put(&mut body, "metadata.uid", uid.into());
+        if let Some(version) = version {
+            path::put(&mut body, "metadata.resourceVersion", version.into());
+        }
         let (status, answer) = self.apply(target, Verb::Update, &body, true).await?;
         match status {
             200 => object(target.kind, answer),

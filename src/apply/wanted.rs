@@ -29,6 +29,7 @@ pub struct Child {
     /// How it is tied to its owner.
     pub hold: Hold,
     /// metadata (labels, annotations) and content. Namespace, owner reference and the two labels of [`Marks`] are added when it is applied.
+    /// With `metadata.resourceVersion` an existing object is changed only if it still has that version; else [`super::Error::Conflict`].
     pub body: Value,
 }
 
@@ -44,6 +45,8 @@ pub(super) struct Wanted {
     pub(super) target: ObjectRef,
     pub(super) body: Value,
     pub(super) hash: Hash,
+    /// The version of the live object that the body was decided on; `None`: whatever is there.
+    pub(super) version: Option<String>,
 }
 
 impl Wanted {
@@ -53,6 +56,7 @@ impl Wanted {
         body["apiVersion"] = json!(child.kind.api_version());
         body["kind"] = json!(child.kind.kind);
         let metadata = &mut body["metadata"];
+        let version = metadata.as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
         metadata["name"] = json!(child.name);
         metadata["namespace"] = json!(owner.namespace);
         metadata["labels"][marks.owner_label] = json!(owner.name);
@@ -68,7 +72,8 @@ impl Wanted {
             }]);
         }
         let target = ObjectRef::new(child.kind, &owner.namespace, &child.name);
-        Self { target, hash: Hash::of(&body), body }
+        let version = version.and_then(|version| version.as_str().map(str::to_owned));
+        Self { target, hash: Hash::of(&body), body, version }
     }
 }
 

@@ -107,7 +107,8 @@ fn self_signed(
         AuthorityVerdict::Keep => {}
         AuthorityVerdict::Issue(_) => {
             let profile = AuthorityProfile {
-                common_name: format!("{} registry authority", registry.name),
+                // X.509 allows 64 characters, a registry's name has up to 48.
+                common_name: format!("{} registry CA", registry.name),
                 duration: signed(*ca_duration),
                 key_algorithm: algorithm,
             };

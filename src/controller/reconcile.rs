@@ -17,7 +17,7 @@ use super::report::{report, words};
 use super::running::{self, Running};
 use super::{backoff, events};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, condition, reason};
-use crate::apply::{self, Applied, Kind, Live, Owner, kinds};
+use crate::apply::{self, Applied, Kind, Live, Owner, Verb, kinds};
 use crate::desired::{self, Hold, Material, Object, workload};
 use crate::model::{self, Child, Resolved, labels};
 use crate::observe;
@@ -26,6 +26,8 @@ use crate::status::{Findings, PodFacts};
 
 /// How soon a registry is looked at again whose answer was not good.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How soon it is looked again at what changed while a pass was deciding.
+const SOON: Duration = Duration::from_secs(1);
 /// How soon it is looked whether what ran before has ended; the watch usually tells earlier.
 const MAKE_WAY: Duration = Duration::from_secs(5);
 
@@ -63,6 +65,8 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     }
     match pass(key, &registry, &before, now, ctx).await {
         Ok(next) => Ok(next),
+        // Somebody was faster: the next pass sees what they did.
+        Err(Error::Apply(apply::Error::Conflict { verb: Verb::Update, .. })) => Ok(Next::Look(SOON)),
         Err(error) => {
             let blocked = error.class() == Class::Blocked;
             let message = words(&error);
@@ -133,7 +137,7 @@ async fn pass(
     let mut plan = desired::plan(&resolved, &material, &run);
     if running.rests(&resolved, before, &template) {
         plan.retain(|object| object.kind != kinds::JOB.kind);
-    } else if material.is_complete(&resolved) && running.makes_way(&resolved, &owner, key, ctx).await? {
+    } else if material.is_complete(&resolved) && running.makes_way(&resolved, &owner, key, before, ctx).await? {
         let message = "what ran before makes way; the registry starts when it has ended";
         let status = summary::failed(reason::PROGRESSING, message, false, before, resolved.generation, now);
         report(registry, status, ctx).await?;
@@ -142,11 +146,14 @@ async fn pass(
     let wanted = wanted_names(&resolved, &material, &plan);
     let applied = ctx.engine.apply_all(&owner, &children(plan)).await?;
     ctx.engine.prune(&owner, &wanted).await?;
+    if running.lost_meanwhile(&resolved, &applied, before, key, ctx) {
+        return Ok(Next::Look(SOON));
+    }
     if stored.admin.is_some() && material.admin.is_none() && !logins.report.users.is_empty() {
         end_admin(registry, &resolved, &owner, ctx).await?;
     }
 
-    let workload = material.is_complete(&resolved).then(|| running.state(&resolved, &applied, &run)).flatten();
+    let workload = material.is_complete(&resolved).then(|| running.state(&resolved, &applied, &run, before)).flatten();
     let answer = running::ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
     let findings = Findings {
         registry: &resolved,
@@ -217,9 +224,17 @@ async fn claim(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Clai
     if let model::Storage::Existing { name, .. } = &registry.storage {
         return Ok(Claim { live: read(name).await?, refusal: None });
     }
-    let Some(wanted) = children(desired::claim::build(registry).into_iter().collect()).pop() else {
+    let Some(mut wanted) = children(desired::claim::build(registry).into_iter().collect()).pop() else {
         return Ok(Claim { live: None, refusal: None });
     };
+    // Kubernetes refuses to grow a claim that has no volume yet: it gets its first volume as it is, and grows then.
+    let size = "/spec/resources/requests/storage";
+    if let Some(live) =
+        read(&wanted.name).await?.filter(|live| live.value().pointer("/status/phase") == Some(&"Pending".into()))
+        && let (Some(asked), Some(given)) = (wanted.body.pointer_mut(size), live.value().pointer(size))
+    {
+        *asked = given.clone();
+    }
     match ctx.engine.apply(owner, &wanted).await {
         Ok(applied) => Ok(Claim { live: Some(applied.live), refusal: None }),
         Err(apply::Error::Refused { message, object, .. }) => match read(&object.name).await? {

@@ -7,7 +7,7 @@ use super::answer::Question;
 use super::context::Context;
 use super::error::Error;
 use super::queue::Key;
-use crate::api::{PrivateRegistryStatus, reason};
+use crate::api::{PrivateRegistryStatus, RestartType, reason};
 use crate::apply::{Applied, Kind, Live, Owner, Removal, kinds};
 use crate::desired::{Material, Run};
 use crate::model::{Resolved, Users, labels};
@@ -70,16 +70,45 @@ impl Running {
             stopped_by_user: judge::is_stopped_by_user(registry, self.workload.as_ref().map(Live::value)),
             forgiven_restarts: self.pods.iter().map(forgiven).max().unwrap_or(0).max(already.min(restarts)),
             probe_image: None,
+            version: self.version(registry),
         }
+    }
+
+    /// The version of the workload that this pass decides on, where a user may decide otherwise meanwhile: a scaling to zero that comes
+    /// between reading and writing must not be written over.
+    fn version(&self, registry: &Resolved) -> Option<String> {
+        let live = self.workload.as_ref().filter(|_| registry.restart == RestartType::UnlessStopped)?;
+        Some(live.resource_version().to_owned())
     }
 
     /// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
     pub(super) fn rests(&self, registry: &Resolved, before: &PrivateRegistryStatus, template: &str) -> bool {
         let Some(job) = self.workload.as_ref().filter(|_| registry.restart.is_job()) else { return false };
         let same = job.annotation(labels::TEMPLATE) == Some(template);
-        // Once it was reported as completed, deleting its pod is tidying up and no reason to start it again.
+        same && judge::job_is_finished(job.value()) && !self.lost(registry, job, before)
+    }
+
+    /// Whether a Job ended only because its pod was taken away. Once it was reported as completed, deleting its pod is tidying up.
+    fn lost(&self, registry: &Resolved, job: &Live, before: &PrivateRegistryStatus) -> bool {
         let known = before.conditions.iter().any(|found| found.reason == reason::COMPLETED);
-        same && judge::job_is_finished(job.value()) && (known || !judge::job_lost_its_pod(job.value(), &self.pods))
+        registry.restart.is_job() && !registry.suspend && !known && judge::job_lost_its_pod(job.value(), &self.pods)
+    }
+
+    /// Whether the Job lost its pod after this pass had begun: what is known of its pods is older than the Job, and judges nothing.
+    pub(super) fn lost_meanwhile(
+        &self,
+        registry: &Resolved,
+        applied: &[Applied],
+        before: &PrivateRegistryStatus,
+        key: &Key,
+        ctx: &Context,
+    ) -> bool {
+        let job = applied.iter().find(|done| done.live.kind() == kinds::JOB);
+        let lost = job.is_some_and(|job| self.lost(registry, &job.live, before));
+        if lost {
+            ctx.recall.pods_changed(key);
+        }
+        lost
     }
 
     /// Takes away what must end before the wanted workload can start, and says whether there was something: the workload of the other
@@ -89,13 +118,13 @@ impl Running {
         registry: &Resolved,
         owner: &Owner,
         key: &Key,
+        before: &PrivateRegistryStatus,
         ctx: &Context,
     ) -> Result<bool, Error> {
         let (wanted, other) = workload_kinds(registry);
         let name = registry.name.as_str();
         let mut removal = ctx.engine.remove(owner, other, name).await?;
-        let lost = registry.restart.is_job() && !registry.suspend;
-        if lost && self.workload.as_ref().is_some_and(|job| judge::job_lost_its_pod(job.value(), &self.pods)) {
+        if self.workload.as_ref().is_some_and(|job| self.lost(registry, job, before)) {
             removal = ctx.engine.remove(owner, wanted, name).await?;
         }
         let made = matches!(removal, Removal::Removed | Removal::Leaving);
@@ -106,12 +135,20 @@ impl Running {
     }
 
     /// How it is doing after the pass.
-    pub(super) fn state(&self, registry: &Resolved, applied: &[Applied], run: &Run) -> Option<Workload> {
+    pub(super) fn state(
+        &self,
+        registry: &Resolved,
+        applied: &[Applied],
+        run: &Run,
+        before: &PrivateRegistryStatus,
+    ) -> Option<Workload> {
         let (kind, _) = workload_kinds(registry);
         let done = applied.iter().find(|done| done.live.kind() == kind);
         let live = done.map(|done| &done.live).or(self.workload.as_ref())?;
         if registry.restart.is_job() {
-            return Some(judge::judge_job(registry, live.value(), &self.pods));
+            let state = judge::judge_job(registry, live.value(), &self.pods);
+            let told = self.pods.iter().any(|pod| pod.exit_code.is_some());
+            return Some(if told { state } else { state.remembering(before) });
         }
         Some(judge::judge_deployment(registry, live.value(), &self.pods, run))
     }

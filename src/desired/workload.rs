@@ -27,6 +27,8 @@ pub struct Run {
     /// The operator's image that pods probe their volume with; `None`: the present one. A new operator is no reason to roll pods:
     /// its image comes with the next rollout that happens anyway.
     pub probe_image: Option<String>,
+    /// The version of the Deployment that this was read from, where writing over a later one would undo what a user did meanwhile.
+    pub version: Option<String>,
 }
 
 impl Run {
@@ -48,6 +50,7 @@ pub fn build(registry: &Resolved, material: &Material, run: &Run) -> Object {
 fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment {
     let wanted = if registry.suspend { 0 } else { registry.replicas };
     let mut metadata = registry.metadata(Child::Workload);
+    metadata.resource_version.clone_from(&run.version);
     metadata.annotations = Some(BTreeMap::from([
         (labels::REPLICAS.to_owned(), wanted.to_string()),
         (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret)),
@@ -99,6 +102,8 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
             completions: Some(1),
             parallelism: Some(1),
             suspend: Some(registry.suspend),
+            // A deleted or drained pod is replaced when it has ended, and not counted: the registry then ends with 0.
+            pod_replacement_policy: Some("Failed".to_owned()),
             backoff_limit: Some(if once { 0 } else { backoff_limit(registry, run) }),
             // A drain is no failure of the process. Kubernetes allows such a rule only where pods never restart.
             pod_failure_policy: once.then(|| PodFailurePolicy {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::Value;
 
-use crate::api::{RestartType, reason};
+use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
 use crate::desired::Run;
 use crate::desired::pod::CONTAINER;
 use crate::model::{Resolved, labels};
@@ -58,6 +58,14 @@ impl Workload {
             Self::Stopped { .. } | Self::Failed { .. } => 0,
         }
     }
+
+    /// A Job that gave up loses its pod, and with it what the pod told: what the status has of it is told on.
+    #[must_use]
+    pub fn remembering(self, before: &PrivateRegistryStatus) -> Self {
+        let Self::Failed { reason, message } = self else { return self };
+        let told = before.conditions.iter().find(|found| found.type_ == condition::READY && found.reason == reason);
+        Self::Failed { reason, message: told.map_or(message, |told| told.message.clone()) }
+    }
 }
 
 /// What matters of one of the registry's pods.
@@ -71,7 +79,7 @@ pub struct PodFacts {
     pub phase: String,
     /// Restarts of the registry's process.
     pub restarts: i32,
-    /// Exit code of the last run that ended.
+    /// Exit code of the last run that ended by itself.
     pub exit_code: Option<i32>,
     /// Since when the process has been running.
     pub running_since: Option<Timestamp>,
@@ -86,18 +94,18 @@ impl PodFacts {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let status = pod.status.clone().unwrap_or_default();
         let registry = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
-        let ended = registry.and_then(|container| {
-            let state = |state: &Option<_>| state.clone();
-            state(&container.state)
-                .and_then(|state| state.terminated)
-                .or_else(|| state(&container.last_state).and_then(|state| state.terminated))
-        });
         let disrupted = pod.metadata.deletion_timestamp.is_some()
             || status
                 .conditions
                 .iter()
                 .flatten()
                 .any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+        // The registry exits with 0 when it is told to end: that says nothing about how it ended before.
+        let ended = registry.and_then(|container| {
+            let states = [container.state.clone(), container.last_state.clone()];
+            let ends = states.into_iter().flatten().filter_map(|state| state.terminated);
+            ends.into_iter().find(|ended| !(disrupted && ended.exit_code == 0))
+        });
         let unscheduled = status
             .conditions
             .iter()
@@ -224,17 +232,21 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
             "the registry's process ended by itself with exit code 0, and spec.restartPolicy.type says that it stays so",
         );
     }
-    if job_has(live, "Failed") {
-        let (reason, why) = if registry.restart == RestartType::OnFailure {
+    if job_has(live, "Failed") || job_has(live, "FailureTarget") {
+        let again = format!("delete the Job {name} to start it again");
+        let (reason, message) = if registry.restart == RestartType::OnFailure {
             let retries = registry.max_retries.unwrap_or(i32::MAX);
-            (reason::MAX_RETRIES_EXCEEDED, format!("the registry's process failed {retries} restarts in a row"))
+            let why = format!("the registry's process failed after {retries} restarts in a row{exit}");
+            let log = "Kubernetes removes the pod of a Job that gave up: its log is where you collect logs";
+            (
+                reason::MAX_RETRIES_EXCEEDED,
+                format!("{why}; {log}, and kubectl describe job/{name} shows its events; {again}"),
+            )
         } else {
-            (reason::FAILED, "the registry's process failed, and spec.restartPolicy.type is Never".to_owned())
+            let why = "the registry's process failed, and spec.restartPolicy.type is Never";
+            (reason::FAILED, format!("{why}{exit}; see kubectl logs job/{name}, then {again}"))
         };
-        return Workload::Failed {
-            reason,
-            message: format!("{why}{exit}; see kubectl logs job/{name}, then delete the Job {name} to start it again"),
-        };
+        return Workload::Failed { reason, message };
     }
     let ready = number(live, "/status/ready");
     if ready >= 1 {

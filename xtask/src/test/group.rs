@@ -118,13 +118,23 @@ impl Group {
                 generated.args(["generate", "--check"]);
                 vec![Step { command: generated, counts: Counts::AsOne }, self.run(workspace, progress)?]
             }
-            Self::Testbed | Self::Apiserver | Self::E2e => vec![self.run(workspace, progress)?],
+            Self::Testbed => vec![self.run(workspace, progress)?],
+            // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
+            Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
+            Self::E2e => vec![self.run_in_one_process(workspace, 8)?],
         })
     }
 
     fn run(self, workspace: &Workspace, progress: &Progress) -> Result<Step> {
         let mut command = workspace::command(nextest(progress)?);
         command.args(["nextest", "run", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
+        Ok(Step { command, counts: Counts::Tests })
+    }
+
+    fn run_in_one_process(self, workspace: &Workspace, threads: u32) -> Result<Step> {
+        let mut command = workspace::cargo();
+        command.args(["test", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
+        command.args(["--", &format!("--test-threads={threads}")]);
         Ok(Step { command, counts: Counts::Tests })
     }
 

@@ -1,0 +1,263 @@
+//! The one control plane of this test process, and a namespace in it for each test.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Event, Namespace as KubeNamespace, Secret, ServiceAccount};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use private_registry_operator::api;
+use serde_json::{Value, json};
+use testbed::control_plane::{Audit, Entry, Mark};
+use testbed::fake_kubelet::{Behaviour, FakeKubelet};
+use testbed::{ControlPlane, Family, Options, Progress, Tools, provisioner};
+use tokio::sync::OnceCell;
+
+use crate::object::{Object, resource};
+use crate::registry::Registry;
+use crate::wait::{PATIENCE, eventually};
+
+/// Cluster addresses that this machine answers on: who connects to one is refused at once, or finds what a test let listen there, just as
+/// behind a kube-proxy.
+const SERVICE_ADDRESSES: &str = "127.96.0.0/16";
+
+/// Not about registries: the election, and the question which rights there are.
+const ASIDE: [&str; 2] = ["leases", "selfsubjectaccessreviews"];
+
+/// Chart, rendered for the namespace of this name.
+const RENDERED_FOR: &str = "rendered-for";
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+/// A control plane in which everything works except running a container. It ends with this process.
+pub struct Cluster {
+    pub plane: ControlPlane,
+    pub kubelet: FakeKubelet,
+    helm: std::path::PathBuf,
+    _provisioner: testbed::background::Background,
+    chart: OnceCell<Vec<Value>>,
+    start_of_log: Mark,
+}
+
+/// The control plane, started by whoever asks first.
+pub async fn cluster() -> &'static Cluster {
+    CLUSTER.get_or_init(async || Cluster::start().await.unwrap()).await
+}
+
+/// A namespace of its own in it, called `purpose`. `None`: there can be no control plane here, and the test has been named as skipped.
+pub async fn namespace(purpose: &str) -> Option<Namespace> {
+    if testbed::skip(testbed::Mode::ControlPlane) {
+        return None;
+    }
+    Some(cluster().await.namespace(purpose).await)
+}
+
+impl Cluster {
+    async fn start() -> anyhow::Result<Self> {
+        let mut options = Options::audited();
+        options.apiserver.push(format!("--service-cluster-ip-range={SERVICE_ADDRESSES}"));
+        let plane = ControlPlane::start(options).await?;
+        let tools = tokio::task::spawn_blocking(|| Tools::ensure(&[Family::Helm], &Progress::auto())).await??;
+        let kubelet = FakeKubelet::start(plane.kubeconfig(), "node-1").await?;
+        let provisioner = provisioner::start(plane.kubeconfig(), provisioner::Settings::ApiOnly).await?;
+        let client = plane.client().await?;
+        install_definition(&client).await;
+        let start_of_log = plane.audit().await?.mark().await?;
+        Ok(Self {
+            plane,
+            kubelet,
+            helm: tools.path("helm")?.to_owned(),
+            _provisioner: provisioner,
+            chart: OnceCell::new(),
+            start_of_log,
+        })
+    }
+
+    /// Makes a namespace.
+    pub async fn namespace(&'static self, purpose: &str) -> Namespace {
+        let client = self.plane.client().await.unwrap();
+        let mut namespace = KubeNamespace::default();
+        namespace.metadata.name = Some(purpose.to_owned());
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+        Namespace { cluster: self, name: purpose.to_owned(), client, credentials: OnceCell::new() }
+    }
+
+    /// How the pods of the registry of this name behave, in every namespace.
+    pub fn pods_of(&self, registry: &str, behaviour: Behaviour) {
+        self.kubelet.behave([("privateregistry.dev/registry", registry)], behaviour);
+    }
+
+    /// Everything that was asked of the API server since the operator's definition was installed.
+    pub async fn whole_log(&self) -> Vec<Entry> {
+        self.plane.audit().await.unwrap().since(self.start_of_log).await.unwrap()
+    }
+
+    /// Objects that the chart makes with these values, for the release `operator` in `namespace`.
+    pub fn chart(&self, namespace: &str, values: &[&str]) -> Vec<Value> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/private-registry-operator");
+        let mut command = Command::new(&self.helm);
+        command.arg("template").arg("operator").arg(folder).args([
+            "--namespace",
+            namespace,
+            "--set",
+            "image.repository=operator",
+        ]);
+        for value in values {
+            command.args(["--set", value]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        documents(&String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// What the chart makes for an operator that watches `namespace` and lives there.
+    async fn chart_for(&self, namespace: &str) -> Vec<Value> {
+        let rendered = self
+            .chart
+            .get_or_init(async || self.chart(RENDERED_FOR, &[&format!("watch.namespaces={{{RENDERED_FOR}}}")]));
+        let text = serde_json::to_string(rendered.await).unwrap();
+        serde_json::from_str(&text.replace(RENDERED_FOR, namespace)).unwrap()
+    }
+}
+
+async fn install_definition(client: &Client) {
+    let definitions = Api::all(client.clone());
+    let definition = api::crd();
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    let name = definition.metadata.name.as_deref().unwrap();
+    eventually(PATIENCE, "the definition is established", async || {
+        let live = definitions.get(name).await.map_err(|error| error.to_string())?;
+        let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
+        let established =
+            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+        if established { Ok(()) } else { Err(format!("{conditions:?}")) }
+    })
+    .await;
+}
+
+/// Objects of a text with several YAML documents.
+pub fn documents(text: &str) -> Vec<Value> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    objects.into_iter().filter(|object| !object.is_null()).collect()
+}
+
+/// One test's namespace.
+pub struct Namespace {
+    pub cluster: &'static Cluster,
+    pub name: String,
+    /// Has all rights; belongs to the test's runtime.
+    pub client: Client,
+    credentials: OnceCell<std::path::PathBuf>,
+}
+
+impl Namespace {
+    /// Applies a registry, as `kubectl apply --server-side` does.
+    pub async fn registry(&self, name: &str, spec: Value) -> Registry<'_> {
+        let registry = Registry::named(self, name);
+        registry.apply(spec).await.unwrap();
+        registry
+    }
+
+    /// An object of any kind that has entries in [`resource`].
+    pub fn object(&self, kind: &str, name: &str) -> Object {
+        Object::new(self.client.clone(), &self.name, kind, name)
+    }
+
+    /// Creates an object of any kind.
+    pub async fn create(&self, mut object: Value) -> Object {
+        object["metadata"]["namespace"] = json!(self.name);
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource(&kind));
+        let made = api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        self.object(&kind, &made.metadata.name.unwrap())
+    }
+
+    /// Writes a Secret: created, or its data replaced.
+    pub async fn secret(&self, name: &str, data: &[(&str, &str)]) -> Object {
+        let data: serde_json::Map<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.name);
+        api.delete(name, &kube::api::DeleteParams::default()).await.ok();
+        self.create(secret).await
+    }
+
+    /// Names of the objects of a kind.
+    pub async fn names(&self, kind: &str) -> BTreeSet<String> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource(kind));
+        api.list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .into_iter()
+            .filter_map(|object| object.metadata.name)
+            .collect()
+    }
+
+    /// Events about objects of this namespace, as text.
+    pub async fn events(&self) -> String {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.name);
+        serde_json::to_string(&api.list(&kube::api::ListParams::default()).await.unwrap().items).unwrap()
+    }
+
+    /// The operator's kubeconfig: the chart's ServiceAccount with the chart's roles, for this namespace alone.
+    pub async fn credentials(&self) -> &Path {
+        self.credentials
+            .get_or_init(async || {
+                for object in self.cluster.chart_for(&self.name).await {
+                    if ["ServiceAccount", "Role", "RoleBinding"].contains(&object["kind"].as_str().unwrap()) {
+                        self.create(object).await;
+                    }
+                }
+                self.credentials_of("operator-private-registry-operator", 3600).await
+            })
+            .await
+    }
+
+    /// A kubeconfig with a token of this ServiceAccount. `seconds`: how long the token is valid, at least 600.
+    pub async fn credentials_of(&self, account: &str, seconds: i64) -> std::path::PathBuf {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.name);
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(seconds), ..TokenRequestSpec::default() }),
+            ..TokenRequest::default()
+        };
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
+        let token = answer.status.unwrap().token.unwrap();
+        self.cluster.plane.kubeconfig_with_token(&format!("{}-{account}", self.name), &token).unwrap()
+    }
+
+    /// The operator as the API server knows it.
+    pub fn operators_name(&self) -> String {
+        format!("system:serviceaccount:{}:operator-private-registry-operator", self.name)
+    }
+
+    /// A place in the API server's log.
+    pub async fn mark(&self) -> Mark {
+        self.audit().await.mark().await.unwrap()
+    }
+
+    /// What this namespace's operator asked of the API server since `mark`.
+    pub async fn asked_since(&self, mark: Mark) -> Vec<Entry> {
+        let operator = self.operators_name();
+        let all = self.audit().await.since(mark).await.unwrap();
+        let counts = |entry: &Entry| entry.user == operator && !ASIDE.contains(&entry.resource.as_str());
+        all.into_iter().filter(counts).collect()
+    }
+
+    /// The part of [`Namespace::asked_since`] that may have changed something.
+    pub async fn written_since(&self, mark: Mark) -> Vec<Entry> {
+        self.asked_since(mark).await.into_iter().filter(Entry::is_write).collect()
+    }
+
+    async fn audit(&self) -> Audit {
+        self.cluster.plane.audit().await.unwrap()
+    }
+
+    /// A client that applies as kubectl does.
+    pub async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {
+        let kind = object["kind"].as_str().unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource(kind));
+        api.patch(name, &PatchParams::apply("kubectl"), &Patch::Apply(object)).await
+    }
+}

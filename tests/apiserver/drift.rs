@@ -1,0 +1,249 @@
+//! What somebody changes or deletes is brought back within a second, also when nobody was looking when it happened.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Namespace, namespace};
+use crate::object::{Object, brief};
+use crate::owned::{Leaf, owned_leaves};
+use crate::registry::Registry;
+use crate::wait::{PATIENCE, for_this_machine, timed, within};
+
+/// Values that an API server takes where only some words are allowed.
+const WORDS: [&str; 8] = ["Always", "File", "UDP", "NodePort", "Unconfined", "RollingUpdate", "Ignore", "false"];
+
+/// How long repairs took.
+#[derive(Default)]
+struct Repairs(Vec<(Duration, String)>);
+
+impl Repairs {
+    /// Nineteen of twenty within a second: a machine that runs all tests at once may stumble.
+    fn were_fast(mut self) {
+        self.0.sort();
+        let limit = for_this_machine(within(1));
+        let slow = self.0.iter().filter(|(took, _)| *took > limit).count();
+        let (median, last) = (&self.0[self.0.len() / 2].0, self.0.last());
+        eprintln!(
+            "{} repairs, half of them within {median:?}, {slow} of them in more than {limit:?}, the slowest: {last:?}",
+            self.0.len()
+        );
+        assert!(slow * 20 <= self.0.len(), "{:#?}", self.0);
+    }
+}
+
+/// Changes the leaf to something else that the API server takes, else takes it away. `None`: it refuses whatever one tries, or fills in
+/// the same value.
+async fn change(object: &Object, leaf: &Leaf) -> Option<Value> {
+    let live = object.get().await;
+    let was = leaf.find(&live)?.clone();
+    let pointer = leaf.pointer(&live)?;
+    let mut tries: Vec<Value> =
+        others(&was).into_iter().map(|value| json!([{"op": "replace", "path": pointer, "value": value}])).collect();
+    tries.push(json!([{"op": "remove", "path": pointer}]));
+    for patch in tries {
+        if let Some(changed) = object.patched(patch).await
+            && leaf.find(&changed) != Some(&was)
+        {
+            return Some(was);
+        }
+    }
+    None
+}
+
+fn others(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Bool(flag) => vec![json!(!flag)],
+        Value::Number(number) => vec![json!(number.as_i64().unwrap_or_default() + 1)],
+        Value::String(text) => [format!("{text}x"), "dGFtcGVyZWQ=".to_owned(), "123".to_owned()]
+            .into_iter()
+            .chain(WORDS.map(str::to_owned))
+            .filter(|other| other != text)
+            .map(Value::from)
+            .collect(),
+        Value::Array(items) => match items.split_first() {
+            Some((first, rest)) => others(first).into_iter().map(|other| json!([&[other], rest].concat())).collect(),
+            None => vec![],
+        },
+        _ => vec![],
+    }
+}
+
+/// Changes every field of the object that the operator owns, one after the other.
+async fn every_field_is_repaired(object: &Object, repairs: &mut Repairs) {
+    let leaves = owned_leaves(&object.get().await);
+    assert!(!leaves.is_empty(), "{} {} has no field that we own", object.kind, object.name);
+    let mut changed = 0;
+    for leaf in leaves {
+        let Some(was) = change(object, &leaf).await else { continue };
+        changed += 1;
+        let what = format!("{} {} {leaf} is {was} again", object.kind, object.name);
+        let started = std::time::Instant::now();
+        loop {
+            let live = object.find().await.unwrap_or_default();
+            if leaf.find(&live) == Some(&was) {
+                repairs.0.push((started.elapsed(), what));
+                break;
+            }
+            if started.elapsed() > Duration::from_secs(8) {
+                eprintln!("NOT: {what}");
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    }
+    assert!(changed > 0, "nothing of {} {} could be changed", object.kind, object.name);
+}
+
+/// What must never be made anew without need.
+async fn material(registry: &Registry<'_>) -> Vec<Value> {
+    let mut found = Vec::new();
+    for child in [registry.ca(), registry.tls(), registry.admin(), registry.child("Secret", "-config")] {
+        found.push(child.at("/data").await);
+    }
+    found
+}
+
+async fn every_field_of_every_child_is_repaired(team: &Namespace, registry: &Registry<'_>) {
+    for child in registry.children().await {
+        child
+            .edit(json!({"metadata": {"labels": {"example.com/mine": "1"}, "annotations": {"example.com/mine": "2"}}}))
+            .await;
+    }
+    team.settles().await;
+    let before = material(registry).await;
+
+    let mut repairs = Repairs::default();
+    for child in registry.children().await {
+        every_field_is_repaired(&child, &mut repairs).await;
+    }
+
+    repairs.were_fast();
+    assert!(
+        before == material(registry).await,
+        "keys, certificates or passwords were made anew because somebody changed a field"
+    );
+    for child in registry.children().await {
+        let live = child.get().await;
+        let foreign =
+            (&live["metadata"]["labels"]["example.com/mine"], &live["metadata"]["annotations"]["example.com/mine"]);
+        assert_eq!(foreign, (&json!("1"), &json!("2")), "{} {}: what isn't ours stays", child.kind, child.name);
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_every_child_is_repaired_within_a_second() {
+    let Some(team) = namespace("drift").await else { return };
+    let _operator = team.operator().await;
+    let shared = json!({"persistentVolumeClaim": {"size": "1Gi", "accessModes": ["ReadWriteMany"]}});
+    let spec = json!({"replicas": 2, "storage": shared, "service": {"annotations": {"example.com/ours": "1"}}});
+    let registry = team.registry("drifting", spec).await.ready().await;
+
+    every_field_of_every_child_is_repaired(&team, &registry).await;
+}
+
+#[tokio::test]
+async fn every_field_of_a_job_is_repaired_within_a_second() {
+    let Some(team) = namespace("drift-job").await else { return };
+    let _operator = team.operator().await;
+    let spec = json!({"storage": {"emptyDir": {}}, "restartPolicy": {"type": "Never"}});
+    let registry = team.registry("drifting-job", spec).await.ready().await;
+    team.settles().await;
+
+    let mut repairs = Repairs::default();
+    every_field_is_repaired(&registry.child("Job", ""), &mut repairs).await;
+    repairs.were_fast();
+}
+
+/// Those that can be derived again. The claim is missing: Kubernetes itself keeps one that is in use.
+async fn replaceable(registry: &Registry<'_>) -> Vec<Object> {
+    let kept = [registry.ca(), registry.admin(), registry.claim()].map(|child| (child.kind, child.name));
+    registry
+        .children()
+        .await
+        .into_iter()
+        .filter(|child| !kept.contains(&(child.kind.clone(), child.name.clone())))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_deleted_child_is_back_within_a_second() {
+    let Some(team) = namespace("deleted").await else { return };
+    let _operator = team.operator().await;
+    let shared = json!({"persistentVolumeClaim": {"size": "1Gi", "accessModes": ["ReadWriteMany"]}});
+    let registry = team.registry("team-a", json!({"replicas": 2, "storage": shared})).await.ready().await;
+    team.settles().await;
+
+    let mut repairs = Repairs::default();
+    for child in replaceable(&registry).await {
+        let uid = child.uid().await;
+        child.delete().await;
+        let what = format!("{} {} is back", child.kind, child.name);
+        let ((), took) = timed(PATIENCE, &what, async || match child.find().await {
+            Some(found) if found["metadata"]["uid"] != json!(uid) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        repairs.0.push((took, what));
+    }
+    repairs.were_fast();
+    registry.ready().await;
+}
+
+/// Somebody changes one field of each child, and deletes some.
+async fn mistreat(registry: &Registry<'_>) -> Vec<(Object, Leaf, Value)> {
+    let mut changed = Vec::new();
+    for child in registry.children().await {
+        if ["ServiceAccount", "ConfigMap"].contains(&child.kind.as_str()) {
+            child.delete().await;
+            continue;
+        }
+        // From the end: the beginning is metadata in every kind.
+        for leaf in owned_leaves(&child.get().await).into_iter().rev() {
+            if let Some(was) = change(&child, &leaf).await {
+                changed.push((child.clone(), leaf, was));
+                break;
+            }
+        }
+    }
+    assert!(changed.len() >= 6, "hardly anything could be changed");
+    changed
+}
+
+async fn all_is_repaired(registry: &Registry<'_>, changed: Vec<(Object, Leaf, Value)>) {
+    for (child, leaf, was) in changed {
+        child.becomes(PATIENCE, &format!("{leaf} is {was} again"), |live| leaf.find(live) == Some(&was)).await;
+    }
+    registry.child("ServiceAccount", "").appears(PATIENCE).await;
+    registry.bundle().appears(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn what_happens_while_the_operator_is_down_is_repaired_when_it_comes_back() {
+    let Some(team) = namespace("drift-down").await else { return };
+    let operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    team.settles().await;
+    operator.stop().await;
+
+    let changed = mistreat(&registry).await;
+    let _operator = team.operator().await;
+
+    all_is_repaired(&registry, changed).await;
+}
+
+#[tokio::test]
+async fn what_happens_while_the_watch_is_down_is_repaired_when_it_is_back() {
+    let Some(team) = namespace("drift-unseen").await else { return };
+    let line = team.line().await;
+    let operator = team.operator_as(&line.kubeconfig, &[], &[]);
+    operator.ready().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    team.settles().await;
+
+    line.cut();
+    let changed = mistreat(&registry).await;
+    line.mend();
+
+    all_is_repaired(&registry, changed).await;
+}

@@ -1,0 +1,46 @@
+//! What users bring along: certificates of their own, and claims.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
+
+use crate::cluster::Namespace;
+use crate::object::Object;
+use crate::wait::PATIENCE;
+
+/// A certificate with its chain, its key and its authority, PEM.
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+    pub authority: String,
+}
+
+/// Issues a certificate for these names, signed by an authority of its own.
+pub fn issue(names: &[&str]) -> Pair {
+    let mut authority = CertificateParams::new(vec![]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    Pair { certificate: leaf.pem(), key: key.serialize_pem(), authority: authority.pem() }
+}
+
+impl Namespace {
+    /// A Secret with a certificate of the user's own.
+    pub async fn own_certificate(&self, secret: &str, names: &[&str]) -> Pair {
+        let pair = issue(names);
+        self.secret(secret, &[("tls.crt", &pair.certificate), ("tls.key", &pair.key), ("ca.crt", &pair.authority)])
+            .await;
+        pair
+    }
+
+    /// A claim that somebody made, bound.
+    pub async fn claim(&self, name: &str, mode: &str) -> Object {
+        let spec = json!({"accessModes": [mode], "resources": {"requests": {"storage": "1Gi"}}});
+        let claim =
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec});
+        let claim = self.create(claim).await;
+        claim.becomes(PATIENCE, "is bound", |claim| claim["status"]["phase"] == "Bound").await;
+        claim
+    }
+}

@@ -1,0 +1,109 @@
+//! A settled registry costs nothing: no read and no write, whatever makes the operator look at it again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use private_registry_operator::apply::KINDS;
+use serde_json::{Value, json};
+
+use crate::cluster::{Namespace, namespace};
+use crate::operator::Operator;
+use crate::registry::Registry;
+use crate::wait::{PATIENCE, eventually};
+
+impl Namespace {
+    /// Waits until the operator has asked nothing of the API server for a while.
+    pub async fn settles(&self) {
+        eventually(PATIENCE, "the operator asks nothing more", async || {
+            let mark = self.mark().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let asked = self.asked_since(mark).await;
+            if asked.is_empty() { Ok(()) } else { Err(format!("{asked:#?}")) }
+        })
+        .await;
+    }
+
+    /// Registries that have, all together, a child of every kind and a reference of every sort, settled.
+    pub async fn every_sort_of_registry(&self) -> Vec<Registry<'_>> {
+        self.secret("alice-login", &[("password", "correct horse")]).await;
+        self.secret("many-logins", &[("bob", "battery staple"), ("carol", "correct horse")]).await;
+        self.own_certificate("own-certificate", &["registry.example.com"]).await;
+        self.claim("given", "ReadWriteOnce").await;
+        let mut registries = Vec::new();
+        for (name, spec) in sorts() {
+            registries.push(self.registry(name, spec).await);
+        }
+        let mut settled = Vec::new();
+        for registry in registries {
+            settled.push(registry.ready().await);
+        }
+        self.settles().await;
+        settled
+    }
+}
+
+fn sorts() -> Vec<(&'static str, Value)> {
+    let shared = json!({"persistentVolumeClaim": {"size": "1Gi", "accessModes": ["ReadWriteMany"]}});
+    let users = json!({
+        "users": [{"name": "alice", "passwordSecretRef": {"name": "alice-login"}}],
+        "usersFrom": [{"secretRef": {"name": "many-logins"}}], "generatedAdmin": "Always",
+    });
+    vec![
+        ("plain", json!({})),
+        ("shared", json!({"replicas": 2, "storage": shared})),
+        ("job", json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}, "storage": {"emptyDir": {}}})),
+        ("users", json!({"auth": users, "service": {"type": "NodePort"}})),
+        ("open", json!({"auth": {"none": {}}, "tls": {"none": {}}, "suspend": true})),
+        ("own-tls", json!({"tls": {"secret": {"name": "own-certificate"}}, "hostnames": ["registry.example.com"]})),
+        ("given", json!({"storage": {"persistentVolumeClaim": {"claimName": "given"}}, "deletionPolicy": "Delete"})),
+    ]
+}
+
+/// Makes the operator look at the registry once more although nothing is to be done.
+async fn look_again(operator: &Operator, registry: &Registry<'_>, round: usize) {
+    let before = operator.passes().await;
+    registry.object.annotate("example.com/round", round.to_string()).await;
+    operator.has_made(before + 1.0).await;
+}
+
+#[tokio::test]
+async fn a_quiet_pass_reads_and_writes_nothing_whatever_the_registry_consists_of() {
+    let Some(team) = namespace("quiet").await else { return };
+    let operator = team.operator().await;
+    let registries = team.every_sort_of_registry().await;
+    assert_eq!(team.kinds_of_children(&registries).await, KINDS.iter().map(|kind| kind.kind.to_owned()).collect());
+
+    let mark = team.mark().await;
+    for round in 0..3 {
+        for registry in &registries {
+            look_again(&operator, registry, round).await;
+        }
+    }
+
+    assert_eq!(team.asked_since(mark).await, []);
+}
+
+#[tokio::test]
+async fn a_restart_of_the_operator_writes_nothing() {
+    let Some(team) = namespace("restart").await else { return };
+    let operator = team.operator().await;
+    let registries = team.every_sort_of_registry().await;
+    assert!(operator.stop().await.success());
+
+    let mark = team.mark().await;
+    let operator = team.operator().await;
+    operator.has_made(f64::from(u32::try_from(registries.len()).unwrap())).await;
+    team.settles().await;
+
+    assert_eq!(team.written_since(mark).await, []);
+}
+
+impl Namespace {
+    async fn kinds_of_children(&self, registries: &[Registry<'_>]) -> BTreeSet<String> {
+        let mut kinds = BTreeSet::new();
+        for registry in registries {
+            kinds.extend(registry.children().await.into_iter().map(|child| child.kind));
+        }
+        kinds
+    }
+}

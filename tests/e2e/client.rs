@@ -1,0 +1,179 @@
+//! Clients of a registry: people with crane and curl on the node, and the kubelet.
+
+use std::fs;
+use std::process::Output;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use tempfile::TempDir;
+use testbed::image::{self, Compression, Image};
+
+use crate::cluster::{Cluster, brief, has, program, said, wait, wait_for};
+use crate::registry::Registry;
+
+/// How long a registry that is up may be out of reach: a Service's rules follow its pods, and the cluster's DNS remembers for 5 s.
+const ROUTES: Duration = Duration::from_secs(40);
+
+/// Somebody at a terminal of the node, with authorities that they trust and a login of their own.
+pub(crate) struct Person {
+    cluster: Cluster,
+    host: String,
+    home: TempDir,
+}
+
+impl Person {
+    /// Somebody who neither trusts the registry nor has a login.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("ca.crt"), "").unwrap();
+        Self { cluster: registry.cluster.clone(), host: registry.host(), home }
+    }
+
+    pub(crate) fn trusting(self, authorities: &str) -> Self {
+        fs::write(self.home.path().join("ca.crt"), authorities).unwrap();
+        self
+    }
+
+    pub(crate) fn logged_in(self, user: &str, password: &str) -> Self {
+        let login = STANDARD.encode(format!("{user}:{password}"));
+        let config = json!({"auths": {self.host.as_str(): {"auth": login}}});
+        fs::write(self.home.path().join("config.json"), config.to_string()).unwrap();
+        self
+    }
+
+    /// The same person at another address of the registry, with no login there yet.
+    pub(crate) fn at(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// Pushes an image of this content as `name` (`team/app:1`) and gives its digest.
+    pub(crate) async fn pushes(&self, name: &str, content: &str) -> String {
+        // Stored as published images are: crane expects packed layers when it compares all digests.
+        let packed = Compression::Gzip;
+        let image = Image { compression: packed, ..image::test_client(&program("pause"), "unused/name:1", content) };
+        self.tries_to_push(name, &image).await.unwrap_or_else(|error| panic!("push {}/{name}: {error}", self.host))
+    }
+
+    /// Pushes any image.
+    pub(crate) async fn tries_to_push(&self, name: &str, image: &Image) -> Result<String, String> {
+        let built = image.build().unwrap();
+        let folder = self.home.path().join("layout");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        built.write_layout(&folder).unwrap();
+        self.crane(&["push", folder.to_str().unwrap(), &self.reference(name)]).await?;
+        Ok(built.digest().to_owned())
+    }
+
+    /// Pulls an image, every layer of it, compares all digests and gives the image's own.
+    pub(crate) async fn pulls(&self, name: &str) -> String {
+        let pulled = self.tries_to_pull(name).await;
+        pulled.unwrap_or_else(|error| panic!("pull {}/{name}: {error}", self.host))
+    }
+
+    /// The same, or why not.
+    pub(crate) async fn tries_to_pull(&self, name: &str) -> Result<String, String> {
+        self.crane(&["validate", "--remote", &self.reference(name)]).await?;
+        self.crane(&["digest", &self.reference(name)]).await
+    }
+
+    /// Whether the login is accepted now: `200`, `401`, …, or what curl says when there is no answer.
+    pub(crate) async fn sees(&self, path: &str) -> String {
+        let login = fs::read_to_string(self.home.path().join("config.json")).unwrap_or_default();
+        let login: serde_json::Value = serde_json::from_str(&login).unwrap_or_default();
+        let header = login["auths"][&self.host]["auth"]
+            .as_str()
+            .map(|login| format!("header = \"Authorization: Basic {login}\"\n"));
+        let file = self.home.path().join("curl");
+        fs::write(&file, header.unwrap_or_default()).unwrap();
+        let (ca, url) = (self.home.path().join("ca.crt"), format!("https://{}{path}", self.host));
+        let arguments = ["--config", file.to_str().unwrap(), "--cacert", ca.to_str().unwrap(), &url];
+        let fixed =
+            ["--silent", "--show-error", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
+        let output = self.run("curl", &[&fixed[..], &arguments[..]].concat()).await;
+        if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { said(&output) }
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+
+    /// Runs crane. That the registry cannot be reached is tried again for a while; any other refusal is the answer.
+    async fn crane(&self, arguments: &[&str]) -> Result<String, String> {
+        wait_for(ROUTES, format!("crane {arguments:?} reaches the registry"), async || {
+            let output = self.run("crane", arguments).await;
+            let text = said(&output);
+            if output.status.success() {
+                return Ok(Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()));
+            }
+            if ["connection refused", "no such host", "network is unreachable"].iter().any(|known| text.contains(known))
+            {
+                return Err(text);
+            }
+            Ok(Err(text))
+        })
+        .await
+    }
+
+    async fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = self.cluster.node.command(program);
+        command.args(arguments);
+        command.env("DOCKER_CONFIG", self.home.path()).env("HOME", self.home.path());
+        command.env("SSL_CERT_FILE", self.home.path().join("ca.crt")).env("SSL_CERT_DIR", "/nonexistent");
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output();
+        let limit = Duration::from_secs(120);
+        tokio::time::timeout(limit, output)
+            .await
+            .unwrap_or_else(|_| panic!("{program} {arguments:?} takes longer than {limit:?}"))
+            .unwrap()
+    }
+}
+
+impl Registry {
+    /// Tells the node's container runtime which authorities to trust for this registry, under the name that images have.
+    pub(crate) async fn trusted_by_the_node(&self, authorities: &str) {
+        let folder = self.cluster.node.certs_d().join(self.host());
+        fs::create_dir_all(&folder).unwrap();
+        let ca = folder.join("ca.crt");
+        fs::write(&ca, authorities).unwrap();
+        let (host, ca) = (self.host(), ca.display());
+        let hosts =
+            format!("server = \"https://{host}\"\nca = \"{ca}\"\n\n[host.\"https://{host}\"]\n  ca = \"{ca}\"\n");
+        fs::write(folder.join("hosts.toml"), hosts).unwrap();
+    }
+
+    /// Starts a pod of the registry's namespace whose image the kubelet must pull.
+    pub(crate) async fn runs(&self, pod: &str, image: &str, pull_secret: Option<&str>) {
+        let secrets: Vec<_> = pull_secret.into_iter().map(|name| json!({"name": name})).collect();
+        let confined = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        let container =
+            json!({"name": "main", "image": format!("{}/{image}", self.host()), "securityContext": confined});
+        let spec = json!({"imagePullSecrets": secrets, "terminationGracePeriodSeconds": 1, "containers": [container]});
+        self.cluster.create::<Pod>(&self.namespace, json!({"metadata": {"name": pod}, "spec": spec})).await;
+    }
+
+    /// Waits until that pod runs.
+    pub(crate) async fn started(&self, pod: &str) {
+        wait(format!("pod {pod} runs"), async || {
+            let found = self.own::<Pod>().get(pod).await.unwrap();
+            if has(&found, "Ready") { Ok(()) } else { Err(brief(&[found])) }
+        })
+        .await;
+    }
+
+    /// Waits until the kubelet says why it cannot pull that pod's image.
+    pub(crate) async fn is_refused(&self, pod: &str, why: &str) {
+        wait(format!("the image of pod {pod} is refused with {why:?}"), async || {
+            let found = self.own::<Pod>().get(pod).await.unwrap();
+            let state = json!(found.status)["containerStatuses"][0]["state"]["waiting"].to_string();
+            assert!(!has(&found, "Ready"), "pod {pod} runs");
+            if state.contains(why) { Ok(()) } else { Err(state) }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,291 @@
+//! The cluster that all tests share: a node on which Helm installed the operator from its charts. It starts with the first test and ends
+//! with the process. What is waited for, and what is printed when it does not come, is decided here.
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use testbed::{Family, Mode, Node, Progress, Tools, image, node};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::registry::Registry;
+
+/// How long anything may take. The machine is shared and slow; only failures ever wait this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Name of the operator's release and of its Deployment.
+pub(crate) const OPERATOR: &str = "private-registry-operator";
+/// Namespace of the operator.
+pub(crate) const SYSTEM: &str = "private-registry-system";
+/// A second name of the registry's program, for changing the image.
+pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
+
+const REPOSITORY: &str = "operator.test/private-registry-operator";
+const TAG: &str = "dev";
+
+/// One test's view of a cluster: clients belong to the runtime of the test that made them.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) node: Arc<Node>,
+    pub(crate) client: Client,
+}
+
+/// The shared cluster, with the operator serving all namespaces; `None`, said aloud, where no node can run.
+pub(crate) async fn cluster() -> Option<Cluster> {
+    static SHARED: OnceCell<Result<Arc<Node>, String>> = OnceCell::const_new();
+    if testbed::skip(Mode::Node) {
+        return None;
+    }
+    let start = async || {
+        let started = Instant::now();
+        let cluster = Cluster::start().await.map_err(|error| format!("{error:#}"))?;
+        let up = started.elapsed();
+        cluster.install(&[]).await;
+        println!("node up after {up:?}, operator installed after {:?}", started.elapsed());
+        Ok(cluster.node)
+    };
+    let node = SHARED.get_or_init(start).await.clone().unwrap_or_else(|error| panic!("no node: {error}"));
+    Some(Cluster { client: node.client().await.unwrap(), node })
+}
+
+impl Cluster {
+    /// A node without the operator.
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let tools = tools();
+        let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..image::registry(tools.path("registry")?) };
+        let operator = image::operator(
+            Path::new(env!("CARGO_BIN_EXE_private-registry-operator")),
+            &format!("{REPOSITORY}:{TAG}"),
+        )?;
+        let node = Node::start(node::Options { images: vec![newer, operator], audit: false }).await?;
+        Ok(Self { client: node.client().await?, node: Arc::new(node) })
+    }
+
+    /// Installs both charts, or upgrades them: the operator's with these `--set` arguments beside those that every test needs.
+    pub(crate) async fn install(&self, values: &[&str]) {
+        self.helm("private-registry-crds", "private-registry-crds", &[]).await;
+        let repository = format!("image.repository={REPOSITORY}");
+        let tag = format!("image.tag={TAG}");
+        let registry = format!("registry.image={}", image::REGISTRY);
+        let all = [&[repository.as_str(), &tag, &registry, "logLevel=debug"], values].concat();
+        self.helm(OPERATOR, OPERATOR, &all).await;
+    }
+
+    async fn helm(&self, release: &str, chart: &str, values: &[&str]) {
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts").join(chart);
+        let home = self.node.sandbox().dir().join("helm");
+        let mut command = tokio::process::Command::new(tools().path("helm").unwrap());
+        command.args(["upgrade", "--install", release]).arg(chart);
+        command.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "5m"]);
+        command.args(values.iter().flat_map(|value| ["--set", value]));
+        command.arg("--kubeconfig").arg(self.node.kubeconfig());
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(variable, &home);
+        }
+        let output = command.output().await.unwrap();
+        let pods =
+            async || self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
+        assert!(output.status.success(), "helm: {}\n{}", said(&output), pods().await);
+    }
+
+    /// A new namespace, in which Kubernetes refuses every pod that is not `restricted`.
+    pub(crate) async fn namespace(&self, name: &str) {
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let object = json!({"metadata": {"name": name, "labels": labels}});
+        let object: Namespace = serde_json::from_value(object).unwrap();
+        Api::all(self.client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        let accounts = self.api::<k8s_openapi::api::core::v1::ServiceAccount>(name);
+        wait(format!("namespace {name} can run pods"), async || accounts.get("default").await.map_err(words)).await;
+    }
+
+    /// Applies a manifest as a user, in a namespace of its own. See [`Registry::ready`].
+    pub(crate) async fn registry(&self, namespace: &str, name: &str, spec: Value) -> Registry {
+        self.namespace(namespace).await;
+        self.another(namespace, name, spec).await
+    }
+
+    /// The same in a namespace that exists.
+    pub(crate) async fn another(&self, namespace: &str, name: &str, spec: Value) -> Registry {
+        let registry =
+            Registry { cluster: self.clone(), namespace: namespace.to_owned(), name: name.to_owned(), port: 5000 };
+        registry.apply(spec).await;
+        registry
+    }
+
+    /// Objects of a namespace.
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Creates an object.
+    pub(crate) async fn create<K>(&self, namespace: &str, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let typed: K = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{object:#}: {error}"));
+        let created = self.api(namespace).create(&PostParams::default(), &typed).await;
+        created.unwrap_or_else(|error| panic!("create {object:#}: {error}"))
+    }
+
+    /// Changes an object.
+    pub(crate) async fn patch<K>(&self, namespace: &str, name: &str, patch: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let patched = self.api(namespace).patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        patched.unwrap_or_else(|error| panic!("change {name} by {patch}: {error}"))
+    }
+
+    /// Writes a Secret, new or not, with exactly these texts. (Server-side apply never removes a key that came as `stringData`.)
+    pub(crate) async fn secret(&self, namespace: &str, name: &str, content: &[(&str, &str)]) {
+        let data: BTreeMap<_, _> = content.iter().map(|(key, text)| (*key, STANDARD.encode(text))).collect();
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data});
+        let secrets = self.api::<k8s_openapi::api::core::v1::Secret>(namespace);
+        secrets.patch(name, &PatchParams::apply("user").force(), &Patch::Apply(object)).await.unwrap();
+    }
+
+    /// Pods with these labels.
+    pub(crate) async fn pods(&self, namespace: &str, labels: &str) -> Vec<Pod> {
+        let chosen = ListParams::default().labels(labels);
+        self.api::<Pod>(namespace).list(&chosen).await.map(|list| list.items).unwrap_or_default()
+    }
+
+    /// Ends the operator's pod and waits for the next one.
+    pub(crate) async fn restart_operator(&self) {
+        let _alone = DISRUPTION.lock().await;
+        let all = ListParams::default();
+        self.api::<Pod>(SYSTEM).delete_collection(&DeleteParams::default(), &all).await.unwrap();
+        self.operator_runs(1).await;
+    }
+
+    /// Does something while no operator runs.
+    pub(crate) async fn without_operator<T>(&self, work: impl Future<Output = T>) -> T {
+        let _alone = DISRUPTION.lock().await;
+        self.patch::<Deployment>(SYSTEM, OPERATOR, json!({"spec": {"replicas": 0}})).await;
+        self.operator_runs(0).await;
+        let done = work.await;
+        self.patch::<Deployment>(SYSTEM, OPERATOR, json!({"spec": {"replicas": 1}})).await;
+        self.operator_runs(1).await;
+        done
+    }
+
+    /// Upgrades the release with other values and waits until the new operator works.
+    pub(crate) async fn upgrade(&self, values: &[&str]) {
+        let _alone = DISRUPTION.lock().await;
+        self.install(values).await;
+        self.operator_runs(1).await;
+    }
+
+    /// The operator's pods.
+    pub(crate) async fn operator_pods(&self) -> Vec<Pod> {
+        self.pods(SYSTEM, "app.kubernetes.io/name=private-registry-operator").await
+    }
+
+    async fn operator_runs(&self, count: usize) {
+        wait(format!("{count} operator pods"), async || {
+            let pods = self.operator_pods().await;
+            let good = pods.iter().filter(|pod| has(pod, "Ready") && pod.metadata.deletion_timestamp.is_none()).count();
+            if pods.len() == count && good == count { Ok(()) } else { Err(brief(&pods)) }
+        })
+        .await;
+    }
+}
+
+/// What ends the operator for a while must not overlap.
+static DISRUPTION: Mutex<()> = Mutex::const_new(());
+
+fn tools() -> Tools {
+    Tools::ensure(&[Family::Helm, Family::Pause, Family::Registry, Family::Crane], &Progress::auto()).unwrap()
+}
+
+/// A program of the testbed.
+pub(crate) fn program(name: &str) -> PathBuf {
+    tools().path(name).unwrap().to_owned()
+}
+
+/// Waits until `look` gives something; says what it waited for, and what was seen last, when it takes too long.
+pub(crate) async fn wait<T>(what: impl Display, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    wait_for(PATIENCE, what, look).await
+}
+
+/// [`wait`] with another limit.
+pub(crate) async fn wait_for<T>(
+    limit: Duration,
+    what: impl Display,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let started = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) if started.elapsed() > limit => panic!("{what}: not after {limit:?}; last seen: {seen}"),
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Looks for a while whether it stays so.
+pub(crate) async fn stays(what: impl Display, mut look: impl AsyncFnMut() -> Result<(), String>) {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        if let Err(seen) = look().await {
+            panic!("{what}: no more after {:?}: {seen}", started.elapsed());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether the pod has this condition with status True.
+pub(crate) fn has(pod: &Pod, condition: &str) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|known| known.type_ == condition && known.status == "True")
+}
+
+/// Pods in a line each.
+pub(crate) fn brief(pods: &[Pod]) -> String {
+    let one = |pod: &Pod| {
+        let status = json!(pod.status);
+        let containers = [&status["initContainerStatuses"], &status["containerStatuses"]];
+        let states: Vec<_> = containers
+            .iter()
+            .filter_map(|all| all.as_array())
+            .flatten()
+            .map(|container| format!("{} #{} {}", container["name"], container["restartCount"], container["state"]))
+            .collect();
+        let going = if pod.metadata.deletion_timestamp.is_some() { " (going)" } else { "" };
+        format!(
+            "\n  pod {}{going}: {} {}",
+            pod.metadata.name.as_deref().unwrap_or_default(),
+            status["phase"],
+            states.join(", ")
+        )
+    };
+    pods.iter().map(one).collect()
+}
+
+/// An error for the last line of a wait.
+pub(crate) fn words(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// All that a program said.
+pub(crate) fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
+}

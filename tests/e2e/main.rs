@@ -1,0 +1,17 @@
+//! The promises to a user, kept on a real node: real kubelet, containerd, registry, clients, and the operator as its chart installs it.
+//! One node serves all tests, each in a namespace of its own. Most of a test's time is waiting, so run many at once:
+//! `cargo test --test e2e -- --test-threads=8`. Needs root on Linux.
+
+mod client;
+mod cluster;
+mod registry;
+
+mod certificates;
+mod installing;
+mod keeping;
+mod neighbours;
+mod pulling;
+mod pushing;
+mod restarts;
+mod storage;
+mod users;
