@@ -68,4 +68,10 @@ mod tests {
         assert!(words.contains("fsGroup") && words.contains("belongs to 0:0"), "{words}");
         assert!(explain(Path::new("/"), &io::ErrorKind::StorageFull.into()).contains("size"));
     }
+
+    #[test]
+    fn a_full_volume_is_told_and_does_not_stop_the_registry() {
+        assert!(is_full(&io::ErrorKind::StorageFull.into()) && is_full(&io::ErrorKind::QuotaExceeded.into()));
+        assert!(!is_full(&io::ErrorKind::PermissionDenied.into()));
+    }
 }
