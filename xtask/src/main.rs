@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks to a person")]
 
 mod cluster;
+mod demo;
 mod test;
 mod workspace;
 
@@ -21,6 +22,8 @@ struct Arguments {
 enum Chore {
     /// A real Kubernetes on this machine, for working by hand
     Cluster(cluster::Arguments),
+    /// Show the product from nothing: Kubernetes, Helm, one manifest, push, pull, a killed process (needs root on Linux)
+    Demo(demo::Arguments),
     /// Run the tests: all of them, or some groups
     Test(test::Arguments),
 }
@@ -28,6 +31,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {
