@@ -19,6 +19,21 @@ const FOREIGN: [&str; 7] = [
     "/status/conditions",
 ];
 
+/// Sections that mean something although they are empty. Server-side apply owns them as a whole: field by field, it would turn one into
+/// null, and so into nothing, when the last field that its manager wrote goes (structured-merge-diff). Who shortens `emptyDir: {sizeLimit:
+/// 5Gi}` to `emptyDir: {}` would be told that no storage is given.
+const ATOMIC: [&str; 9] = [
+    "/spec/tls/selfSigned",
+    "/spec/tls/secret",
+    "/spec/tls/none",
+    "/spec/storage/persistentVolumeClaim",
+    "/spec/storage/emptyDir",
+    "/spec/auth/none",
+    "/spec/pod/affinity",
+    "/spec/pod/resources",
+    "/spec/pod/securityContext",
+];
+
 /// Annotation with the SHA-256 of the schema, so that the operator can say that an installed definition is older than itself.
 pub const SCHEMA_ANNOTATION: &str = "privateregistry.dev/schema";
 
@@ -43,6 +58,11 @@ pub fn crd() -> CustomResourceDefinition {
     // Without bounds the API server must assume that every name is as long as a request may be, and refuses the rule as too costly.
     let name = schema.pointer_mut("/properties/spec/properties/pod/properties/env/items/properties/name");
     name.expect("env has names")["maxLength"] = json!(253);
+    for path in ATOMIC {
+        field(schema, path)["x-kubernetes-map-type"] = json!("atomic");
+    }
+    // The same for the spec, which several managers may want to share: a null becomes the default.
+    schema["properties"]["spec"]["default"] = json!({});
     strip_formats(schema);
     let digest = Sha256::digest(schema.to_string());
     let digest = digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
@@ -57,6 +77,11 @@ pub fn crd() -> CustomResourceDefinition {
 #[must_use]
 pub fn crd_yaml() -> String {
     serde_saphyr::to_string(&crd()).expect("a definition is YAML")
+}
+
+fn field<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
+    let pointer = path.split('/').skip(1).fold(String::new(), |pointer, field| format!("{pointer}/properties/{field}"));
+    schema.pointer_mut(&pointer).unwrap_or_else(|| panic!("{path} is in the schema"))
 }
 
 fn strip_descriptions(schema: &mut Value) {

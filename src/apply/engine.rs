@@ -90,7 +90,6 @@ impl Engine {
                 return Ok(Applied { outcome: Outcome::Unchanged, live: known.live });
             }
             Recall::Known(Known { live, depth: Depth::Whole, .. }) => live,
-            Recall::Known(Known { live, depth: Depth::Metadata, .. }) if self.is_foreign(owner, child, &live) => live,
             Recall::Known(_) | Recall::Stale => match self.look(&wanted.target, Some(owner)).await? {
                 Some(live) => live,
                 None => return self.create(owner, child, &wanted).await,
@@ -146,10 +145,6 @@ impl Engine {
         is_proved(live, owner, &self.marks)
     }
 
-    fn is_foreign(&self, owner: &Owner, child: &Child, live: &Live) -> bool {
-        matches!(judge(live, owner, child.hold, &self.marks), Verdict::Foreign(_))
-    }
-
     /// There is none, as far as we know. If there is one after all, it is treated like any other.
     async fn create(&self, owner: &Owner, child: &Child, wanted: &Wanted) -> Result<Applied, Error> {
         if let Some(live) = self.try_create(owner, wanted).await? {
@@ -177,9 +172,13 @@ impl Engine {
         let target = &wanted.target;
         match judge(&live, owner, child.hold, &self.marks) {
             Verdict::Ours | Verdict::Adoptable => {}
-            Verdict::Leaving => return Ok(Applied { outcome: Outcome::Replacing, live }),
+            Verdict::Leaving => {
+                self.memory.doubt(target);
+                return Ok(Applied { outcome: Outcome::Replacing, live });
+            }
             Verdict::Foreign(claim) => {
-                self.memory.reduce(target, &live, Depth::Metadata, None);
+                // Watches that select by label don't show what becomes of it: whether it was handed over meanwhile, the next pass asks.
+                self.memory.doubt(target);
                 return Err(Error::NotOurs { object: target.clone(), claim });
             }
         }
@@ -265,7 +264,8 @@ impl Engine {
         let deleted = deleted.map_err(|source| self.failed(Verb::Delete, target, source))?;
         match &deleted {
             Deleted::Gone => self.memory.remember_absence(target, since),
-            Deleted::Leaving(live) => self.memory.remember(target, since, live, Depth::Whole, None),
+            // What was handed over to us carries no label yet, so the watch may not show its end.
+            Deleted::Leaving(_) => self.memory.doubt(target),
         }
         Ok(deleted)
     }

@@ -119,15 +119,23 @@ const PLAIN: Kind = Kind {
     grows: &[],
 };
 
-/// The identity of pods.
-pub const SERVICE_ACCOUNT: &Kind =
-    &Kind { kind: "ServiceAccount", plural: "serviceaccounts", stage: Stage::Foundation, ..PLAIN };
+/// The identity of pods. Every registry has one as long as it lives.
+pub const SERVICE_ACCOUNT: &Kind = &Kind {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    stage: Stage::Foundation,
+    prune: Prune::Never,
+    verbs: NO_DELETE,
+    ..PLAIN
+};
 
-/// Remembered with its addresses, because certificates and status name them.
+/// Remembered with its addresses, because certificates and status name them. Every registry has one as long as it lives.
 pub const SERVICE: &Kind = &Kind {
     kind: "Service",
     plural: "services",
     stage: Stage::Foundation,
+    prune: Prune::Never,
+    verbs: NO_DELETE,
     remember: Remember::Paths(&["spec", "status"]),
     immutable: &[refuse("spec.clusterIP"), refuse("spec.clusterIPs")],
     is_replaceable: true,

@@ -52,10 +52,11 @@ pub(super) fn faults(document: &Document) -> Vec<String> {
     if let Some(stray) = fields.and_then(|fields| fields.keys().find(|field| !allowed.contains(&field.as_str()))) {
         faults.push(format!("{stray}: is no field of this object"));
     }
-    match object.get("spec") {
-        Some(spec) => faults.extend(structure::violations(&schema["properties"]["spec"], spec, "spec")),
-        None => faults.push("spec: is missing; spec: {} is a complete registry".to_owned()),
+    // What the schema's default says.
+    if object["spec"].is_null() {
+        object["spec"] = schema["properties"]["spec"]["default"].clone();
     }
+    faults.extend(structure::violations(&schema["properties"]["spec"], &object["spec"], "spec"));
     // A rule that meets a wrong type says nothing useful.
     if !faults.is_empty() {
         return faults;

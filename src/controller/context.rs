@@ -75,8 +75,11 @@ impl Context {
         answer
     }
 
-    /// Forgets everything about a registry that is gone.
+    /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
     pub(super) fn forget(&self, key: &Key) {
+        for rival in self.recall.rivals(key) {
+            self.queue.add(&rival);
+        }
         locked(&self.recall.pods).remove(key);
         locked(&self.recall.answers).remove(key);
         self.memory.forget_owner(&key.namespace, &key.name);
@@ -104,6 +107,16 @@ struct References {
 }
 
 impl Recall {
+    /// Other registries that name a claim which `key` has: its own, or one that it names, too.
+    fn rivals(&self, key: &Key) -> Vec<Key> {
+        const CLAIM: &str = "PersistentVolumeClaim";
+        let references = locked(&self.references);
+        let named = references.of.get(key).into_iter().flatten().filter(|(kind, ..)| *kind == CLAIM).cloned();
+        let own = (CLAIM, key.namespace.clone(), format!("{}-data", key.name));
+        let rivals = named.chain([own]).filter_map(|claim| references.to.get(&claim)).flatten();
+        rivals.filter(|rival| *rival != key).cloned().collect()
+    }
+
     /// A pod of this registry changed.
     pub fn pods_changed(&self, key: &Key) {
         locked(&self.pods).remove(key);

@@ -17,7 +17,7 @@ use super::report::{report, words};
 use super::running::{self, Running};
 use super::{backoff, events};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, condition, reason};
-use crate::apply::{self, Applied, Kind, Live, Owner, Verb, kinds};
+use crate::apply::{self, Applied, Kind, Live, Outcome, Owner, Verb, kinds};
 use crate::desired::{self, Hold, Material, Object, workload};
 use crate::model::{self, Child, Resolved, labels};
 use crate::observe;
@@ -30,6 +30,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(15);
 const SOON: Duration = Duration::from_secs(1);
 /// How soon it is looked whether what ran before has ended; the watch usually tells earlier.
 const MAKE_WAY: Duration = Duration::from_secs(5);
+
+/// How soon it is looked whether somebody else's object was handed over or removed: it may not be watched.
+const HANDED_OVER: Duration = Duration::from_secs(60);
 
 /// What the queue does next with the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +75,11 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
             let message = words(&error);
             let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
             report(&registry, status, ctx).await?;
-            if blocked { Ok(Next::Blocked) } else { Err(error) }
+            match error {
+                Error::Apply(apply::Error::NotOurs { .. }) => Ok(Next::Look(HANDED_OVER)),
+                _ if blocked => Ok(Next::Blocked),
+                error => Err(error),
+            }
         }
     }
 }
@@ -162,6 +169,7 @@ async fn pass(
         end_admin(registry, &resolved, &owner, ctx).await?;
     }
 
+    let leaving = applied.iter().any(|done| done.outcome == Outcome::Replacing);
     let workload = material.is_complete(&resolved).then(|| running.state(&resolved, &applied, &run, before)).flatten();
     let answer = running::ask(&resolved, key, &material, &service, workload.as_ref(), &applied, ctx).await;
     let findings = Findings {
@@ -179,7 +187,8 @@ async fn pass(
         ctx.metrics.set_certificate_not_after(&key.namespace, &key.name, end.as_second());
     }
     report(registry, status, ctx).await?;
-    Ok(Next::Look(next_look(registry, &findings, certificate.look_again, &running.pods, now)))
+    let next = next_look(registry, &findings, certificate.look_again, &running.pods, now);
+    Ok(Next::Look(if leaving { next.min(MAKE_WAY) } else { next }))
 }
 
 /// What the cluster holds of a registry beside its foundation.

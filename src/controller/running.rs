@@ -8,7 +8,7 @@ use super::context::Context;
 use super::error::Error;
 use super::queue::Key;
 use crate::api::{PrivateRegistryStatus, RestartType, reason};
-use crate::apply::{Applied, Kind, Live, Owner, Removal, kinds};
+use crate::apply::{Applied, Kind, Live, Outcome, Owner, Removal, kinds};
 use crate::desired::{Material, Run};
 use crate::model::{Resolved, Users, labels};
 use crate::status::summary::Answer;
@@ -139,6 +139,10 @@ impl Running {
     ) -> Option<Workload> {
         let (kind, _) = workload_kinds(registry);
         let done = applied.iter().find(|done| done.live.kind() == kind);
+        if done.is_some_and(|done| done.outcome == Outcome::Replacing) {
+            let message = "what ran before makes way; the registry starts when it has ended".to_owned();
+            return Some(Workload::Progressing { message, ready: 0 });
+        }
         let live = done.map(|done| &done.live).or(self.workload.as_ref())?;
         if registry.restart.is_job() {
             let state = judge::judge_job(registry, live.value(), &self.pods);

@@ -81,11 +81,13 @@ pub enum TelemetryError {
 /// |---|---|---|
 /// | our own | – | nothing is logged that was not chosen |
 /// | `kube_client` | error | warn prints whole answers that don't decode, debug and trace print headers and statuses |
+/// | `kube_client::client::builder` | off | one line for each request that failed, without saying which; our own lines say it, and once |
 /// | others | warn | `kube_runtime` prints errors by `Debug` below that, which quote values; the rest may learn to |
 fn ceiling() -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("kube_client", LevelFilter::ERROR)
+        .with_target("kube_client::client::builder", LevelFilter::OFF)
         .with_target(OURS, LevelFilter::TRACE)
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Namespace, namespace};
 use crate::given::issue;
 use crate::registry::Registry;
-use crate::wait::PATIENCE;
+use crate::wait::GARBAGE;
 
 /// A registry that is well, and stays so.
 struct Neighbour<'a> {
@@ -224,7 +224,7 @@ async fn an_existing_claim_is_never_written() {
     team.settles().await;
 
     registry.delete().await;
-    registry.deployment().disappears(PATIENCE).await;
+    registry.deployment().disappears(GARBAGE).await;
 
     let after = volume.get().await;
     assert_eq!(

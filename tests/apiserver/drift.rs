@@ -77,6 +77,8 @@ fn is_material(object: &Object, leaf: &Leaf) -> bool {
         |suffix: &str, field: &str| object.kind == "Secret" && object.name.ends_with(suffix) && leaf.starts_with(field);
     ["-ca", "-tls", "-admin", "-htpasswd"].iter().any(|suffix| secret(suffix, ".data"))
         || secret("-config", ".data.http-secret")
+        || secret("-tls", ".metadata.annotations.privateregistry.dev/issued")
+        || secret("-htpasswd", ".metadata.annotations.privateregistry.dev/sources")
 }
 
 /// Changes every field of the object that the operator owns, one after the other.

@@ -101,7 +101,6 @@ async fn every_example_settles_and_applying_it_again_changes_nothing() {
     let passes = operator.passes().await;
     for object in &applied {
         team.apply_as("kubectl", object, false).await;
-        team.apply_as("gitops", object, false).await;
     }
     team.settles().await;
     assert_eq!(team.written_since(mark).await, [], "after {passes} passes");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::namespace;
 use crate::object::Object;
 use crate::registry::Registry;
-use crate::wait::PATIENCE;
+use crate::wait::{GARBAGE, PATIENCE};
 
 fn kept(registry: &Registry<'_>) -> [Object; 3] {
     [registry.claim(), registry.ca(), registry.admin()]
@@ -44,10 +44,10 @@ async fn under_retain_data_authority_and_admin_survive_and_a_new_registry_takes_
     registry.delete().await;
 
     for other in others {
-        other.disappears(PATIENCE).await;
+        other.disappears(GARBAGE).await;
     }
     for object in kept(&registry) {
-        object.stays_untouched(Duration::from_millis(300)).await;
+        object.survives(Duration::from_millis(300)).await;
         let live = object.get().await;
         assert!(live["metadata"]["labels"]["app.kubernetes.io/instance"].is_null(), "GitOps tools would prune it");
         assert_eq!(live["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
@@ -75,7 +75,7 @@ async fn under_delete_everything_goes_with_the_registry() {
     registry.delete().await;
 
     for child in all {
-        child.disappears(PATIENCE).await;
+        child.disappears(GARBAGE).await;
     }
 }
 
@@ -95,6 +95,6 @@ async fn the_deletion_policy_can_be_switched_both_ways() {
     }
     let registry = registry.ready().await;
     registry.delete().await;
-    registry.deployment().disappears(PATIENCE).await;
-    registry.claim().stays_untouched(Duration::from_secs(1)).await;
+    registry.deployment().disappears(GARBAGE).await;
+    registry.claim().survives(Duration::from_secs(1)).await;
 }

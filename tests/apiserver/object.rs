@@ -124,6 +124,17 @@ impl Object {
         eventually(limit, &what, async || self.find().await.map_or(Ok(()), |found| Err(brief(&found)))).await;
     }
 
+    /// Stays the same object for a while, and nobody deletes it.
+    pub async fn survives(&self, period: Duration) {
+        let uid = self.uid().await;
+        always(period, &format!("{} stays", self.title()), async || {
+            let now = self.find().await.ok_or("it is gone")?;
+            let same = now["metadata"]["uid"] == uid && now["metadata"]["deletionTimestamp"].is_null();
+            if same { Ok(()) } else { Err(brief(&now)) }
+        })
+        .await;
+    }
+
     /// Stays absent for a while.
     pub async fn stays_away(&self, period: Duration) {
         let what = format!("{} stays away", self.title());

@@ -154,8 +154,31 @@ async fn a_claim_grows_and_a_class_that_cannot_is_told() {
 
     let fixed = team.registry("fixed", spec("1Gi", "fixed")).await.ready().await;
     fixed.apply(spec("2Gi", "fixed")).await.unwrap();
-    let words = fixed.says("StorageReady", "False", "ResizeRefused").await;
+    let words = fixed.says("StorageReady", "False", "ClaimRefused").await;
     assert!(words.contains("fixed-data"), "{words}");
     assert_eq!(fixed.claim().at("/spec/resources/requests/storage").await, "1Gi");
     fixed.says("Available", "Unknown", "").await;
+}
+
+#[tokio::test]
+async fn a_section_may_lose_its_last_field() {
+    let Some(team) = namespace("switch-empty").await else { return };
+    let _operator = team.operator().await;
+    let full = json!({
+        "storage": {"emptyDir": {"sizeLimit": "1Gi"}}, "tls": {"selfSigned": {"keyAlgorithm": "Ed25519"}},
+        "pod": {"securityContext": {"runAsUser": 1000}}, "config": {"uploadPurging": {"age": "48h"}},
+    });
+    let registry = team.registry("folder", full).await.ready().await;
+    let empty = json!({
+        "storage": {"emptyDir": {}}, "tls": {"selfSigned": {}}, "pod": {"securityContext": {}}, "config": {"uploadPurging": {}},
+    });
+    let registry = registry.becomes(empty).await;
+    assert_eq!(registry.object.at("/spec/storage").await, json!({"emptyDir": {}}));
+    let context = registry.deployment().at("/spec/template/spec/securityContext").await;
+    assert!(context["runAsUser"].is_null(), "{context}");
+
+    let registry =
+        team.registry("claim", json!({"storage": {"persistentVolumeClaim": {"size": "10Gi"}}})).await.ready().await;
+    let registry = registry.becomes(json!({"storage": {"persistentVolumeClaim": {}}})).await;
+    registry.becomes(json!({})).await;
 }

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a machine that has much else to do, unless a test promises less.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the garbage collector may take: it learns of a new kind of owner only twice a minute.
+pub const GARBAGE: Duration = Duration::from_secs(75);
+
 const LOOK_EVERY: Duration = Duration::from_millis(15);
 
 /// A limit, to be read aloud: `appears(within(1))`.

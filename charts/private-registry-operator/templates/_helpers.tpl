@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # What users write.
 - apiGroups: [privateregistry.dev]
   resources: [privateregistries]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # What the operator answers; server-side apply is a patch.
 - apiGroups: [privateregistry.dev]
   resources: [privateregistries/status]
@@ -70,10 +70,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
-# Service: the address. ServiceAccount: an identity without a token. ConfigMap: the public bundle of authorities.
-# Secrets: certificate, authority, logins, configuration; and those that manifests refer to. RBAC cannot narrow this by label or by name.
+# Service: the address. ServiceAccount: an identity without a token. Both stay as long as the registry does.
 - apiGroups: [""]
-  resources: [services, serviceaccounts, configmaps, secrets]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+# ConfigMap: the public bundle of authorities. Secrets: certificate, authority, logins, configuration; and those that manifests refer to.
+# RBAC cannot narrow this by label or by name.
+- apiGroups: [""]
+  resources: [configmaps, secrets]
   verbs: [get, list, watch, create, patch, delete]
 # The volume. No delete: the operator never deletes data. Under deletionPolicy Delete the cluster's garbage collection does.
 - apiGroups: [""]
@@ -86,7 +90,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Why a registry does not start: its pods' state and exit codes. Never their logs, never exec.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # What changed, for `kubectl describe`.
 - apiGroups: [events.k8s.io]
   resources: [events]
