@@ -1,6 +1,6 @@
 //! The groups of tests: what belongs to each, what it needs, and the programs that run it.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -21,9 +21,9 @@ pub(super) enum Group {
     Deny,
     /// clippy, warnings denied
     Lint,
-    /// Tables, snapshots, properties, architecture, generated files, examples in the documentation
+    /// Tables, snapshots, properties, architecture, examples in the documentation
     Unit,
-    /// What the charts render, and what they refuse
+    /// What the charts render and refuse; generated files
     Charts,
     /// The test bed's own: real programs, sandboxes, clusters
     Testbed,
@@ -113,7 +113,12 @@ impl Group {
                 examples.args(["test", "--locked", "--workspace", "--doc"]);
                 vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Tests }]
             }
-            Self::Charts | Self::Testbed => vec![self.run(workspace, progress)?],
+            Self::Charts => {
+                let mut generated = workspace::command(env::current_exe().context("find this program")?);
+                generated.args(["generate", "--check"]);
+                vec![Step { command: generated, counts: Counts::AsOne }, self.run(workspace, progress)?]
+            }
+            Self::Testbed => vec![self.run(workspace, progress)?],
             // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
             Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
             Self::E2e => vec![self.run_in_one_process(workspace, 8)?],

@@ -1,0 +1,16 @@
+//! The committed definition is the one that the code gives, wherever a copy of it is needed.
+
+use std::{fs, path::Path};
+
+use private_registry_operator::api::crd_yaml;
+
+#[test]
+fn the_committed_definition_and_its_copy_in_the_chart_are_what_the_code_gives() {
+    for path in [
+        "crds/privateregistries.privateregistry.dev.yaml",
+        "charts/private-registry-crds/files/privateregistries.privateregistry.dev.yaml",
+    ] {
+        let committed = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+        assert!(committed == crd_yaml(), "{path} is older than the code: run `cargo xtask generate`");
+    }
+}

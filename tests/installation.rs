@@ -1,0 +1,377 @@
+//! What a user installs: the charts render what they promise and refuse the rest with words, the operator gets the rights it uses and no others,
+//! and every example is a valid manifest. Needs Helm and kubectl, no cluster.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use private_registry_operator::apply::KINDS;
+use serde_json::{Value, json};
+use testbed::{Family, Progress, Tools};
+
+const OPERATOR: &str = "charts/private-registry-operator";
+const DEFINITION: &str = "charts/private-registry-crds";
+const IMAGE: [&str; 2] = ["--set", "image.repository=operator.example/operator"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tool(name: &str) -> Command {
+    static TOOLS: OnceLock<Tools> = OnceLock::new();
+    let tools = TOOLS.get_or_init(|| {
+        Tools::ensure(&[Family::Helm, Family::Kubectl], &Progress::silent()).expect("get Helm and kubectl")
+    });
+    let mut command = Command::new(tools.path(name).expect("it was asked for"));
+    command.current_dir(root());
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// What a command prints, which must succeed.
+fn printed(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// The objects of the release `operator` in the namespace `system`.
+fn rendered(chart: &str, values: &[&str]) -> Vec<Value> {
+    documents(&printed(tool("helm").args(["template", "operator", chart, "--namespace", "system"]).args(values)))
+}
+
+fn operator(values: &[&str]) -> Vec<Value> {
+    rendered(OPERATOR, &[&IMAGE, values].concat())
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    objects.iter().filter(move |object| object["kind"] == kind)
+}
+
+fn texts(list: &Value) -> impl Iterator<Item = String> {
+    list.as_array().into_iter().flatten().map(|text| text.as_str().expect("a text").to_owned())
+}
+
+/// One right: `verb group/resource`, with the only name that it is for, if there is one.
+type Rights = BTreeSet<String>;
+
+fn right(verb: &str, group: &str, resource: &str) -> String {
+    format!("{verb} {group}/{resource}")
+}
+
+/// What the roles of one kind grant, in the namespace if there is one.
+fn granted(objects: &[Value], kind: &str, namespace: Option<&str>) -> Rights {
+    let mut rights = Rights::new();
+    for role in of_kind(objects, kind).filter(|role| role["metadata"]["namespace"].as_str() == namespace) {
+        for rule in role["rules"].as_array().expect("rules") {
+            let names = texts(&rule["resourceNames"]).map(|name| format!(" {name}")).collect::<String>();
+            for (group, resource) in
+                texts(&rule["apiGroups"]).flat_map(|group| texts(&rule["resources"]).map(move |r| (group.clone(), r)))
+            {
+                rights.extend(texts(&rule["verbs"]).map(|verb| right(&verb, &group, &resource) + &names));
+            }
+        }
+    }
+    rights
+}
+
+/// What the operator does where registries live: the table of children, and little else.
+fn used() -> Rights {
+    let fixed: [(&str, &str, &[&str]); 5] = [
+        ("privateregistry.dev", "privateregistries", &["get", "list", "watch"]),
+        ("privateregistry.dev", "privateregistries/status", &["patch"]),
+        ("privateregistry.dev", "privateregistries/finalizers", &["update"]),
+        ("", "pods", &["get", "list", "watch"]),
+        ("events.k8s.io", "events", &["create", "patch"]),
+    ];
+    let children = KINDS.iter().map(|kind| (kind.group, kind.plural, kind.verbs));
+    let all = fixed.into_iter().chain(children);
+    all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(verb, group, resource))).collect()
+}
+
+/// For electing a leader, in the operator's own namespace.
+fn used_for_the_lease() -> Rights {
+    let group = "coordination.k8s.io";
+    let named = |verb| right(verb, group, "leases") + " operator-private-registry-operator";
+    Rights::from([right("create", group, "leases"), named("get"), named("update")])
+}
+
+#[test]
+fn the_whole_cluster_is_served_with_the_rights_that_are_used_and_no_others() {
+    let objects = operator(&[]);
+    assert_eq!(granted(&objects, "ClusterRole", None), used());
+    assert_eq!(granted(&objects, "Role", Some("system")), used_for_the_lease());
+    let roles = of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")).count();
+    let bindings = of_kind(&objects, "ClusterRoleBinding").chain(of_kind(&objects, "RoleBinding")).count();
+    assert_eq!((roles, bindings), (2, 2));
+}
+
+#[test]
+fn chosen_namespaces_are_served_with_roles_there_and_nothing_for_the_whole_cluster() {
+    let objects = operator(&["--set", "watch.namespaces={red,blue,system}"]);
+    for namespace in ["red", "blue"] {
+        assert_eq!(granted(&objects, "Role", Some(namespace)), used(), "{namespace}");
+    }
+    let both: Rights = used().union(&used_for_the_lease()).cloned().collect();
+    assert_eq!(granted(&objects, "Role", Some("system")), both);
+    let of_the_cluster: Vec<_> = objects.iter().filter(|object| object["metadata"]["namespace"].is_null()).collect();
+    assert!(of_the_cluster.is_empty(), "{of_the_cluster:#?}");
+}
+
+#[test]
+fn every_role_is_bound_to_the_operator_alone() {
+    for values in [&[][..], &["--set", "watch.namespaces={red,blue}"]] {
+        let objects = operator(values);
+        let place = |object: &Value, name: &Value| (object["metadata"]["namespace"].to_string(), name.to_string());
+        let names =
+            |kind| of_kind(&objects, kind).map(|role| place(role, &role["metadata"]["name"])).collect::<BTreeSet<_>>();
+        let bindings: Vec<_> =
+            of_kind(&objects, "RoleBinding").chain(of_kind(&objects, "ClusterRoleBinding")).collect();
+        let bound = bindings.iter().map(|binding| place(binding, &binding["roleRef"]["name"]));
+        let roles: BTreeSet<_> = names("Role").union(&names("ClusterRole")).cloned().collect();
+        assert_eq!(bound.collect::<BTreeSet<_>>(), roles);
+        let account =
+            json!([{"kind": "ServiceAccount", "name": "operator-private-registry-operator", "namespace": "system"}]);
+        for binding in bindings {
+            assert_eq!(binding["subjects"], account);
+        }
+    }
+}
+
+#[test]
+fn an_administrator_of_a_namespace_may_grant_what_the_operator_needs_there() {
+    // The built-in role admin has the rest; RBAC lets nobody grant what they don't have.
+    let roles = rendered(DEFINITION, &[]);
+    let users = granted(&roles, "ClusterRole", None);
+    let ours = |right: &&String| right.contains(" privateregistry.dev/") || right.contains(" events.k8s.io/");
+    let missing: Vec<_> = used().iter().filter(ours).filter(|right| !users.contains(*right)).cloned().collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn viewers_read_editors_write_and_nobody_gets_more() {
+    let roles = rendered(DEFINITION, &[]);
+    let rights_of = |name: &str| {
+        let role: Vec<_> =
+            of_kind(&roles, "ClusterRole").filter(|role| role["metadata"]["name"] == name).cloned().collect();
+        granted(&role, "ClusterRole", None)
+    };
+    let on = |resource: &'static str, verbs: &'static [&str]| {
+        verbs.iter().map(move |verb| right(verb, "privateregistry.dev", resource))
+    };
+    let read = &["get", "list", "watch"];
+    let view: Rights = on("privateregistries", read).chain(on("privateregistries/status", read)).collect();
+    assert_eq!(rights_of("private-registry-view"), view);
+    let edit: Rights = on("privateregistries", &["create", "update", "patch", "delete", "deletecollection"]).collect();
+    assert_eq!(rights_of("private-registry-edit"), edit);
+    assert_eq!(of_kind(&rendered(DEFINITION, &["--set", "userRoles=false"]), "ClusterRole").count(), 0);
+}
+
+#[test]
+fn the_definition_is_the_committed_one_and_outlives_its_release() {
+    let mut definition = rendered(DEFINITION, &[])
+        .into_iter()
+        .find(|object| object["kind"] == "CustomResourceDefinition")
+        .expect("the definition");
+    let annotations = definition["metadata"]["annotations"].as_object_mut().expect("annotations");
+    assert_eq!(annotations.remove("helm.sh/resource-policy"), Some(json!("keep")));
+    let committed = fs::read_to_string(root().join("crds/privateregistries.privateregistry.dev.yaml")).unwrap();
+    // Typed, because Helm writes 1 for 1.0.
+    let definition: CustomResourceDefinition = serde_json::from_value(definition).unwrap();
+    let committed: CustomResourceDefinition = serde_saphyr::from_str(&committed).unwrap();
+    assert!(definition == committed, "the chart's definition differs: run `cargo xtask generate`");
+}
+
+#[test]
+fn the_operators_pod_fits_the_restricted_pod_security_standard() {
+    let objects = operator(&["--set", "replicas=2"]);
+    let pod = &of_kind(&objects, "Deployment").next().expect("a Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    for container in pod["containers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+    }
+    for field in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert!(pod[field].is_null(), "{field}");
+    }
+}
+
+#[test]
+fn operator_and_registries_run_the_image_that_was_chosen() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let by_digest = format!("image.digest={digest}");
+    for (values, expected) in [
+        (vec![], "operator.example/operator:0.1.0".to_owned()),
+        (vec!["--set", "image.tag=v7"], "operator.example/operator:v7".to_owned()),
+        (vec!["--set", "image.tag=v7", "--set", &by_digest], format!("operator.example/operator@{digest}")),
+    ] {
+        let objects = operator(&values);
+        let container =
+            &of_kind(&objects, "Deployment").next().expect("a Deployment")["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], expected);
+        assert!(
+            texts(&container["args"]).any(|argument| argument == format!("--operator-image={expected}")),
+            "{container}"
+        );
+    }
+}
+
+#[test]
+fn every_argument_of_the_operators_pod_is_one_that_the_program_knows() {
+    let objects = operator(&["--set", "watch.namespaces={red,blue}"]);
+    let container =
+        &of_kind(&objects, "Deployment").next().expect("a Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let arguments: Vec<_> = texts(&container["args"]).collect();
+    let program = || Command::new(env!("CARGO_BIN_EXE_private-registry-operator"));
+    // A known argument given twice, or help, is noticed only after all have been recognised.
+    let help = printed(program().args([&arguments[0], "--help"]));
+    for argument in &arguments[1..] {
+        let flag = argument.split('=').next().expect("a flag");
+        assert!(help.contains(flag), "{flag} is not in\n{help}");
+    }
+}
+
+#[test]
+fn parts_appear_when_they_are_asked_for() {
+    let budgets = |values| of_kind(&operator(values), "PodDisruptionBudget").count();
+    assert_eq!((budgets(&[]), budgets(&["--set", "replicas=2"])), (0, 1));
+    let monitors = |values| of_kind(&operator(values), "ServiceMonitor").count();
+    assert_eq!((monitors(&[]), monitors(&["--set", "metrics.serviceMonitor.enabled=true"])), (0, 1));
+    let none = operator(&[
+        "--set",
+        "rbac.create=false",
+        "--set",
+        "serviceAccount.create=false",
+        "--set",
+        "serviceAccount.name=mine",
+    ]);
+    for kind in ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"] {
+        assert_eq!(of_kind(&none, kind).count(), 0, "{kind}");
+    }
+    assert_eq!(of_kind(&none, "Deployment").next().unwrap()["spec"]["template"]["spec"]["serviceAccountName"], "mine");
+}
+
+#[test]
+fn the_longest_release_name_still_gives_legal_names() {
+    let release = format!("r{}", "x".repeat(52));
+    let output = printed(tool("helm").args(["template", &release, OPERATOR]).args(IMAGE));
+    for object in documents(&output) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        assert!(name.len() <= 63 && !name.ends_with('-'), "{name}");
+        for value in object["metadata"]["labels"].as_object().unwrap().values() {
+            assert!(value.as_str().unwrap().len() <= 63, "{value}");
+        }
+    }
+}
+
+#[test]
+fn charts_pass_helms_own_checks() {
+    printed(tool("helm").args(["lint", "--strict", DEFINITION]));
+    printed(tool("helm").args(["lint", "--strict", OPERATOR]).args(IMAGE));
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_name() {
+    for (values, named) in [
+        (&[][..], "image.repository"),
+        (&["image.repository=a@b"], "repository"),
+        (&["image.tag=a b"], "tag"),
+        (&["image.digest=sha256:12"], "digest"),
+        (&["image.pullPolicy=Sometimes"], "pullPolicy"),
+        (&["watch.namespaces={Red}"], "namespaces"),
+        (&["watch.namespaces={red,red}"], "namespaces"),
+        (&["watch.namespace=red"], "namespace"),
+        (&["replicas=0"], "replicas"),
+        (&["replicaCount=2"], "replicaCount"),
+        (&["http.port=80"], "port"),
+        (&["logLevel=loud"], "logLevel"),
+        (&["logFormat=xml"], "logFormat"),
+        (&["concurrency=0"], "concurrency"),
+        (&["registry.image="], "image"),
+        (&["metrics.serviceMonitor.interval=often"], "interval"),
+        (&["serviceAccount.create=false"], "serviceAccount.name"),
+    ] {
+        let mut helm = tool("helm");
+        helm.args(["template", "operator", OPERATOR]);
+        if !values.is_empty() {
+            helm.args(IMAGE);
+        }
+        values.iter().for_each(|value| drop(helm.args(["--set", value]).get_args()));
+        let output = run(&mut helm);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{values:?} was accepted");
+        assert!(complaint.contains(named), "{values:?}: {complaint}");
+    }
+}
+
+/// Every YAML file below a folder.
+fn manifests(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(manifests(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_example_is_a_valid_manifest() {
+    let mut registries = 0;
+    for path in manifests(&root().join("deploy/examples")) {
+        let objects = documents(&fs::read_to_string(&path).unwrap());
+        assert!(!objects.is_empty(), "{}", path.display());
+        let own = of_kind(&objects, "PrivateRegistry").count();
+        registries += own;
+        if own > 0 {
+            let mut check = Command::new(env!("CARGO_BIN_EXE_private-registry-operator"));
+            let said = printed(check.args(["check", "-f"]).arg(&path));
+            assert_eq!(said.trim(), format!("{own} PrivateRegistry objects, 0 invalid"), "{}", path.display());
+        }
+    }
+    assert!(registries > 8, "only {registries} examples were found");
+}
+
+#[test]
+fn an_overlay_changes_the_image_everywhere() {
+    for folder in ["deploy/cluster", "deploy/namespaced"] {
+        let text = printed(tool("kubectl").args(["kustomize", folder]));
+        assert!(!text.contains("image: private-registry-operator:"), "{folder}");
+        let objects = documents(&text);
+        let deployment = of_kind(&objects, "Deployment").next().expect("a Deployment");
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let image = container["image"].as_str().unwrap();
+        assert!(image.starts_with("registry.example.com/"), "{image}");
+        assert!(
+            texts(&container["args"]).any(|argument| argument == format!("--operator-image={image}")),
+            "{container}"
+        );
+    }
+}
+
+#[test]
+fn the_gitops_example_is_a_whole_that_kustomize_can_build() {
+    let objects = documents(&printed(tool("kubectl").args(["kustomize", "deploy/examples/gitops"])));
+    let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Namespace", "PrivateRegistry"]);
+    assert_eq!(objects[1]["metadata"]["namespace"], objects[0]["metadata"]["name"]);
+}
