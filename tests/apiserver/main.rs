@@ -17,10 +17,17 @@ mod registry;
 mod wait;
 
 mod broken_input;
+mod crashes;
 mod drift;
+mod examples;
 mod foreign;
 mod kept;
+mod leadership;
 mod material;
 mod quiet;
+mod rights;
+mod rules;
+mod secrecy;
 mod stopping;
+mod surroundings;
 mod switches;
