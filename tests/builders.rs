@@ -1,5 +1,6 @@
 //! What the operator makes of a manifest: a folder for each case, `registry.yaml` in, `children.snap` out. To accept a change:
 //! `INSTA_UPDATE=always cargo test --test builders`, then read the difference.
+#![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
 use std::fs;
 use std::path::Path;
