@@ -12,7 +12,7 @@ use super::immutable::{Change, change, concede};
 use super::kinds::Kind;
 use super::live::{Depth, Live};
 use super::memory::{Known, Memory, Recall};
-use super::ownership::{Verdict, judge};
+use super::ownership::{Verdict, is_proved, judge};
 use super::request::{Deleted, Failure, Observer, Requests, Verb};
 use super::wanted::{Child, Wanted};
 use super::{Marks, ObjectRef, Owner};
@@ -138,6 +138,12 @@ impl Engine {
             None => self.memory.remember_absence(target, since),
         }
         Ok(found)
+    }
+
+    /// Whether an object that was [`Engine::read`] is proved to be the owner's, so that what it contains may be used. Labels that somebody took away
+    /// don't matter as long as there is other proof.
+    pub fn owns(&self, owner: &Owner, live: &Live) -> bool {
+        is_proved(live, owner, &self.marks)
     }
 
     fn is_foreign(&self, owner: &Owner, child: &Child, live: &Live) -> bool {

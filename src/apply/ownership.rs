@@ -68,6 +68,14 @@ pub(super) fn judge(live: &Live, owner: &Owner, hold: Hold, marks: &Marks) -> Ve
     }
 }
 
+/// Whether there is proof that it is ours, however it is held: then what it contains may be used.
+pub(super) fn is_proved(live: &Live, owner: &Owner, marks: &Marks) -> bool {
+    match live.controller() {
+        Some(controller) => controller.uid == owner.uid,
+        None => is_marked(live, owner, marks) || is_written_by_us(live, marks),
+    }
+}
+
 /// Whether it is controlled by `owner` itself: such an object may be pruned.
 pub(super) fn is_controlled(live: &Live, owner: &Owner) -> bool {
     live.controller().is_some_and(|controller| controller.uid == owner.uid)

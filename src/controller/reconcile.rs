@@ -110,7 +110,12 @@ async fn pass(
     let addresses: BTreeSet<_> =
         summary::addresses(&resolved, &service).into_iter().map(|found| found.address).collect();
     let logins = logins::settle(&resolved, &stored.logins(), &addresses, now).await?;
-    let template = workload::template_hash(&resolved, &logins.http_secret);
+    let probe_image = stored.workload.as_ref().and_then(|live| live.annotation(labels::PROBE_IMAGE)).map(str::to_owned);
+    let template = workload::template_hash(
+        &resolved,
+        &logins.http_secret,
+        probe_image.as_deref().unwrap_or(&resolved.operator_image),
+    );
     let rollout_pending =
         stored.workload.as_ref().is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(template.as_str()));
     let certificate =
@@ -132,7 +137,7 @@ async fn pass(
     let running = Running::look(&resolved, stored.workload, key, ctx).await?;
     let mut run = running.run(&resolved, now);
     if !rollout_pending && certificate_is_kept {
-        run.probe_image = running.annotation(labels::PROBE_IMAGE);
+        run.probe_image = probe_image;
     }
     let mut plan = desired::plan(&resolved, &material, &run);
     if running.rests(&resolved, before, &template) {
@@ -185,9 +190,10 @@ struct Stored {
 
 impl Stored {
     async fn read(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Self, Error> {
+        // What lies under a child's name may be somebody else's: nothing of it may be used before it is refused.
         let own = async |kind, name: &str| {
             let found = ctx.engine.read(kind, &registry.namespace, name).await?;
-            Ok::<_, Error>(found.filter(|live| is_own(live, owner)))
+            Ok::<_, Error>(found.filter(|live| ctx.engine.owns(owner, live)))
         };
         let secret = async |child: Child| own(kinds::SECRET, &registry.name.child(child)).await;
         let (kind, _) = running::workload_kinds(registry);
@@ -243,13 +249,6 @@ async fn claim(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Clai
         },
         Err(error) => Err(error.into()),
     }
-}
-
-/// What lies under a child's name may be somebody else's: nothing of it may be used before it is refused.
-fn is_own(live: &Live, owner: &Owner) -> bool {
-    live.label(labels::REGISTRY) == Some(&owner.name)
-        && live.label(labels::MANAGED_BY) == Some(labels::MANAGER)
-        && live.controller().is_none_or(|controller| controller.uid == owner.uid)
 }
 
 /// Names of everything that must stay.

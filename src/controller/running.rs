@@ -48,11 +48,6 @@ impl Running {
         Ok(Self { workload, pods })
     }
 
-    /// An annotation of the workload.
-    pub(super) fn annotation(&self, name: &str) -> Option<String> {
-        self.workload.as_ref()?.annotation(name).map(str::to_owned)
-    }
-
     /// How much should run, given what a user or time did to it.
     pub(super) fn run(&self, registry: &Resolved, now: Timestamp) -> Run {
         let forgiven = |pod: &PodFacts| {

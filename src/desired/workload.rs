@@ -53,7 +53,7 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
     metadata.resource_version.clone_from(&run.version);
     metadata.annotations = Some(BTreeMap::from([
         (labels::REPLICAS.to_owned(), wanted.to_string()),
-        (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret)),
+        (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret, run.probe_image(registry))),
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
     Deployment {
@@ -91,7 +91,7 @@ fn strategy(registry: &Resolved) -> DeploymentStrategy {
 fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
     let once = registry.restart == RestartType::Never;
     let mut metadata = registry.metadata(Child::Workload);
-    let template = template_hash(registry, &material.http_secret);
+    let template = template_hash(registry, &material.http_secret, run.probe_image(registry));
     metadata.annotations = Some(BTreeMap::from([
         (labels::TEMPLATE.to_owned(), template),
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
@@ -136,9 +136,10 @@ fn backoff_limit(registry: &Resolved, run: &Run) -> i32 {
     }
 }
 
-/// What the pods are made from, certificate and operator left out: whether they roll for a reason that the manifest gives.
+/// What the pods are made from, the certificate left out: whether they roll for a reason that the manifest gives. `probe_image` is the
+/// one that they have, as its annotation says: a changed annotation does not fit its hash, so that nobody can slip in an image.
 #[must_use]
-pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
+pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>, probe_image: &str) -> String {
     let bare = Material {
         certificate: None,
         authority: None,
@@ -148,7 +149,7 @@ pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>) -> St
         pull: None,
         http_secret: http_secret.clone(),
     };
-    let template = pod::template(registry, &bare, Life::Endless, "");
+    let template = pod::template(registry, &bare, Life::Endless, probe_image);
     sha256(&serde_json::to_vec(&template).expect("a template is JSON"))
 }
 

@@ -16,5 +16,11 @@ mod owned;
 mod registry;
 mod wait;
 
+mod broken_input;
 mod drift;
+mod foreign;
+mod kept;
+mod material;
 mod quiet;
+mod stopping;
+mod switches;

@@ -124,6 +124,12 @@ impl Object {
         eventually(limit, &what, async || self.find().await.map_or(Ok(()), |found| Err(brief(&found)))).await;
     }
 
+    /// Stays absent for a while.
+    pub async fn stays_away(&self, period: Duration) {
+        let what = format!("{} stays away", self.title());
+        always(period, &what, async || self.find().await.map_or(Ok(()), |found| Err(brief(&found)))).await;
+    }
+
     /// Waits until `expected` holds of it.
     pub async fn becomes(&self, limit: Duration, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
         eventually(limit, &format!("{} {what}", self.title()), async || {

@@ -121,4 +121,32 @@ impl<'a> Registry<'a> {
         }
         found
     }
+
+    /// Waits until the table of users lets this one in.
+    pub async fn lets_in(&self, user: &str, password: &str) {
+        eventually(PATIENCE, &format!("{user} is let in"), async || {
+            if self.knows(user, password).await { Ok(()) } else { Err("no such user, or another password".to_owned()) }
+        })
+        .await;
+    }
+
+    /// Whether the table of users has this user with this password.
+    pub async fn knows(&self, user: &str, password: &str) -> bool {
+        if self.htpasswd().find().await.is_none() {
+            return false;
+        }
+        let table = self.htpasswd().decoded("htpasswd").await;
+        let hash = table.lines().find_map(|line| line.strip_prefix(&format!("{user}:")));
+        hash.is_some_and(|hash| bcrypt::verify(password, hash).unwrap())
+    }
+
+    /// Waits until none of its pods is left.
+    pub async fn has_no_pod(&self) {
+        let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
+        eventually(PATIENCE, "no pod is left", async || {
+            let pods = self.namespace.object("Pod", "").api.list(&ours).await.unwrap();
+            if pods.items.is_empty() { Ok(()) } else { Err(format!("{} pods", pods.items.len())) }
+        })
+        .await;
+    }
 }

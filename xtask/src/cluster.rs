@@ -130,7 +130,7 @@ async fn start(node: bool, audit: bool) -> Result<PathBuf> {
     }
 }
 
-fn down(id: Option<&str>) -> Result<()> {
+pub(crate) fn down(id: Option<&str>) -> Result<()> {
     let started = Instant::now();
     let mut cleared = sandbox::clear_orphans()?;
     let running = sandbox::instances()?.into_iter().filter(|instance| instance.state == State::Detached);
@@ -229,6 +229,6 @@ fn logs(instance: &Instance, name: Option<&str>, follow: bool) -> Result<()> {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Runtime::new().context("start the asynchronous runtime")
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod generate;
+mod demo;
 mod test;
 mod workspace;
 
@@ -24,6 +25,8 @@ enum Chore {
     Cluster(cluster::Arguments),
     /// Write the files that follow from others, or check them
     Generate(generate::Arguments),
+    /// Show the product from nothing: Kubernetes, Helm, one manifest, push, pull, a killed process (needs root on Linux)
+    Demo(demo::Arguments),
     /// Run the tests: all of them, or some groups
     Test(test::Arguments),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
         Chore::Generate(arguments) => generate::run(&arguments),
+        Chore::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {

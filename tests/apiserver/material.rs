@@ -1,0 +1,125 @@
+//! What cannot be derived again is never replaced without being asked, and what can be is made again.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cluster::namespace;
+use crate::registry::Registry;
+use crate::wait::{PATIENCE, within};
+
+/// How many certificates a PEM text holds.
+fn certificates(pem: &str) -> usize {
+    pem.matches("BEGIN CERTIFICATE").count()
+}
+
+async fn bundle(registry: &Registry<'_>) -> String {
+    registry.bundle().at("/data/ca.crt").await.as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_deleted_authority_breaks_nobodys_trust_and_comes_back_only_on_request() {
+    let Some(team) = namespace("ca-deleted").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let (leaf, old_bundle, old_authority) =
+        (registry.tls().at("/data").await, bundle(&registry).await, registry.ca().decoded("tls.crt").await);
+
+    registry.ca().delete().await;
+
+    let advice = registry.says("CertificateReady", "False", "CaMissing").await;
+    assert!(advice.contains("team-a-ca") && advice.contains("privateregistry.dev/renew=ca"), "{advice}");
+    assert_eq!(registry.tls().at("/data").await, leaf, "the certificate goes on");
+    assert_eq!(bundle(&registry).await, old_bundle);
+    registry.ca().stays_away(Duration::from_secs(1)).await;
+
+    registry.object.annotate("privateregistry.dev/renew", "ca").await;
+
+    registry.says("CertificateReady", "True", "Valid").await;
+    let new_authority = registry.ca().decoded("tls.crt").await;
+    assert_ne!(new_authority, old_authority);
+    let both = bundle(&registry).await;
+    assert_eq!(certificates(&both), 2);
+    assert!(both.contains(old_authority.trim()) && both.contains(new_authority.trim()), "both are trusted for now");
+    registry.ready().await;
+}
+
+#[tokio::test]
+async fn an_unreadable_authority_is_told_and_not_overwritten() {
+    let Some(team) = namespace("ca-damaged").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let leaf = registry.tls().at("/data").await;
+
+    registry.ca().edit(json!({"data": {"tls.key": "ZGFtYWdlZA=="}})).await;
+
+    registry.says("CertificateReady", "False", "CaMissing").await;
+    assert_eq!(registry.tls().at("/data").await, leaf);
+    assert_eq!(registry.ca().decoded("tls.key").await, "damaged", "somebody may still want to repair it");
+}
+
+#[tokio::test]
+async fn a_deleted_admin_password_is_replaced_and_the_table_follows() {
+    let Some(team) = namespace("admin-deleted").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let old = registry.admin().decoded("password").await;
+    let uid = registry.admin().uid().await;
+
+    registry.admin().delete().await;
+
+    registry.admin().is_made_again(&uid, within(5)).await;
+    let new = registry.admin().decoded("password").await;
+    assert_ne!(new, old);
+    registry.lets_in("admin", &new).await;
+    assert!(!registry.knows("admin", &old).await, "the old password ends");
+    let pull = registry.child("Secret", "-pull").decoded(".dockerconfigjson").await;
+    assert!(pull.contains(&format!("\"password\":\"{new}\"")) || pull.contains(&new), "NAME-pull follows");
+    registry.ready().await;
+}
+
+#[tokio::test]
+async fn a_deleted_certificate_is_issued_again_by_the_same_authority() {
+    let Some(team) = namespace("tls-deleted").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let (authority, trusted) = (registry.ca().at("/data").await, bundle(&registry).await);
+    let uid = registry.tls().uid().await;
+
+    registry.tls().delete().await;
+
+    registry.tls().is_made_again(&uid, within(5)).await;
+    registry.htpasswd().delete().await;
+    registry.htpasswd().appears(PATIENCE).await;
+    team.settles().await;
+    assert_eq!(registry.ca().at("/data").await, authority);
+    assert_eq!(bundle(&registry).await, trusted);
+    assert_eq!(registry.tls().decoded("ca.crt").await.trim(), trusted.trim());
+    let password = registry.admin().decoded("password").await;
+    registry.lets_in("admin", &password).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_once_for_each_request() {
+    let Some(team) = namespace("renewed").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let authority = registry.ca().at("/data").await;
+    let first = registry.tls().decoded("tls.crt").await;
+
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
+    registry
+        .tls()
+        .becomes(PATIENCE, "is another one", |tls| {
+            tls["metadata"]["annotations"]["privateregistry.dev/served-request"] == "leaf-1"
+        })
+        .await;
+    let second = registry.tls().decoded("tls.crt").await;
+    assert_ne!(second, first);
+    team.settles().await;
+    registry.object.annotate("example.com/other", "1").await;
+    team.settles().await;
+
+    assert_eq!(registry.tls().decoded("tls.crt").await, second, "a request that was served is not served twice");
+    assert_eq!(registry.ca().at("/data").await, authority);
+}

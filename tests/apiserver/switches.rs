@@ -1,0 +1,161 @@
+//! Unions and types can be switched by applying another manifest, and back.
+
+use serde_json::{Value, json};
+
+use crate::cluster::namespace;
+use crate::registry::Registry;
+use crate::wait::PATIENCE;
+
+async fn configuration(registry: &Registry<'_>) -> String {
+    registry.child("Secret", "-config").decoded("config.yml").await
+}
+
+impl Registry<'_> {
+    /// Applies another spec and waits until it is so.
+    async fn becomes(self, spec: Value) -> Self {
+        self.apply(spec).await.unwrap();
+        self.ready().await
+    }
+}
+
+#[tokio::test]
+async fn the_signer_of_the_certificate_can_be_switched_both_ways() {
+    let Some(team) = namespace("switch-tls").await else { return };
+    let _operator = team.operator().await;
+    let own = team.own_certificate("certificate", &["registry.example.com"]).await;
+    let registry = team.registry("team-a", json!({"tls": {"selfSigned": {}}})).await.ready().await;
+    let authority = registry.ca().at("/data").await;
+
+    let registry = registry.becomes(json!({"tls": {"secret": {"name": "certificate"}}})).await;
+    assert_eq!(registry.tls().decoded("tls.crt").await.trim(), own.certificate.trim());
+    assert_eq!(registry.bundle().at("/data/ca.crt").await.as_str().unwrap().trim(), own.authority.trim());
+
+    let registry = registry.becomes(json!({"tls": {"none": {}}})).await;
+    registry.tls().disappears(PATIENCE).await;
+    registry.bundle().disappears(PATIENCE).await;
+    assert!(!configuration(&registry).await.contains("certificate:"));
+
+    let registry = registry.becomes(json!({"tls": {"selfSigned": {"keyAlgorithm": "ECDSAP384"}}})).await;
+    assert_eq!(registry.ca().at("/data").await, authority, "the authority was kept all the time");
+    assert!(configuration(&registry).await.contains("certificate:"));
+
+    let registry = registry.becomes(json!({"tls": {"secret": {"name": "certificate"}}})).await;
+    let registry = registry.becomes(json!({})).await;
+    assert_eq!(registry.ca().at("/data").await, authority);
+    assert_ne!(registry.tls().decoded("tls.crt").await.trim(), own.certificate.trim());
+}
+
+#[tokio::test]
+async fn logins_can_be_switched_off_and_on_again() {
+    let Some(team) = namespace("switch-auth").await else { return };
+    let _operator = team.operator().await;
+    team.secret("alice-login", &[("password", "correct horse")]).await;
+    let alice = json!({"auth": {"users": [{"name": "alice", "passwordSecretRef": {"name": "alice-login"}}]}});
+    let registry = team.registry("team-a", alice.clone()).await.ready().await;
+    registry.lets_in("alice", "correct horse").await;
+    assert!(registry.admin().find().await.is_none(), "another user exists");
+
+    let registry = registry.becomes(json!({"auth": {"none": {}}})).await;
+    registry.htpasswd().disappears(PATIENCE).await;
+    registry.child("Secret", "-pull").disappears(PATIENCE).await;
+    assert!(!configuration(&registry).await.contains("htpasswd"));
+
+    let registry = registry.becomes(alice.clone()).await;
+    registry.lets_in("alice", "correct horse").await;
+    assert!(configuration(&registry).await.contains("htpasswd"));
+
+    let registry = registry.becomes(json!({})).await;
+    let password = registry.admin().decoded("password").await;
+    registry.lets_in("admin", &password).await;
+    assert!(!registry.knows("alice", "correct horse").await);
+
+    let registry = registry.becomes(alice).await;
+    registry.admin().disappears(PATIENCE).await;
+    assert!(!registry.knows("admin", &password).await);
+    assert!(team.events().await.contains("AdminRemoved"));
+}
+
+#[tokio::test]
+async fn the_type_of_the_service_can_be_switched_all_the_way_round() {
+    let Some(team) = namespace("switch-service").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let address = registry.service().at("/spec/clusterIP").await;
+
+    let registry = registry.becomes(json!({"service": {"type": "NodePort", "nodePort": 30777}})).await;
+    assert_eq!(registry.service().at("/spec/ports/0/nodePort").await, 30777);
+
+    let balanced = json!({"service": {"type": "LoadBalancer", "port": 443, "loadBalancerSourceRanges": ["192.0.2.0/24"], "loadBalancerClass": "example.com/ours"}});
+    registry.apply(balanced).await.unwrap();
+    registry.says("Ready", "False", "WaitingForLoadBalancer").await;
+    testbed::fake_kubelet::load_balancer(&team.client, &team.name, "team-a", "192.0.2.77").await.unwrap();
+    let registry = registry.ready().await;
+    assert_eq!(registry.object.at("/status/address").await, "192.0.2.77");
+
+    let registry = registry.becomes(json!({})).await;
+    let spec = registry.service().at("/spec").await;
+    assert_eq!(
+        (&spec["type"], &spec["ports"][0]["port"], &spec["clusterIP"]),
+        (&json!("ClusterIP"), &json!(5000), &address)
+    );
+    assert!(
+        spec["ports"][0]["nodePort"].is_null()
+            && spec["loadBalancerSourceRanges"].is_null()
+            && spec["loadBalancerClass"].is_null(),
+        "{spec}"
+    );
+    assert_eq!(spec["ports"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_workload_follows_the_restart_policy_both_ways() {
+    let Some(team) = namespace("switch-restart").await else { return };
+    let _operator = team.operator().await;
+    let policy = |kind: &str| json!({"restartPolicy": {"type": kind}});
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+
+    let registry = registry.becomes(policy("OnFailure")).await;
+    assert!(registry.deployment().find().await.is_none() && registry.child("Job", "").find().await.is_some());
+    let registry = registry.becomes(policy("Never")).await;
+    assert_eq!(registry.child("Job", "").at("/spec/template/spec/restartPolicy").await, "Never");
+    let registry = registry.becomes(policy("UnlessStopped")).await;
+    assert!(registry.deployment().find().await.is_some() && registry.child("Job", "").find().await.is_none());
+}
+
+#[tokio::test]
+async fn replicas_bring_their_disruption_budget_and_take_it_along() {
+    let Some(team) = namespace("switch-replicas").await else { return };
+    let _operator = team.operator().await;
+    let shared = json!({"persistentVolumeClaim": {"accessModes": ["ReadWriteMany"]}});
+    let spec = |replicas: i64| json!({"replicas": replicas, "storage": shared});
+    let registry = team.registry("team-a", spec(1)).await.ready().await;
+    let budget = registry.child("PodDisruptionBudget", "");
+    assert!(budget.find().await.is_none(), "one pod must not keep a node from being drained");
+
+    let registry = registry.becomes(spec(3)).await;
+    budget.appears(PATIENCE).await;
+    let strategy = registry.deployment().at("/spec/strategy").await;
+    assert_eq!(strategy, json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}));
+
+    let _registry = registry.becomes(spec(1)).await;
+    budget.disappears(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_claim_grows_and_a_class_that_cannot_is_told() {
+    let Some(team) = namespace("growth").await else { return };
+    let _operator = team.operator().await;
+    let spec = |size: &str, class: &str| json!({"storage": {"persistentVolumeClaim": {"size": size, "storageClassName": class}}});
+    let growing = team.registry("growing", spec("1Gi", "standard")).await.ready().await;
+    let growing = growing.becomes(spec("2Gi", "standard")).await;
+    growing.says("StorageReady", "True", "Bound").await;
+    assert_eq!(growing.claim().at("/status/capacity/storage").await, "2Gi");
+    assert_eq!(growing.object.at("/status/storage/capacity").await, "2Gi");
+
+    let fixed = team.registry("fixed", spec("1Gi", "fixed")).await.ready().await;
+    fixed.apply(spec("2Gi", "fixed")).await.unwrap();
+    let words = fixed.says("StorageReady", "False", "ResizeRefused").await;
+    assert!(words.contains("fixed-data"), "{words}");
+    assert_eq!(fixed.claim().at("/spec/resources/requests/storage").await, "1Gi");
+    fixed.says("Available", "Unknown", "").await;
+}
