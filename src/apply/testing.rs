@@ -287,7 +287,9 @@ impl Store {
         let uid = body["metadata"].as_object_mut().unwrap().remove("uid");
         let existing = self.objects.get(url).cloned();
         match &existing {
-            Some(_) if guard.is_some() => return failure(409, "the object has been modified"),
+            Some(object) if guard.as_ref().is_some_and(|guard| *guard != object["metadata"]["resourceVersion"]) => {
+                return failure(409, "the object has been modified");
+            }
             Some(object) if uid.as_ref().is_some_and(|uid| *uid != object["metadata"]["uid"]) => {
                 let (status, mut answer) = failure(422, "field is immutable");
                 answer["details"] = json!({"causes": [{"field": "metadata.uid"}]});

@@ -11,22 +11,22 @@ const PROBE: &str = ".private-registry-write-probe";
 
 /// Writes, syncs and removes a file in `folder`. One line on standard error says why that failed and what to do.
 pub(super) fn check(folder: &Path) -> ExitCode {
-    match write(folder) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", explain(folder, &error));
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = write(folder) else { return ExitCode::SUCCESS };
+    eprintln!("{}", explain(folder, &error));
+    if is_full(&error) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A full volume takes no image and gives every one that it has: whoever pulls must not wait until somebody makes room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write(folder: &Path) -> io::Result<()> {
     let path = folder.join(PROBE);
     let mut file = fs::File::create(&path)?;
-    file.write_all(b"written to see whether this volume can be written\n")?;
-    file.sync_all()?;
+    let written = file.write_all(b"written to see whether this volume can be written\n").and_then(|()| file.sync_all());
     drop(file);
-    fs::remove_file(path)
+    written.and(fs::remove_file(path))
 }
 
 fn explain(folder: &Path, error: &io::Error) -> String {
@@ -43,7 +43,7 @@ fn explain(folder: &Path, error: &io::Error) -> String {
         io::ErrorKind::ReadOnlyFilesystem => {
             "the volume is mounted read-only: see kubectl describe pod, and the volume's own health"
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        _ if is_full(error) => {
             "the volume is full: raise spec.storage.persistentVolumeClaim.size, or delete images and collect garbage"
         }
         _ => "see the volume's own health",
@@ -67,5 +67,11 @@ mod tests {
         let words = explain(Path::new("/"), &io::ErrorKind::PermissionDenied.into());
         assert!(words.contains("fsGroup") && words.contains("belongs to 0:0"), "{words}");
         assert!(explain(Path::new("/"), &io::ErrorKind::StorageFull.into()).contains("size"));
+    }
+
+    #[test]
+    fn a_full_volume_is_told_and_does_not_stop_the_registry() {
+        assert!(is_full(&io::ErrorKind::StorageFull.into()) && is_full(&io::ErrorKind::QuotaExceeded.into()));
+        assert!(!is_full(&io::ErrorKind::PermissionDenied.into()));
     }
 }

@@ -409,6 +409,28 @@ mod tests {
     }
 
     #[test]
+    fn the_exit_code_is_that_of_the_process_and_outlives_the_pod() {
+        let retries = registry(json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 2}}));
+        let gave_up = json!({"status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}});
+        let killed = json!({"terminated": {"exitCode": 137}});
+        let told_to_end = json!({"terminated": {"exitCode": 0}});
+        let going = pod(json!({
+            "metadata": {"name": "p", "deletionTimestamp": "2026-11-22T00:00:00Z"},
+            "status": {"phase": "Running", "containerStatuses": container(&told_to_end, &killed)},
+        }));
+        assert_eq!(going.exit_code, Some(137));
+
+        let told = judge_job(&retries, &gave_up, &[going]);
+        let Workload::Failed { reason, message } = told.clone() else { panic!("{told:?}") };
+        assert!(message.contains("137"), "{message}");
+        let before: PrivateRegistryStatus = serde_json::from_value(json!({"conditions": [{
+            "type": "Ready", "status": "False", "reason": reason, "message": message, "lastTransitionTime": "2026-11-22T00:00:00Z",
+        }]}))
+        .unwrap();
+        assert_eq!(judge_job(&retries, &gave_up, &[]).remembering(&before), told);
+    }
+
+    #[test]
     fn a_job_whose_pod_was_taken_away_is_not_complete() {
         let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
         let ended = |deleted: bool| {

@@ -1,10 +1,13 @@
 //! Data outlives everything that happens to a registry.
 
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use kube::ResourceExt;
+use kube::api::ListParams;
 use nix::sys::signal::Signal;
+use private_registry_operator::api::PrivateRegistryStatus;
 use serde_json::json;
 
-use crate::cluster::{NEWER_REGISTRY, cluster, wait};
+use crate::cluster::{Cluster, NEWER_REGISTRY, cluster, wait};
 use crate::registry::{Registry, restarts};
 
 #[tokio::test]
@@ -76,10 +79,8 @@ async fn a_registry_made_again_takes_back_its_images_its_authority_and_its_login
 
     registry.delete().await;
     assert_eq!(registry.claim().await.uid(), claim.uid(), "the claim outlives the registry");
-    let mut left = Vec::new();
-    for secret in registry.own::<k8s_openapi::api::core::v1::Secret>().list(&Default::default()).await.unwrap() {
-        left.push(secret.name_any());
-    }
+    let left = registry.own::<Secret>().list(&ListParams::default()).await.unwrap();
+    let left: Vec<_> = left.iter().map(ResourceExt::name_any).collect();
     assert_eq!(left, ["team-a-admin", "team-a-ca"], "what cannot be made again is kept, everything else is gone");
 
     let registry = cluster.another("again", "team-a", json!({})).await.ready().await;
@@ -115,19 +116,18 @@ async fn the_deletion_policy_decides_what_is_left_and_can_be_switched() {
     assert_eq!(kept(&cluster, "to-retain").await, ["to-retain-data", "to-retain-admin", "to-retain-ca"]);
 }
 
-async fn nothing_left(cluster: &crate::cluster::Cluster, name: &str) -> Result<(), String> {
+async fn nothing_left(cluster: &Cluster, name: &str) -> Result<(), String> {
     let kept = kept(cluster, name).await;
     if kept.is_empty() { Ok(()) } else { Err(kept.join(", ")) }
 }
 
-async fn kept(cluster: &crate::cluster::Cluster, name: &str) -> Vec<String> {
-    let chosen = kube::api::ListParams::default().labels(&format!("privateregistry.dev/registry={name}"));
-    let claims =
-        cluster.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("leaving").list(&chosen).await.unwrap();
-    let secrets = cluster.api::<k8s_openapi::api::core::v1::Secret>("leaving").list(&chosen).await.unwrap();
-    claims.iter().map(|claim| claim.name_any()).chain(secrets.iter().map(|secret| secret.name_any())).collect()
+async fn kept(cluster: &Cluster, name: &str) -> Vec<String> {
+    let chosen = ListParams::default().labels(&format!("privateregistry.dev/registry={name}"));
+    let claims = cluster.api::<PersistentVolumeClaim>("leaving").list(&chosen).await.unwrap();
+    let secrets = cluster.api::<Secret>("leaving").list(&chosen).await.unwrap();
+    claims.iter().map(ResourceExt::name_any).chain(secrets.iter().map(ResourceExt::name_any)).collect()
 }
 
-fn fingerprints(status: &private_registry_operator::api::PrivateRegistryStatus) -> &[String] {
+fn fingerprints(status: &PrivateRegistryStatus) -> &[String] {
     &status.certificate.as_ref().unwrap().ca_fingerprints
 }

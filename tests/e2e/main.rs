@@ -1,6 +1,11 @@
 //! The promises to a user, kept on a real node: real kubelet, containerd, registry, clients, and the operator as its chart installs it.
 //! One node serves all tests, each in a namespace of its own. Most of a test's time is waiting, so run many at once:
 //! `cargo test --test e2e -- --test-threads=8`. Needs root on Linux.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells how long things took"
+)]
 
 mod client;
 mod cluster;

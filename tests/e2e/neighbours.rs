@@ -1,7 +1,7 @@
 //! Registries beside each other, beside foreign objects, and under other names, ports and types of Service.
 
 use k8s_openapi::api::core::v1::Service;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{cluster, stays, wait};
@@ -106,6 +106,27 @@ async fn on_port_443_image_names_need_no_port() {
     registry.trusted_by_the_node(&registry.bundle().await).await;
     registry.runs("puller", "team/app:1", Some("team-a-pull")).await;
     registry.started("puller").await;
+}
+
+#[tokio::test]
+async fn a_load_balancers_address_is_waited_for_and_is_in_the_first_certificate() {
+    let Some(cluster) = cluster().await else { return };
+    // Nobody balances here: an address of the node's own stands for one.
+    let address = cluster.node.sandbox().node_address().unwrap().to_string();
+    let registry = cluster.registry("balanced", "team-a", json!({"service": {"type": "LoadBalancer"}})).await;
+    registry.is("WaitingForLoadBalancer").await;
+
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
+    let patch = Patch::Merge(&status);
+    registry.own::<Service>().patch_status("team-a", &PatchParams::default(), &patch).await.unwrap();
+    registry.is("Settled").await;
+
+    assert_eq!(registry.status().await.address, Some(format!("{address}:5000")));
+    let pushed = registry.admin().await.pushes("team/app:1", "balanced").await;
+    let login = registry.secret("team-a-admin").await;
+    let port = service(&registry).await["spec"]["ports"][0]["nodePort"].to_string();
+    let outside = registry.stranger().await.at(&format!("{address}:{port}")).logged_in("admin", &login["password"]);
+    assert_eq!(outside.pulls("team/app:1").await, pushed);
 }
 
 async fn service(registry: &Registry) -> Value {

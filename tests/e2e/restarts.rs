@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, EvictParams};
+use kube::api::{DeleteParams, EvictParams, ListParams};
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 
@@ -66,6 +66,13 @@ async fn on_failure_stays_stopped_after_an_end_without_error() {
     assert_eq!(completed.status, "True");
     assert_eq!(registry.condition("Available", "Completed").await.status, "False");
     stays("nothing runs", async || nothing_runs(&registry).await).await;
+
+    let jobs_pods = ListParams::default().labels("privateregistry.dev/registry=onfailure");
+    registry.own::<Pod>().delete_collection(&DeleteParams::default(), &jobs_pods).await.unwrap();
+    stays("a finished pod that is tidied up is not replaced", async || nothing_runs(&registry).await).await;
+    registry.change(json!({"config": {"logLevel": "warn"}})).await;
+    registry.pod().await;
+    assert_eq!(registry.is("Settled").await.status, "True", "a changed manifest is begun again");
 }
 
 #[tokio::test]

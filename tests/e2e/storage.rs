@@ -78,6 +78,10 @@ async fn a_full_volume_refuses_pushes_serves_what_it_has_and_takes_more_once_it_
     assert!(refusal.contains("no space left on device") || refusal.contains("500"), "{refusal}");
     assert_eq!(admin.pulls("team/small:1").await, small);
 
+    let before = registry.delete_pod().await;
+    registry.successor_of(&before).await;
+    assert_eq!(admin.pulls("team/small:1").await, small, "a full volume does not keep the registry from starting");
+
     registry.change(grown("64Mi")).await;
     has_capacity(&registry, "64Mi").await;
     let large = admin.tries_to_push("team/large:1", &image_of(24)).await.unwrap();

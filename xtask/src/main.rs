@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks to a person")]
 
 mod cluster;
-mod generate;
 mod demo;
+mod generate;
 mod test;
 mod workspace;
 
@@ -23,10 +23,10 @@ struct Arguments {
 enum Chore {
     /// A real Kubernetes on this machine, for working by hand
     Cluster(cluster::Arguments),
-    /// Write the files that follow from others, or check them
-    Generate(generate::Arguments),
     /// Show the product from nothing: Kubernetes, Helm, one manifest, push, pull, a killed process (needs root on Linux)
     Demo(demo::Arguments),
+    /// Write the files that follow from others, or check them
+    Generate(generate::Arguments),
     /// Run the tests: all of them, or some groups
     Test(test::Arguments),
 }
@@ -34,8 +34,8 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
-        Chore::Generate(arguments) => generate::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Generate(arguments) => generate::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {

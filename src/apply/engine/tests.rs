@@ -275,6 +275,31 @@ async fn an_object_that_vanishes_before_the_write_is_not_made_by_an_update() {
 }
 
 #[tokio::test]
+async fn what_changed_since_a_decision_is_not_written_over() {
+    let stop = |object: &mut Value| set(object, "spec.replicas", json!(0));
+    for told in [true, false] {
+        let cluster = Cluster::new();
+        let read = || cluster.engine.read(DEPLOYMENT, "registries", "team-a");
+        apply(&cluster, &deployment("r:1")).await;
+        let seen = read().await.unwrap().unwrap();
+        if told {
+            cluster.edit(DEPLOYMENT, "team-a", stop);
+        } else {
+            cluster.interrupt(0, move |store| store.edit(DEPLOYMENT, "team-a", stop));
+        }
+
+        let mut decided = deployment("r:2");
+        set(&mut decided.body, "metadata.resourceVersion", json!(seen.resource_version()));
+        assert_eq!(error(&cluster, &decided).await.reason(), "Conflict");
+        assert_eq!(cluster.get(DEPLOYMENT, "team-a").unwrap()["spec"]["replicas"], 0);
+
+        let seen = read().await.unwrap().unwrap();
+        set(&mut decided.body, "metadata.resourceVersion", json!(seen.resource_version()));
+        assert_eq!(apply(&cluster, &decided).await, Outcome::Changed);
+    }
+}
+
+#[tokio::test]
 async fn a_create_whose_answer_is_lost_ends_well() {
     let cluster = Cluster::new();
     cluster.lose_next_answer();
