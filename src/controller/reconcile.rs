@@ -69,7 +69,9 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     match pass(key, &registry, &before, now, ctx).await {
         Ok(next) => Ok(next),
         // Somebody was faster: the next pass sees what they did.
-        Err(Error::Apply(apply::Error::Conflict { verb: Verb::Update, .. })) => Ok(Next::Look(SOON)),
+        Err(Error::Apply(error)) if matches!(*error, apply::Error::Conflict { verb: Verb::Update, .. }) => {
+            Ok(Next::Look(SOON))
+        }
         Err(error) => {
             let blocked = error.class() == Class::Blocked;
             let message = words(&error);

@@ -4,6 +4,8 @@
     dead_code,
     clippy::unwrap_used,
     clippy::print_stderr,
+    clippy::needless_pass_by_value,
+    clippy::wrong_self_convention,
     reason = "tests end with words when something is not as expected"
 )]
 

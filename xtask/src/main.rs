@@ -4,6 +4,7 @@
 mod cluster;
 mod demo;
 mod generate;
+mod image;
 mod test;
 mod workspace;
 
@@ -27,6 +28,8 @@ enum Chore {
     Demo(demo::Arguments),
     /// Write the files that follow from others, or check them
     Generate(generate::Arguments),
+    /// Make the operator's image, without an image builder
+    Image(image::Arguments),
     /// Run the tests: all of them, or some groups
     Test(test::Arguments),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
         Chore::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Generate(arguments) => generate::run(&arguments),
+        Chore::Image(arguments) => image::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {

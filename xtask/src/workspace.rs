@@ -3,12 +3,14 @@
 use std::{
     env,
     ffi::OsStr,
+    io::{BufRead, BufReader, pipe},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use testbed::Progress;
 
 /// The checkout's folder.
 pub(crate) fn root() -> &'static Path {
@@ -30,6 +32,50 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Runs a program without input, and gives each line of both its outputs as it comes.
+pub(crate) fn lines(mut command: Command, mut each: impl FnMut(&str) -> Result<()>) -> Result<ExitStatus> {
+    let name = command.get_program().display().to_string();
+    let (output, input) = pipe().context("make a pipe")?;
+    command.stdin(Stdio::null()).stdout(input.try_clone().context("copy a pipe's end")?).stderr(input);
+    let mut child = command.spawn().with_context(|| format!("run {name}"))?;
+    // The command holds the ends to write to; the pipe ends only when they are closed.
+    drop(command);
+    let (mut output, mut line) = (BufReader::new(output), Vec::new());
+    while output.read_until(b'\n', &mut line).with_context(|| format!("read the output of {name}"))? > 0 {
+        each(String::from_utf8_lossy(&line).trim_end())?;
+        line.clear();
+    }
+    child.wait().with_context(|| format!("wait for {name}"))
+}
+
+/// Compiles the operator, with what cargo says as notes of a step. Gives its program.
+///
+/// Not for release, all members are compiled: a dependency has then the same features as in the tests, and is not compiled again.
+pub(crate) fn operator(is_release: bool, progress: &Progress) -> Result<PathBuf> {
+    const NAME: &str = "private-registry-operator";
+    let step = progress.step(if is_release { "build the operator for release" } else { "build the operator" });
+    let mut command = cargo();
+    command.args(["build", "--locked", "--bin", NAME]).env("CARGO_TERM_COLOR", "never");
+    let profile = if is_release {
+        command.args(["--release", "--package", NAME]);
+        "release"
+    } else {
+        "debug"
+    };
+    let mut said = String::new();
+    let status = lines(command, |line| {
+        step.note(line.trim());
+        said.push_str(line);
+        said.push('\n');
+        Ok(())
+    })?;
+    if !status.success() {
+        bail!("cargo build failed ({status}):\n{said}");
+    }
+    step.done();
+    Ok(Workspace::read()?.target().join(profile).join(NAME))
 }
 
 /// Variables of <https://doc.rust-lang.org/cargo/reference/environment-variables.html#environment-variables-cargo-sets-for-crates>.
@@ -97,6 +143,18 @@ impl Package {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_outputs_of_a_program_come_line_by_line_and_the_last_needs_no_end() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; printf three; exit 3"]);
+        let mut said = Vec::new();
+        let status = lines(command, |line| {
+            said.push(line.to_owned());
+            Ok(())
+        });
+        assert_eq!((said, status.unwrap().code()), (["one", "two", "three"].map(str::to_owned).to_vec(), Some(3)));
+    }
 
     #[test]
     fn a_cargo_below_us_hears_nothing_of_our_package_but_of_the_users_settings() {

@@ -1,260 +1,244 @@
 //! `cargo xtask demo`: the product from nothing, as a user would meet it: a real Kubernetes, Helm, one manifest, an image pushed over TLS
 //! with a login and pulled by a kubelet, a killed process that comes back with its data. Every step prints what it shows.
 
-mod shop;
+mod objects;
+mod person;
+mod place;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
-use kube::{Client, ResourceExt as _};
-use serde_json::{Value, json};
-use testbed::node::{self, Signal};
-use testbed::{Family, Mode, Node, Progress, Tools, image};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use testbed::{Family, Mode, Progress, Tools, image, sandbox};
 
-use crate::workspace::{self, Workspace};
-use shop::Shop;
+use crate::{cluster, workspace};
+use objects::Objects;
+use person::Person;
+use place::Place;
 
-const OPERATOR: &str = "private-registry-operator";
 const SYSTEM: &str = "private-registry-system";
-const REPOSITORY: &str = "demo.local/private-registry-operator";
 const NAMESPACE: &str = "registries";
 const REGISTRY: &str = "team-a";
-const HOST: &str = "team-a.registries.svc:5000";
+const MANIFEST: &str = "deploy/examples/quickstart.yaml";
+/// Where the operator's image comes from when it is built here.
+const REPOSITORY: &str = "demo.local/private-registry-operator";
+const TAG: &str = "demo";
 const IMAGE: &str = "shop/hello:1";
-const PATIENCE: Duration = Duration::from_secs(180);
+/// A file in the folder of a cluster that the demo left running.
+const MARK: &str = "demo";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Stop what the demo left running
     #[arg(long)]
     down: bool,
+    /// Use this cluster instead of starting one here. Its nodes must be able to pull the operator's image, which --set names
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
+    kubeconfig: Option<PathBuf>,
+    /// More values for the operator's chart, as Helm takes them
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.down {
-        return crate::cluster::down(None);
+        if !down()? {
+            println!("no demo is running");
+        }
+        return Ok(());
     }
-    if let Some(reason) = testbed::missing(Mode::Node) {
-        bail!(reason);
-    }
-    let progress = Progress::auto();
-    let families: Vec<_> = Family::NODE.iter().copied().chain([Family::Helm, Family::Kubectl]).collect();
-    let tools = Tools::ensure(&families, &progress)?;
-    let operator = build(&progress)?;
     let started = Instant::now();
-    crate::cluster::runtime()?.block_on(show(&tools, &operator, &progress))?;
-    println!("\nAll of this took {:.0} s after everything was built.", started.elapsed().as_secs_f64());
+    let progress = Progress::auto();
+    let demo = match &arguments.kubeconfig {
+        Some(kubeconfig) => elsewhere(kubeconfig, &arguments.set, &progress)?,
+        None => here(&arguments.set, &progress)?,
+    };
+    let built = started.elapsed();
+    cluster::runtime()?.block_on(demo.show())?;
+    let (all, building) = (started.elapsed().as_secs_f64(), built.as_secs_f64());
+    println!("\nThat took {all:.0} s, {building:.0} s of them for building what was missing.");
     Ok(())
 }
 
-/// The operator's program, as `cargo build` makes it.
-fn build(progress: &Progress) -> Result<PathBuf> {
-    let step = progress.step("build the operator");
-    let status = workspace::cargo().args(["build", "--quiet", "--locked", "--workspace", "--bins"]).status()?;
-    if !status.success() {
-        bail!("cargo build failed; what it said is above");
-    }
-    step.done();
-    Ok(Workspace::read()?.target().join("debug").join(OPERATOR))
+/// Ends the clusters that demos left, and no others. Whether there were any.
+fn down() -> Result<bool> {
+    let left = sandbox::instances()?.into_iter().filter(|instance| instance.dir.join(MARK).exists());
+    let left: Vec<_> = left.map(|instance| instance.id).collect();
+    left.iter().try_for_each(|id| cluster::down(Some(id)))?;
+    Ok(!left.is_empty())
 }
 
-async fn show(tools: &Tools, operator: &Path, progress: &Progress) -> Result<()> {
-    let step = progress.step("start Kubernetes: control plane, containerd, kubelet, kube-proxy, DNS");
-    let images = vec![image::operator(operator, &format!("{REPOSITORY}:demo"))?];
-    let node = Node::start(node::Options { images, ..node::Options::default() }).await?;
-    let client = node.client().await?;
-    step.done();
-
-    let step = progress.step("helm install both charts");
-    helm(tools, &node, "private-registry-crds", &[])?;
-    let values = [
+/// Everything for a cluster of our own. Go programs and the operator are built at the same time.
+fn here(set: &[String], progress: &Progress) -> Result<Demo> {
+    if let Some(reason) = testbed::missing(Mode::Node) {
+        bail!("{reason}; or name another cluster with --kubeconfig");
+    }
+    down()?;
+    let families: Vec<_> = Family::NODE.iter().copied().chain([Family::Helm, Family::Kubectl]).collect();
+    let (tools, operator) = thread::scope(|scope| {
+        let operator = scope.spawn(|| workspace::operator(false, progress));
+        let tools = Tools::ensure(&families, progress);
+        (tools, operator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let image = image::operator(&operator?, &format!("{REPOSITORY}:{TAG}"))?;
+    let own = [
         format!("image.repository={REPOSITORY}"),
-        "image.tag=demo".to_owned(),
+        format!("image.tag={TAG}"),
         // Built here from the registry's own module: the published image's digest would not fit.
         format!("registry.image={}", image::REGISTRY),
     ];
-    helm(tools, &node, OPERATOR, &values)?;
-    step.done();
+    let values = own.into_iter().chain(set.iter().cloned()).collect();
+    Ok(Demo { tools: tools?, values, cluster: Cluster::OurOwn(image), progress: progress.clone() })
+}
 
-    let step = progress.step("kubectl apply -f deploy/examples/quickstart.yaml");
-    let manifest = workspace::root().join("deploy/examples/quickstart.yaml");
-    kubectl(tools, &node, &["apply", "--filename", &manifest.display().to_string()])?;
-    let address = ready(&client, &step).await?;
-    step.done();
-    println!("  serving at {address}");
-
-    let login: Secret = get(&client, "team-a-admin").await?;
-    let bundle: ConfigMap = get(&client, "team-a-ca-bundle").await?;
-    let authorities = bundle.data.unwrap_or_default().remove("ca.crt").context("the bundle has a ca.crt")?;
-    let shop = Shop::open(&node, HOST, &authorities, &login)?;
-
-    let step =
-        progress.step(format!("push an image with two layers to {HOST}/{IMAGE}, over TLS, with the generated login"));
-    let digest = shop.push(tools, IMAGE)?;
-    step.done();
-    println!("  {digest}");
-    println!("  without login:  {}", shop.refused_without_login(IMAGE)?);
-    println!("  without the CA: {}", shop.refused_without_authority(IMAGE)?);
-
-    let step = progress.step("let a kubelet pull it, with the Secret team-a-pull");
-    let file = trust(&node, &authorities)?;
-    println!("  the node's container runtime trusts the registry by {}", file.display());
-    pod(&client).await?;
-    wait("the pod runs", async || running(&client, "hello").await).await?;
-    step.done();
-
-    let step = progress.step("kill the registry's process");
-    let pod = registry_pod(&client).await?;
-    node.kill_container_process(NAMESPACE, &pod.name_any(), Signal::SIGKILL).await?;
-    wait("the process is back", async || restarted(&client).await).await?;
-    step.done();
-    let again = shop.digest(IMAGE)?;
-    if again != digest {
-        bail!("{HOST}/{IMAGE} was {digest} and is {again} after the restart");
+/// Everything for a cluster that exists: only clients, most of which are there ready-made.
+fn elsewhere(kubeconfig: &Path, set: &[String], progress: &Progress) -> Result<Demo> {
+    if !set.iter().any(|value| value.starts_with("image.repository=")) {
+        bail!(
+            "the nodes of the cluster of {} must be able to pull the operator's image. Make it with `cargo xtask image`, push it where they pull from, \
+             and name it: --set image.repository=registry.example.com/private-registry-operator. (Without --kubeconfig and KUBECONFIG, the demo starts a \
+             cluster of its own, which needs none of this.)",
+            kubeconfig.display()
+        );
     }
-    println!("  back, with the image: {again}");
-
-    let kubeconfig = node.kubeconfig().to_owned();
-    let own = std::env::current_exe().context("find this program")?;
-    node.outlive(&own, &["cluster", "forward"], &["cluster", "provision"])?;
-    farewell(tools, &kubeconfig)
+    let tools = Tools::ensure(&[Family::Helm, Family::Kubectl, Family::Crane, Family::Pause], progress)?;
+    let kubeconfig = std::path::absolute(kubeconfig).context("find the kubeconfig")?;
+    Ok(Demo { tools, values: set.to_vec(), cluster: Cluster::Given(kubeconfig), progress: progress.clone() })
 }
 
-fn farewell(tools: &Tools, kubeconfig: &Path) -> Result<()> {
-    let kubectl = tools.path("kubectl")?;
-    println!("\nThe cluster goes on. What you could do now:\n");
-    println!("  export KUBECONFIG={}", kubeconfig.display());
-    println!("  alias kubectl={}", kubectl.display());
-    println!("  kubectl --namespace {NAMESPACE} get privateregistry --output wide");
-    println!("  kubectl --namespace {NAMESPACE} describe privateregistry {REGISTRY}");
-    println!("  kubectl explain privateregistry.spec\n");
-    println!("Stop it:\n\n  cargo xtask demo --down");
-    Ok(())
+/// Where it will be shown.
+enum Cluster {
+    /// On a node that has this image.
+    OurOwn(image::Image),
+    Given(PathBuf),
 }
 
-fn helm(tools: &Tools, node: &Node, chart: &str, values: &[String]) -> Result<()> {
-    let home = node.sandbox().dir().join("helm");
-    let mut command = Command::new(tools.path("helm")?);
-    command.args(["upgrade", "--install", chart]).arg(workspace::root().join("charts").join(chart));
-    command.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]);
-    command.args(values.iter().flat_map(|value| ["--set", value]));
-    command.arg("--kubeconfig").arg(node.kubeconfig());
-    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-        command.env(variable, &home);
-    }
-    succeed(command).map(drop)
+struct Demo {
+    tools: Tools,
+    /// For the operator's chart.
+    values: Vec<String>,
+    cluster: Cluster,
+    progress: Progress,
 }
 
-fn kubectl(tools: &Tools, node: &Node, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(tools.path("kubectl")?);
-    command.arg("--kubeconfig").arg(node.kubeconfig()).args(arguments);
-    succeed(command)
-}
-
-/// Runs a program and gives what it printed.
-fn succeed(mut command: Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("run {name}"))?;
-    if !output.status.success() {
-        bail!("{name} failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-async fn get<K>(client: &Client, name: &str) -> Result<K>
-where
-    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
-    Api::namespaced(client.clone(), NAMESPACE).get(name).await.with_context(|| format!("read {name}"))
-}
-
-/// Waits until the registry is ready, and shows what it says of itself meanwhile.
-async fn ready(client: &Client, step: &testbed::progress::Step) -> Result<String> {
-    let kind = ApiResource {
-        group: "privateregistry.dev".to_owned(),
-        version: "v1alpha1".to_owned(),
-        api_version: "privateregistry.dev/v1alpha1".to_owned(),
-        kind: "PrivateRegistry".to_owned(),
-        plural: "privateregistries".to_owned(),
-    };
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &kind);
-    wait("the registry is ready", async || {
-        let registry = api.get(REGISTRY).await?;
-        let status = &registry.data["status"];
-        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or(Value::Null);
-        let words = ready["message"].as_str().unwrap_or("not looked at yet").to_owned();
-        step.note(&words);
-        Ok(if ready["status"] == "True" {
-            Ok(status["address"].as_str().unwrap_or_default().to_owned())
+impl Demo {
+    async fn show(self) -> Result<()> {
+        let Self { tools, values, cluster, progress } = self;
+        let place = match cluster {
+            Cluster::OurOwn(image) => {
+                let step = progress.step("start Kubernetes: control plane, containerd, kubelet, kube-proxy, DNS");
+                let place = Place::start(tools, image).await?;
+                step.done();
+                place
+            }
+            Cluster::Given(kubeconfig) => Place::given(tools, kubeconfig)?,
+        };
+        let objects = Objects::new(testbed::control_plane::client(place.kubeconfig()).await?);
+        let story = Story { place, objects, progress };
+        story.install(&values)?;
+        story.apply().await?;
+        let (person, digest) = story.push().await?;
+        if story.place.is_ours() {
+            story.let_a_kubelet_pull(&person).await?;
         } else {
-            Err(words)
-        })
-    })
-    .await
+            story.say("left out: a pod that runs the image. Nodes must first trust the registry, see docs/clients.md");
+        }
+        story.kill(&person, &digest).await?;
+        drop(person);
+        let ours = story.place.is_ours();
+        let (kubectl, kubeconfig) = story.place.leave()?;
+        farewell(&kubectl, &kubeconfig, ours);
+        Ok(())
+    }
 }
 
-/// What a user, or a node agent, writes once on each node.
-fn trust(node: &Node, authorities: &str) -> Result<PathBuf> {
-    let folder = node.certs_d().join(HOST);
-    std::fs::create_dir_all(&folder)?;
-    let (ca, hosts) = (folder.join("ca.crt"), folder.join("hosts.toml"));
-    std::fs::write(&ca, authorities)?;
-    let ca = ca.display();
-    let text = format!("server = \"https://{HOST}\"\nca = \"{ca}\"\n\n[host.\"https://{HOST}\"]\n  ca = \"{ca}\"\n");
-    std::fs::write(&hosts, text)?;
-    Ok(hosts)
+struct Story {
+    place: Place,
+    objects: Objects,
+    progress: Progress,
 }
 
-async fn pod(client: &Client) -> Result<()> {
-    let pod: Pod = serde_json::from_value(json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hello"},
-        "spec": {
-            "imagePullSecrets": [{"name": "team-a-pull"}],
-            "containers": [{"name": "hello", "image": format!("{HOST}/{IMAGE}")}],
-        },
-    }))?;
-    Api::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &pod).await.context("create the pod")?;
-    Ok(())
+impl Story {
+    fn say(&self, evidence: &str) {
+        self.progress.say(&format!("    {evidence}"));
+    }
+
+    fn install(&self, values: &[String]) -> Result<()> {
+        let step = self.progress.step("helm install: the definition's chart, then the operator's");
+        self.place.helm("private-registry-crds", &[])?;
+        self.place.helm("private-registry-operator", values)?;
+        step.done();
+        Ok(())
+    }
+
+    async fn apply(&self) -> Result<()> {
+        let step = self.progress.step(format!("kubectl apply -f {MANIFEST}"));
+        self.place.kubectl(["apply", "--filename", MANIFEST])?;
+        let address = self.objects.ready_registry(&step).await?;
+        step.done();
+        self.say(&format!("ready, at {address}"));
+        Ok(())
+    }
+
+    /// Somebody with the generated login pushes; others are refused. Gives that person and the image's digest.
+    async fn push(&self) -> Result<(Person<'_>, String)> {
+        let login: Secret = self.objects.get("team-a-admin").await?;
+        let bundle: ConfigMap = self.objects.get("team-a-ca-bundle").await?;
+        let authorities = bundle.data.unwrap_or_default().remove("ca.crt").context("the bundle has no ca.crt")?;
+        let person = Person::new(&self.place, &authorities, &login)?;
+        let name = person.reference(IMAGE);
+        let step = self.progress.step(format!("push an image with three layers as {name}"));
+        let digest = person.push(IMAGE)?;
+        step.done();
+        self.say(&format!("over TLS, with the generated login: {digest}"));
+        self.say(&format!("without a login:       {}", person.refused_without_login(IMAGE)?));
+        self.say(&format!("without the authority: {}", person.refused_without_authority(IMAGE)?));
+        Ok((person, digest))
+    }
+
+    async fn let_a_kubelet_pull(&self, person: &Person<'_>) -> Result<()> {
+        let step = self.progress.step("start a pod whose image the kubelet pulls with the Secret team-a-pull");
+        let trusted = self.place.trust(person.authorities())?;
+        self.objects.run_pod("hello", &person.reference(IMAGE)).await?;
+        step.done();
+        self.say(&format!("the node trusts the registry by {}, written just now", trusted.display()));
+        Ok(())
+    }
+
+    async fn kill(&self, person: &Person<'_>, digest: &str) -> Result<()> {
+        let step = self.progress.step("kill the registry");
+        let before = self.objects.registry_pod().await?;
+        self.place.kill(&before).await?;
+        let after = self.objects.is_back(&before).await?;
+        step.done();
+        let again = person.pull(IMAGE)?;
+        if again != digest {
+            bail!("{IMAGE} was {digest} and is {again} after the restart");
+        }
+        self.say(&format!("{after}, and every layer of the image is still there"));
+        Ok(())
+    }
 }
 
-async fn running(client: &Client, name: &str) -> Result<Result<(), String>> {
-    let pod: Pod = get(client, name).await?;
-    Ok(if is_ready(&pod) { Ok(()) } else { Err(json!(pod.status)["containerStatuses"].to_string()) })
-}
-
-async fn registry_pod(client: &Client) -> Result<Pod> {
-    let chosen = ListParams::default().labels("privateregistry.dev/registry=team-a");
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    pods.list(&chosen).await?.items.pop().context("the registry has no pod")
-}
-
-async fn restarted(client: &Client) -> Result<Result<(), String>> {
-    let pod = registry_pod(client).await?;
-    let restarts = json!(pod.status)["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default();
-    Ok(if restarts > 0 && is_ready(&pod) { Ok(()) } else { Err(format!("{restarts} restarts")) })
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-/// Waits for something, with a limit, and says what was seen last when it runs out.
-async fn wait<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Result<T, String>>) -> Result<T> {
-    let started = Instant::now();
-    loop {
-        match look().await? {
-            Ok(found) => return Ok(found),
-            Err(seen) if started.elapsed() > PATIENCE => bail!("{what}: not after {PATIENCE:?}; last seen: {seen}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+fn farewell(kubectl: &Path, kubeconfig: &Path, is_ours: bool) {
+    println!("\n{} What you could do next:\n", if is_ours { "The cluster goes on." } else { "The registry goes on." });
+    println!("    export KUBECONFIG={}", kubeconfig.display());
+    println!("    alias kubectl={}", kubectl.display());
+    println!("    kubectl -n {NAMESPACE} get privateregistry -o wide");
+    println!("    kubectl -n {NAMESPACE} describe privateregistry {REGISTRY}");
+    println!("    kubectl -n {NAMESPACE} get deployment,service,secret,configmap,pvc");
+    println!("    kubectl apply -f deploy/examples/users.yaml      # logins of your own");
+    println!("    kubectl explain privateregistry.spec             # every field\n");
+    if is_ours {
+        println!("Stop it with\n\n    cargo xtask demo --down");
+    } else {
+        println!("Remove it with\n\n    kubectl delete -f {MANIFEST}");
+        for chart in ["private-registry-operator", "private-registry-crds"] {
+            println!("    helm -n {SYSTEM} uninstall {chart}");
         }
     }
 }

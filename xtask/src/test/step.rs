@@ -1,16 +1,12 @@
 //! One program of a group: run, everything it says kept in a log, its tests counted.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader, Write, pipe},
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs::File, io::Write, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 use testbed::Progress;
 
 use super::tally::Tally;
+use crate::workspace;
 
 /// What a program is expected to say.
 #[derive(Debug, Clone, Copy)]
@@ -67,27 +63,16 @@ impl Log {
 impl Step {
     /// Runs the program. A program that fails is no error but a count.
     pub(super) fn run(self, log: &mut Log, progress: &Progress, shown: &testbed::progress::Step) -> Result<Tally> {
-        let Self { mut command, counts } = self;
+        let Self { command, counts } = self;
         let name = in_words(&command);
         log.line(&format!("$ {name}"), progress)?;
         let begin = log.text.len();
-        let (output, input) = pipe().context("make a pipe")?;
-        command.stdin(std::process::Stdio::null());
-        command.stdout(input.try_clone().context("copy a pipe's end")?).stderr(input);
-        let mut child = command.spawn().with_context(|| format!("run {name}"))?;
-        // The command holds the ends to write to; the pipe ends only when they are closed.
-        drop(command);
-        let mut lines = BufReader::new(output);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).with_context(|| format!("read the output of {name}"))? > 0 {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if !text.is_empty() {
-                shown.note(text.trim());
+        let status = workspace::lines(command, |line| {
+            if !line.is_empty() {
+                shown.note(line.trim());
             }
-            log.line(&text, progress)?;
-            line.clear();
-        }
-        let status = child.wait().with_context(|| format!("wait for {name}"))?;
+            log.line(line, progress)
+        })?;
         if !status.success() {
             log.line(&format!("{name}: {status}"), progress)?;
         }
