@@ -78,7 +78,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
             let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
             report(&registry, status, ctx).await?;
             match error {
-                Error::Apply(apply::Error::NotOurs { .. }) => Ok(Next::Look(HANDED_OVER)),
+                Error::Apply(error) if matches!(*error, apply::Error::NotOurs { .. }) => Ok(Next::Look(HANDED_OVER)),
                 _ if blocked => Ok(Next::Blocked),
                 error => Err(error),
             }
