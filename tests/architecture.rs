@@ -1,5 +1,6 @@
 //! The wall inside the product: modules import in one direction only, and what decides has no client, no clock, no randomness and no async.
 //! Reads the source as text: no compiler needs to be taught, and a violation is named by file and line.
+#![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

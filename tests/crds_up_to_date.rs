@@ -1,4 +1,5 @@
 //! The committed definition is the one that the code gives, wherever a copy of it is needed.
+#![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
 use std::{fs, path::Path};
 

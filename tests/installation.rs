@@ -1,5 +1,6 @@
 //! What a user installs: the charts render what they promise and refuse the rest with words, the operator gets the rights it uses and no others,
 //! and every example is a valid manifest. Needs Helm and kubectl, no cluster.
+#![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
 use std::{
     collections::BTreeSet,

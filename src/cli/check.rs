@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    fn faults_of(spec: Value) -> Vec<String> {
+    fn faults_of(spec: &Value) -> Vec<String> {
         let object = json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
             "metadata": {"name": "team-a"}, "spec": spec,
@@ -114,9 +114,9 @@ mod tests {
             ),
             (json!({"image": "registry:2.8.3"}), "spec.image"),
         ] {
-            let faults = faults_of(spec);
+            let faults = faults_of(&spec);
             assert!(faults.iter().any(|fault| fault.contains(field)), "{field}: {faults:?}");
         }
-        assert_eq!(faults_of(json!({})), Vec::<String>::new());
+        assert_eq!(faults_of(&json!({})), Vec::<String>::new());
     }
 }

@@ -55,7 +55,8 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, String> {
                 // kubectl prints several objects as one List.
                 match object.get("items").and_then(Value::as_array) {
                     Some(items) if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
-                        documents.extend(items.iter().map(|item| Document { file: name.clone(), object: item.clone() }))
+                        documents
+                            .extend(items.iter().map(|item| Document { file: name.clone(), object: item.clone() }));
                     }
                     _ => documents.push(Document { file: name.clone(), object }),
                 }

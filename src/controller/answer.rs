@@ -106,7 +106,7 @@ async fn request(
         env!("CARGO_PKG_VERSION")
     );
     stream.write_all(text.as_bytes()).await?;
-    let mut head = vec![0; 64];
+    let mut head = [0; 64];
     let mut have = 0;
     while have < head.len() {
         match stream.read(&mut head[have..]).await? {

@@ -170,7 +170,7 @@ mod tests {
         };
         let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
         recall.note(&key, &registry(serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
-        assert_eq!(recall.referrers("Secret", "n", "mine"), [key.clone()]);
+        assert_eq!(recall.referrers("Secret", "n", "mine"), std::slice::from_ref(&key));
         assert!(recall.referrers("Secret", "other", "mine").is_empty());
         recall.note(&key, &registry(serde_json::json!({})));
         assert!(recall.referrers("Secret", "n", "mine").is_empty());

@@ -11,7 +11,7 @@ use crate::pki::issue::IssueError;
 pub enum Error {
     /// Reading or writing an object.
     #[error(transparent)]
-    Apply(#[from] apply::Error),
+    Apply(Box<apply::Error>),
     /// Making a key or a certificate.
     #[error("issue the certificate: {0}")]
     Issue(#[from] IssueError),
@@ -42,6 +42,12 @@ pub enum Error {
     /// A thread for slow work ended early.
     #[error("a worker thread ended early: {0}")]
     Worker(#[from] tokio::task::JoinError),
+}
+
+impl From<apply::Error> for Error {
+    fn from(error: apply::Error) -> Self {
+        Self::Apply(Box::new(error))
+    }
 }
 
 impl Error {

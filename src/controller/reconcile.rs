@@ -66,7 +66,9 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     match pass(key, &registry, &before, now, ctx).await {
         Ok(next) => Ok(next),
         // Somebody was faster: the next pass sees what they did.
-        Err(Error::Apply(apply::Error::Conflict { verb: Verb::Update, .. })) => Ok(Next::Look(SOON)),
+        Err(Error::Apply(error)) if matches!(*error, apply::Error::Conflict { verb: Verb::Update, .. }) => {
+            Ok(Next::Look(SOON))
+        }
         Err(error) => {
             let blocked = error.class() == Class::Blocked;
             let message = words(&error);
@@ -149,7 +151,11 @@ async fn pass(
         return Ok(Next::Look(MAKE_WAY));
     }
     let wanted = wanted_names(&resolved, &material, &plan);
-    let applied = ctx.engine.apply_all(&owner, &children(plan)).await?;
+    // Stored before the certificate that it signed: an operator that dies in between must not leave a leaf whose authority is lost.
+    let authority = resolved.name.child(Child::Ca);
+    let (first, rest): (Vec<_>, Vec<_>) = plan.into_iter().partition(|object| object.name == authority);
+    ctx.engine.apply_all(&owner, &children(first)).await?;
+    let applied = ctx.engine.apply_all(&owner, &children(rest)).await?;
     ctx.engine.prune(&owner, &wanted).await?;
     if running.lost_meanwhile(&resolved, &applied, before, key, ctx) {
         return Ok(Next::Look(SOON));

@@ -197,7 +197,7 @@ fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
                 password: password.clone(),
             }),
             None => {
-                absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name))
+                absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name));
             }
         }
     }
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::model::{ObservedClaim, SecretContent};
 
-    fn resolved(spec: serde_json::Value, observed: &Observed) -> Result<Resolved, Blocked> {
+    fn resolved(spec: &serde_json::Value, observed: &Observed) -> Result<Resolved, Blocked> {
         let registry = serde_json::from_value(json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
             "metadata": {"name": "team-a", "namespace": "registries", "uid": "u", "generation": 3},
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn an_empty_spec_is_a_complete_registry() {
-        let registry = resolved(json!({}), &Observed::default()).unwrap();
+        let registry = resolved(&json!({}), &Observed::default()).unwrap();
         assert_eq!(registry.image, Settings::default().registry_image);
         assert_eq!(
             (registry.replicas, registry.service.port, registry.retain, registry.suspend),
@@ -301,7 +301,7 @@ mod tests {
                 "PersistentVolumeClaim mine",
             ),
         ] {
-            let blocked = resolved(spec, &absent).unwrap_err();
+            let blocked = resolved(&spec, &absent).unwrap_err();
             assert_eq!((blocked.reason, blocked.waiting), (reason, waiting), "{blocked:?}");
             assert!(blocked.message.contains(words), "{blocked:?}");
         }
@@ -315,7 +315,7 @@ mod tests {
             ..Observed::default()
         };
         let blocked =
-            resolved(json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), &observed).unwrap_err();
+            resolved(&json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), &observed).unwrap_err();
         assert_eq!((blocked.reason, blocked.waiting), ("ClaimShared", false));
         assert!(blocked.message.contains("team-b"), "{blocked:?}");
     }
@@ -327,8 +327,8 @@ mod tests {
             claim: Some(ObservedClaim { modes: vec![mode.to_owned()] }),
             ..Observed::default()
         };
-        assert!(resolved(spec.clone(), &claim("ReadWriteMany")).is_ok());
-        assert!(resolved(spec, &claim("ReadWriteOnce")).is_err());
+        assert!(resolved(&spec, &claim("ReadWriteMany")).is_ok());
+        assert!(resolved(&spec, &claim("ReadWriteOnce")).is_err());
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
         let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": name}});
         let spec = json!({"auth": {"users": [user("ann"), user("bob"), user("eve")], "usersFrom": [{"secretRef": {"name": "team"}}]}});
 
-        let Users::Table { candidates, missing, .. } = resolved(spec, &observed).unwrap().users else { panic!() };
+        let Users::Table { candidates, missing, .. } = resolved(&spec, &observed).unwrap().users else { panic!() };
 
         let names: Vec<_> = candidates.iter().map(|user| user.name.as_str()).collect();
         assert_eq!(names, ["ann", "carl", "dora"]);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::model::{Observed, Settings, resolve};
 
-fn registry(spec: Value) -> Resolved {
+fn registry(spec: &Value) -> Resolved {
     let registry = serde_json::from_value(json!({
         "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
         "metadata": {"name": "team-a", "namespace": "registries", "generation": 7}, "spec": spec,
@@ -34,7 +34,7 @@ struct Case {
 }
 
 impl Case {
-    fn of(spec: Value) -> Self {
+    fn of(spec: &Value) -> Self {
         let user = UserStatus { name: "admin".to_owned(), source: "Secret team-a-admin".to_owned(), changed_at: None };
         Self {
             registry: registry(spec),
@@ -96,7 +96,7 @@ fn waiting() -> Problem {
 #[test]
 fn each_state_has_its_verdict() {
     let case = Case::of;
-    let healthy = || case(json!({}));
+    let healthy = || case(&json!({}));
     assert_eq!(healthy().verdict(), said("True", "False", "False", "Settled"));
 
     let progressing = Case { workload: Some(Workload::Progressing { message: String::new(), ready: 0 }), ..healthy() };
@@ -138,7 +138,7 @@ fn each_state_has_its_verdict() {
 
 #[test]
 fn a_missing_object_stalls_only_after_five_minutes() {
-    let case = Case { logins: Logins { users: vec![], problems: vec![waiting()] }, ..Case::of(json!({})) };
+    let case = Case { logins: Logins { users: vec![], problems: vec![waiting()] }, ..Case::of(&json!({})) };
     let at = |minutes: i64| Timestamp::from_second(minutes * 60).unwrap();
     let first = case.status(&PrivateRegistryStatus::default(), at(0));
     assert_eq!(verdict_of(&case.status(&first, at(4))), said("False", "True", "False", "WaitingForSecret"));
@@ -148,7 +148,7 @@ fn a_missing_object_stalls_only_after_five_minutes() {
 #[test]
 fn the_same_findings_give_the_same_status() {
     // A status that changes by itself would be written, and start a pass, for ever.
-    let case = Case::of(json!({}));
+    let case = Case::of(&json!({}));
     let at = |second| Timestamp::from_second(second).unwrap();
     let first = case.status(&PrivateRegistryStatus::default(), at(1));
     assert_eq!(case.status(&first, at(1000)), first);
@@ -156,7 +156,7 @@ fn the_same_findings_give_the_same_status() {
 
 #[test]
 fn a_paused_registry_keeps_what_was_known_of_it() {
-    let case = Case::of(json!({}));
+    let case = Case::of(&json!({}));
     let settled = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
     let paused = paused(&settled, 8, Timestamp::UNIX_EPOCH);
     assert_eq!(verdict_of(&paused), said("False", "False", "False", "Paused"));
@@ -168,7 +168,7 @@ fn a_paused_registry_keeps_what_was_known_of_it() {
 #[test]
 fn the_first_address_is_the_one_that_reaches_furthest() {
     let addresses = |spec: Value, service: Value| {
-        let found = super::addresses(&registry(spec), &service);
+        let found = super::addresses(&registry(&spec), &service);
         found.into_iter().map(|found| found.address).collect::<Vec<_>>()
     };
     let names = ["team-a.registries.svc:5000", "team-a.registries.svc.cluster.local:5000"];
@@ -183,7 +183,7 @@ fn the_first_address_is_the_one_that_reaches_furthest() {
 
 #[test]
 fn ephemeral_storage_and_open_doors_are_said_aloud() {
-    let mut case = Case::of(json!({"storage": {"emptyDir": {}}, "tls": {"none": {}}, "auth": {"none": {}}}));
+    let mut case = Case::of(&json!({"storage": {"emptyDir": {}}, "tls": {"none": {}}, "auth": {"none": {}}}));
     case.claim = None;
     let status = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
     assert_eq!(condition_of(&status, "StorageReady").reason, "Ephemeral");

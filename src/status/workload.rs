@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use crate::model::{Observed, Settings, resolve};
 
-    fn registry(spec: Value) -> Resolved {
+    fn registry(spec: &Value) -> Resolved {
         let registry = serde_json::from_value(json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
             "metadata": {"name": "team-a", "namespace": "registries"}, "spec": spec,
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_deployment_runs_when_all_its_pods_are_new_and_available() {
-        let registry = registry(json!({}));
+        let registry = registry(&json!({}));
         let judge = |live: &Value| judge_deployment(&registry, live, &[], &Run::default());
         assert_eq!(judge(&deployment(1, 1)), Workload::Running { ready: 1 });
         assert!(matches!(judge(&deployment(1, 0)), Workload::Progressing { ready: 0, .. }));
@@ -349,13 +349,13 @@ mod tests {
     #[test]
     fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
         let live = |wanted: &str, replicas: i32| json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}});
-        let unless = registry(json!({"restartPolicy": {"type": "UnlessStopped"}}));
+        let unless = registry(&json!({"restartPolicy": {"type": "UnlessStopped"}}));
         assert!(is_stopped_by_user(&unless, Some(&live("1", 0))));
         assert!(!is_stopped_by_user(&unless, Some(&live("1", 1))));
         // The operator itself wrote the zero, while the registry was suspended.
         assert!(!is_stopped_by_user(&unless, Some(&live("0", 0))));
         assert!(!is_stopped_by_user(&unless, None));
-        assert!(!is_stopped_by_user(&registry(json!({})), Some(&live("1", 0))));
+        assert!(!is_stopped_by_user(&registry(&json!({})), Some(&live("1", 0))));
     }
 
     #[test]
@@ -396,8 +396,8 @@ mod tests {
     #[test]
     fn a_job_ends_as_its_policy_says() {
         let ended = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
-        let once = registry(json!({"restartPolicy": {"type": "Never"}}));
-        let thrice = registry(json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}}));
+        let once = registry(&json!({"restartPolicy": {"type": "Never"}}));
+        let thrice = registry(&json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}}));
         let reason = |workload| match workload {
             Workload::Stopped { reason, .. } | Workload::Failed { reason, .. } => reason,
             other => panic!("{other:?}"),
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn the_exit_code_is_that_of_the_process_and_outlives_the_pod() {
-        let retries = registry(json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 2}}));
+        let retries = registry(&json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 2}}));
         let gave_up = json!({"status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}});
         let killed = json!({"terminated": {"exitCode": 137}});
         let told_to_end = json!({"terminated": {"exitCode": 0}});

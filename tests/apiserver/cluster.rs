@@ -63,7 +63,7 @@ impl Cluster {
         let kubelet = FakeKubelet::start(plane.kubeconfig(), "node-1").await?;
         let provisioner = provisioner::start(plane.kubeconfig(), provisioner::Settings::ApiOnly).await?;
         let client = plane.client().await?;
-        install_definition(&client).await;
+        Self::install_definition(&client).await;
         let start_of_log = plane.audit().await?.mark().await?;
         Ok(Self {
             plane,
@@ -73,6 +73,22 @@ impl Cluster {
             chart: OnceCell::new(),
             start_of_log,
         })
+    }
+
+    /// Installs the operator's definition and waits until it is served.
+    pub async fn install_definition(client: &Client) {
+        let definitions = Api::all(client.clone());
+        let definition = api::crd();
+        definitions.create(&PostParams::default(), &definition).await.unwrap();
+        let name = definition.metadata.name.as_deref().unwrap();
+        eventually(PATIENCE, "the definition is established", async || {
+            let live = definitions.get(name).await.map_err(|error| error.to_string())?;
+            let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
+            let established =
+                conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+            if established { Ok(()) } else { Err(format!("{conditions:?}")) }
+        })
+        .await;
     }
 
     /// Makes a namespace.
@@ -120,21 +136,6 @@ impl Cluster {
         let text = serde_json::to_string(rendered.await).unwrap();
         serde_json::from_str(&text.replace(RENDERED_FOR, namespace)).unwrap()
     }
-}
-
-async fn install_definition(client: &Client) {
-    let definitions = Api::all(client.clone());
-    let definition = api::crd();
-    definitions.create(&PostParams::default(), &definition).await.unwrap();
-    let name = definition.metadata.name.as_deref().unwrap();
-    eventually(PATIENCE, "the definition is established", async || {
-        let live = definitions.get(name).await.map_err(|error| error.to_string())?;
-        let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
-        let established =
-            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
-        if established { Ok(()) } else { Err(format!("{conditions:?}")) }
-    })
-    .await;
 }
 
 /// Objects of a text with several YAML documents.
@@ -212,6 +213,18 @@ impl Namespace {
                 self.credentials_of("operator-private-registry-operator", 3600).await
             })
             .await
+    }
+
+    /// Another ServiceAccount with the operator's roles.
+    pub async fn second_account(&self, name: &str) {
+        self.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})).await;
+        for mut object in self.cluster.chart_for(&self.name).await {
+            if object["kind"] == "RoleBinding" {
+                object["metadata"]["name"] = json!(format!("{}-{name}", object["metadata"]["name"].as_str().unwrap()));
+                object["subjects"][0]["name"] = json!(name);
+                self.create(object).await;
+            }
+        }
     }
 
     /// A kubeconfig with a token of this ServiceAccount. `seconds`: how long the token is valid, at least 600.

@@ -4,6 +4,8 @@
     dead_code,
     clippy::unwrap_used,
     clippy::print_stderr,
+    clippy::needless_pass_by_value,
+    clippy::wrong_self_convention,
     reason = "tests end with words when something is not as expected"
 )]
 
@@ -17,10 +19,17 @@ mod registry;
 mod wait;
 
 mod broken_input;
+mod crashes;
 mod drift;
+mod examples;
 mod foreign;
 mod kept;
+mod leadership;
 mod material;
 mod quiet;
+mod rights;
+mod rules;
+mod secrecy;
 mod stopping;
+mod surroundings;
 mod switches;

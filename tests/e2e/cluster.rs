@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use testbed::sandbox::{Kind, State, instances};
 use testbed::{Family, Mode, Node, Progress, Tools, image, node};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -73,6 +74,17 @@ impl Cluster {
         )?;
         let node = Node::start(node::Options { images: vec![newer, operator], audit: false }).await?;
         Ok(Self { client: node.client().await?, node: Arc::new(node) })
+    }
+
+    /// A second node without the operator. At most two nodes run at once: one that was left running would be waited for in vain.
+    pub(crate) async fn beside_the_shared_one() -> Self {
+        let left = instances().unwrap().into_iter().find(|other| {
+            other.state == State::Detached && other.record.as_ref().is_some_and(|record| record.kind == Kind::Node)
+        });
+        if let Some(other) = left {
+            panic!("a second node is needed, and {} was left running: `cargo xtask cluster down` ends it", other.id);
+        }
+        Self::start().await.unwrap()
     }
 
     /// Installs both charts, or upgrades them: the operator's with these `--set` arguments beside those that every test needs.

@@ -33,7 +33,7 @@ async fn an_install_for_one_namespace_does_the_same_with_roles_only() {
     if testbed::skip(testbed::Mode::Node) {
         return;
     }
-    let cluster = Cluster::start().await.unwrap();
+    let cluster = Cluster::beside_the_shared_one().await;
     cluster.namespace("served").await;
     cluster.install(&["watch.namespaces={served}"]).await;
 

@@ -1,0 +1,148 @@
+//! When the operator can't work it says why, in words and once, and goes on trying instead of ending again and again.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kube::api::PostParams;
+use private_registry_operator::api;
+use serde_json::json;
+use testbed::{ControlPlane, Options};
+
+use crate::cluster::{Cluster, namespace};
+use crate::operator::{Operator, PROGRAM};
+use crate::wait::{PATIENCE, always};
+
+impl Operator {
+    /// It runs, is alive, and is not ready, for a while.
+    async fn waits_and_lives(&self) {
+        always(Duration::from_secs(4), "it goes on trying", async || {
+            self.process.check().map_err(|error| format!("{error:#}"))?;
+            match (self.get("/healthz").await, self.get("/readyz").await) {
+                (Ok((200, _)), Ok((503, _))) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+}
+
+/// Exit code and standard error of `run` with these arguments.
+fn run(arguments: &[&str], kubeconfig: &Path) -> (Option<i32>, String) {
+    let output = Command::new(PROGRAM)
+        .arg("run")
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn what_can_never_work_ends_at_once_and_names_what_to_correct() {
+    let Some(team) = namespace("flags").await else { return };
+    let good = team.credentials().await;
+    let cases: [(&[&str], &Path, &str); 7] = [
+        (&["--no-such-flag"], good, "--no-such-flag"),
+        (&["--concurrency", "0"], good, "--concurrency"),
+        (&["--listen", "nonsense"], good, "--listen"),
+        (&["--log-level", "loud"], good, "--log-level"),
+        (&["--lease-duration", "5s"], good, "--lease-renew-deadline"),
+        (&["--listen", "127.0.0.1:0"], Path::new("/nonexistent/kubeconfig"), "/nonexistent/kubeconfig"),
+        (&["--listen", "127.0.0.1:0", "--context", "absent"], good, "absent"),
+    ];
+    for (arguments, kubeconfig, words) in cases {
+        let (code, text) = run(arguments, kubeconfig);
+        assert_eq!(code, Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(words) && text.lines().count() <= 12, "{arguments:?}: {text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_that_cannot_be_reached_is_told_and_waited_for() {
+    let Some(team) = namespace("unreachable").await else { return };
+    let line = team.line().await;
+    line.cut();
+    let operator = team.operator_as(&line.kubeconfig, &[], &[]);
+
+    operator.readiness_says("can't be reached").await;
+    operator.waits_and_lives().await;
+    let lines = operator.log().lines().count();
+    assert!(lines < 60, "{lines} lines of log in four seconds:\n{}", operator.log());
+
+    line.mend();
+    operator.ready().await;
+    team.registry("team-a", json!({})).await.ready().await;
+}
+
+#[tokio::test]
+async fn a_token_that_has_ended_is_told() {
+    let Some(team) = namespace("token").await else { return };
+    team.credentials().await;
+    team.second_account("ending").await;
+    let credentials = team.credentials_of("ending", 600).await;
+    team.object("ServiceAccount", "ending").delete().await;
+
+    let operator = team.operator_as(&credentials, &[], &[]);
+
+    operator.readiness_says("401").await;
+    operator.waits_and_lives().await;
+    assert!(
+        !operator
+            .log()
+            .contains(std::fs::read_to_string(&credentials).unwrap().split("token: ").nth(1).unwrap().trim())
+    );
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_are_listed_and_counted_when_they_come() {
+    let Some(team) = namespace("no-rights").await else { return };
+    let credentials = team.credentials().await.to_owned();
+    let role = team.object("Role", "operator-private-registry-operator");
+    let rules = role.at("/rules").await;
+    let mut fewer = rules.clone();
+    fewer.as_array_mut().unwrap().retain(|rule| !rule["resources"].as_array().unwrap().contains(&json!("secrets")));
+    role.edit(json!({"rules": fewer})).await;
+
+    let operator = team.operator_as(&credentials, &[], &[]);
+
+    let words = operator.readiness_says("secrets").await;
+    assert!(words.contains("in no-rights"), "{words}");
+    operator.waits_and_lives().await;
+
+    role.edit(json!({"rules": rules})).await;
+    operator.ready().await;
+    team.registry("team-a", json!({})).await.ready().await;
+}
+
+#[tokio::test]
+async fn a_missing_definition_is_told_and_waited_for_and_a_restart_of_the_api_server_survived() {
+    // A cluster of its own: in the common one the definition is there, and its API server serves other tests.
+    let Some(team) = namespace("definition").await else { return };
+    let bare: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let operator = team.operator_as(bare.kubeconfig(), &["--leader-elect=false", "--watch-namespace", "default"], &[]);
+
+    let words = operator.readiness_says("privateregistries.privateregistry.dev").await;
+    assert!(words.contains("failed"), "{words}");
+    operator.waits_and_lives().await;
+
+    Cluster::install_definition(&bare.client().await.unwrap()).await;
+    operator.ready().await;
+
+    let passes = operator.passes().await;
+    bare.kill_apiserver().unwrap();
+    operator.readiness_says("failed").await;
+    bare.restart_apiserver().await.unwrap();
+    operator.ready().await;
+    let registries: kube::Api<api::PrivateRegistry> = kube::Api::default_namespaced(bare.client().await.unwrap());
+    let registry = serde_json::from_value(
+        json!({"apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": {"name": "team-a"}, "spec": {}}),
+    );
+    registries.create(&PostParams::default(), &registry.unwrap()).await.unwrap();
+    operator.has_made(passes + 1.0).await;
+    drop(operator);
+    bare.sandbox().stop().unwrap();
+    assert!(PATIENCE > Duration::ZERO);
+}
