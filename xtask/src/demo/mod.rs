@@ -177,7 +177,7 @@ impl Story {
 
     async fn apply(&self) -> Result<()> {
         let step = self.progress.step(format!("kubectl apply -f {MANIFEST}"));
-        self.place.kubectl(&["apply", "--filename", MANIFEST])?;
+        self.place.kubectl(["apply", "--filename", MANIFEST])?;
         let address = self.objects.ready_registry(&step).await?;
         step.done();
         self.say(&format!("ready, at {address}"));

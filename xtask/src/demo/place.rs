@@ -33,7 +33,7 @@ pub(super) struct Place {
 }
 
 enum Cluster {
-    Node(Node),
+    Node(Box<Node>),
     Given { kubeconfig: PathBuf, port: u16, forward: RefCell<Option<Forward>> },
 }
 
@@ -41,7 +41,7 @@ impl Place {
     /// Starts a node that has an image.
     pub(super) async fn start(tools: Tools, image: Image) -> Result<Self> {
         let options = node::Options { images: vec![image], ..node::Options::default() };
-        Ok(Self { tools, cluster: Cluster::Node(Node::start(options).await?) })
+        Ok(Self { tools, cluster: Cluster::Node(Box::new(Node::start(options).await?)) })
     }
 
     /// A cluster that exists.
@@ -130,7 +130,7 @@ impl Place {
             Cluster::Node(node) => node.kill_container_process(NAMESPACE, &pod.name_any(), Signal::SIGKILL).await,
             Cluster::Given { forward, .. } => {
                 drop(forward.borrow_mut().take());
-                self.kubectl(&["--namespace", NAMESPACE, "delete", "pod", &pod.name_any(), "--now"]).map(drop)
+                self.kubectl(["--namespace", NAMESPACE, "delete", "pod", &pod.name_any(), "--now"]).map(drop)
             }
         }
     }
