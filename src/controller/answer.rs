@@ -1,17 +1,25 @@
-//! Whether a registry answers as it should: found out, not assumed. One connection after each rollout, with a time limit.
+//! Whether a registry answers as it should: found out, not assumed. One connection after each rollout, with a time limit, and beside the
+//! passes: a network that drops packets holds up no repair.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use super::queue::{Key, Queue};
 use crate::status::summary::Answer;
 
-/// Time for connecting, the handshake and the answer together. A pass must not wait for a network that drops packets.
+/// How soon a registry is asked again whose answer was not good.
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// Time for connecting, the handshake and the answer together.
 const LIMIT: Duration = Duration::from_secs(3);
+/// How long a pass waits for the answer: a registry that is well answers sooner, and its status is written once instead of twice.
+const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// Where and how to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +38,71 @@ pub(super) struct Question {
     pub(super) rollout: String,
 }
 
+/// What registries have answered.
+#[derive(Clone, Default)]
+pub(super) struct Answers(Arc<Mutex<BTreeMap<Key, Asked>>>);
+
+struct Asked {
+    question: Question,
+    since: Instant,
+    answer: Answer,
+}
+
+impl Answers {
+    /// The registry's answer: the known one while it is good or young, else a new one if it comes at once. One that comes later puts the
+    /// registry on the queue; until then the last one to the same question counts.
+    pub(super) async fn get(&self, key: &Key, question: Question, queue: &Queue) -> Answer {
+        let known = match self.locked().get(key) {
+            Some(asked) if asked.question == question => match &asked.answer {
+                Answer::Good => return Answer::Good,
+                answer if asked.since.elapsed() < ASK_AGAIN => return answer.clone(),
+                answer => answer.clone(),
+            },
+            _ => Answer::NotAsked,
+        };
+        let asked = Asked { question: question.clone(), since: Instant::now(), answer: known.clone() };
+        self.locked().insert(key.clone(), asked);
+
+        let mut asking = tokio::spawn({
+            let (answers, key) = (self.clone(), key.clone());
+            async move {
+                let answer = ask(&question).await;
+                answers.learn(&key, &question, answer.clone());
+                answer
+            }
+        });
+        match tokio::time::timeout(AT_ONCE, &mut asking).await {
+            Ok(answer) => answer.unwrap_or(known),
+            Err(_) => {
+                let (queue, key, before) = (queue.clone(), key.clone(), known.clone());
+                tokio::spawn(async move {
+                    if asking.await.is_ok_and(|answer| answer != before) {
+                        queue.add(&key);
+                    }
+                });
+                known
+            }
+        }
+    }
+
+    /// Forgets a registry that is gone.
+    pub(super) fn forget(&self, key: &Key) {
+        self.locked().remove(key);
+    }
+
+    fn learn(&self, key: &Key, question: &Question, answer: Answer) {
+        if let Some(asked) = self.locked().get_mut(key).filter(|asked| asked.question == *question) {
+            asked.answer = answer;
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<Key, Asked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Asks `/v2/` once.
-pub(super) async fn ask(question: &Question) -> Answer {
+async fn ask(question: &Question) -> Answer {
     match tokio::time::timeout(LIMIT, exchange(question)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Unreachable(format!(

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
 
-use super::answer::{self, Question};
+use super::answer::Answers;
 use super::error::Error;
 use super::events::Events;
 use super::queue::{Key, Queue};
@@ -19,7 +19,6 @@ use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
 use crate::observe;
 use crate::status::PodFacts;
-use crate::status::summary::Answer;
 
 /// What every pass shares.
 pub struct Context {
@@ -41,6 +40,8 @@ pub struct Context {
     pub queue: Queue,
     /// What passes remember beside children.
     pub recall: Recall,
+    /// How registries answered.
+    pub(super) answers: Answers,
 }
 
 impl Context {
@@ -64,24 +65,13 @@ impl Context {
         Ok(facts)
     }
 
-    /// How the registry answers: from memory while nothing about the question changed and the answer was good.
-    pub(super) async fn answer(&self, key: &Key, question: Question) -> Answer {
-        let known = locked(&self.recall.answers).get(key).filter(|(asked, _)| *asked == question).cloned();
-        if let Some((_, Answer::Good)) = known {
-            return Answer::Good;
-        }
-        let answer = answer::ask(&question).await;
-        locked(&self.recall.answers).insert(key.clone(), (question, answer.clone()));
-        answer
-    }
-
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
     pub(super) fn forget(&self, key: &Key) {
         for rival in self.recall.rivals(key) {
             self.queue.add(&rival);
         }
         locked(&self.recall.pods).remove(key);
-        locked(&self.recall.answers).remove(key);
+        self.answers.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
         self.recall.refer(key, BTreeSet::new());
@@ -92,7 +82,6 @@ impl Context {
 #[derive(Default)]
 pub struct Recall {
     pods: Mutex<BTreeMap<Key, Vec<PodFacts>>>,
-    answers: Mutex<BTreeMap<Key, (Question, Answer)>>,
     references: Mutex<References>,
 }
 

@@ -77,6 +77,7 @@ impl Operator {
             events: Events::new(client.clone(), labels::MANAGER, instance),
             metrics,
             recall: context::Recall::default(),
+            answers: answer::Answers::default(),
             client: client.clone(),
             queue: Queue::default(),
         });

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use tracing::info;
 
+use super::answer::ASK_AGAIN;
 use super::backoff::Class;
 use super::certificates::{self, Stored as StoredCertificate};
 use super::context::Context;
@@ -24,8 +25,6 @@ use crate::observe;
 use crate::status::summary::{self, Answer};
 use crate::status::{Findings, PodFacts};
 
-/// How soon a registry is looked at again whose answer was not good.
-const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// How soon it is looked again at what changed while a pass was deciding.
 const SOON: Duration = Duration::from_secs(1);
 /// How soon it is looked whether what ran before has ended; the watch usually tells earlier.

@@ -183,5 +183,5 @@ pub(super) async fn ask(
         logins: !matches!(registry.users, Users::Everybody),
         rollout,
     };
-    ctx.answer(key, question).await
+    ctx.answers.get(key, question, &ctx.queue).await
 }

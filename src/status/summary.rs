@@ -58,7 +58,7 @@ pub enum Answer {
     Bad(String),
     /// The operator could not reach it.
     Unreachable(String),
-    /// Nobody asked: nothing runs.
+    /// Nobody asked, because nothing runs, or it has not answered yet.
     NotAsked,
 }
 
@@ -217,6 +217,9 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
                 waiting: false,
             };
         }
+        Some(Workload::Running { .. }) if findings.answer == Answer::NotAsked => {
+            return no(reason::PROGRESSING, "it runs, and is being asked whether it answers", true, false, false);
+        }
         Some(Workload::Running { .. }) => {}
     }
     if let Some(part) = parts.into_iter().chain([available]).find(|part| part.status == Truth::False) {
@@ -257,7 +260,9 @@ fn available_finding(findings: &Findings<'_>) -> Finding {
         (_, Answer::Good) => say(Truth::True, reason::ANSWERING, "the registry answered as it should"),
         (_, Answer::Bad(how)) => say(Truth::False, reason::NOT_ANSWERING, how),
         (_, Answer::Unreachable(why)) => say(Truth::Unknown, reason::UNREACHABLE, why),
-        (_, Answer::NotAsked) => say(Truth::Unknown, reason::PROGRESSING, "a rollout is going on"),
+        (_, Answer::NotAsked) => {
+            say(Truth::Unknown, reason::PROGRESSING, "a rollout is going on, or the registry has not answered yet")
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod owned;
 mod registry;
 mod wait;
 
+mod answers;
 mod broken_input;
 mod crashes;
 mod drift;
