@@ -1,13 +1,18 @@
 //! Puts the commit into the program, for `--version`.
 
-use std::process::Command;
+use std::{env, path::Path, process::Command};
 
 fn main() {
-    let commit = std::env::var("PRIVATE_REGISTRY_COMMIT").ok().or_else(|| {
-        let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    });
-    println!("cargo:rustc-env=COMMIT={}", commit.unwrap_or_else(|| "unknown commit".to_owned()));
     println!("cargo:rerun-if-env-changed=PRIVATE_REGISTRY_COMMIT");
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    // The file is elsewhere in a work tree and absent in an archive; one that is absent would mean a new build each time.
+    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]).filter(|head| Path::new(head).exists()) {
+        println!("cargo:rerun-if-changed={head}");
+    }
+    let commit = env::var("PRIVATE_REGISTRY_COMMIT").ok().or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    println!("cargo:rustc-env=COMMIT={}", commit.unwrap_or_else(|| "unknown commit".to_owned()));
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -126,27 +126,14 @@ pub fn blocked(
     now: Timestamp,
 ) -> PrivateRegistryStatus {
     let stalled = !blocked.waiting || waited_enough(before, blocked.reason, now);
-    outcome(blocked.reason, &blocked.message, stalled, before, generation, now)
-}
-
-/// The status of a registry whose pass failed.
-#[must_use]
-pub fn failed(
-    reason: &str,
-    message: &str,
-    stalled: bool,
-    before: &PrivateRegistryStatus,
-    generation: i64,
-    now: Timestamp,
-) -> PrivateRegistryStatus {
-    outcome(reason, message, stalled, before, generation, now)
+    failed(blocked.reason, &blocked.message, stalled, before, generation, now)
 }
 
 /// The status of a registry that the operator was told to leave alone.
 #[must_use]
 pub fn paused(before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -> PrivateRegistryStatus {
     let message = "the annotation privateregistry.dev/paused is set: nothing is written until it is removed";
-    let mut status = outcome(reason::PAUSED, message, false, before, generation, now);
+    let mut status = failed(reason::PAUSED, message, false, before, generation, now);
     let quiet = Finding::new(condition::RECONCILING, false, reason::PAUSED, message);
     for condition in conditions::merge(&before.conditions, vec![quiet], generation, now) {
         replace(&mut status.conditions, condition);
@@ -154,7 +141,9 @@ pub fn paused(before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -
     status
 }
 
-fn outcome(
+/// The status of a registry that is not as its manifest says, for this one reason. What was found before stays.
+#[must_use]
+pub fn failed(
     reason: &str,
     message: &str,
     stalled: bool,

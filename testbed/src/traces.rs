@@ -116,7 +116,7 @@ mod tests {
         for (trace, expected) in [
             ("control group /sys/fs/cgroup/pids/preg-aaaaaa/host", false),
             ("control group /sys/fs/cgroup/pids/preg-bbbbbb", true),
-            ("mount overlay /root/.local/state/private-registry-operator/run/bbbbbb/x overlay rw 0 0", true),
+            ("mount overlay /home/somebody/.local/state/private-registry-operator/run/bbbbbb/x overlay rw 0 0", true),
             ("file /run/netns", false),
         ] {
             assert_eq!(is_of_another(trace, "aaaaaa"), expected, "{trace}");

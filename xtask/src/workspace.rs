@@ -60,6 +60,10 @@ pub(crate) fn operator(is_release: bool, progress: &Progress) -> Result<PathBuf>
     command.args(["build", "--locked", "--bin", NAME]).env("CARGO_TERM_COLOR", "never");
     let profile = if is_release {
         command.args(["--release", "--package", NAME]);
+        // A build script does not hear of every commit, and what is published must not name an older one.
+        if let Some(commit) = commit() {
+            command.env("PRIVATE_REGISTRY_COMMIT", commit);
+        }
         "release"
     } else {
         "debug"
@@ -76,6 +80,12 @@ pub(crate) fn operator(is_release: bool, progress: &Progress) -> Result<PathBuf>
     }
     step.done();
     Ok(Workspace::read()?.target().join(profile).join(NAME))
+}
+
+/// The commit that is checked out, if this is a checkout.
+fn commit() -> Option<String> {
+    let output = command("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Variables of <https://doc.rust-lang.org/cargo/reference/environment-variables.html#environment-variables-cargo-sets-for-crates>.

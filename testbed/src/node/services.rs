@@ -22,6 +22,8 @@ use crate::sandbox::{Place, Process, Sandbox};
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Ports on 127.0.0.1 of the node where kube-proxy and CoreDNS say whether they are ready.
 const PROXY_HEALTH: u16 = 10256;
+/// The Service of the API server: the first of the Services' network.
+const API_SERVICE: &str = "10.96.0.1";
 const DNS_HEALTH: u16 = 8181;
 
 /// The addresses of a node's pods: the third number tells nodes apart, as their own addresses' last one does.
@@ -79,7 +81,27 @@ impl Services {
             healthy(sandbox, &self.proxy, PROXY_HEALTH, "/healthz"),
             healthy(sandbox, &self.dns, DNS_HEALTH, "/ready")
         )?;
-        Ok(())
+        self.routed(sandbox).await
+    }
+
+    /// The proxy calls itself healthy before it has written its first rules: only a connection proves that they are there.
+    async fn routed(&self, sandbox: &Sandbox) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let mut connect = sandbox.command(Place::Inside, "timeout");
+            connect.args(["1", "bash", "-c", &format!("exec 3<>/dev/tcp/{API_SERVICE}/443")]);
+            if tokio::process::Command::from(connect).output().await.context("connect to a Service")?.status.success() {
+                return Ok(());
+            }
+            self.proxy.check()?;
+            if started.elapsed() > START_LIMIT {
+                bail!(
+                    "no Service is reached after {START_LIMIT:?}; the proxy's last words:\n{}",
+                    self.proxy.last_words(15)
+                );
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Waits until the scheduler may send pods.

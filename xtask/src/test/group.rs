@@ -111,7 +111,7 @@ impl Group {
             Self::Unit => {
                 let mut examples = workspace::cargo();
                 examples.args(["test", "--locked", "--workspace", "--doc"]);
-                vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Tests }]
+                vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Libtest }]
             }
             Self::Charts => {
                 let mut generated = workspace::command(env::current_exe().context("find this program")?);
@@ -128,14 +128,14 @@ impl Group {
     fn run(self, workspace: &Workspace, progress: &Progress) -> Result<Step> {
         let mut command = workspace::command(nextest(progress)?);
         command.args(["nextest", "run", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
-        Ok(Step { command, counts: Counts::Tests })
+        Ok(Step { command, counts: Counts::Nextest })
     }
 
     fn run_in_one_process(self, workspace: &Workspace, threads: u32) -> Result<Step> {
         let mut command = workspace::cargo();
         command.args(["test", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
         command.args(["--", &format!("--test-threads={threads}")]);
-        Ok(Step { command, counts: Counts::Tests })
+        Ok(Step { command, counts: Counts::Libtest })
     }
 
     /// cargo's arguments that choose the group's test programs. Always with `--workspace`: with fewer packages, dependencies would have fewer features and

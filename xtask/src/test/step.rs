@@ -13,8 +13,10 @@ use crate::workspace;
 pub(super) enum Counts {
     /// Nothing that counts: passing is one test.
     AsOne,
-    /// A runner's closing line.
-    Tests,
+    /// The tests that cargo's own runner counts.
+    Libtest,
+    /// The tests that nextest counts.
+    Nextest,
 }
 
 /// A program to run.
@@ -78,7 +80,8 @@ impl Step {
         }
         let tally = match counts {
             Counts::AsOne => return Ok(Tally::one(status.success())),
-            Counts::Tests => Tally::of(&log.text[begin..]),
+            Counts::Libtest => Tally::of_libtest(&log.text[begin..]),
+            Counts::Nextest => Tally::of_nextest(&log.text[begin..]),
         };
         match tally {
             Some(tally) if status.success() == (tally.failed == 0) => Ok(tally),
@@ -116,15 +119,15 @@ mod tests {
     #[test]
     fn a_runner_is_believed_only_as_far_as_its_exit_code_agrees() {
         let passed = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'";
-        assert_eq!(run(passed, Counts::Tests).0, Tally { passed: 3, failed: 0, skipped: 0 });
-        let (tally, _) = run(&format!("{passed}; exit 101"), Counts::Tests);
+        assert_eq!(run(passed, Counts::Libtest).0, Tally { passed: 3, failed: 0, skipped: 0 });
+        let (tally, _) = run(&format!("{passed}; exit 101"), Counts::Libtest);
         assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
     }
 
     #[test]
     fn a_runner_that_says_nothing_has_failed() {
-        assert_eq!(run("true", Counts::Tests).0, Tally::one(false));
-        assert_eq!(run("exit 101", Counts::Tests).0, Tally::one(false));
+        assert_eq!(run("true", Counts::Libtest).0, Tally::one(false));
+        assert_eq!(run("exit 101", Counts::Libtest).0, Tally::one(false));
     }
 
     #[test]

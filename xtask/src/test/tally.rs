@@ -2,6 +2,9 @@
 
 use std::ops::AddAssign;
 
+/// Nextest's closing line is five blanks from the edge; what failed tests said is four further in than they said it.
+const NEXTEST_MARGIN: &str = "     ";
+
 /// Numbers of tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -16,15 +19,19 @@ impl Tally {
         Self { passed: u64::from(passed), failed: u64::from(!passed), skipped: 0 }
     }
 
-    /// The sum of all closing lines in a runner's output; `None` when there is no such line.
-    pub(super) fn of(output: &str) -> Option<Self> {
-        let lines = output.lines().map(str::trim);
-        let tallies = lines.filter_map(|line| libtest(line).or_else(|| nextest(line)));
+    /// What cargo's own runner said: the sum of the closing lines of all its programs. `None` when there is none.
+    pub(super) fn of_libtest(output: &str) -> Option<Self> {
+        let tallies = output.lines().filter_map(libtest);
         tallies.fold(None, |sum, tally| {
             let mut sum = sum.unwrap_or_default();
             sum += tally;
             Some(sum)
         })
+    }
+
+    /// What nextest said in its one closing line. What failed tests said stands around it, with closing lines of their own.
+    pub(super) fn of_nextest(output: &str) -> Option<Self> {
+        output.lines().filter_map(|line| nextest(line.strip_prefix(NEXTEST_MARGIN)?)).next_back()
     }
 
     /// Tests that the runner counts as passed, but that skipped themselves.
@@ -43,10 +50,13 @@ impl AddAssign for Tally {
     }
 }
 
-/// The tests that are marked `#[ignore]`, in nextest's words: `SKIP [         ] (─────) program test`.
+/// The tests that are marked `#[ignore]`: `SKIP [         ] (─────) program test` in nextest's words, `test module::test ... ignored` in cargo's.
 pub(super) fn ignored(output: &str) -> impl Iterator<Item = &str> {
-    let lines = output.lines().filter_map(|line| line.trim().strip_prefix("SKIP ["));
-    lines.filter_map(|rest| rest.split_once("] ")).map(|(_, test)| test.trim_start_matches(['(', '─', ')', ' ']))
+    output.lines().filter_map(|line| {
+        let nextest = line.trim().strip_prefix("SKIP [").and_then(|rest| rest.split_once("] "));
+        let libtest = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored"));
+        nextest.map(|(_, test)| test.trim_start_matches(['(', '─', ')', ' '])).or(libtest.map(|(test, _)| test))
+    })
 }
 
 /// `test result: FAILED. 2 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s`
@@ -82,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_lines_of_both_runners_are_read() {
+    fn closing_lines_are_read() {
         for (line, expected) in [
             (
                 "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s",
@@ -92,15 +102,20 @@ mod tests {
                 "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
                 tally(2, 1, 0),
             ),
-            ("     Summary [   0.012s] 1 test run: 1 passed, 0 skipped", tally(1, 0, 0)),
-            ("     Summary [  61.2s] 6 tests run: 3 passed (1 slow), 2 failed, 1 timed out, 4 skipped", tally(3, 3, 4)),
-            ("     Summary [   0.1s] 2/9 tests run: 1 passed, 1 failed, 0 skipped", tally(1, 8, 0)),
-            ("     Summary [   0.1s] 2 tests run: 2 failed, 0 skipped", tally(0, 2, 0)),
             ("test the_result ... ok", None),
             ("error: could not compile `x` (lib test) due to 2 previous errors", None),
             ("", None),
         ] {
-            assert_eq!(Tally::of(line), expected, "{line}");
+            assert_eq!(Tally::of_libtest(line), expected, "{line}");
+        }
+        for (line, expected) in [
+            ("     Summary [   0.012s] 1 test run: 1 passed, 0 skipped", tally(1, 0, 0)),
+            ("     Summary [  61.2s] 6 tests run: 3 passed (1 slow), 2 failed, 1 timed out, 4 skipped", tally(3, 3, 4)),
+            ("     Summary [   0.1s] 2/9 tests run: 1 passed, 1 failed, 0 skipped", tally(1, 8, 0)),
+            ("     Summary [   0.1s] 2 tests run: 2 failed, 0 skipped", tally(0, 2, 0)),
+            ("        PASS [   0.1s] (1/1) x y", None),
+        ] {
+            assert_eq!(Tally::of_nextest(line), expected, "{line}");
         }
     }
 
@@ -108,13 +123,21 @@ mod tests {
     fn the_lines_of_several_programs_are_added_up() {
         let output = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\nmore\n\
                       test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured\n";
-        assert_eq!(Tally::of(output), tally(5, 1, 1));
+        assert_eq!(Tally::of_libtest(output), tally(5, 1, 1));
+    }
+
+    #[test]
+    fn what_a_failed_test_said_is_not_counted() {
+        let output = "        FAIL [   9.9s] (17/24) x y\n  stdout ───\n    running 1 test\n    Summary [ 1.0s] 1 test run: 1 passed, 0 skipped\n    \
+                      test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n     Summary [  66.9s] 24 tests run: 23 passed, 1 failed, 1 skipped\n";
+        assert_eq!(Tally::of_nextest(output), tally(23, 1, 1));
     }
 
     #[test]
     fn ignored_tests_are_named() {
-        let output = "     Summary [ 140.1s] 22 tests run: 22 passed, 1 skipped\n        SKIP [         ] (─────) testbed::sandbox owner\n";
-        assert_eq!(ignored(output).collect::<Vec<_>>(), ["testbed::sandbox owner"]);
+        let output = "     Summary [ 140.1s] 22 tests run: 22 passed, 1 skipped\n        SKIP [         ] (─────) testbed::sandbox owner\n\
+                      test later ... ignored, not yet\ntest now ... ok\n";
+        assert_eq!(ignored(output).collect::<Vec<_>>(), ["testbed::sandbox owner", "later"]);
     }
 
     #[test]
