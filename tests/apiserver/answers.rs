@@ -47,7 +47,9 @@ impl Registry<'_> {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    stream.read(&mut [0; 1024]).await.ok();
+                    if stream.read(&mut [0; 1024]).await.unwrap_or(0) == 0 {
+                        return;
+                    }
                     stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.ok();
                     stream.shutdown().await.ok();
                 });

@@ -60,7 +60,7 @@ fn sorts() -> Vec<(&'static str, Value)> {
 }
 
 /// Makes the operator look at the registry once more although nothing is to be done.
-async fn look_again(operator: &Operator, registry: &Registry<'_>, round: usize) {
+pub async fn look_again(operator: &Operator, registry: &Registry<'_>, round: usize) {
     let before = operator.passes().await;
     registry.object.annotate("example.com/round", round.to_string()).await;
     operator.has_made(before + 1.0).await;

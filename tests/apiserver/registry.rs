@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use crate::cluster::Namespace;
@@ -138,6 +138,13 @@ impl<'a> Registry<'a> {
         let table = self.htpasswd().decoded("htpasswd").await;
         let hash = table.lines().find_map(|line| line.strip_prefix(&format!("{user}:")));
         hash.is_some_and(|hash| bcrypt::verify(password, hash).unwrap())
+    }
+
+    /// Somebody deletes its pods.
+    pub async fn deletes_its_pods(&self) {
+        let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
+        let pods = self.namespace.object("Pod", "").api;
+        pods.delete_collection(&DeleteParams::default(), &ours).await.unwrap();
     }
 
     /// Waits until none of its pods is left.

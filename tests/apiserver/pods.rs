@@ -1,0 +1,96 @@
+//! What the registry says when its pods are not well, and what each restart policy makes of an end. The kubelet is told what to show.
+
+use serde_json::{Value, json};
+use testbed::fake_kubelet::Behaviour;
+
+use crate::cluster::{Namespace, namespace};
+use crate::registry::Registry;
+use crate::wait::within;
+
+fn folder(policy: Value) -> Value {
+    json!({"storage": {"emptyDir": {}}, "restartPolicy": policy})
+}
+
+impl Namespace {
+    /// A registry whose pods behave so from their first moment.
+    async fn behaving(&self, name: &str, spec: Value, behaviour: Behaviour) -> Registry<'_> {
+        self.cluster.pods_of(name, behaviour);
+        self.registry(name, spec).await
+    }
+}
+
+#[tokio::test]
+async fn each_trouble_of_a_pod_is_told_with_what_to_do_and_ends_with_its_cause() {
+    let Some(team) = namespace("troubles").await else { return };
+    let _operator = team.operator().await;
+    let full = "/var/lib/registry is full";
+    let cases = [
+        ("crashing", Behaviour::crashes(2, 5), "CrashLooping", "exit code 2"),
+        ("greedy", Behaviour::out_of_memory(3), "CrashLooping", "spec.pod.resources.limits.memory"),
+        ("unpulled", Behaviour::PullFails, "ImageNotPulled", "spec.pod.imagePullSecrets"),
+        ("unwritable", Behaviour::init_fails("check-volume", 1, full), "StorageNotWritable", full),
+        ("slow", Behaviour::NotReady, "Progressing", "0 of 1 pods are ready"),
+    ];
+    let mut registries = Vec::new();
+    for (name, behaviour, ..) in &cases {
+        registries.push(team.behaving(name, folder(json!({})), behaviour.clone()).await);
+    }
+    for (registry, (_, _, reason, words)) in registries.iter().zip(&cases) {
+        let message = registry.says("Ready", "False", reason).await;
+        assert!(message.contains(words), "{message}");
+        registry.says("Available", "False", "NotRunning").await;
+        registry.says("Stalled", "False", "").await;
+    }
+    for registry in registries {
+        team.cluster.pods_of(&registry.name, Behaviour::Ready);
+        registry.says("Ready", "True", "Settled").await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_no_node_takes_is_told_in_the_schedulers_words() {
+    let Some(team) = namespace("unschedulable").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("picky", json!({"pod": {"nodeSelector": {"example.com/no": "such-node"}}})).await;
+    let words = registry.says("Ready", "False", "Unschedulable").await;
+    assert!(words.contains("node"), "{words}");
+}
+
+#[tokio::test]
+async fn never_keeps_what_has_ended_and_says_how() {
+    let Some(team) = namespace("never").await else { return };
+    let _operator = team.operator().await;
+    let never = || folder(json!({"type": "Never"}));
+    let done = team.behaving("never-done", never(), Behaviour::exits(0)).await;
+    let failed = team.behaving("never-failed", never(), Behaviour::exits(3)).await;
+
+    done.says("Ready", "True", "Completed").await;
+    let words = failed.says("Stalled", "True", "Failed").await;
+    assert!(words.contains("exit code was 3"), "{words}");
+
+    // Once it was told, tidying up the pod is no reason to start it again.
+    team.settles().await;
+    let uid = done.child("Job", "").uid().await;
+    done.deletes_its_pods().await;
+    team.settles().await;
+    assert_eq!(done.child("Job", "").uid().await, uid);
+}
+
+#[tokio::test]
+async fn on_failure_stops_after_its_retries_and_a_deleted_pod_is_none() {
+    let Some(team) = namespace("on-failure").await else { return };
+    let _operator = team.operator().await;
+    let limited = || folder(json!({"type": "OnFailure", "maxRetries": 2}));
+    let steady = team.registry("on-failure-steady", limited()).await.ready().await;
+    let uid = steady.child("Job", "").uid().await;
+    steady.deletes_its_pods().await;
+    steady.child("Job", "").is_made_again(&uid, within(30)).await;
+    let steady = steady.ready().await;
+    steady.says("Ready", "True", "Settled").await;
+
+    let failing = team.behaving("on-failure-failing", limited(), Behaviour::crashes(7, 1)).await;
+    failing.says("Ready", "False", "CrashLooping").await;
+    team.cluster.pods_of("on-failure-failing", Behaviour::crashes(7, 3));
+    let words = failing.says("Stalled", "True", "MaxRetriesExceeded").await;
+    assert!(words.contains("2 restarts"), "{words}");
+}
