@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{Event, Namespace as KubeNamespace, Secret, ServiceAccount};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -227,8 +228,26 @@ impl Namespace {
         }
     }
 
+    /// Waits until the API server knows of the roles of this ServiceAccount: it hears of them a moment after they were written.
+    async fn roles_count(&self, account: &str) {
+        let user = format!("system:serviceaccount:{}:{account}", self.name);
+        let question = json!({"spec": {"user": user, "resourceAttributes": {"namespace": self.name, "verb": "list", "resource": "configmaps"}}});
+        let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        eventually(PATIENCE, &format!("{user} has its rights"), async || {
+            let question = serde_json::from_value(question.clone()).unwrap();
+            let answer = reviews.create(&PostParams::default(), &question).await.map_err(|error| error.to_string())?;
+            if answer.status.as_ref().is_some_and(|status| status.allowed) {
+                Ok(())
+            } else {
+                Err(format!("{answer:?}"))
+            }
+        })
+        .await;
+    }
+
     /// A kubeconfig with a token of this ServiceAccount. `seconds`: how long the token is valid, at least 600.
     pub async fn credentials_of(&self, account: &str, seconds: i64) -> std::path::PathBuf {
+        self.roles_count(account).await;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.name);
         let request = TokenRequest {
             spec: Some(TokenRequestSpec { expiration_seconds: Some(seconds), ..TokenRequestSpec::default() }),
