@@ -1,6 +1,7 @@
 //! The project's chores. Each is a subcommand with a file of its own; this file only lists them.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks to a person")]
 
+mod bench;
 mod cluster;
 mod demo;
 mod generate;
@@ -22,6 +23,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
+    /// Measure the release build on a real API server: times against plain writers, requests, memory, size
+    Bench(bench::Arguments),
     /// A real Kubernetes on this machine, for working by hand
     Cluster(cluster::Arguments),
     /// Show the product from nothing: Kubernetes, Helm, one manifest, push, pull, a killed process (needs root on Linux)
@@ -36,6 +39,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Cluster(arguments) => cluster::run(arguments).map(|()| ExitCode::SUCCESS),
         Chore::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Generate(arguments) => generate::run(&arguments),

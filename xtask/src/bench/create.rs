@@ -1,0 +1,87 @@
+//! Many registries at once, in four turns: plain writer, operator, operator, plain writer. So each side has a turn on the younger and one on the
+//! older cluster. While the plain writer works there is no operator; between turns everything comes to rest.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use super::{
+    objects::{self, Template},
+    plain,
+    samples::{milliseconds, ratio},
+    table::Row,
+    world::{WORKERS, World},
+};
+
+const GOAL: f64 = 1.3;
+
+pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
+    let step = world.progress.step("create: plain writer, operator, operator, plain writer");
+    world.start_operator()?.ready().await?;
+    let template = world.template().await?;
+    world.stop_operator().await?;
+
+    let turn = world.registries.saturating_sub(world.made()) / 2;
+    let mut theirs = vec![by_hand(world, &template, turn, "plain-1").await?];
+    world.settled().await?;
+
+    world.start_operator()?.ready().await?;
+    let mut ours = Vec::new();
+    for _ in 0..2 {
+        world.settled().await?;
+        ours.push(by_operator(world, &template, turn).await?);
+    }
+    world.settled().await?;
+    let memory = world.operator()?.memory()?;
+    world.stop_operator().await?;
+
+    theirs.push(by_hand(world, &template, turn, "plain-2").await?);
+    world.settled().await?;
+    step.done();
+
+    let objects = u32::try_from(template.len())? * turn;
+    let (our_sum, their_sum): (Duration, Duration) = (ours.iter().sum(), theirs.iter().sum());
+    let ratio = ratio(our_sum, their_sum);
+    let per_object = |sum: Duration| milliseconds(sum / (2 * objects));
+    Ok([Row {
+        name: "create",
+        what: format!("{} registries to all children, against a plain writer", 2 * turn),
+        result: format!("{ratio:.2}x ({:.1} ms an object)", per_object(our_sum)),
+        goal: format!("≤ {GOAL}x"),
+        is_met: Some(ratio <= GOAL),
+        values: json!({
+            "objects_per_turn": objects,
+            "operator_turns": ours.iter().copied().map(milliseconds).collect::<Vec<_>>(),
+            "plain_turns": theirs.iter().copied().map(milliseconds).collect::<Vec<_>>(),
+            "plain_per_object": per_object(their_sum),
+            "operator_memory_after_kib": memory,
+        }),
+    }])
+}
+
+/// The time from the first manifest to the last child.
+async fn by_operator(world: &mut World, template: &Template, registries: u32) -> Result<Duration> {
+    const CREATED: (&str, &str) = ("writes_total", "outcome=\"created\"");
+    let before = world.operator()?.metric(CREATED.0, CREATED.1).await?;
+    let expected = before + f64::from(registries * u32::try_from(template.len())?);
+    let started = Instant::now();
+    world.create_registries(registries).await?;
+    world.operator()?.reaches(CREATED.0, CREATED.1, expected).await?;
+    let took = started.elapsed();
+    world.settled().await?;
+    let made = world.operator()?.metric(CREATED.0, CREATED.1).await?;
+    if made > expected {
+        bail!("the operator made {made} children where {expected} were expected, so the time is not what it seems");
+    }
+    Ok(took)
+}
+
+async fn by_hand(world: &World, template: &Template, copies: u32, namespace: &str) -> Result<Duration> {
+    objects::namespace(&world.client, namespace).await?;
+    let mut objects: Vec<Value> = Vec::new();
+    for number in 0..copies {
+        objects.extend(template.named(namespace, &format!("p-{number:05}"))?);
+    }
+    plain::create(&world.client, &objects, WORKERS).await
+}

@@ -1,0 +1,150 @@
+//! `cargo xtask bench`: the numbers in the README, measured. The operator's release build runs as a process of its own against a real API server;
+//! wherever a time depends on the machine, what it is compared with is measured in the same run. One file each says how a number comes about.
+
+mod create;
+mod drift;
+mod memory;
+mod objects;
+mod operator;
+mod plain;
+mod quiet;
+mod ready;
+mod restart;
+mod samples;
+mod size;
+mod table;
+mod wait;
+mod world;
+
+use std::{collections::BTreeSet, fs, path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use testbed::{Family, Mode, Progress, Tools};
+
+use crate::{cluster, workspace};
+use table::{Row, Table};
+use world::World;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this measurement; can be given more than once
+    #[arg(long, value_enum, value_name = "NAME")]
+    only: Vec<Measurement>,
+    /// Write the results to this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure this program instead of building it for release
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Registries in the cluster
+    #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    registries: u32,
+    /// Secrets of somebody else in the cluster, of 10 KB each
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    foreign_secrets: u32,
+}
+
+/// In the order in which they are made: one control plane serves all, and what weighs on it comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Measurement {
+    /// The program on disk
+    Size,
+    /// From a manifest to a registry that runs, against the same objects written by hand
+    Ready,
+    /// Many registries at once, against a plain writer of the same objects
+    Create,
+    /// A new operator in a cluster where everything is as wanted
+    Restart,
+    /// Passes over registries that are as wanted
+    Quiet,
+    /// Children deleted or edited by somebody
+    Drift,
+    /// Resident memory, without and with thousands of foreign Secrets
+    Memory,
+}
+
+impl Measurement {
+    fn needs_cluster(self) -> bool {
+        self != Self::Size
+    }
+
+    fn needs_registries(self) -> bool {
+        self.needs_cluster() && self != Self::Ready
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let chosen: BTreeSet<Measurement> = match arguments.only.as_slice() {
+        [] => Measurement::value_variants().iter().copied().collect(),
+        only => only.iter().copied().collect(),
+    };
+    let progress = Progress::auto();
+    let program = match &arguments.program {
+        Some(program) => std::path::absolute(program).context("find the program")?,
+        None => workspace::operator(true, &progress)?,
+    };
+    if chosen.iter().any(|measurement| measurement.needs_cluster()) {
+        if let Some(reason) = testbed::missing(Mode::ControlPlane) {
+            bail!("{reason}");
+        }
+        Tools::ensure(Family::CONTROL_PLANE, &progress)?;
+    }
+    let started = Instant::now();
+    let bench =
+        Bench { chosen, program, registries: arguments.registries, foreign: arguments.foreign_secrets, progress };
+    let rows = cluster::runtime()?.block_on(bench.measure())?;
+    let table = Table { rows, took: started.elapsed() };
+    println!("\n{table}");
+    if let Some(file) = &arguments.json {
+        let text = serde_json::to_string_pretty(&table)?;
+        fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Bench {
+    chosen: BTreeSet<Measurement>,
+    program: PathBuf,
+    registries: u32,
+    foreign: u32,
+    progress: Progress,
+}
+
+impl Bench {
+    async fn measure(self) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        if self.has(Measurement::Size) {
+            rows.extend(size::measure(&self.program)?);
+        }
+        if self.has(Measurement::Ready) {
+            rows.extend(ready::measure(&self.program, &self.progress).await?);
+        }
+        if !self.chosen.iter().any(|measurement| measurement.needs_registries()) {
+            return Ok(rows);
+        }
+        let mut world = World::start(&self.program, self.registries, &self.progress).await?;
+        if self.has(Measurement::Create) {
+            rows.extend(create::measure(&mut world).await?);
+        }
+        world.populate().await?;
+        if self.has(Measurement::Restart) {
+            rows.extend(restart::measure(&mut world).await?);
+        }
+        if self.has(Measurement::Quiet) {
+            rows.extend(quiet::measure(&mut world).await?);
+        }
+        if self.has(Measurement::Drift) {
+            rows.extend(drift::measure(&mut world).await?);
+        }
+        if self.has(Measurement::Memory) {
+            rows.extend(memory::measure(&mut world, self.foreign).await?);
+        }
+        world.stop()?;
+        Ok(rows)
+    }
+
+    fn has(&self, measurement: Measurement) -> bool {
+        self.chosen.contains(&measurement)
+    }
+}

@@ -1,0 +1,125 @@
+//! The operator as a process: how it is started, what it says of itself, what the kernel says of it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use testbed::sandbox::{Place, Process, Sandbox};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::wait::until;
+
+const ENDS_WITHIN: Duration = Duration::from_secs(25);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+pub(super) struct Operator {
+    process: Process,
+    address: SocketAddr,
+}
+
+/// Resident memory, in KiB.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Memory {
+    /// All of it, with the parts of the program's file that are in use.
+    pub(super) rss: u64,
+    /// What the program allocated.
+    pub(super) anonymous: u64,
+    /// The most that `rss` has ever been.
+    pub(super) peak: u64,
+}
+
+impl Operator {
+    /// Starts it with its defaults: all namespaces, with an election.
+    pub(super) fn start(
+        program: &Path,
+        sandbox: &Sandbox,
+        place: Place,
+        kubeconfig: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let address = free.context("find a free port")?;
+        let mut command = sandbox.command(place, program);
+        command.env_remove("RUST_LOG").env("KUBECONFIG", kubeconfig);
+        command.args(["run", "--lease-namespace", "default", "--listen", &address.to_string()]).args(more);
+        Ok(Self { process: sandbox.start("operator", command)?, address })
+    }
+
+    /// Waits until it is ready. Gives the time that took.
+    pub(super) async fn ready(&self) -> Result<Duration> {
+        let ready = until("the operator is ready", LOOK_EVERY, async || {
+            self.process.check()?;
+            Ok(match self.get("/readyz").await {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+        });
+        Ok(ready.await?.1)
+    }
+
+    /// Waits until a metric has reached a value. Gives the time that took.
+    pub(super) async fn reaches(&self, metric: &str, label: &str, value: f64) -> Result<Duration> {
+        let what = format!("{metric} reaches {value}");
+        let reached = until(&what, LOOK_EVERY, async || {
+            self.process.check()?;
+            let now = self.metric(metric, label).await.unwrap_or_default();
+            Ok(if now >= value { Ok(()) } else { Err(now.to_string()) })
+        });
+        Ok(reached.await?.1)
+    }
+
+    /// The sum of a metric over the series that carry a label (`outcome="created"`; empty for all).
+    pub(super) async fn metric(&self, name: &str, label: &str) -> Result<f64> {
+        let (_, text) = self.get("/metrics").await.context("ask the operator for its metrics")?;
+        let name = format!("private_registry_operator_{name}");
+        let ours = |line: &&str| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let labelled = text.lines().filter(ours).filter(|line| line.contains(label));
+        Ok(labelled.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, String)> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            let status = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_default();
+            Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+        };
+        tokio::time::timeout(Duration::from_secs(5), exchange).await.context("the operator does not answer")?
+    }
+
+    /// What the kernel counts.
+    pub(super) fn memory(&self) -> Result<Memory> {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
+                .with_context(|| format!("{path} has no {name}"))
+        };
+        Ok(Memory { rss: field("VmRSS")?, anonymous: field("RssAnon")?, peak: field("VmHWM")? })
+    }
+
+    /// Asks it to end, and waits.
+    pub(super) async fn stop(self) -> Result<()> {
+        let process = self.process.clone();
+        let status = tokio::task::spawn_blocking(move || process.terminate(ENDS_WITHIN)).await??;
+        if !status.success() {
+            bail!("the operator ended with {status}; its last words:\n{}", self.process.last_words(15));
+        }
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    pub(super) fn last_words(&self) -> String {
+        self.process.last_words(15)
+    }
+}
