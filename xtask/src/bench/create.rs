@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{self, Template},
-    plain,
+    plain::Written,
+    restart::by_verb_and_kind,
     samples::{milliseconds, ratio},
     table::Row,
     world::{WORKERS, World},
@@ -27,12 +28,13 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
     world.settled().await?;
 
     world.start_operator()?.ready().await?;
+    let mark = world.mark().await?;
     let mut ours = Vec::new();
     for _ in 0..2 {
         world.settled().await?;
         ours.push(by_operator(world, &template, turn).await?);
     }
-    world.settled().await?;
+    let asked = world.asked_since(mark).await?;
     let memory = world.operator()?.memory()?;
     world.stop_operator().await?;
 
@@ -41,47 +43,76 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
     step.done();
 
     let objects = u32::try_from(template.len())? * turn;
-    let (our_sum, their_sum): (Duration, Duration) = (ours.iter().sum(), theirs.iter().sum());
-    let ratio = ratio(our_sum, their_sum);
-    let per_object = |sum: Duration| milliseconds(sum / (2 * objects));
+    let (ours, theirs) = (Side::of(&ours, objects), Side::of(&theirs, objects));
+    let ratio = ratio(ours.each, theirs.each);
     Ok([Row {
         name: "create",
         what: format!("{} registries to all children, against a plain writer", 2 * turn),
-        result: format!("{ratio:.2}x ({:.1} ms an object)", per_object(our_sum)),
+        result: format!("{ratio:.2}x ({:.1} ms an object)", milliseconds(ours.each)),
         goal: format!("≤ {GOAL}x"),
         is_met: Some(ratio <= GOAL),
         values: json!({
             "objects_per_turn": objects,
-            "operator_turns": ours.iter().copied().map(milliseconds).collect::<Vec<_>>(),
-            "plain_turns": theirs.iter().copied().map(milliseconds).collect::<Vec<_>>(),
-            "plain_per_object": per_object(their_sum),
+            "operator": ours.values(),
+            "plain": theirs.values(),
+            "operator_requests": by_verb_and_kind(&asked),
             "operator_memory_after_kib": memory,
         }),
     }])
 }
 
-/// The time from the first manifest to the last child.
-async fn by_operator(world: &mut World, template: &Template, registries: u32) -> Result<Duration> {
+/// The turns of one side.
+struct Side {
+    turns: Vec<Duration>,
+    /// For one object, of all turns.
+    each: Duration,
+    /// Of the writer's own processor time, for one object.
+    processor: Duration,
+}
+
+impl Side {
+    fn of(turns: &[Written], objects_per_turn: u32) -> Self {
+        let objects = objects_per_turn * u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        let sum = |part: fn(&Written) -> Duration| turns.iter().map(part).sum::<Duration>() / objects.max(1);
+        Self {
+            turns: turns.iter().map(|turn| turn.took).collect(),
+            each: sum(|turn| turn.took),
+            processor: sum(|turn| turn.processor),
+        }
+    }
+
+    fn values(&self) -> Value {
+        json!({
+            "turns": self.turns.iter().copied().map(milliseconds).collect::<Vec<_>>(),
+            "per_object": milliseconds(self.each),
+            "own_processor_time_per_object": milliseconds(self.processor),
+        })
+    }
+}
+
+/// From the first manifest to the last child.
+async fn by_operator(world: &mut World, template: &Template, registries: u32) -> Result<Written> {
     const CREATED: (&str, &str) = ("writes_total", "outcome=\"created\"");
     let before = world.operator()?.metric(CREATED.0, CREATED.1).await?;
     let expected = before + f64::from(registries * u32::try_from(template.len())?);
-    let started = Instant::now();
+    let (started, used) = (Instant::now(), world.operator()?.processor()?);
     world.create_registries(registries).await?;
     world.operator()?.reaches(CREATED.0, CREATED.1, expected).await?;
     let took = started.elapsed();
+    let processor = world.operator()?.processor()?.saturating_sub(used);
     world.settled().await?;
     let made = world.operator()?.metric(CREATED.0, CREATED.1).await?;
     if made > expected {
         bail!("the operator made {made} children where {expected} were expected, so the time is not what it seems");
     }
-    Ok(took)
+    Ok(Written { took, processor })
 }
 
-async fn by_hand(world: &World, template: &Template, copies: u32, namespace: &str) -> Result<Duration> {
+async fn by_hand(world: &World, template: &Template, copies: u32, namespace: &str) -> Result<Written> {
     objects::namespace(&world.client, namespace).await?;
     let mut objects: Vec<Value> = Vec::new();
     for number in 0..copies {
         objects.extend(template.named(namespace, &format!("p-{number:05}"))?);
     }
-    plain::create(&world.client, &objects, WORKERS).await
+    world.write(&objects, WORKERS).await
 }

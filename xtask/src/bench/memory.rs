@@ -5,7 +5,7 @@ use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{objects, operator::Memory, plain, size::mebibytes, table::Row, world::World};
+use super::{objects, operator::Memory, size::mebibytes, table::Row, world::World};
 
 /// MiB.
 const GOAL: f64 = 25.0;
@@ -26,7 +26,7 @@ pub(super) async fn measure(world: &mut World, foreign: u32) -> Result<[Row; 3]>
     let step = world.progress.step(format!("memory: {foreign} foreign Secrets"));
     objects::namespace(&world.client, NAMESPACE).await?;
     let secrets: Vec<Value> = (0..foreign).map(secret).collect();
-    let writing = plain::create(&world.client, &secrets, WRITERS).await?;
+    let writing = world.write(&secrets, WRITERS).await?.took;
     drop(secrets);
     world.settled().await?;
     let came = world.operator()?.memory()?;

@@ -7,6 +7,7 @@ mod memory;
 mod objects;
 mod operator;
 mod plain;
+mod processor;
 mod quiet;
 mod ready;
 mod restart;

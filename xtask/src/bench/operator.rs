@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::wait::until;
+use super::{processor, wait::until};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(25);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -106,6 +106,11 @@ impl Operator {
                 .with_context(|| format!("{path} has no {name}"))
         };
         Ok(Memory { rss: field("VmRSS")?, anonymous: field("RssAnon")?, peak: field("VmHWM")? })
+    }
+
+    /// Processor time since it started.
+    pub(super) fn processor(&self) -> Result<Duration> {
+        processor::of_process(self.process.pid())
     }
 
     /// Asks it to end, and waits.

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, api::ListParams};
+use serde_json::Value;
 use testbed::{
     ControlPlane, Options, Progress,
     background::Background,
@@ -20,7 +21,7 @@ use testbed::{
 use super::{
     objects::{self, Template, registry},
     operator::Operator,
-    plain,
+    plain::{self, Written},
     wait::until,
 };
 
@@ -155,7 +156,12 @@ impl World {
     pub(super) async fn create_registries(&mut self, count: u32) -> Result<()> {
         let new: Vec<_> = (self.made..self.made + count).map(|number| registry(NAMESPACE, &name(number))).collect();
         self.made += count;
-        plain::create(&self.client, &new, WORKERS).await.map(drop)
+        self.write(&new, WORKERS).await.map(drop)
+    }
+
+    /// Creates objects of any kind, without an operator.
+    pub(super) async fn write(&self, objects: &[Value], workers: usize) -> Result<Written> {
+        plain::create(self.plane.kubeconfig(), objects, workers).await
     }
 
     /// How many registries there are.
