@@ -20,11 +20,6 @@ impl Samples {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
-
-    /// In milliseconds.
-    pub(super) fn all(&self) -> Vec<f64> {
-        self.0.iter().copied().map(milliseconds).collect()
-    }
 }
 
 impl FromIterator<Duration> for Samples {
