@@ -42,7 +42,11 @@ const CHANGES: [Change; 5] = [
         suffix: "",
         patch: Some(|| json!({"spec": {"selector": {"app.kubernetes.io/name": "nobody"}}})),
     },
-    Change { kind: "Deployment", suffix: "", patch: Some(|| json!({"spec": {"replicas": 2}})) },
+    Change {
+        kind: "Deployment",
+        suffix: "",
+        patch: Some(|| json!({"metadata": {"labels": {"app.kubernetes.io/name": "nobody"}}})),
+    },
 ];
 
 struct Change {
@@ -126,9 +130,8 @@ async fn repair(world: &World, watches: &mut Watches, change: &Change, name: &st
 }
 
 /// The part that the changes are made to.
-fn wanted(object: &DynamicObject) -> [&Value; 4] {
-    let data = &object.data;
-    ["/data", "/spec/selector", "/spec/replicas", "/type"].map(|at| data.pointer(at).unwrap_or(&Value::Null))
+fn wanted(object: &DynamicObject) -> (Option<&BTreeMap<String, String>>, [Option<&Value>; 2]) {
+    (object.metadata.labels.as_ref(), ["/data", "/spec/selector"].map(|at| object.data.pointer(at)))
 }
 
 /// What a repair can't do without, beside itself: one answer, and one write that changes something.
