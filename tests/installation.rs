@@ -292,6 +292,7 @@ fn a_wrong_value_is_refused_with_its_name() {
     for (values, named) in [
         (&[][..], "image.repository"),
         (&["image.repository=a@b"], "repository"),
+        (&["image.repository=a/b:tag"], "repository"),
         (&["image.tag=a b"], "tag"),
         (&["image.digest=sha256:12"], "digest"),
         (&["image.pullPolicy=Sometimes"], "pullPolicy"),
@@ -301,6 +302,8 @@ fn a_wrong_value_is_refused_with_its_name() {
         (&["replicas=0"], "replicas"),
         (&["replicaCount=2"], "replicaCount"),
         (&["http.port=80"], "port"),
+        (&["http.address=somewhere"], "address"),
+        (&["clusterDomain=Corp_Local"], "clusterDomain"),
         (&["logLevel=loud"], "logLevel"),
         (&["logFormat=xml"], "logFormat"),
         (&["concurrency=0"], "concurrency"),
