@@ -186,3 +186,16 @@ impl Observer for Counted {
         self.0.wrote(kind.kind, outcome);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::gate;
+
+    #[test]
+    fn requests_about_every_child_are_counted_under_its_kind() {
+        for kind in KINDS {
+            assert_eq!(gate::kind_of(kind.plural), kind.kind);
+        }
+    }
+}
