@@ -72,8 +72,11 @@ async fn claim(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Clai
     };
     // Kubernetes refuses to grow a claim that has no volume yet: it gets its first volume as it is, and grows then.
     let size = "/spec/resources/requests/storage";
-    if let Some(live) =
-        read(&wanted.name).await?.filter(|live| live.value().pointer("/status/phase") == Some(&"Pending".into()))
+    if let Some(live) = ctx
+        .engine
+        .read_known_child(owner, kinds::PERSISTENT_VOLUME_CLAIM, &wanted.name)
+        .await?
+        .filter(|live| live.value().pointer("/status/phase") == Some(&"Pending".into()))
         && let (Some(asked), Some(given)) = (wanted.body.pointer_mut(size), live.value().pointer(size))
     {
         *asked = given.clone();

@@ -33,20 +33,22 @@ impl Stored {
     /// # Errors
     /// When something cannot be read.
     pub(super) async fn read(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Self, Error> {
-        // What lies under a child's name may be somebody else's: nothing of it may be used before it is refused.
-        let own = async |kind, name: &str| {
-            let found = ctx.engine.read(kind, &registry.namespace, name).await?;
-            Ok::<_, Error>(found.filter(|live| ctx.engine.owns(owner, live)))
+        let secret =
+            async |child: Child| ctx.engine.read_known_child(owner, kinds::SECRET, &registry.name.child(child)).await;
+        let (workload, _) = running::workload_kinds(registry);
+        let tls = secret(Child::Tls).await?;
+        // An authority that is missed isn't made again while its leaf is good, so it must really be missing.
+        let ca = match &tls {
+            Some(_) => ctx.engine.read_child(owner, kinds::SECRET, &registry.name.child(Child::Ca)).await?,
+            None => secret(Child::Ca).await?,
         };
-        let secret = async |child: Child| own(kinds::SECRET, &registry.name.child(child)).await;
-        let (kind, _) = running::workload_kinds(registry);
         Ok(Self {
-            tls: secret(Child::Tls).await?,
-            ca: secret(Child::Ca).await?,
+            tls,
+            ca,
             htpasswd: secret(Child::Htpasswd).await?,
             admin: secret(Child::Admin).await?,
             config: secret(Child::Config).await?,
-            workload: own(kind, registry.name.as_str()).await?,
+            workload: ctx.engine.read_known_child(owner, workload, registry.name.as_str()).await?,
         })
     }
 

@@ -68,7 +68,9 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     match pass.run().await {
         Ok(next) => Ok(next),
         // Somebody was faster: the next pass sees what they did.
-        Err(Error::Apply(error)) if matches!(*error, apply::Error::Conflict { verb: Verb::Update, .. }) => {
+        Err(Error::Apply(error))
+            if matches!(*error, apply::Error::Conflict { verb: Verb::Create | Verb::Update, .. }) =>
+        {
             Ok(Next::Look(SOON))
         }
         Err(error) => {
