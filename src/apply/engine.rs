@@ -79,10 +79,36 @@ impl Engine {
         }
     }
 
+    /// A child of the owner by name; `None` if there is none, or if what has its name is not proved to be the owner's, so that nothing of it may be used.
+    /// Labels that somebody took away don't matter as long as there is other proof.
+    pub async fn read_child(&self, owner: &Owner, kind: &'static Kind, name: &str) -> Result<Option<Live>, Error> {
+        let found = self.read(kind, &owner.namespace, name).await?;
+        Ok(found.filter(|live| is_proved(live, owner, &self.marks)))
+    }
+
+    /// The same, but what no watch has told of is taken for absent without a read. Only for a child that is applied when it is absent:
+    /// [`Engine::apply`] finds out if it is there after all, without its labels.
+    pub async fn read_known_child(
+        &self,
+        owner: &Owner,
+        kind: &'static Kind,
+        name: &str,
+    ) -> Result<Option<Live>, Error> {
+        let target = ObjectRef::new(kind, &owner.namespace, name);
+        match self.memory.recall(&target) {
+            Recall::Unknown => {
+                self.memory.mark_read(&target);
+                Ok(None)
+            }
+            _ => self.read_child(owner, kind, name).await,
+        }
+    }
+
     /// Brings one child to what is wanted.
     ///
     /// # Errors
-    /// [`Error::NotOurs`] and [`Error::Immutable`] leave the object untouched. After any other error the object is looked at anew.
+    /// [`Error::NotOurs`] and [`Error::Immutable`] leave the object untouched. [`Error::Conflict`]: what is wanted was decided without knowing the object as
+    /// it is; decide anew. After any other error the object is looked at anew.
     pub async fn apply(&self, owner: &Owner, child: &Child) -> Result<Applied, Error> {
         let wanted = Wanted::new(owner, child, &self.marks);
         let live = match self.memory.recall(&wanted.target) {
@@ -139,20 +165,19 @@ impl Engine {
         Ok(found)
     }
 
-    /// Whether an object that was [`Engine::read`] is proved to be the owner's, so that what it contains may be used. Labels that somebody took away
-    /// don't matter as long as there is other proof.
-    pub fn owns(&self, owner: &Owner, live: &Live) -> bool {
-        is_proved(live, owner, &self.marks)
-    }
-
-    /// There is none, as far as we know. If there is one after all, it is treated like any other.
+    /// There is none, as far as we know. If there is one after all, and not somebody else's, then it was not considered in what is wanted: it may hold
+    /// what cannot be made again.
     async fn create(&self, owner: &Owner, child: &Child, wanted: &Wanted) -> Result<Applied, Error> {
         if let Some(live) = self.try_create(owner, wanted).await? {
             return Ok(Applied { outcome: Outcome::Created, live });
         }
         match self.look(&wanted.target, Some(owner)).await? {
-            Some(live) => self.settle(owner, child, wanted, live).await,
-            None => Err(Error::Conflict { verb: Verb::Create, object: wanted.target.clone() }),
+            Some(live)
+                if matches!(judge(&live, owner, child.hold, &self.marks), Verdict::Foreign(_) | Verdict::Leaving) =>
+            {
+                self.settle(owner, child, wanted, live).await
+            }
+            _ => Err(Error::Conflict { verb: Verb::Create, object: wanted.target.clone() }),
         }
     }
 

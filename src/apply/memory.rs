@@ -86,6 +86,8 @@ struct Entry {
 }
 
 enum Content {
+    /// Nobody has shown it yet.
+    Unknown,
     Absent,
     Stale,
     /// As JSON text: a tenth of the space of a tree of maps.
@@ -160,7 +162,7 @@ impl Memory {
             Content::Known { version, .. } if *version == seen => false,
             // A relist may go back in time, after a restored backup; a watch never does.
             Content::Known { version, .. } => is_relist || !seen.is_older_than(version),
-            Content::Absent | Content::Stale => true,
+            Content::Unknown | Content::Absent | Content::Stale => true,
         };
         if changed {
             entry.content = Content::Stale;
@@ -180,7 +182,7 @@ impl Memory {
         let deleted = Version::of_event(metadata);
         let changed = match &entry.content {
             Content::Known { version, .. } => version.uid == deleted.uid,
-            Content::Stale => true,
+            Content::Unknown | Content::Stale => true,
             Content::Absent => false,
         };
         if changed {
@@ -210,7 +212,7 @@ impl Memory {
                 continue;
             }
             entry.news = News { at, what: Heard::Uncertain };
-            if !matches!(entry.content, Content::Absent) {
+            if !matches!(entry.content, Content::Unknown | Content::Absent) {
                 entry.content = Content::Stale;
                 missing.push(Missing { object: object.clone(), owner: entry.owner.clone() });
             }
@@ -221,7 +223,7 @@ impl Memory {
     /// Trusts nothing any more: everything will be read once.
     pub fn sweep(&self) {
         let mut state = self.lock();
-        state.entries.retain(|_, entry| !matches!(entry.content, Content::Absent));
+        state.entries.retain(|_, entry| !matches!(entry.content, Content::Unknown | Content::Absent));
         for entry in state.entries.values_mut() {
             entry.content = Content::Stale;
         }
@@ -263,7 +265,7 @@ impl Memory {
 impl Memory {
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
         let (text, depth, wanted) = match self.lock().entries.get(object).map(|entry| &entry.content) {
-            None => return Recall::Unknown,
+            None | Some(Content::Unknown) => return Recall::Unknown,
             Some(Content::Absent) => return Recall::Absent,
             Some(Content::Stale) => return Recall::Stale,
             Some(Content::Known { text, depth, wanted, .. }) => (text.clone(), *depth, *wanted),
@@ -279,7 +281,7 @@ impl Memory {
         let state = self.lock();
         let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
         let exists = |child: &&ObjectRef| {
-            state.entries.get(child).is_some_and(|entry| !matches!(entry.content, Content::Absent))
+            state.entries.get(child).is_some_and(|entry| !matches!(entry.content, Content::Unknown | Content::Absent))
         };
         children.into_iter().flatten().filter(exists).cloned().collect()
     }
@@ -287,7 +289,10 @@ impl Memory {
     /// A request about this object is about to be sent. From now on its events count, even if it was unknown.
     pub(super) fn begin(&self, object: &ObjectRef, owner: Option<&str>) -> Since {
         let mut state = self.lock();
-        state.entry(object, owner);
+        let entry = state.entry(object, owner);
+        if matches!(entry.content, Content::Unknown) {
+            entry.content = Content::Stale;
+        }
         Since(state.tick())
     }
 
@@ -392,7 +397,7 @@ impl State {
     fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
         let at = self.tick();
         let entry = self.entries.entry(object.clone()).or_insert_with(|| Entry {
-            content: Content::Stale,
+            content: Content::Unknown,
             owner: None,
             is_read: false,
             seen_at: 0,

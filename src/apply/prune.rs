@@ -26,7 +26,7 @@ pub enum Removal {
 }
 
 impl Engine {
-    /// Deletes one child, disposable or kept, if it is ours. No request once its absence is known.
+    /// Deletes one child, disposable or kept, if it is ours. No request if no watch has told of it.
     pub async fn remove(&self, owner: &Owner, kind: &'static Kind, name: &str) -> Result<Removal, Error> {
         let target = ObjectRef::new(kind, &owner.namespace, name);
         if !kind.is_deletable() {
@@ -75,9 +75,9 @@ impl Engine {
 
     async fn find(&self, target: &ObjectRef, owner: &Owner) -> Result<Option<Live>, Error> {
         match self.memory.recall(target) {
-            Recall::Absent => Ok(None),
+            Recall::Unknown | Recall::Absent => Ok(None),
             Recall::Known(Known { live, .. }) => Ok(Some(live)),
-            Recall::Unknown | Recall::Stale => self.look(target, Some(owner)).await,
+            Recall::Stale => self.look(target, Some(owner)).await,
         }
     }
 

@@ -174,11 +174,29 @@ async fn a_child_stripped_of_every_mark_is_repaired_even_after_a_restart() {
         });
         cluster.restart_operator();
 
+        assert!(cluster.engine.read_known_child(&owner(), child.kind, &child.name).await.unwrap().is_none());
+        let before = cluster.get(child.kind, &child.name);
+        let error = cluster.engine.apply(&owner(), &child).await.unwrap_err();
+        assert_eq!(error.reason(), "Conflict", "what was decided without knowing it must not be written over it");
+        assert_eq!(cluster.get(child.kind, &child.name), before);
+
+        assert!(cluster.engine.read_known_child(&owner(), child.kind, &child.name).await.unwrap().is_some());
         assert_eq!(apply(&cluster, &child).await, Outcome::Changed);
         let metadata = &cluster.get(child.kind, &child.name).unwrap()["metadata"];
         assert_eq!(metadata["labels"]["test.dev/owner"], "team-a");
         assert_eq!(metadata["ownerReferences"].is_array(), child.hold == Hold::Disposable);
     }
+}
+
+#[tokio::test]
+async fn what_no_watch_has_told_of_is_not_asked_for_and_is_known_once_it_was_made() {
+    let cluster = Cluster::new();
+    let child = secret(Hold::Kept);
+    assert!(cluster.engine.read_known_child(&owner(), SECRET, &child.name).await.unwrap().is_none());
+    apply(&cluster, &child).await;
+    let made = cluster.engine.read_known_child(&owner(), SECRET, &child.name).await.unwrap().unwrap();
+    assert_eq!(made.data("tls.key").unwrap(), b"planted");
+    assert_eq!(cluster.requests(), ["create Secret/team-a-ca 201"]);
 }
 
 #[tokio::test]

@@ -79,6 +79,8 @@ async fn what_changed_since_we_looked_is_not_deleted() {
 async fn a_foreign_object_is_not_removed() {
     let cluster = Cluster::new();
     cluster.put(SECRET, "team-a-ca", json!({}));
+    assert_eq!(cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap(), Removal::Absent);
+    cluster.engine.read(SECRET, "registries", "team-a-ca").await.unwrap();
     assert_eq!(cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap(), Removal::Kept);
     assert!(cluster.get(SECRET, "team-a-ca").is_some());
 }
