@@ -9,6 +9,7 @@
 
 mod client;
 mod cluster;
+mod place;
 mod registry;
 
 mod certificates;

@@ -62,7 +62,7 @@ async fn a_foreign_service_of_the_same_name_is_not_touched() {
 #[tokio::test]
 async fn the_type_of_the_service_can_be_changed_both_ways() {
     let Some(cluster) = cluster().await else { return };
-    let address = cluster.node.sandbox().node_address().unwrap();
+    let address = cluster.place.node().sandbox().node_address().unwrap();
     let own = json!({"selfSigned": {"ipAddresses": [address]}});
     let registry = cluster.registry("types", "team-a", json!({"tls": own})).await.ready().await;
     let (admin, before) = (registry.admin().await, service(&registry).await);
@@ -112,7 +112,7 @@ async fn on_port_443_image_names_need_no_port() {
 async fn a_load_balancers_address_is_waited_for_and_is_in_the_first_certificate() {
     let Some(cluster) = cluster().await else { return };
     // Nobody balances here: an address of the node's own stands for one.
-    let address = cluster.node.sandbox().node_address().unwrap().to_string();
+    let address = cluster.place.node().sandbox().node_address().unwrap().to_string();
     let registry = cluster.registry("balanced", "team-a", json!({"service": {"type": "LoadBalancer"}})).await;
     registry.is("WaitingForLoadBalancer").await;
 
