@@ -40,7 +40,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 42] = [
+const NAMESPACES: [&str; 44] = [
     "admins",
     "again",
     "always",
@@ -70,6 +70,8 @@ const NAMESPACES: [&str; 42] = [
     "replaced",
     "requests",
     "retries",
+    "scaled-always",
+    "scaled-unless",
     "served",
     "shared",
     "standard",
