@@ -36,11 +36,12 @@ pub(crate) const SYSTEM: &str = "private-registry-system";
 /// A second name of the registry's program, for changing the image.
 pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 
-/// `namespaces`: install the operator with Roles only, for the namespaces of the tests. Otherwise for all.
+/// `cluster`: install the operator for all namespaces. Otherwise it has Roles only, for the namespaces of the tests: whatever works with fewer
+/// rights works with more.
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 44] = [
+const NAMESPACES: [&str; 45] = [
     "admins",
     "again",
     "always",
@@ -85,6 +86,7 @@ const NAMESPACES: [&str; 44] = [
     "untouched",
     "unwritable",
     "upgrades",
+    "users",
 ];
 /// A namespace that no such install serves.
 pub(crate) const UNSERVED: &str = "not-served";
@@ -93,7 +95,7 @@ const MADE_BY_TESTS: &str = "privateregistry.dev/e2e";
 
 /// Whether the operator has Roles only.
 pub(crate) fn has_roles_only() -> bool {
-    std::env::var_os(INSTALL).is_some_and(|kind| kind == "namespaces")
+    std::env::var_os(INSTALL).is_none_or(|install| install != "cluster")
 }
 
 /// One test's view of a cluster: clients belong to the runtime of the test that made them.

@@ -1,4 +1,4 @@
-//! The charts: an upgrade, and an install that may only look at the namespaces it was given.
+//! The charts: an upgrade, and the rights of an install for all namespaces or for those that it was given.
 
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};

@@ -4,6 +4,7 @@
 mod cluster;
 mod demo;
 mod generate;
+mod given;
 mod image;
 mod test;
 mod workspace;
