@@ -253,9 +253,9 @@ impl Kind {
         }
     }
 
-    /// Where objects of this kind are in one namespace, for example `/api/v1/namespaces/x/services`.
-    pub(super) fn url(&self, namespace: &str) -> String {
-        DynamicObject::url_path(&self.api_resource(), Some(namespace))
+    /// Where objects of this kind are in one namespace or in all, for example `/api/v1/namespaces/x/services`.
+    pub(super) fn url(&self, namespace: Option<&str>) -> String {
+        DynamicObject::url_path(&self.api_resource(), namespace)
     }
 
     /// Whether objects of this kind may be deleted at all.
@@ -345,7 +345,8 @@ mod tests {
 
     #[test]
     fn urls_follow_the_group() {
-        assert_eq!(SERVICE.url("x"), "/api/v1/namespaces/x/services");
-        assert_eq!(JOB.url("x"), "/apis/batch/v1/namespaces/x/jobs");
+        assert_eq!(SERVICE.url(Some("x")), "/api/v1/namespaces/x/services");
+        assert_eq!(JOB.url(Some("x")), "/apis/batch/v1/namespaces/x/jobs");
+        assert_eq!(SECRET.url(None), "/api/v1/secrets");
     }
 }

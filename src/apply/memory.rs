@@ -313,6 +313,27 @@ impl Memory {
         };
     }
 
+    /// The object as a list showed it. A list may be older than what the watches have told, so it counts only if it is what they last showed.
+    pub(super) fn remember_listed(&self, object: &ObjectRef, live: &Live) {
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(object) else { return };
+        let version = Version::of(live);
+        if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
+        {
+            let text = live.trimmed(Depth::Whole, self.marks.field_manager).to_string().into_boxed_str();
+            entry.content = Content::Known { text, version, depth: Depth::Whole, wanted: None };
+        }
+    }
+
+    /// The kinds of those children of an owner that would have to be read.
+    pub(super) fn stale_kinds(&self, namespace: &str, owner: &str) -> BTreeSet<&'static Kind> {
+        let state = self.lock();
+        let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
+        let is_stale =
+            |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| matches!(entry.content, Content::Stale));
+        children.into_iter().flatten().filter(is_stale).map(|child| child.kind).collect()
+    }
+
     /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.
     pub(super) fn reduce(&self, object: &ObjectRef, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();

@@ -29,6 +29,7 @@ mod ownership;
 mod path;
 mod prune;
 mod quantity;
+mod read_ahead;
 mod request;
 #[cfg(test)]
 mod testing;

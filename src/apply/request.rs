@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use kube::Client;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy, ValidationDirective};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy, ValidationDirective};
 use kube::client::Body;
 use kube::core::{Request, Status};
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ use super::{ObjectRef, path};
 pub enum Verb {
     /// GET by name.
     Read,
+    /// GET of all that a selector matches.
+    List,
     /// Apply that succeeds only if there is no such object.
     Create,
     /// Apply to one object, known by its uid.
@@ -33,6 +35,7 @@ impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
+            Self::List => "list",
             Self::Create => "create",
             Self::Update => "update",
             Self::Delete => "delete",
@@ -107,6 +110,23 @@ impl Requests {
             404 => Ok(None),
             200 => object(target.kind, answer).map(Some),
             status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    /// The objects whose labels match, in one namespace or in all. They come from the server's cache and may be old.
+    pub(super) async fn list(
+        &self,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<Live>, Failure> {
+        let params = ListParams::default().labels(selector).at("0");
+        let request = Request::new(kind.url(namespace)).list(&params).map_err(Failure::Build)?;
+        let (status, mut answer) = self.send(kind, Verb::List, request).await?;
+        match (status, answer["items"].take()) {
+            (200, Value::Array(items)) => items.into_iter().map(|item| object(kind, named(kind, item))).collect(),
+            (200, _) => Err(Failure::Unreadable),
+            (status, _) => Err(refusal(kind, status, &answer)),
         }
     }
 
@@ -218,7 +238,14 @@ impl Requests {
 }
 
 fn route(target: &ObjectRef) -> Request {
-    Request::new(target.kind.url(&target.namespace))
+    Request::new(target.kind.url(Some(&target.namespace)))
+}
+
+/// The items of a list don't say what they are.
+fn named(kind: &Kind, mut item: Value) -> Value {
+    item["apiVersion"] = kind.api_version().into();
+    item["kind"] = kind.kind.into();
+    item
 }
 
 fn object(kind: &'static Kind, answer: Value) -> Result<Live, Failure> {

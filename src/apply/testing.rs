@@ -166,7 +166,7 @@ fn operator(store: &Arc<Mutex<Store>>) -> (Arc<Memory>, Engine) {
 }
 
 fn url(kind: &Kind, name: &str) -> String {
-    format!("{}/{name}", kind.url("registries"))
+    format!("{}/{name}", kind.url(Some("registries")))
 }
 
 fn metadata(object: &Value) -> ObjectMeta {
@@ -220,6 +220,7 @@ impl Store {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let (verb, (status, answer)) = match (self.fail_with.take(), &parts.method) {
             (Some(status), _) => ("fail", failure(status, "denied: planted")),
+            (None, &Method::GET) if query.contains_key("labelSelector") => ("list", self.list(&url)),
             (None, &Method::GET) => ("read", self.read(&url)),
             (None, &Method::DELETE) => ("delete", self.delete(&url, &body)),
             (None, &Method::PATCH) if parts.headers[http::header::CONTENT_TYPE] == "application/json-patch+json" => {
@@ -232,13 +233,21 @@ impl Store {
             }
             other => panic!("unexpected {other:?}"),
         };
-        let kind = super::KINDS.iter().find(|kind| url.contains(&format!("/{}/", kind.plural))).unwrap();
+        let kind = super::KINDS.iter().find(|kind| format!("{url}/").contains(&format!("/{}/", kind.plural))).unwrap();
         self.requests.push(format!("{verb} {}/{} {status}", kind.kind, url.rsplit('/').next().unwrap()));
         if std::mem::take(&mut self.lose_answer) { failure(504, "timeout") } else { (status, answer) }
     }
 
     fn read(&self, url: &str) -> (u16, Value) {
         self.objects.get(url).map_or_else(|| failure(404, "not found"), |object| (200, object.clone()))
+    }
+
+    /// Everything of the kind: one namespace is all there is, and one owner.
+    fn list(&self, url: &str) -> (u16, Value) {
+        let plural = format!("/{}/", url.rsplit('/').next().unwrap());
+        let items: Vec<_> =
+            self.objects.iter().filter(|(url, _)| url.contains(&plural)).map(|(_, object)| object).collect();
+        (200, json!({"kind": "List", "items": items}))
     }
 
     fn delete(&mut self, url: &str, options: &Value) -> (u16, Value) {

@@ -80,9 +80,10 @@ async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Li
         }
     };
     let sweep = async {
+        process.leadership.acquired().await;
         for round in 0.. {
             tokio::time::sleep(backoff::sweep(&instance, round)).await;
-            operator.sweep();
+            operator.sweep().await;
         }
     };
     let passes = async {
@@ -172,18 +173,17 @@ struct Counted(Arc<Metrics>);
 
 impl Observer for Counted {
     fn requested(&self, kind: &'static Kind, verb: Verb, status: u16) {
-        if verb != Verb::Read {
-            let outcome = match status {
-                200..=299 => match verb {
-                    Verb::Create => "created",
-                    Verb::Update => "updated",
-                    Verb::Delete => "deleted",
-                    _ => "withdrawn",
-                },
-                0 => "unanswered",
-                _ => "refused",
-            };
-            self.0.wrote(kind.kind, outcome);
-        }
+        let done = match verb {
+            Verb::Read | Verb::List => return,
+            Verb::Create => "created",
+            Verb::Update => "updated",
+            Verb::Delete => "deleted",
+        };
+        let outcome = match status {
+            200..=299 => done,
+            0 => "unanswered",
+            _ => "refused",
+        };
+        self.0.wrote(kind.kind, outcome);
     }
 }

@@ -12,6 +12,7 @@ use super::answer::Answers;
 use super::error::Error;
 use super::events::Events;
 use super::queue::{Key, Queue};
+use super::rounds::Rounds;
 use super::store::Registries;
 use crate::api::PrivateRegistry;
 use crate::apply::{Engine, Memory};
@@ -42,6 +43,8 @@ pub struct Context {
     pub recall: Recall,
     /// How registries answered.
     pub(super) answers: Answers,
+    /// Looks at every registry.
+    pub(super) rounds: Rounds,
 }
 
 impl Context {

@@ -39,8 +39,12 @@ impl Intake {
         Kind::named(&watched.kind)
     }
 
-    /// The registry that owns a changed object, and those that refer to it.
+    /// The registry that owns a changed object, and those that refer to it. What is heard before the first round is no reason for a pass:
+    /// the round comes to all.
     fn queue_all(&self, kind: &'static str, namespace: &str, name: &str, owner: Option<&str>) {
+        if !self.ctx.rounds.have_begun() {
+            return;
+        }
         let owner = owner.map(|owner| Key::new(namespace, owner));
         let concerned: BTreeSet<_> =
             self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();

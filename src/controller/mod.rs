@@ -14,12 +14,12 @@ mod logins;
 pub mod queue;
 mod reconcile;
 mod report;
+mod rounds;
 mod running;
 pub mod store;
 pub mod watches;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::Client;
 use tracing::warn;
@@ -31,7 +31,7 @@ pub use reconcile::{Next, reconcile};
 use self::backoff::Class;
 use self::events::Events;
 use self::intake::Intake;
-use self::queue::{End, Finished, Key, Limits, Outcome, Queue, Urgency, run_workers};
+use self::queue::{End, Finished, Key, Limits, Outcome, Queue, run_workers};
 use self::store::{Registries, What};
 use self::watches::{Scope, Watches};
 use crate::api::PrivateRegistry;
@@ -53,6 +53,7 @@ pub const MARKS: Marks = Marks {
 pub struct Operator {
     ctx: Arc<Context>,
     watches: Watches,
+    scopes: Vec<Scope>,
     limits: Limits,
 }
 
@@ -80,6 +81,7 @@ impl Operator {
             answers: answer::Answers::default(),
             client: client.clone(),
             queue: Queue::default(),
+            rounds: rounds::Rounds::default(),
         });
         let mut watches = Watches::new(client);
         let intake = Arc::new(Intake { ctx: ctx.clone() });
@@ -87,17 +89,17 @@ impl Operator {
             for watched in intake::watched() {
                 watches.metadata(watched, scope, intake.clone());
             }
-            let (queue, registries, metrics) = (ctx.queue.clone(), ctx.registries.clone(), ctx.metrics.clone());
+            let shared = ctx.clone();
             watches.registries::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
-                metrics.set_registries(registries.len());
+                shared.metrics.set_registries(shared.registries.len());
                 match change.what {
                     What::StatusOnly | What::Undecodable => {}
-                    What::Added => queue.add_after(&change.key, Urgency::Upkeep, Duration::ZERO),
-                    _ => queue.add(&change.key),
+                    What::Added if !shared.rounds.have_begun() => {}
+                    _ => shared.queue.add(&change.key),
                 }
             });
         }
-        Self { ctx, watches, limits }
+        Self { ctx, watches, scopes: scopes.to_vec(), limits }
     }
 
     /// The streams, for readiness.
@@ -119,22 +121,28 @@ impl Operator {
             let ctx = ctx.clone();
             async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx) }
         };
-        let (metrics, queue) = (self.ctx.metrics.clone(), self.ctx.queue.clone());
+        let ctx = self.ctx.clone();
         let observe = move |finished: &Finished| {
-            metrics.reconciled(outcome(finished.outcome), finished.took);
-            metrics.queue_waited(finished.grant.waited);
-            metrics.set_queue_depth(queue.depth().due);
+            ctx.rounds.passed(&finished.grant.key);
+            ctx.metrics.reconciled(outcome(finished.outcome), finished.took);
+            ctx.metrics.queue_waited(finished.grant.waited);
+            ctx.metrics.set_queue_depth(ctx.queue.depth().due);
         };
-        run_workers(&self.ctx.queue, self.limits, stop, handler, observe).await;
+        let first_round = async {
+            self.ctx.rounds.run(&self.ctx, &self.scopes).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = run_workers(&self.ctx.queue, self.limits, stop, handler, observe) => {}
+            () = first_round => {}
+        }
     }
 
     /// Trusts nothing that is remembered any more: lists everything anew, and looks at every registry once.
-    pub fn sweep(&self) {
+    pub async fn sweep(&self) {
         self.ctx.memory.sweep();
         self.watches.relist();
-        for key in self.ctx.registries.keys() {
-            self.ctx.queue.add_after(&key, Urgency::Upkeep, Duration::ZERO);
-        }
+        self.ctx.rounds.run(&self.ctx, &self.scopes).await;
     }
 }
 

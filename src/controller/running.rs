@@ -118,7 +118,11 @@ impl Running {
     ) -> Result<bool, Error> {
         let (wanted, other) = workload_kinds(registry);
         let name = registry.name.as_str();
-        let mut removal = ctx.engine.remove(owner, other, name).await?;
+        // What runs as it should was made when nothing else ran.
+        let mut removal = match self.workload {
+            Some(_) => Removal::Absent,
+            None => ctx.engine.remove(owner, other, name).await?,
+        };
         if self.workload.as_ref().is_some_and(|job| self.lost(registry, job, before)) {
             removal = ctx.engine.remove(owner, wanted, name).await?;
         }

@@ -86,6 +86,11 @@ async fn a_user_has_the_rights_that_were_given_and_no_others() -> Result<()> {
     Api::default_namespaced(plane.client().await?).create(&PostParams::default(), &binding).await?;
 
     let viewer = Api::<ConfigMap>::default_namespaced(client(&plane.kubeconfig_for("ann", Some("viewers"))?).await?);
+    // A controller puts the aggregated role together some time after the start.
+    let granted = Instant::now() + Duration::from_secs(20);
+    while status(viewer.list(&ListParams::default()).await) == Some(403) && Instant::now() < granted {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     viewer.list(&ListParams::default()).await?;
     ensure!(
         status(viewer.create(&PostParams::default(), &config_map("forbidden")?).await) == Some(403),

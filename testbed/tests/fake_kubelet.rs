@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -115,12 +115,17 @@ async fn a_pod_fails_in_every_way_and_recovers(client: &Client, kubelet: &FakeKu
 }
 
 async fn a_pod_becomes_ready_late(client: &Client, kubelet: &FakeKubelet) {
-    kubelet.behave([("app", "slow")], Behaviour::ReadyAfter(Duration::from_secs(1)));
+    kubelet.behave([("app", "slow")], Behaviour::ReadyAfter(Duration::from_secs(3)));
     deploy(client, "slow").await;
-    pod(client, "app=slow", "runs", |pod| json!(pod.status)["phase"] == "Running").await;
-    let runs = Instant::now();
-    pod(client, "app=slow", "is ready", |pod| has(pod, "Ready")).await;
-    assert!(runs.elapsed() > Duration::from_millis(500), "it was slow");
+    pod(client, "app=slow", "runs and is not ready", |pod| {
+        json!(pod.status)["phase"] == "Running" && !has(pod, "Ready")
+    })
+    .await;
+    let ready = pod(client, "app=slow", "is ready", |pod| has(pod, "Ready")).await.status.unwrap();
+    let condition = ready.conditions.iter().flatten().find(|condition| condition.type_ == "Ready").unwrap();
+    let became_ready = condition.last_transition_time.as_ref().unwrap().0;
+    // Both times are written in whole seconds.
+    assert!(became_ready.duration_since(ready.start_time.unwrap().0).as_secs() >= 2, "it was slow");
 }
 
 async fn a_deleted_pod_hangs_as_long_as_a_test_wants(client: &Client, kubelet: &FakeKubelet) {

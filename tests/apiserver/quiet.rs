@@ -84,7 +84,7 @@ async fn a_quiet_pass_reads_and_writes_nothing_whatever_the_registry_consists_of
 }
 
 #[tokio::test]
-async fn a_restart_of_the_operator_writes_nothing() {
+async fn a_restart_of_the_operator_writes_nothing_and_lists_children_instead_of_reading_them() {
     let Some(team) = namespace("restart").await else { return };
     let operator = team.operator().await;
     let registries = team.every_sort_of_registry().await;
@@ -96,6 +96,9 @@ async fn a_restart_of_the_operator_writes_nothing() {
     team.settles().await;
 
     assert_eq!(team.written_since(mark).await, []);
+    let asked = team.asked_since(mark).await;
+    let children_read = asked.iter().filter(|entry| entry.verb == "get" && entry.name.starts_with("plain"));
+    assert_eq!(children_read.count(), 0, "{asked:#?}");
 }
 
 impl Namespace {
