@@ -110,7 +110,9 @@ async fn failures_count_in_a_row_and_a_good_run_of_ten_minutes_ends_the_row() {
     let job = registry.child("Job", "");
     assert_eq!(job.at("/spec/backoffLimit").await, 3, "one failure more ends it");
 
-    // Nothing happens to the pod from here on: time alone forgives.
+    // A registry that answers is not asked again, and nothing happens to its pod: only time is left to forgive.
+    let _server = registry.serving("401 Unauthorized").await;
+    registry.says_within(within(40), "Available", "True", "Answering").await;
     let good_run = SignedDuration::from_mins(10) - SignedDuration::from_secs(5);
     runs_since(&registry, Timestamp::now() - good_run).await;
     team.settles().await;
