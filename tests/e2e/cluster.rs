@@ -116,7 +116,7 @@ pub(crate) async fn cluster() -> Option<Cluster> {
         let place = Arc::new(Place::find().await.map_err(|error| format!("{error:#}"))?);
         let up = started.elapsed();
         let cluster = Cluster { client: place.client().await, place };
-        cluster.begin().await;
+        cluster.begin().await?;
         println!("cluster there after {up:?}, operator installed after {:?}", started.elapsed());
         Ok(cluster.place)
     };
@@ -134,7 +134,7 @@ pub(crate) async fn node(what_for: &str) -> Option<Cluster> {
 
 impl Cluster {
     /// Clears what an earlier run left and installs the operator.
-    async fn begin(&self) {
+    async fn begin(&self) -> Result<(), String> {
         let namespaces = Api::<Namespace>::all(self.client.clone());
         let made = ListParams::default().labels(MADE_BY_TESTS);
         for namespace in namespaces.list(&made).await.unwrap() {
@@ -148,21 +148,21 @@ impl Cluster {
         if has_roles_only() {
             futures::future::join_all(NAMESPACES.map(|name| self.namespace(name))).await;
         }
-        self.install(&[]).await;
+        self.install(&[]).await
     }
 
     /// Installs both charts, or upgrades them: the operator's with these `--set` arguments beside those that every test needs.
-    async fn install(&self, values: &[&str]) {
-        self.helm("private-registry-crds", "private-registry-crds", &[]).await;
+    async fn install(&self, values: &[&str]) -> Result<(), String> {
+        self.helm("private-registry-crds", "private-registry-crds", &[]).await?;
         let mut all = self.place.values();
         if has_roles_only() {
             all.push(format!("watch.namespaces={{{}}}", NAMESPACES.join(",")));
         }
         all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));
-        self.helm(OPERATOR, OPERATOR, &all).await;
+        self.helm(OPERATOR, OPERATOR, &all).await
     }
 
-    async fn helm(&self, release: &str, chart: &str, values: &[String]) {
+    async fn helm(&self, release: &str, chart: &str, values: &[String]) -> Result<(), String> {
         let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts").join(chart);
         let home = tempfile::tempdir().unwrap();
         let mut command = tokio::process::Command::new(place::program("helm"));
@@ -174,9 +174,11 @@ impl Cluster {
             command.env(variable, home.path());
         }
         let output = command.output().await.unwrap();
-        let pods =
-            async || self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
-        assert!(output.status.success(), "helm: {}\n{}", said(&output), pods().await);
+        if output.status.success() {
+            return Ok(());
+        }
+        let pods = self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
+        Err(format!("helm: {}\n{pods}", said(&output)))
     }
 
     /// A new namespace, in which Kubernetes refuses every pod that is not `restricted`.
@@ -274,7 +276,7 @@ impl Cluster {
     /// Upgrades the release with other values and waits until the new operator works.
     pub(crate) async fn upgrade(&self, values: &[&str]) {
         let _alone = DISRUPTION.lock().await;
-        self.install(values).await;
+        self.install(values).await.unwrap();
         self.operator_runs(1).await;
     }
 
