@@ -20,6 +20,8 @@
 //! | [`controller`] | the loop: queue, watches, `reconcile` |
 //! | [`runtime`] | the process: client, leader election, health, logs, shutdown |
 //! | [`cli`] | one file per family of subcommands |
+//! | [`metrics`] | what the process counts, as OpenMetrics |
+//! | [`secret`] | `Sensitive<T>`: what must never be printed |
 
 pub mod api;
 pub mod apply;

@@ -13,7 +13,9 @@ fn render(manifest: &Path) -> String {
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {words}", manifest.display());
     // The operator's own version is part of its image's name, and that of what the template's hash is made from.
-    let text = String::from_utf8(output.stdout).unwrap().replace(concat!(":v", env!("CARGO_PKG_VERSION")), ":VERSION");
+    let text = String::from_utf8(output.stdout)
+        .unwrap()
+        .replace(concat!("operator:", env!("CARGO_PKG_VERSION")), "operator:VERSION");
     let hash = "privateregistry.dev/template: ";
     let lines = text.lines().map(|line| match line.split_once(hash) {
         Some((indent, _)) => format!("{indent}{hash}HASH\n"),

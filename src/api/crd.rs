@@ -2,6 +2,10 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use kube::core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{AddNullable, RecursiveTransform};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -45,6 +49,7 @@ pub const SCHEMA_ANNOTATION: &str = "privateregistry.dev/schema";
 pub fn crd() -> CustomResourceDefinition {
     let mut definition = serde_json::to_value(PrivateRegistry::crd()).expect("a definition is JSON");
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    *schema = derived_schema();
     for path in FOREIGN {
         let pointer =
             path.split('/').skip(1).fold(String::new(), |pointer, field| format!("{pointer}/properties/{field}"));
@@ -76,7 +81,74 @@ pub fn crd() -> CustomResourceDefinition {
 /// Never: a definition is always YAML.
 #[must_use]
 pub fn crd_yaml() -> String {
-    serde_saphyr::to_string(&crd()).expect("a definition is YAML")
+    serde_saphyr::to_string(&definition()).expect("a definition is YAML")
+}
+
+/// The schema of the resource, as the definition has it.
+///
+/// # Panics
+/// Never: a definition is always JSON.
+#[must_use]
+pub fn schema() -> Value {
+    definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+}
+
+fn definition() -> Value {
+    let mut definition = serde_json::to_value(crd()).expect("a definition is JSON");
+    write_whole_numbers(&mut definition);
+    definition
+}
+
+/// What kube's derive makes of the types, with two steps of our own about the descriptions.
+fn derived_schema() -> Value {
+    let settings = SchemaSettings::openapi3().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let generator = settings
+        .with_transform(AddNullable::default())
+        .with_transform(StructuralSchemaRewriter)
+        .with_transform(RecursiveTransform(prefer_the_words_of_the_field))
+        .with_transform(OptionalEnum)
+        .with_transform(OptionalIntOrString)
+        .with_transform(RecursiveTransform(unwrap_lines))
+        .into_generator();
+    generator.into_root_schema_for::<PrivateRegistry>().to_value()
+}
+
+/// `OptionalEnum` would put the description of an enum over that of the field, which alone knows the default and what each value does.
+fn prefer_the_words_of_the_field(schema: &mut Schema) {
+    if schema.get("description").is_none() {
+        return;
+    }
+    for alternative in schema.get_mut("anyOf").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(alternative) = alternative.as_object_mut() {
+            alternative.remove("description");
+        }
+    }
+}
+
+/// Where a comment's line ends in the source means nothing in `kubectl explain`, which breaks lines itself.
+fn unwrap_lines(schema: &mut Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    }
+}
+
+/// Bounds of integers are floating-point numbers in Kubernetes' types, and would be written as `1000.0`.
+fn write_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers),
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && let Ok(whole) = format!("{float}").parse::<i64>()
+            {
+                *value = json!(whole);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn field<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
@@ -109,5 +181,36 @@ fn strip_formats(schema: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(strip_formats),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_optional_choice_says_its_default_and_what_each_value_does() {
+        let mut schema = schema();
+        for path in [
+            "/spec/auth/generatedAdmin",
+            "/spec/config/logLevel",
+            "/spec/deletionPolicy",
+            "/spec/restartPolicy/type",
+            "/spec/service/type",
+            "/spec/tls/selfSigned/keyAlgorithm",
+        ] {
+            let field = field(&mut schema, path);
+            assert!(field["enum"].is_array(), "{path}: {field}");
+            assert!(field["description"].as_str().unwrap_or_default().contains("default"), "{path}: {field}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_such() {
+        let text = crd_yaml();
+        assert!(text.contains("maximum: 65535\n"), "{text}");
+        let mut mixed = json!([1.0, 0.5, -3.0, 7, "1.0"]);
+        write_whole_numbers(&mut mixed);
+        assert_eq!(mixed, json!([1, 0.5, -3, 7, "1.0"]));
     }
 }

@@ -18,7 +18,7 @@ mod tls;
 
 pub use auth::{AuthSpec, GeneratedAdmin, NoAuth, SecretKeyRef, SecretRef, UserSpec, UsersFrom};
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
-pub use crd::{crd, crd_yaml};
+pub use crd::{crd, crd_yaml, schema};
 pub use pod::{PodSpec, Resources};
 pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec};
 pub use restart::{RestartPolicySpec, RestartType};

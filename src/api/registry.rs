@@ -82,7 +82,7 @@ pub struct PrivateRegistrySpec {
     /// them, and a registry made again under the same name takes them back; Delete removes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// Knobs of the registry's configuration.
+    /// Knobs of the registry's configuration. A change restarts the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigSpec>,
     /// More sections of the registry's configuration file, as the registry's documentation has them: catalog, health,

@@ -4,44 +4,54 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kube::core::cel::Validator;
-use serde_json::Value;
 
 use super::manifests::{self, Document};
 use super::structure;
 use crate::api::{self, PrivateRegistry};
+use crate::model::{self, Observed, ObservedClaim, Resolved, Settings};
 
 /// Prints a line for each fault, then one that counts.
 pub(super) fn check(files: &[PathBuf]) -> ExitCode {
-    let documents = match manifests::read(files) {
-        Ok(documents) => documents,
+    let registries = match manifests::registries(files) {
+        Ok(registries) => registries,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
     };
-    let registries: Vec<_> = documents.iter().filter(|document| document.is_registry()).collect();
-    let mut faulty = 0;
-    for document in &registries {
-        let faults = faults(document);
-        faulty += usize::from(!faults.is_empty());
-        for fault in faults {
-            eprintln!("{}: {}: {fault}", document.file, document.title());
-        }
-    }
-    if registries.is_empty() {
-        eprintln!(
-            "no PrivateRegistry in {}",
-            files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
-        );
-        return ExitCode::FAILURE;
-    }
-    println!("{} PrivateRegistry objects, {faulty} invalid", registries.len());
+    let faulty = registries.iter().filter(|document| tell_faults(document, resolve(document)).is_none()).count();
+    let noun = if registries.len() == 1 { "PrivateRegistry" } else { "PrivateRegistries" };
+    super::print(&format!("{} {noun}, {faulty} invalid\n", registries.len()));
     if faulty == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Everything that is wrong with one registry, each naming the field.
-pub(super) fn faults(document: &Document) -> Vec<String> {
-    let schema = schema();
+/// Prints what is wrong with a manifest; otherwise gives the registry.
+pub(super) fn tell_faults(document: &Document, resolved: Result<Resolved, Vec<String>>) -> Option<Resolved> {
+    let faults = match resolved {
+        Ok(resolved) => return Some(resolved),
+        Err(faults) => faults,
+    };
+    for fault in faults {
+        eprintln!("{}: {}: {fault}", document.file, document.title());
+    }
+    None
+}
+
+/// The registry that a manifest asks for, as far as that can be said without a cluster; or everything that is wrong with it, each
+/// naming the field.
+pub(super) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
+    let registry = admit(document)?;
+    // An existing claim is not here to be looked at: it is taken for what the manifest needs.
+    let mode =
+        if registry.spec.replicas.is_some_and(|replicas| replicas > 1) { "ReadWriteMany" } else { "ReadWriteOnce" };
+    let claim = ObservedClaim { modes: vec![mode.to_owned()] };
+    let observed = Observed { claim: Some(claim), ..Observed::default() };
+    model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])
+}
+
+/// What the API server's admission would say.
+fn admit(document: &Document) -> Result<PrivateRegistry, Vec<String>> {
+    let schema = api::schema();
     let mut object = document.object.clone();
     let mut faults = Vec::new();
     if object["apiVersion"] != "privateregistry.dev/v1alpha1" {
@@ -52,6 +62,12 @@ pub(super) fn faults(document: &Document) -> Vec<String> {
     if let Some(stray) = fields.and_then(|fields| fields.keys().find(|field| !allowed.contains(&field.as_str()))) {
         faults.push(format!("{stray}: is no field of this object"));
     }
+    if !object["metadata"]["name"].is_string() {
+        faults.push(format!(
+            "metadata.name: {} is no text; quote it if it is a number or a word like true",
+            object["metadata"]["name"]
+        ));
+    }
     // What the schema's default says.
     if object["spec"].is_null() {
         object["spec"] = schema["properties"]["spec"]["default"].clone();
@@ -59,7 +75,7 @@ pub(super) fn faults(document: &Document) -> Vec<String> {
     faults.extend(structure::violations(&schema["properties"]["spec"], &object["spec"], "spec"));
     // A rule that meets a wrong type says nothing useful.
     if !faults.is_empty() {
-        return faults;
+        return Err(faults);
     }
     if let Err(errors) = Validator::new().validate(&schema, &object, None) {
         faults.extend(errors.into_vec().into_iter().map(|error| {
@@ -67,23 +83,15 @@ pub(super) fn faults(document: &Document) -> Vec<String> {
             if field.is_empty() { error.message } else { format!("{field}: {}", error.message) }
         }));
     }
-    if faults.is_empty()
-        && let Err(error) = serde_json::from_value::<PrivateRegistry>(object)
-    {
-        faults.push(error.to_string());
+    if !faults.is_empty() {
+        return Err(faults);
     }
-    faults
-}
-
-/// The schema of the resource, as the definition has it.
-pub(super) fn schema() -> Value {
-    let definition = serde_json::to_value(api::crd()).expect("a definition is JSON");
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    serde_json::from_value(object).map_err(|error| vec![error.to_string()])
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -92,7 +100,7 @@ mod tests {
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
             "metadata": {"name": "team-a"}, "spec": spec,
         });
-        faults(&Document { file: String::new(), object })
+        resolve(&Document { file: String::new(), object }).err().unwrap_or_default()
     }
 
     #[test]
@@ -114,10 +122,38 @@ mod tests {
                 "spec.storage.persistentVolumeClaim.size",
             ),
             (json!({"image": "registry:2.8.3"}), "spec.image"),
+            (json!({"hostnames": ["a.example", "a.example"]}), "spec.hostnames[1]"),
+            (
+                json!({"auth": {"users": [
+                    {"name": "a", "passwordSecretRef": {"name": "s"}}, {"name": "a", "passwordSecretRef": {"name": "t"}},
+                ]}}),
+                "spec.auth.users[1]",
+            ),
+            // What admission cannot check.
+            (json!({"extraConfig": {"htp": {}}}), "spec.extraConfig"),
+            (json!({"tls": {"selfSigned": {"ipAddresses": ["1.2.3.444"]}}}), "spec.tls.selfSigned.ipAddresses"),
         ] {
             let faults = faults_of(&spec);
             assert!(faults.iter().any(|fault| fault.contains(field)), "{field}: {faults:?}");
         }
         assert_eq!(faults_of(&json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn bounds_are_told_as_whole_numbers() {
+        assert_eq!(faults_of(&json!({"replicas": 0})), ["spec.replicas: must be at least 1"]);
+    }
+
+    #[test]
+    fn a_name_that_yaml_takes_for_something_else_is_told() {
+        let object = json!({"apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": {"name": true}});
+        let faults = resolve(&Document { file: String::new(), object }).err().unwrap_or_default();
+        assert!(faults[0].contains("metadata.name") && faults[0].contains("quote it"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_looked_at_is_no_fault() {
+        let spec = json!({"replicas": 2, "storage": {"persistentVolumeClaim": {"claimName": "mine"}}});
+        assert_eq!(faults_of(&spec), Vec::<String>::new());
     }
 }

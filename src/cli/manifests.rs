@@ -33,11 +33,24 @@ impl Document {
     }
 }
 
+/// Every registry of `paths`.
+///
+/// # Errors
+/// Names the file that cannot be read or is no YAML; or there is no registry at all.
+pub(super) fn registries(paths: &[PathBuf]) -> Result<Vec<Document>, String> {
+    let found: Vec<_> = read(paths)?.into_iter().filter(Document::is_registry).collect();
+    if found.is_empty() {
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        return Err(format!("no PrivateRegistry in {}", paths.join(", ")));
+    }
+    Ok(found)
+}
+
 /// Every object of `paths`, in the order of the paths, folders sorted by name.
 ///
 /// # Errors
 /// Names the file that cannot be read or is no YAML.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, String> {
+fn read(paths: &[PathBuf]) -> Result<Vec<Document>, String> {
     let mut documents = Vec::new();
     for path in paths {
         for file in files(path)? {

@@ -7,42 +7,29 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{check, manifests};
-use crate::api::PrivateRegistry;
+use crate::api::GeneratedAdmin;
 use crate::desired::{self, Authority, Material, Run, ServingCertificate, Table};
-use crate::model::{self, Observed, ObservedClaim, Resolved, Settings, Tls, Users};
+use crate::model::{Resolved, Tls, Users};
 
 const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
 
 /// Prints the children of every registry in `files` as YAML documents.
 pub(super) fn render(files: &[PathBuf]) -> ExitCode {
-    let documents = match manifests::read(files) {
-        Ok(documents) => documents,
+    let registries = match manifests::registries(files) {
+        Ok(registries) => registries,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
     };
-    let mut valid = true;
-    for document in documents.iter().filter(|document| document.is_registry()) {
-        let faults = check::faults(document);
-        let resolved = if faults.is_empty() { resolve(&document.object) } else { Err(faults) };
-        match resolved {
-            Ok(resolved) => print!("{}", yaml(&resolved)),
-            Err(faults) => {
-                valid = false;
-                for fault in faults {
-                    eprintln!("{}: {}: {fault}", document.file, document.title());
-                }
-            }
+    let mut code = ExitCode::SUCCESS;
+    for document in &registries {
+        match check::tell_faults(document, check::resolve(document)) {
+            Some(resolved) => super::print(&yaml(&resolved)),
+            None => code = ExitCode::FAILURE,
         }
     }
-    if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn resolve(object: &Value) -> Result<Resolved, Vec<String>> {
-    let registry: PrivateRegistry = serde_json::from_value(object.clone()).map_err(|error| vec![error.to_string()])?;
-    let observed = Observed { claim: Some(ObservedClaim { modes: vec![] }), ..Observed::default() };
-    model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])
+    code
 }
 
 fn yaml(registry: &Resolved) -> String {
@@ -83,7 +70,7 @@ fn placeholders(registry: &Resolved) -> Material {
         certificate: registry.has_tls().then(|| ServingCertificate {
             chain: text(),
             key: text().into(),
-            ca: None,
+            ca: own_authority.then(text),
             checksum: text(),
             served_request: None,
             issued: None,
@@ -91,8 +78,20 @@ fn placeholders(registry: &Resolved) -> Material {
         authority: own_authority.then(|| Authority { certificate: text(), key: text().into() }),
         bundle: own_authority.then(text),
         table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
-        admin: has_logins.then(|| text().into()),
+        admin: has_admin(&registry.users).then(|| text().into()),
         pull: has_logins.then(|| text().into()),
         http_secret: text().into(),
+    }
+}
+
+/// Whether the operator would make a user of its own, if every user of the manifest can log in.
+fn has_admin(users: &Users) -> bool {
+    match users {
+        Users::Everybody => false,
+        Users::Table { candidates, missing, generated, .. } => match generated {
+            GeneratedAdmin::Always => true,
+            GeneratedAdmin::Never => false,
+            GeneratedAdmin::Auto => candidates.is_empty() && missing.is_empty(),
+        },
     }
 }

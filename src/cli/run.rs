@@ -130,13 +130,12 @@ fn tell(watches: &Watches, health: &Health) {
 
 /// What this program knows of its resource: an older definition in the cluster drops fields without a word.
 fn definition() -> Definition {
-    let definition = serde_json::to_value(api::crd()).expect("a definition is JSON");
     Definition {
         group: api::GROUP.to_owned(),
         version: "v1alpha1".to_owned(),
         plural: "privateregistries".to_owned(),
         kind: "PrivateRegistry".to_owned(),
-        schema: definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone(),
+        schema: api::schema(),
     }
 }
 
@@ -185,5 +184,18 @@ impl Observer for Counted {
             _ => "refused",
         };
         self.0.wrote(kind.kind, outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::gate;
+
+    #[test]
+    fn requests_about_every_child_are_counted_under_its_kind() {
+        for kind in KINDS {
+            assert_eq!(gate::kind_of(kind.plural), kind.kind);
+        }
     }
 }

@@ -51,7 +51,11 @@ fn visit(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
                 found.push(format!("{path}: has more than {} entries", schema["maxItems"]));
             }
             for (index, item) in items.iter().enumerate() {
-                visit(&schema["items"], item, &format!("{path}[{index}]"), found);
+                let path = format!("{path}[{index}]");
+                if items[..index].iter().any(|before| is_same_entry(schema, before, item)) {
+                    found.push(format!("{path}: stands there twice"));
+                }
+                visit(&schema["items"], item, &path, found);
             }
         }
         Value::Object(fields) => {
@@ -72,6 +76,19 @@ fn visit(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
             }
         }
         _ => {}
+    }
+}
+
+/// Whether the API server would refuse one entry beside the other.
+fn is_same_entry(schema: &Value, one: &Value, other: &Value) -> bool {
+    match schema["x-kubernetes-list-type"].as_str() {
+        Some("set") => one == other,
+        Some("map") => {
+            let mut keys =
+                schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            keys.all(|key| one[key] == other[key])
+        }
+        _ => false,
     }
 }
 

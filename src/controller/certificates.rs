@@ -58,7 +58,7 @@ pub(super) fn settle(
 ) -> Result<Settled, Error> {
     match &registry.tls {
         Tls::None => Ok(Settled::default()),
-        Tls::Own { secret } => Ok(take_over(registry, secret, stored, observed, service, now)),
+        Tls::Own { secret } => Ok(take_over(registry, secret, stored, observed, now)),
         Tls::SelfSigned { .. } => self_signed(registry, stored, service, rollout_pending, now),
     }
 }
@@ -95,8 +95,7 @@ fn self_signed(
         uid: &registry.uid,
         now,
         rollout_pending,
-        // `leaf-2026-11` asks for a leaf too: the rest tells one request from the next.
-        request: Request::of(request.and_then(|text| text.split('-').next())),
+        request: request_of(request),
         last_reason,
     });
 
@@ -140,7 +139,7 @@ fn self_signed(
                 certificate_status(&facts, Some(renew_at), &bundle, registry)
             }),
             problem,
-            note: node_port_note(registry),
+            note: join(node_port_note(registry).into_iter().chain(request_note(registry))),
         },
         serving: leaf.map(|leaf| desired::ServingCertificate {
             checksum: checksum(&leaf),
@@ -161,20 +160,14 @@ fn self_signed(
 }
 
 /// Checks the user's certificate and copies it, or keeps serving the last copy that was good.
-fn take_over(
-    registry: &Resolved,
-    secret: &str,
-    stored: &Stored<'_>,
-    observed: &Observed,
-    service: &Value,
-    now: Timestamp,
-) -> Settled {
+fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &Observed, now: Timestamp) -> Settled {
     let keep = |reason: &str, message: String, waiting: bool| {
         let kept = stored.leaf.and_then(leaf_of);
         let facts = kept.as_ref().and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
         let ca = stored.leaf.and_then(|live| text(live, "ca.crt"));
         let bundle = Bundle::read(ca.as_deref().unwrap_or_default());
-        let still = if kept.is_some() { "; the last good one is still served" } else { "" };
+        let good = facts.as_ref().is_some_and(|facts| now < facts.not_after);
+        let still = if good { "; the last good one is still served" } else { "" };
         Settled {
             report: Certificate {
                 served: facts.map(|facts| certificate_status(&facts, None, &bundle, registry)),
@@ -209,7 +202,6 @@ fn take_over(
         Ok(imported) => imported,
         Err(error) => return keep(error.reason(), format!("Secret {secret}: {error}"), false),
     };
-    let _ = service;
     let bundle = Bundle::read(imported.authorities_pem.as_deref().unwrap_or_default());
     let mut notes: Vec<_> = imported.notes.iter().map(ToString::to_string).collect();
     if !imported.uncovered.is_empty() {
@@ -221,7 +213,7 @@ fn take_over(
         report: Certificate {
             served: Some(certificate_status(&imported.facts, None, &bundle, registry)),
             problem: None,
-            note: (!notes.is_empty()).then(|| notes.join("; ")),
+            note: join(notes),
         },
         serving: Some(desired::ServingCertificate {
             checksum: checksum(&imported.leaf),
@@ -291,6 +283,21 @@ fn node_port_note(registry: &Resolved) -> Option<String> {
         })
 }
 
+/// `leaf-2026-11` asks for a leaf too: the rest tells one request from the next.
+fn request_of(annotation: Option<&str>) -> Request {
+    Request::of(annotation.and_then(|text| text.split('-').next()))
+}
+
+fn request_note(registry: &Resolved) -> Option<String> {
+    let asked = registry.renew_request.as_deref()?;
+    (request_of(Some(asked)) == Request::None)
+        .then(|| format!("the annotation {}={asked} asks for nothing; write leaf or ca", api::annotation::RENEW))
+}
+
+fn join(notes: impl IntoIterator<Item = String>) -> Option<String> {
+    notes.into_iter().reduce(|all, note| format!("{all}; {note}"))
+}
+
 /// A copy of a company's certificate is no leaf of ours, whatever it says.
 fn is_signed(leaf: &Leaf, authority: Option<&Authority>) -> bool {
     matches!(LeafReading::of(Some(leaf), authority), LeafReading::Read { signed_by_authority: Some(true), .. })
@@ -318,4 +325,29 @@ fn algorithm(given: api::KeyAlgorithm) -> KeyAlgorithm {
 
 fn signed(duration: std::time::Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Settings, resolve};
+
+    fn asking(annotation: &str) -> Resolved {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {},
+            "metadata": {"name": "team-a", "namespace": "registries", "annotations": {api::annotation::RENEW: annotation}},
+        }));
+        resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
+    }
+
+    #[test]
+    fn a_request_that_asks_for_nothing_is_told() {
+        for known in ["leaf", "leaf-2026-11", "ca"] {
+            assert_eq!(request_note(&asking(known)), None, "{known}");
+        }
+        let note = request_note(&asking("please")).unwrap();
+        assert!(note.contains("privateregistry.dev/renew=please") && note.contains("leaf or ca"), "{note}");
+    }
 }

@@ -70,8 +70,22 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Apply(error) if error.class() == apply::Class::Blocked => Class::Blocked,
+            // Names and durations come from the manifest.
+            Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
             Self::Apply(_) | Self::Pods { .. } | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Hash(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_certificate_can_hold_waits_for_the_user() {
+        let profile = IssueError::Profile { common_name: "team-a".to_owned(), what: "no DNS name".to_owned() };
+        assert_eq!(Error::from(profile).class(), Class::Blocked);
+        assert_eq!(Error::from(IssueError::Random).class(), Class::Bug);
     }
 }

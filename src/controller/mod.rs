@@ -6,11 +6,14 @@
 mod answer;
 pub mod backoff;
 mod certificates;
+mod children;
 mod context;
 mod error;
 pub mod events;
+mod foundation;
 mod intake;
 mod logins;
+mod material;
 pub mod queue;
 mod reconcile;
 mod report;

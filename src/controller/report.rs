@@ -1,10 +1,11 @@
 //! What a pass tells the user: the status, if it differs, and an event for what flipped.
 
 use kube::{Resource as _, ResourceExt as _};
+use tracing::{info, warn};
 
 use super::context::Context;
 use super::error::Error;
-use super::events;
+use super::events::{self, Happening, Tone};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 use crate::runtime::api_error;
 use crate::status;
@@ -21,12 +22,24 @@ pub(super) async fn report(
     };
     ctx.metrics.status_written();
     let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    ctx.events.publish(&registry.object_ref(&()), &events::transitions(before, &status.conditions)).await;
+    let happenings = events::transitions(before, &status.conditions);
+    happenings.iter().for_each(|happening| log(registry, happening));
+    ctx.events.publish(&registry.object_ref(&()), &happenings).await;
     // The answer may show a user's change before its own event does.
     if let Some(change) = ctx.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
         ctx.queue.add(&change.key);
     }
     Ok(())
+}
+
+/// Events go after an hour, and may not be accepted: the log keeps what they say.
+fn log(registry: &PrivateRegistry, happening: &Happening) {
+    let Happening { tone, reason, action, note } = happening;
+    let registry = format!("{}/{}", registry.namespace().unwrap_or_default(), registry.name_any());
+    match tone {
+        Tone::Normal => info!(registry, condition = action, reason, "{note}"),
+        Tone::Warning => warn!(registry, condition = action, reason, "{note}"),
+    }
 }
 
 /// The error and its causes on one line, free of secrets: some of kube's errors quote what they could not read.

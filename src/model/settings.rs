@@ -19,7 +19,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             registry_image: REGISTRY_IMAGE.to_owned(),
-            operator_image: format!("ghcr.io/privateregistry/private-registry-operator:v{}", env!("CARGO_PKG_VERSION")),
+            // Nobody can own this host: an image that an administrator has not named is never pulled from a stranger.
+            operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
         }
     }

@@ -30,7 +30,7 @@ pub struct LeaderSettings {
     /// Name of the Lease; all copies must use the same
     #[arg(long, value_name = "NAME", default_value = "private-registry-operator")]
     pub lease_name: String,
-    /// Namespace of the Lease [default: the pod's, else the one of the kubeconfig's context]
+    /// Namespace of the Lease [default: the pod's, else the one in which another copy holds it, else the one of the kubeconfig's context]
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub lease_namespace: Option<String>,
     /// How long a silent leader keeps the others waiting

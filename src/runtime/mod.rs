@@ -130,9 +130,14 @@ where
 
     let (announcer, leadership) = Announcer::new(health.clone(), Arc::clone(&metrics));
     let election = if settings.leader.leader_elect {
-        let namespace = settings.leader.lease_namespace.as_deref().unwrap_or(&clients.namespace);
-        tracing::info!(namespace, name = settings.leader.lease_name, "taking part in the leader election");
-        let lease = KubeLease::new(clients.lease.clone(), namespace, &settings.leader.lease_name);
+        let (client, name) = (clients.lease.clone(), &settings.leader.lease_name);
+        let lease = match &settings.leader.lease_namespace {
+            Some(namespace) => {
+                tracing::info!(namespace, name, "taking part in the leader election");
+                KubeLease::new(client, namespace, name)
+            }
+            None => KubeLease::wherever_held(client, &clients.namespace, name),
+        };
         Election::on(lease, timing, fence.clone(), announcer)
     } else {
         tracing::warn!("no leader election: run only one copy");

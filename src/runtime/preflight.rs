@@ -185,8 +185,11 @@ impl Preflight {
             Ok(list) => {
                 self.report(CLUSTER, State::Ok);
                 let there = list.resources.iter().any(|resource| &resource.name == plural);
-                let state = if there { State::Waiting("its schema is looked at".to_owned()) } else { missing() };
-                self.report(DEFINITION, state);
+                if there {
+                    self.health.set(DEFINITION, State::Waiting("its schema is looked at".to_owned()));
+                } else {
+                    self.report(DEFINITION, missing());
+                }
                 there
             }
             Err(Error::Api(status)) if status.code == 404 => {

@@ -201,6 +201,10 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
     let storage = parts[2];
     match &findings.workload {
         None => return no(reason::PROGRESSING, "the certificate or the users are not there yet", true, false, false),
+        // A pod finds no node without its volume, and some volumes are made only for a pod that has found one.
+        Some(Workload::Stuck { reason, message, .. }) if storage.status == Truth::False => {
+            return no(reason, &format!("{message}; {}", storage.message), true, false, false);
+        }
         Some(Workload::Stuck { reason, message, .. }) => return no(reason, message, true, false, false),
         Some(Workload::Failed { reason, message }) => return no(reason, message, false, true, false),
         Some(Workload::Progressing { .. }) if storage.status == Truth::False => {
@@ -253,7 +257,9 @@ fn waited_enough(before: &PrivateRegistryStatus, reason: &str, now: Timestamp) -
 fn available_finding(findings: &Findings<'_>) -> Finding {
     let say = |status: Truth, reason: &str, message: &str| Finding::new(condition::AVAILABLE, status, reason, message);
     match (&findings.workload, &findings.answer) {
-        (None, _) => say(Truth::False, reason::NOT_RUNNING, "no pod was started yet"),
+        (None, _) => {
+            say(Truth::False, reason::NOT_RUNNING, "no pod is started before the certificate and the users are there")
+        }
         (Some(Workload::Stopped { reason, message }), _) => say(Truth::False, reason, message),
         (Some(Workload::Failed { reason, message }), _) => say(Truth::False, reason, message),
         (Some(workload), _) if workload.ready_pods() == 0 => say(Truth::False, reason::NOT_RUNNING, "no pod is ready"),

@@ -105,6 +105,12 @@ fn each_state_has_its_verdict() {
     let stuck = Workload::Stuck { reason: "ImageNotPulled".to_owned(), message: String::new(), ready: 0 };
     assert_eq!(Case { workload: Some(stuck), ..healthy() }.verdict(), said("False", "True", "False", "ImageNotPulled"));
 
+    let homeless = Workload::Stuck { reason: "Unschedulable".to_owned(), message: "no node".to_owned(), ready: 0 };
+    let homeless = Case { workload: Some(homeless), claim: Some(json!({"status": {"phase": "Pending"}})), ..healthy() };
+    let told = homeless.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    let message = &condition_of(&told, "Ready").message;
+    assert!(message.starts_with("no node; ") && message.contains("kubectl describe pvc team-a-data"), "{message}");
+
     let suspended = Workload::Stopped { reason: "Suspended", message: String::new() };
     let suspended = Case { workload: Some(suspended), answer: Answer::NotAsked, ..healthy() };
     assert_eq!(suspended.verdict(), said("True", "False", "False", "Suspended"));

@@ -143,7 +143,8 @@ fn volume_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, Str
         let words = ended.message.unwrap_or_default();
         return Some(("StorageNotWritable".to_owned(), format!("Pod {pod}: {}", words.trim())));
     }
-    state.waiting.and_then(|waiting| image_trouble(pod, &container.image, &waiting.reason.unwrap_or_default()))
+    let source = "the operator's --operator-image (image.repository of its chart)";
+    state.waiting.and_then(|waiting| image_trouble(pod, &container.image, &waiting.reason.unwrap_or_default(), source))
 }
 
 fn registry_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
@@ -165,17 +166,17 @@ fn registry_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, S
                 ),
             ));
         }
-        return image_trouble(pod, &container.image, &reason);
+        return image_trouble(pod, &container.image, &reason, "the name");
     }
     None
 }
 
-fn image_trouble(pod: &str, image: &str, reason: &str) -> Option<(String, String)> {
+fn image_trouble(pod: &str, image: &str, reason: &str, source: &str) -> Option<(String, String)> {
     match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => Some((
             "ImageNotPulled".to_owned(),
             format!(
-                "Pod {pod}: image {image} cannot be pulled ({reason}); check the name, and spec.pod.imagePullSecrets"
+                "Pod {pod}: image {image} cannot be pulled ({reason}); check {source}, and spec.pod.imagePullSecrets"
             ),
         )),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some((
@@ -212,7 +213,19 @@ pub fn judge_deployment(registry: &Resolved, live: &Value, pods: &[PodFacts], ru
     if settled {
         return Workload::Running { ready };
     }
-    unsettled(pods, ready, format!("{ready} of {wanted} pods are ready"))
+    match (unsettled(pods, ready, format!("{ready} of {wanted} pods are ready")), refusal_of_pods(live)) {
+        (Workload::Progressing { .. }, Some(why)) => Workload::Stuck {
+            reason: "PodsRefused".to_owned(),
+            message: format!("Deployment {name} cannot make its pods: {why}; correct what this names"),
+            ready,
+        },
+        (judged, _) => judged,
+    }
+}
+
+/// A quota, an admission policy, a PriorityClass that does not exist: there is no pod that could tell.
+fn refusal_of_pods(deployment: &Value) -> Option<&str> {
+    condition_of(deployment, "ReplicaFailure")?["message"].as_str()
 }
 
 /// How a Job is doing.
@@ -252,7 +265,11 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
     if ready >= 1 {
         return Workload::Running { ready };
     }
-    unsettled(pods, ready, "the pod is not ready".to_owned())
+    let waits_for = match pods {
+        [] => format!("Job {name} has no pod yet; if it stays so, see kubectl describe job {name}"),
+        _ => "the pod is not ready".to_owned(),
+    };
+    unsettled(pods, ready, waits_for)
 }
 
 /// Whether a Job has ended, one way or the other.
@@ -292,8 +309,13 @@ fn stopped(reason: &'static str, message: &str) -> Workload {
 }
 
 fn job_has(live: &Value, condition: &str) -> bool {
-    let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|found| found["type"] == condition && found["status"] == "True")
+    condition_of(live, condition).is_some()
+}
+
+/// The condition of that type, if it holds.
+fn condition_of<'a>(live: &'a Value, condition: &str) -> Option<&'a Value> {
+    let mut conditions = live.pointer("/status/conditions")?.as_array()?.iter();
+    conditions.find(|found| found["type"] == condition && found["status"] == "True")
 }
 
 fn number(live: &Value, pointer: &str) -> i32 {
@@ -347,6 +369,31 @@ mod tests {
     }
 
     #[test]
+    fn pods_that_the_api_server_refuses_are_told_in_its_words() {
+        let registry = registry(&json!({}));
+        let mut live = deployment(1, 0);
+        live["status"]["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "message": "no PriorityClass with name nope was found"}]);
+        let Workload::Stuck { reason, message, ready: 0 } = judge_deployment(&registry, &live, &[], &Run::default())
+        else {
+            panic!("must be stuck");
+        };
+        assert_eq!(reason, "PodsRefused");
+        assert!(message.contains("Deployment team-a") && message.contains("PriorityClass with name nope"), "{message}");
+        live["status"]["conditions"][0]["status"] = json!("False");
+        assert!(matches!(
+            judge_deployment(&registry, &live, &[], &Run::default()),
+            Workload::Progressing { ready: 0, .. }
+        ));
+    }
+
+    #[test]
+    fn a_job_without_a_pod_says_where_to_look() {
+        let once = registry(&json!({"restartPolicy": {"type": "Never"}}));
+        let Workload::Progressing { message, .. } = judge_job(&once, &json!({}), &[]) else { panic!("must progress") };
+        assert!(message.contains("kubectl describe job team-a"), "{message}");
+    }
+
+    #[test]
     fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
         let live = |wanted: &str, replicas: i32| json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}});
         let unless = registry(&json!({"restartPolicy": {"type": "UnlessStopped"}}));
@@ -391,6 +438,17 @@ mod tests {
         let pod =
             pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
         assert_eq!(pod.trouble, Some(("StorageNotWritable".to_owned(), "Pod p: cannot write: fsGroup".to_owned())));
+    }
+
+    #[test]
+    fn an_operator_image_that_cannot_be_pulled_is_the_administrator_s_to_correct() {
+        let status = json!([{"name": "check-volume", "image": "o:1", "imageID": "", "ready": false, "restartCount": 0,
+                             "state": {"waiting": {"reason": "ImagePullBackOff"}}}]);
+        let pod =
+            pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
+        let (reason, message) = pod.trouble.unwrap();
+        assert_eq!(reason, "ImageNotPulled");
+        assert!(message.contains("image o:1") && message.contains("--operator-image"), "{message}");
     }
 
     #[test]

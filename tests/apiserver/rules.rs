@@ -211,11 +211,6 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn schema() -> Value {
-    let definition = serde_json::to_value(api::crd()).unwrap();
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
-}
-
 /// Where each rule stands: path and message.
 fn places(schema: &Value, path: &str, found: &mut BTreeSet<(String, String)>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
@@ -237,7 +232,7 @@ fn manifest(name: &str, spec: &Value) -> Value {
 /// What the rules say without a cluster: path and message of each fault.
 fn offline(change: &Change) -> Vec<(String, String)> {
     let old = change.old.as_ref().map(|old| manifest(change.name, old));
-    let verdict = Validator::new().validate(&schema(), &manifest(change.name, &change.new), old.as_ref());
+    let verdict = Validator::new().validate(&api::schema(), &manifest(change.name, &change.new), old.as_ref());
     let faults = verdict.err().map(kube::core::cel::ValidationErrors::into_vec).unwrap_or_default();
     faults.into_iter().map(|fault| (fault.field_path.trim_start_matches('.').to_owned(), fault.message)).collect()
 }
@@ -287,7 +282,7 @@ async fn online(team: &Namespace, change: &Change, number: usize) -> Vec<(String
 async fn every_rule_accepts_and_refuses_the_same_here_and_on_the_api_server() {
     let Some(team) = namespace("rules").await else { return };
     let mut uncovered = BTreeSet::new();
-    places(&schema(), "", &mut uncovered);
+    places(&api::schema(), "", &mut uncovered);
     let mut number = 0;
     for ((_, message), accepts, refuses) in cases() {
         for change in accepts {

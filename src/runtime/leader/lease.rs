@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{Api, PostParams};
-use kube::{Client, Error};
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, Error, ResourceExt as _};
+use tokio::sync::OnceCell;
 
 use super::super::api_error;
 use super::Record;
@@ -43,15 +44,54 @@ pub trait LeaseStore: Send + Sync {
 /// The Lease object of a cluster.
 #[derive(Clone)]
 pub struct KubeLease {
-    api: Api<Lease>,
+    client: Client,
     name: String,
-    namespace: String,
+    namespace: OnceCell<String>,
+    fallback: String,
 }
 
 impl KubeLease {
     /// The Lease `namespace/name`, through `client`, which must not be fenced.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), namespace: namespace.to_owned() }
+        let (name, namespace) = (name.to_owned(), namespace.to_owned());
+        Self { client, name, fallback: namespace.clone(), namespace: OnceCell::new_with(Some(namespace)) }
+    }
+
+    /// The Lease of that name that somebody holds, in whatever namespace: who is started from a shell must not become a second writer
+    /// beside the operator of the cluster. The one in the namespace `fallback` if there is none, or if this user may not look.
+    pub fn wherever_held(client: Client, fallback: &str, name: &str) -> Self {
+        Self { client, name: name.to_owned(), namespace: OnceCell::new(), fallback: fallback.to_owned() }
+    }
+
+    async fn namespace(&self) -> Result<&str, StoreError> {
+        let namespace = self.namespace.get_or_try_init(async || {
+            let named = ListParams::default().fields(&format!("metadata.name={}", self.name));
+            let leases = match Api::<Lease>::all(self.client.clone()).list(&named).await {
+                Ok(leases) => leases.items,
+                Err(Error::Api(status)) if status.code == 403 => vec![],
+                Err(error) => {
+                    let why = api_error::explain(&error);
+                    return Err(StoreError::Failed(format!("look for Leases called {}: {why}", self.name)));
+                }
+            };
+            let held = |lease: &Lease| {
+                lease
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.holder_identity.as_ref())
+                    .is_some_and(|holder| !holder.is_empty())
+            };
+            let mut held: Vec<_> = leases.iter().filter(|lease| held(lease)).filter_map(Lease::namespace).collect();
+            held.sort_by_key(|namespace| (*namespace != self.fallback, namespace.clone()));
+            let namespace = held.into_iter().next().unwrap_or_else(|| self.fallback.clone());
+            tracing::info!(namespace, name = self.name, "taking part in the leader election");
+            Ok(namespace)
+        });
+        namespace.await.map(String::as_str)
+    }
+
+    async fn api(&self) -> Result<Api<Lease>, StoreError> {
+        Ok(Api::namespaced(self.client.clone(), self.namespace().await?))
     }
 
     fn failed(&self, doing: &str, error: &Error) -> StoreError {
@@ -59,7 +99,7 @@ impl KubeLease {
             Error::Api(status) if status.is_conflict() || status.is_already_exists() => StoreError::Conflict,
             _ => StoreError::Failed(format!(
                 "{doing} Lease {}/{}: {}",
-                self.namespace,
+                self.namespace.get().unwrap_or(&self.fallback),
                 self.name,
                 api_error::explain(error)
             )),
@@ -71,21 +111,21 @@ impl LeaseStore for KubeLease {
     type Version = ObjectMeta;
 
     async fn read(&self) -> Result<Option<(Record, ObjectMeta)>, StoreError> {
-        let lease = self.api.get_opt(&self.name).await.map_err(|error| self.failed("read", &error))?;
+        let lease = self.api().await?.get_opt(&self.name).await.map_err(|error| self.failed("read", &error))?;
         Ok(lease.map(|lease| (record(lease.spec.unwrap_or_default()), lease.metadata)))
     }
 
     async fn create(&self, record: &Record) -> Result<ObjectMeta, StoreError> {
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let lease = Lease { metadata, spec: Some(spec(record)) };
-        let made = self.api.create(&PostParams::default(), &lease).await;
+        let made = self.api().await?.create(&PostParams::default(), &lease).await;
         made.map(|lease| lease.metadata).map_err(|error| self.failed("create", &error))
     }
 
     async fn replace(&self, record: &Record, version: &ObjectMeta) -> Result<ObjectMeta, StoreError> {
         let metadata = ObjectMeta { managed_fields: None, ..version.clone() };
         let lease = Lease { metadata, spec: Some(spec(record)) };
-        let written = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+        let written = self.api().await?.replace(&self.name, &PostParams::default(), &lease).await;
         match written {
             // Deleted since: as good as changed by somebody else.
             Err(Error::Api(status)) if status.is_not_found() => Err(StoreError::Conflict),
@@ -187,6 +227,37 @@ mod tests {
         );
         let Err(StoreError::Failed(why)) = lease.read().await else { panic!("must fail") };
         assert!(why.starts_with("read Lease ns/operator: leases is forbidden (403); grant the right"), "{why}");
+    }
+
+    /// An API server whose Leases called `operator` are these: namespace and holder.
+    fn leases(code: u16, held: &[(&str, &str)]) -> KubeLease {
+        let item = |(namespace, holder): &(&str, &str)| serde_json::json!({"metadata": {"name": "operator", "namespace": namespace}, "spec": {"holderIdentity": holder}});
+        let items: Vec<_> = held.iter().map(item).collect();
+        let answer = serde_json::json!({"kind": "Status", "code": code, "metadata": {}, "items": items}).to_string();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            assert_eq!(request.uri().path(), "/apis/coordination.k8s.io/v1/leases");
+            assert!(request.uri().query().is_some_and(|query| query.contains("metadata.name%3Doperator")));
+            let answer = Response::builder().status(code).body(Body::from(answer.clone().into_bytes()));
+            std::future::ready(Ok::<_, Error>(answer.unwrap()))
+        });
+        KubeLease::wherever_held(Client::new(service, "x"), "mine", "operator")
+    }
+
+    #[tokio::test]
+    async fn who_comes_from_a_shell_stands_in_line_behind_the_operator_of_the_cluster() {
+        for (held, namespace) in [
+            (&[("system", "pod_1")][..], "system"),
+            (&[("a", "pod_1"), ("mine", "pod_2")], "mine"),
+            (&[("b", "pod_1"), ("a", "pod_2")], "a"),
+            // Given back: nobody is there.
+            (&[("system", "")], "mine"),
+            (&[], "mine"),
+        ] {
+            assert_eq!(leases(200, held).namespace().await, Ok(namespace), "{held:?}");
+        }
+        // Who may not look has the rights of a pod, whose namespace is known.
+        assert_eq!(leases(403, &[]).namespace().await, Ok("mine"));
+        assert!(matches!(leases(500, &[]).namespace().await, Err(StoreError::Failed(_))));
     }
 
     #[tokio::test]

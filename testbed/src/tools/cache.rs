@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,9 @@ use crate::{
 };
 
 const UNWRAP: &str = include_str!("unwrap.py");
+
+/// How long programs that nobody asks for are kept.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Where programs come from and go to.
 #[derive(Debug)]
@@ -51,8 +55,33 @@ impl Cache {
         }
     }
 
+    /// Finding a folder is using it: its time is that of the last use.
     fn present(&self, key: &str) -> Option<PathBuf> {
-        self.shared.iter().chain([&self.own]).map(|cache| cache.join(key).join("bin")).find(|bin| bin.is_dir())
+        let found = self
+            .shared
+            .iter()
+            .chain([&self.own])
+            .map(|cache| cache.join(key))
+            .find(|place| place.join("bin").is_dir())?;
+        // Folders of others may not be touched, and need not be.
+        let _ = File::open(&found).and_then(|folder| folder.set_modified(SystemTime::now()));
+        Some(found.join("bin"))
+    }
+
+    /// Removes a family's folders that were not used for a month. Only by who makes the family, and best effort: a folder that stays
+    /// costs space and nothing else.
+    fn forget_unused(&self, recipe: &Recipe) {
+        let is_key = |name: &str| {
+            let hash = name.strip_prefix(recipe.name).and_then(|rest| rest.strip_prefix('-'));
+            hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        for entry in fs::read_dir(&self.own).into_iter().flatten().flatten() {
+            let used = entry.metadata().and_then(|folder| folder.modified()).ok();
+            let age = used.and_then(|used| used.elapsed().ok()).unwrap_or_default();
+            if age > KEPT && entry.file_name().to_str().is_some_and(is_key) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// Everything that the programs depend on.
@@ -116,6 +145,7 @@ impl Cache {
         if let Some(made) = self.present(key) {
             return Ok(made);
         }
+        self.forget_unused(recipe);
         let unfinished = self.own.join(format!(".{}.unfinished", recipe.name));
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;

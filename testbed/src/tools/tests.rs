@@ -1,6 +1,12 @@
 //! The cache, with a family of its own that builds in a moment.
 
-use std::{cell::Cell, fs, os::unix::fs::MetadataExt, sync::Arc};
+use std::{
+    cell::Cell,
+    fs,
+    os::unix::fs::MetadataExt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     cache::Cache,
@@ -115,4 +121,30 @@ fn programs_in_the_shared_cache_are_used_and_not_built() {
     let found = cache.find(&RECIPE, &version).unwrap().unwrap();
     assert!(found.starts_with(&shared), "{}", found.display());
     assert_eq!(found.file_name(), built.file_name());
+}
+
+#[test]
+fn programs_that_nobody_used_for_a_month_go_when_their_family_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(folder.path());
+    let place = |name: &str, days: u64| {
+        let place = cache.own.join(name);
+        fs::create_dir_all(place.join("bin")).unwrap();
+        let used = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+        fs::File::open(&place).unwrap().set_modified(used).unwrap();
+        place
+    };
+    let old = place("fake-0123456789abcdef", 31);
+    let fresh = place("fake-fedcba9876543210", 29);
+    let other = place("faker-0123456789abcdef", 31);
+    let hers = place("fake-notes", 31);
+    build(&cache).unwrap();
+    assert!(!old.exists() && fresh.exists() && other.exists() && hers.exists());
+
+    // Finding is using.
+    let built = build(&cache).unwrap().parent().unwrap().to_owned();
+    let key = built.file_name().unwrap().to_str().unwrap();
+    let built = place(key, 40);
+    cache.find(&RECIPE, &version).unwrap().unwrap();
+    assert!(fs::metadata(&built).unwrap().modified().unwrap().elapsed().unwrap() < Duration::from_secs(60));
 }

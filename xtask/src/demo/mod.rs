@@ -53,7 +53,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let started = Instant::now();
     let progress = Progress::auto();
-    let demo = match &arguments.kubeconfig {
+    // What a demo told its user to export is no cluster of somebody's: the next one begins anew.
+    let kubeconfig = arguments.kubeconfig.as_ref().filter(|file| !is_of_a_demo(file));
+    let demo = match kubeconfig {
         Some(kubeconfig) => elsewhere(kubeconfig, &arguments.set, &progress)?,
         None => here(&arguments.set, &progress)?,
     };
@@ -62,6 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (all, building) = (started.elapsed().as_secs_f64(), built.as_secs_f64());
     println!("\nThat took {all:.0} s, {building:.0} s of them for building what was missing.");
     Ok(())
+}
+
+/// Whether a kubeconfig is one that a demo left, and that ends when the next one begins.
+fn is_of_a_demo(kubeconfig: &Path) -> bool {
+    kubeconfig.parent().is_some_and(|folder| folder.join(MARK).exists())
 }
 
 /// Ends the clusters that demos left, and no others. Whether there were any.

@@ -1,0 +1,124 @@
+//! Certificate and logins of one registry: what is stored is kept, made again or replaced, and what comes of it is what pods mount.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tracing::info;
+
+use super::certificates::{self, Stored as StoredCertificate};
+use super::context::Context;
+use super::error::Error;
+use super::logins::{self, Stored as StoredLogins};
+use super::running;
+use crate::apply::{Live, Owner, kinds};
+use crate::desired::{Material, workload};
+use crate::model::{Child, Observed, Resolved, labels};
+use crate::status::{Certificate, Logins, summary};
+
+/// What the cluster holds of a registry beside its foundation.
+pub(super) struct Stored {
+    tls: Option<Live>,
+    ca: Option<Live>,
+    htpasswd: Option<Live>,
+    admin: Option<Live>,
+    config: Option<Live>,
+    /// What runs.
+    pub(super) workload: Option<Live>,
+}
+
+impl Stored {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When something cannot be read.
+    pub(super) async fn read(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Self, Error> {
+        // What lies under a child's name may be somebody else's: nothing of it may be used before it is refused.
+        let own = async |kind, name: &str| {
+            let found = ctx.engine.read(kind, &registry.namespace, name).await?;
+            Ok::<_, Error>(found.filter(|live| ctx.engine.owns(owner, live)))
+        };
+        let secret = async |child: Child| own(kinds::SECRET, &registry.name.child(child)).await;
+        let (kind, _) = running::workload_kinds(registry);
+        Ok(Self {
+            tls: secret(Child::Tls).await?,
+            ca: secret(Child::Ca).await?,
+            htpasswd: secret(Child::Htpasswd).await?,
+            admin: secret(Child::Admin).await?,
+            config: secret(Child::Config).await?,
+            workload: own(kind, registry.name.as_str()).await?,
+        })
+    }
+
+    /// Whether there is a generated admin that `material` no longer has, because others can log in.
+    pub(super) fn outlives_its_admin(&self, settled: &Settled) -> bool {
+        self.admin.is_some() && settled.material.admin.is_none() && !settled.logins.users.is_empty()
+    }
+
+    fn certificate(&self) -> StoredCertificate<'_> {
+        StoredCertificate { leaf: self.tls.as_ref(), authority: self.ca.as_ref() }
+    }
+
+    fn logins(&self) -> StoredLogins<'_> {
+        StoredLogins { table: self.htpasswd.as_ref(), admin: self.admin.as_ref(), config: self.config.as_ref() }
+    }
+}
+
+/// What a pass goes on with.
+pub(super) struct Settled {
+    /// What is stored and mounted.
+    pub(super) material: Material,
+    /// What the status says of the certificate.
+    pub(super) certificate: Certificate,
+    /// What the status says of the users.
+    pub(super) logins: Logins,
+    /// When time alone can change the certificate.
+    pub(super) look_again: Option<Timestamp>,
+    /// Hash of what pods are made from.
+    pub(super) template: String,
+    /// The operator's image that the running pods were made with, if nothing else replaces them.
+    pub(super) probe_image: Option<String>,
+}
+
+/// Keeps or makes them.
+///
+/// # Errors
+/// When a key, a hash or a password cannot be made.
+pub(super) async fn settle(
+    registry: &Resolved,
+    observed: &Observed,
+    service: &Value,
+    stored: &Stored,
+    now: Timestamp,
+) -> Result<Settled, Error> {
+    let addresses: BTreeSet<_> = summary::addresses(registry, service).into_iter().map(|found| found.address).collect();
+    let logins = logins::settle(registry, &stored.logins(), &addresses, now).await?;
+
+    let running = stored.workload.as_ref();
+    let probe_image = running.and_then(|live| live.annotation(labels::PROBE_IMAGE)).map(str::to_owned);
+    let image = probe_image.as_deref().unwrap_or(&registry.operator_image);
+    let template = workload::template_hash(registry, &logins.http_secret, image);
+    let rollout_pending = running.is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(template.as_str()));
+
+    let certificate = certificates::settle(registry, &stored.certificate(), observed, service, rollout_pending, now)?;
+    if let Some(why) = certificate.issued {
+        info!(registry = %format!("{}/{}", registry.namespace, registry.name), %why, "issued a certificate");
+    }
+    let pods_stay = !rollout_pending && certificate.issued.is_none();
+    Ok(Settled {
+        material: Material {
+            certificate: certificate.serving,
+            authority: certificate.authority,
+            bundle: certificate.bundle,
+            table: logins.table,
+            admin: logins.admin,
+            pull: logins.pull,
+            http_secret: logins.http_secret,
+        },
+        certificate: certificate.report,
+        logins: logins.report,
+        look_again: certificate.look_again,
+        template,
+        probe_image: probe_image.filter(|_| pods_stay),
+    })
+}
