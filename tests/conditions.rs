@@ -16,7 +16,7 @@ const SPEAKERS: [&str; 8] =
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 23] = [
+const OF_KUBERNETES: [&str; 24] = [
     "Complete",
     "CrashLoopBackOff",
     "CreateContainerConfigError",
@@ -37,6 +37,7 @@ const OF_KUBERNETES: [&str; 23] = [
     "PrivateRegistry",
     "Queue",
     "ReadWriteMany",
+    "ReplicaFailure",
     "RunContainerError",
     "Secret",
     "Succeeded",
