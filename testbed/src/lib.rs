@@ -22,5 +22,5 @@ pub mod traces;
 pub use control_plane::{ControlPlane, Options};
 pub use node::Node;
 pub use progress::Progress;
-pub use requirements::{Mode, SKIPPED, missing, skip};
+pub use requirements::{Mode, SKIPPED, missing, skip, skip_because};
 pub use tools::{Family, Tools};

@@ -18,7 +18,7 @@ use crate::registry::Registry;
 use crate::wait::{PATIENCE, for_this_machine, timed, within};
 
 /// Something at the registry's address that answers every request with this status line, until it is dropped.
-struct Answering(JoinHandle<()>);
+pub struct Answering(JoinHandle<()>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
@@ -57,7 +57,8 @@ impl Registry<'_> {
         }))
     }
 
-    async fn serving(&self, status: &'static str) -> Answering {
+    /// Lets something answer there with the registry's own certificate.
+    pub async fn serving(&self, status: &'static str) -> Answering {
         let (certificate, key) = (self.tls().decoded("tls.crt").await, self.tls().decoded("tls.key").await);
         self.answers(&certificate, &key, status).await
     }

@@ -1,5 +1,8 @@
 //! What the registry says when its pods are not well, and what each restart policy makes of an end. The kubelet is told what to show.
 
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::fake_kubelet::Behaviour;
 
@@ -93,4 +96,43 @@ async fn on_failure_stops_after_its_retries_and_a_deleted_pod_is_none() {
     team.cluster.pods_of("on-failure-failing", Behaviour::crashes(7, 3));
     let words = failing.says("Stalled", "True", "MaxRetriesExceeded").await;
     assert!(words.contains("2 restarts"), "{words}");
+}
+
+#[tokio::test]
+async fn failures_count_in_a_row_and_a_good_run_of_ten_minutes_ends_the_row() {
+    let Some(team) = namespace("good-run").await else { return };
+    let _operator = team.operator().await;
+    let limited = folder(json!({"type": "OnFailure", "maxRetries": 2}));
+    let registry = team.behaving("good-run", limited, Behaviour::crashes(7, 2)).await;
+    registry.says("Ready", "False", "CrashLooping").await;
+    team.cluster.pods_of("good-run", Behaviour::Ready);
+    let registry = registry.ready().await;
+    let job = registry.child("Job", "");
+    assert_eq!(job.at("/spec/backoffLimit").await, 3, "one failure more ends it");
+
+    // A registry that answers is not asked again, and nothing happens to its pod: only time is left to forgive.
+    let _server = registry.serving("401 Unauthorized").await;
+    registry.says_within(within(40), "Available", "True", "Answering").await;
+    let good_run = SignedDuration::from_mins(10) - SignedDuration::from_secs(5);
+    runs_since(&registry, Timestamp::now() - good_run).await;
+    team.settles().await;
+    assert_eq!(job.at("/spec/backoffLimit").await, 3, "not yet");
+    job.becomes(within(30), "forgives two failures", |job| job["spec"]["backoffLimit"] == 5).await;
+
+    team.cluster.pods_of("good-run", Behaviour::crashes(7, 4));
+    registry.says("Ready", "False", "CrashLooping").await;
+    team.settles().await;
+    assert_eq!(job.at("/spec/backoffLimit").await, 5, "what was forgiven stays forgiven, and nothing more is");
+    team.cluster.pods_of("good-run", Behaviour::crashes(7, 5));
+    registry.says("Stalled", "True", "MaxRetriesExceeded").await;
+}
+
+/// Lets the kubelet's report say that the registry's process was started then.
+async fn runs_since(registry: &Registry<'_>, start: Timestamp) {
+    let pods = registry.namespace.object("Pod", "").api;
+    let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", registry.name));
+    let pod = pods.list(&ours).await.unwrap().items.remove(0).name_any();
+    let state = json!([{"op": "replace", "path": "/status/containerStatuses/0/state", "value": {"running": {"startedAt": start}}}]);
+    let patch: Patch<()> = Patch::Json(serde_json::from_value(state).unwrap());
+    pods.patch_status(&pod, &PatchParams::default(), &patch).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Unions and types can be switched by applying another manifest, and back.
 
 use serde_json::{Value, json};
+use testbed::{Family, Progress, Tools};
 
 use crate::cluster::namespace;
 use crate::registry::Registry;
@@ -43,6 +44,46 @@ async fn the_signer_of_the_certificate_can_be_switched_both_ways() {
     let registry = registry.becomes(json!({})).await;
     assert_eq!(registry.ca().at("/data").await, authority);
     assert_ne!(registry.tls().decoded("tls.crt").await.trim(), own.certificate.trim());
+}
+
+/// kubectl on the client's side works out from the manifest before what is to go, and never sends what the server filled in: a union with a
+/// default would keep two members.
+#[tokio::test]
+async fn kubectl_apply_switches_unions_both_ways() {
+    let Some(team) = namespace("switch-kubectl").await else { return };
+    let _operator = team.operator().await;
+    team.own_certificate("certificate", &["registry.example.com"]).await;
+    team.secret("alice-login", &[("password", "correct horse")]).await;
+    let registry = Registry::named(&team, "team-a");
+    let users = json!({"users": [{"name": "alice", "passwordSecretRef": {"name": "alice-login"}}]});
+    let specs = [
+        json!({"tls": {"selfSigned": {}}, "auth": users}),
+        json!({"tls": {"secret": {"name": "certificate"}}, "auth": {"none": {}}}),
+        json!({"tls": {"none": {}}, "auth": {"none": {}}}),
+        json!({}),
+        json!({"tls": {"none": {}}, "auth": users}),
+        json!({"tls": {"selfSigned": {}}}),
+    ];
+    for spec in specs {
+        kubectl_apply(&registry, &spec).await;
+        registry.says("Ready", "True", "").await;
+        let live = registry.object.at("/spec").await;
+        assert_eq!((&live["tls"], &live["auth"]), (&spec["tls"], &spec["auth"]));
+    }
+}
+
+async fn kubectl_apply(registry: &Registry<'_>, spec: &Value) {
+    let tools = tokio::task::spawn_blocking(|| Tools::ensure(&[Family::Kubectl], &Progress::auto())).await;
+    let manifest = json!({
+        "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+        "metadata": {"name": registry.name, "namespace": registry.namespace.name}, "spec": spec,
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, manifest.to_string()).unwrap();
+    let mut command = tokio::process::Command::new(tools.unwrap().unwrap().path("kubectl").unwrap());
+    command.arg("--kubeconfig").arg(registry.namespace.cluster.plane.kubeconfig()).args(["apply", "--filename"]);
+    let output = command.arg(file.path()).output().await.unwrap();
+    assert!(output.status.success(), "{spec}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]

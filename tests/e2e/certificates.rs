@@ -10,7 +10,7 @@ use crate::registry::{Registry, restarts};
 #[tokio::test]
 async fn a_certificate_is_renewed_by_itself_and_clients_notice_nothing_but_one_rollout() {
     let Some(cluster) = cluster().await else { return };
-    let tls = json!({"selfSigned": {"duration": "2m", "caDuration": "1h"}});
+    let tls = json!({"selfSigned": {"duration": "3m", "caDuration": "1h"}});
     let registry = cluster.registry("renewals", "team-a", json!({"tls": tls})).await.ready().await;
     let admin = registry.admin().await;
     let pushed = admin.pushes("team/app:1", "kept").await;
@@ -98,7 +98,8 @@ impl Company {
     /// Certificate and key.
     fn signs(&self, host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let names = vec![host.to_owned(), "localhost".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 

@@ -11,16 +11,22 @@ use serde_json::json;
 use tempfile::TempDir;
 use testbed::image::{self, Compression, Image};
 
-use crate::cluster::{Cluster, brief, has, program, said, wait, wait_for};
+use crate::cluster::{Cluster, brief, has, said, wait, wait_for};
+use crate::place::{Line, program};
 use crate::registry::Registry;
 
 /// How long a registry that is up may be out of reach: a Service's rules follow its pods, and the cluster's DNS remembers for 5 s.
 const ROUTES: Duration = Duration::from_secs(40);
 
+/// What a client says that did not reach the registry. The last two come out of a forwarded port.
+const UNREACHABLE: [&str; 5] =
+    ["connection refused", "no such host", "network is unreachable", "connection reset", ": EOF"];
+
 /// Somebody at a terminal of the node, with authorities that they trust and a login of their own.
 pub(crate) struct Person {
     cluster: Cluster,
     host: String,
+    line: Line,
     home: TempDir,
 }
 
@@ -29,7 +35,14 @@ impl Person {
     pub(crate) fn new(registry: &Registry) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("ca.crt"), "").unwrap();
-        Self { cluster: registry.cluster.clone(), host: registry.host(), home }
+        let host = registry.cluster.place.name_here(registry.host());
+        let line = Line {
+            namespace: registry.namespace.clone(),
+            service: registry.name.clone(),
+            port: registry.port,
+            near: host.clone(),
+        };
+        Self { cluster: registry.cluster.clone(), host, line, home }
     }
 
     pub(crate) fn trusting(self, authorities: &str) -> Self {
@@ -111,8 +124,7 @@ impl Person {
             if output.status.success() {
                 return Ok(Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()));
             }
-            if ["connection refused", "no such host", "network is unreachable"].iter().any(|known| text.contains(known))
-            {
+            if UNREACHABLE.iter().any(|known| text.contains(known)) {
                 return Err(text);
             }
             Ok(Err(text))
@@ -121,11 +133,11 @@ impl Person {
     }
 
     async fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut command = self.cluster.node.command(program);
+        let (mut command, _open) = self.cluster.place.person(program, &self.line).await;
         command.args(arguments);
         command.env("DOCKER_CONFIG", self.home.path()).env("HOME", self.home.path());
         command.env("SSL_CERT_FILE", self.home.path().join("ca.crt")).env("SSL_CERT_DIR", "/nonexistent");
-        let output = tokio::process::Command::from(command).kill_on_drop(true).output();
+        let output = command.kill_on_drop(true).output();
         let limit = Duration::from_secs(120);
         tokio::time::timeout(limit, output)
             .await
@@ -137,7 +149,7 @@ impl Person {
 impl Registry {
     /// Tells the node's container runtime which authorities to trust for this registry, under the name that images have.
     pub(crate) async fn trusted_by_the_node(&self, authorities: &str) {
-        let folder = self.cluster.node.certs_d().join(self.host());
+        let folder = self.cluster.place.node().certs_d().join(self.host());
         fs::create_dir_all(&folder).unwrap();
         let ca = folder.join("ca.crt");
         fs::write(&ca, authorities).unwrap();

@@ -1,9 +1,10 @@
-//! The cluster that all tests share: a node on which Helm installed the operator from its charts. It starts with the first test and ends
-//! with the process. What is waited for, and what is printed when it does not come, is decided here.
+//! The cluster that all tests share, on which Helm installed the operator from its charts: for all namespaces, or with Roles only for those of
+//! the tests. It starts with the first test and ends with the process. What is waited for, and what is printed when it does not come, is
+//! decided here.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +19,10 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use testbed::sandbox::{Kind, State, instances};
-use testbed::{Family, Mode, Node, Progress, Tools, image, node};
+use testbed::Mode;
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::place::{self, Place};
 use crate::registry::Registry;
 
 /// How long anything may take. The machine is shared and slow; only failures ever wait this long.
@@ -35,91 +36,165 @@ pub(crate) const SYSTEM: &str = "private-registry-system";
 /// A second name of the registry's program, for changing the image.
 pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 
-const REPOSITORY: &str = "operator.test/private-registry-operator";
-const TAG: &str = "dev";
+/// `cluster`: install the operator for all namespaces. Otherwise it has Roles only, for the namespaces of the tests: whatever works with fewer
+/// rights works with more.
+const INSTALL: &str = "E2E_INSTALL";
+
+/// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
+const NAMESPACES: [&str; 45] = [
+    "admins",
+    "again",
+    "always",
+    "balanced",
+    "completed",
+    "down-always",
+    "down-completed",
+    "down-deleted",
+    "down-never",
+    "down-stopped",
+    "dying",
+    "ended",
+    "everybody",
+    "failed",
+    "fixed",
+    "foreign",
+    "full",
+    "growing",
+    "leaving",
+    "long",
+    "once",
+    "own",
+    "pulling",
+    "pushing",
+    "renewals",
+    "renewed",
+    "replaced",
+    "requests",
+    "retries",
+    "scaled-always",
+    "scaled-unless",
+    "served",
+    "shared",
+    "standard",
+    "strangers",
+    "suspend-a",
+    "suspend-n",
+    "suspend-o",
+    "suspend-u",
+    "types",
+    "unless-stopped",
+    "untouched",
+    "unwritable",
+    "upgrades",
+    "users",
+];
+/// A namespace that no such install serves.
+pub(crate) const UNSERVED: &str = "not-served";
+/// The label of namespaces that tests made. They take no other.
+const MADE_BY_TESTS: &str = "privateregistry.dev/e2e";
+
+/// Whether the operator has Roles only.
+pub(crate) fn has_roles_only() -> bool {
+    std::env::var_os(INSTALL).is_none_or(|install| install != "cluster")
+}
 
 /// One test's view of a cluster: clients belong to the runtime of the test that made them.
 #[derive(Clone)]
 pub(crate) struct Cluster {
-    pub(crate) node: Arc<Node>,
+    pub(crate) place: Arc<Place>,
     pub(crate) client: Client,
 }
 
-/// The shared cluster, with the operator serving all namespaces; `None`, said aloud, where no node can run.
+/// The shared cluster, with the operator; `None`, said aloud, where there can be none.
 pub(crate) async fn cluster() -> Option<Cluster> {
-    static SHARED: OnceCell<Result<Arc<Node>, String>> = OnceCell::const_new();
-    if testbed::skip(Mode::Node) {
+    static SHARED: OnceCell<Result<Arc<Place>, String>> = OnceCell::const_new();
+    if !place::is_given() && testbed::skip(Mode::Node) {
         return None;
     }
     let start = async || {
         let started = Instant::now();
-        let cluster = Cluster::start().await.map_err(|error| format!("{error:#}"))?;
+        let place = Arc::new(Place::find().await.map_err(|error| format!("{error:#}"))?);
         let up = started.elapsed();
-        cluster.install(&[]).await;
-        println!("node up after {up:?}, operator installed after {:?}", started.elapsed());
-        Ok(cluster.node)
+        let cluster = Cluster { client: place.client().await, place };
+        cluster.begin().await?;
+        println!("cluster there after {up:?}, operator installed after {:?}", started.elapsed());
+        Ok(cluster.place)
     };
-    let node = SHARED.get_or_init(start).await.clone().unwrap_or_else(|error| panic!("no node: {error}"));
-    Some(Cluster { client: node.client().await.unwrap(), node })
+    let place = SHARED.get_or_init(start).await.clone().unwrap_or_else(|error| panic!("no cluster: {error}"));
+    Some(Cluster { client: place.client().await, place })
+}
+
+/// The same for a test that needs a node's inside, and says what for: where only a kubeconfig was given, it is skipped.
+pub(crate) async fn node(what_for: &str) -> Option<Cluster> {
+    if place::is_given() && testbed::skip_because(&format!("only a kubeconfig was given, and this test {what_for}")) {
+        return None;
+    }
+    cluster().await
 }
 
 impl Cluster {
-    /// A node without the operator.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let tools = tools();
-        let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..image::registry(tools.path("registry")?) };
-        let operator = image::operator(
-            Path::new(env!("CARGO_BIN_EXE_private-registry-operator")),
-            &format!("{REPOSITORY}:{TAG}"),
-        )?;
-        let node = Node::start(node::Options { images: vec![newer, operator], audit: false }).await?;
-        Ok(Self { client: node.client().await?, node: Arc::new(node) })
-    }
-
-    /// A second node without the operator. At most two nodes run at once: one that was left running would be waited for in vain.
-    pub(crate) async fn beside_the_shared_one() -> Self {
-        let left = instances().unwrap().into_iter().find(|other| {
-            other.state == State::Detached && other.record.as_ref().is_some_and(|record| record.kind == Kind::Node)
-        });
-        if let Some(other) = left {
-            panic!("a second node is needed, and {} was left running: `cargo xtask cluster down` ends it", other.id);
+    /// Clears what an earlier run left and installs the operator.
+    async fn begin(&self) -> Result<(), String> {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let made = ListParams::default().labels(MADE_BY_TESTS);
+        for namespace in namespaces.list(&made).await.unwrap() {
+            namespaces.delete(&namespace.metadata.name.unwrap(), &DeleteParams::default()).await.unwrap();
         }
-        Self::start().await.unwrap()
+        wait("the namespaces of an earlier run are gone", async || {
+            let left = namespaces.list(&made).await.map_err(words)?.items;
+            if left.is_empty() { Ok(()) } else { Err(format!("{} namespaces", left.len())) }
+        })
+        .await;
+        if has_roles_only() {
+            futures::future::join_all(NAMESPACES.map(|name| self.namespace(name))).await;
+        }
+        self.install(&[]).await
     }
 
     /// Installs both charts, or upgrades them: the operator's with these `--set` arguments beside those that every test needs.
-    pub(crate) async fn install(&self, values: &[&str]) {
-        self.helm("private-registry-crds", "private-registry-crds", &[]).await;
-        let repository = format!("image.repository={REPOSITORY}");
-        let tag = format!("image.tag={TAG}");
-        let registry = format!("registry.image={}", image::REGISTRY);
-        let all = [&[repository.as_str(), &tag, &registry, "logLevel=debug"], values].concat();
-        self.helm(OPERATOR, OPERATOR, &all).await;
+    async fn install(&self, values: &[&str]) -> Result<(), String> {
+        self.helm("private-registry-crds", "private-registry-crds", &[]).await?;
+        let mut all = self.place.values();
+        if has_roles_only() {
+            all.push(format!("watch.namespaces={{{}}}", NAMESPACES.join(",")));
+        }
+        all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));
+        self.helm(OPERATOR, OPERATOR, &all).await
     }
 
-    async fn helm(&self, release: &str, chart: &str, values: &[&str]) {
+    async fn helm(&self, release: &str, chart: &str, values: &[String]) -> Result<(), String> {
         let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts").join(chart);
-        let home = self.node.sandbox().dir().join("helm");
-        let mut command = tokio::process::Command::new(tools().path("helm").unwrap());
+        let home = tempfile::tempdir().unwrap();
+        let mut command = tokio::process::Command::new(place::program("helm"));
         command.args(["upgrade", "--install", release]).arg(chart);
         command.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "5m"]);
         command.args(values.iter().flat_map(|value| ["--set", value]));
-        command.arg("--kubeconfig").arg(self.node.kubeconfig());
+        command.arg("--kubeconfig").arg(self.place.kubeconfig());
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            command.env(variable, &home);
+            command.env(variable, home.path());
         }
         let output = command.output().await.unwrap();
-        let pods =
-            async || self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
-        assert!(output.status.success(), "helm: {}\n{}", said(&output), pods().await);
+        if output.status.success() {
+            return Ok(());
+        }
+        let pods = self.pods(SYSTEM, "").await.iter().map(|pod| json!(pod.status).to_string()).collect::<String>();
+        Err(format!("helm: {}\n{pods}", said(&output)))
     }
 
     /// A new namespace, in which Kubernetes refuses every pod that is not `restricted`.
     pub(crate) async fn namespace(&self, name: &str) {
-        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let object = json!({"metadata": {"name": name, "labels": labels}});
-        let object: Namespace = serde_json::from_value(object).unwrap();
-        Api::all(self.client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        assert!(
+            name == UNSERVED || NAMESPACES.contains(&name),
+            "{name} is not in NAMESPACES, which lists what is served"
+        );
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let labels = json!({MADE_BY_TESTS: "true", "pod-security.kubernetes.io/enforce": "restricted"});
+        let object = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap();
+        if let Err(error) = namespaces.create(&PostParams::default(), &object).await {
+            let found = namespaces.get(name).await.unwrap_or_else(|_| panic!("create namespace {name}: {error}"));
+            let ours = found.metadata.labels.is_some_and(|labels| labels.contains_key(MADE_BY_TESTS));
+            assert!(ours, "namespace {name} exists and was not made by these tests: they do not touch it");
+        }
         let accounts = self.api::<k8s_openapi::api::core::v1::ServiceAccount>(name);
         wait(format!("namespace {name} can run pods"), async || accounts.get("default").await.map_err(words)).await;
     }
@@ -201,7 +276,7 @@ impl Cluster {
     /// Upgrades the release with other values and waits until the new operator works.
     pub(crate) async fn upgrade(&self, values: &[&str]) {
         let _alone = DISRUPTION.lock().await;
-        self.install(values).await;
+        self.install(values).await.unwrap();
         self.operator_runs(1).await;
     }
 
@@ -222,15 +297,6 @@ impl Cluster {
 
 /// What ends the operator for a while must not overlap.
 static DISRUPTION: Mutex<()> = Mutex::const_new(());
-
-fn tools() -> Tools {
-    Tools::ensure(&[Family::Helm, Family::Pause, Family::Registry, Family::Crane], &Progress::auto()).unwrap()
-}
-
-/// A program of the testbed.
-pub(crate) fn program(name: &str) -> PathBuf {
-    tools().path(name).unwrap().to_owned()
-}
 
 /// Waits until `look` gives something; says what it waited for, and what was seen last, when it takes too long.
 pub(crate) async fn wait<T>(what: impl Display, look: impl AsyncFnMut() -> Result<T, String>) -> T {

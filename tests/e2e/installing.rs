@@ -1,4 +1,4 @@
-//! The charts: an upgrade, and an install that may only look at the namespaces it was given.
+//! The charts: an upgrade, and the rights of an install for all namespaces or for those that it was given.
 
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
 
-use crate::cluster::{Cluster, OPERATOR, SYSTEM, cluster, stays};
+use crate::cluster::{Cluster, OPERATOR, SYSTEM, UNSERVED, cluster, has_roles_only, stays};
 
 #[tokio::test]
 async fn a_chart_upgrade_replaces_the_operator_and_no_pod_of_a_registry() {
@@ -28,29 +28,24 @@ async fn a_chart_upgrade_replaces_the_operator_and_no_pod_of_a_registry() {
     assert_eq!(admin.pulls("team/app:1").await, pushed);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_install_for_one_namespace_does_the_same_with_roles_only() {
-    if testbed::skip(testbed::Mode::Node) {
+#[tokio::test]
+async fn the_install_holds_the_rights_that_its_values_say_and_no_others() {
+    let Some(cluster) = cluster().await else { return };
+    let release = ListParams::default().labels(&format!("app.kubernetes.io/instance={OPERATOR}"));
+    let roles = Api::<ClusterRole>::all(cluster.client.clone()).list(&release).await.unwrap().items;
+    let bindings = Api::<ClusterRoleBinding>::all(cluster.client.clone()).list(&release).await.unwrap().items;
+    let served = cluster.registry("served", "team-a", json!({})).await.ready().await;
+    let elsewhere = cluster.registry(UNSERVED, "team-a", json!({})).await;
+
+    assert!(may_read_secrets(&cluster, &served.namespace).await);
+    if !has_roles_only() {
+        assert!(may_read_secrets(&cluster, UNSERVED).await);
+        elsewhere.ready().await;
         return;
     }
-    let cluster = Cluster::beside_the_shared_one().await;
-    cluster.namespace("served").await;
-    cluster.install(&["watch.namespaces={served}"]).await;
-
-    let release = ListParams::default().labels(&format!("app.kubernetes.io/instance={OPERATOR}"));
-    let roles = Api::<ClusterRole>::all(cluster.client.clone()).list(&release).await.unwrap();
-    let bindings = Api::<ClusterRoleBinding>::all(cluster.client.clone()).list(&release).await.unwrap();
-    assert_eq!((roles.items.len(), bindings.items.len()), (0, 0), "the release holds no right over the whole cluster");
-    assert!(may_read_secrets(&cluster, "served").await);
-    assert!(!may_read_secrets(&cluster, "not-served").await);
-
-    let unserved = cluster.registry("not-served", "team-a", json!({})).await;
-    let registry = cluster.another("served", "team-a", json!({})).await.ready().await;
-    crate::pushing::takes_and_gives_images(&registry).await;
-    crate::pushing::refuses_strangers(&registry).await;
-    crate::pulling::serves_the_kubelet(&registry).await;
-    crate::keeping::survives(&registry).await;
-    stays("the operator does not look at other namespaces", async || match unserved.api().get("team-a").await {
+    assert_eq!((roles.len(), bindings.len()), (0, 0), "the release holds no right over the whole cluster");
+    assert!(!may_read_secrets(&cluster, UNSERVED).await);
+    stays("the operator does not look at other namespaces", async || match elsewhere.api().get("team-a").await {
         Ok(object) if object.status.is_none() => Ok(()),
         other => Err(format!("{other:?}")),
     })

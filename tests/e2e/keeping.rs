@@ -7,12 +7,12 @@ use nix::sys::signal::Signal;
 use private_registry_operator::api::PrivateRegistryStatus;
 use serde_json::json;
 
-use crate::cluster::{Cluster, NEWER_REGISTRY, cluster, wait};
+use crate::cluster::{Cluster, NEWER_REGISTRY, cluster, node, wait};
 use crate::registry::{Registry, restarts};
 
 #[tokio::test]
 async fn images_survive_the_death_of_the_process_and_of_the_pod() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("kills a registry's process").await else { return };
     let registry = cluster.registry("dying", "team-a", json!({})).await.ready().await;
 
     survives(&registry).await;
@@ -35,7 +35,7 @@ pub(crate) async fn survives(registry: &Registry) {
 
 #[tokio::test]
 async fn images_survive_another_image_of_the_registry() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("has a second image at hand").await else { return };
     let registry = cluster.registry("renewed", "team-a", json!({})).await.ready().await;
     let admin = registry.admin().await;
     let pushed = admin.pushes("team/app:1", "kept").await;

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{cluster, stays, wait};
+use crate::cluster::{cluster, node, stays, wait};
 use crate::registry::Registry;
 
 #[tokio::test]
@@ -61,8 +61,8 @@ async fn a_foreign_service_of_the_same_name_is_not_touched() {
 
 #[tokio::test]
 async fn the_type_of_the_service_can_be_changed_both_ways() {
-    let Some(cluster) = cluster().await else { return };
-    let address = cluster.node.sandbox().node_address().unwrap();
+    let Some(cluster) = node("calls the node by its address").await else { return };
+    let address = cluster.place.node().sandbox().node_address().unwrap();
     let own = json!({"selfSigned": {"ipAddresses": [address]}});
     let registry = cluster.registry("types", "team-a", json!({"tls": own})).await.ready().await;
     let (admin, before) = (registry.admin().await, service(&registry).await);
@@ -94,7 +94,7 @@ async fn the_type_of_the_service_can_be_changed_both_ways() {
 
 #[tokio::test]
 async fn on_port_443_image_names_need_no_port() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("makes the node trust a registry").await else { return };
     let registry = cluster.registry("standard", "team-a", json!({"service": {"port": 443}})).await.ready().await;
     let registry = Registry { port: 443, ..registry };
     assert_eq!(registry.host(), "team-a.standard.svc");
@@ -110,9 +110,9 @@ async fn on_port_443_image_names_need_no_port() {
 
 #[tokio::test]
 async fn a_load_balancers_address_is_waited_for_and_is_in_the_first_certificate() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("acts as a load balancer").await else { return };
     // Nobody balances here: an address of the node's own stands for one.
-    let address = cluster.node.sandbox().node_address().unwrap().to_string();
+    let address = cluster.place.node().sandbox().node_address().unwrap().to_string();
     let registry = cluster.registry("balanced", "team-a", json!({"service": {"type": "LoadBalancer"}})).await;
     registry.is("WaitingForLoadBalancer").await;
 

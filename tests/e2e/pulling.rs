@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::cluster::cluster;
+use crate::cluster::node;
 use crate::registry::Registry;
 
 #[tokio::test]
 async fn the_kubelet_pulls_with_the_pull_secret_and_says_why_it_cannot() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("makes the node trust a registry").await else { return };
     let registry = cluster.registry("pulling", "team-a", json!({})).await.ready().await;
 
     serves_the_kubelet(&registry).await;

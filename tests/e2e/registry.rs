@@ -153,7 +153,7 @@ impl Registry {
     pub(crate) async fn kill(&self, signal: Signal) -> Pod {
         let pod = self.pod().await;
         let name = pod.metadata.name.as_deref().unwrap();
-        self.cluster.node.kill_container_process(&self.namespace, name, signal).await.unwrap();
+        self.cluster.place.kill(&self.namespace, name, signal).await;
         pod
     }
 

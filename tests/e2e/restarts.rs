@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, EvictParams, ListParams};
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, cluster, stays, wait};
+use crate::cluster::{Cluster, cluster, node, stays, wait};
 use crate::registry::Registry;
 
 async fn registry(cluster: &Cluster, namespace: &str, policy: Value) -> Registry {
@@ -16,29 +16,37 @@ async fn registry(cluster: &Cluster, namespace: &str, policy: Value) -> Registry
 }
 
 #[tokio::test]
-async fn always_restarts_whatever_happens_and_undoes_a_scaling_to_zero() {
-    let Some(cluster) = cluster().await else { return };
-    let registry = registry(&cluster, "always", json!({"type": "Always"})).await;
+async fn always_and_unless_stopped_restart_in_place_whatever_happens() {
+    let Some(cluster) = node("kills a registry's process").await else { return };
+    let always = registry(&cluster, "always", json!({"type": "Always"})).await;
+    let unless_stopped = registry(&cluster, "unless-stopped", json!({"type": "UnlessStopped"})).await;
 
-    let before = registry.kill(SIGTERM).await;
-    registry.restarted(1).await;
-    registry.kill(SIGKILL).await;
-    let after = registry.restarted(2).await;
-    assert_eq!(after.metadata.uid, before.metadata.uid, "restarted in place");
+    for registry in [&always, &unless_stopped] {
+        let before = registry.kill(SIGTERM).await;
+        registry.restarted(1).await;
+        registry.kill(SIGKILL).await;
+        let after = registry.restarted(2).await;
+        assert_eq!(after.metadata.uid, before.metadata.uid);
+        assert_eq!(registry.is("Settled").await.status, "True");
+    }
+}
+
+#[tokio::test]
+async fn always_undoes_a_scaling_to_zero() {
+    let Some(cluster) = cluster().await else { return };
+    let registry = registry(&cluster, "scaled-always", json!({"type": "Always"})).await;
+    let before = registry.pod().await;
 
     registry.scale(0).await;
-    registry.successor_of(&after).await;
+
+    registry.successor_of(&before).await;
     assert_eq!(registry.is("Settled").await.status, "True");
 }
 
 #[tokio::test]
-async fn unless_stopped_restarts_whatever_happens_but_stays_stopped_when_a_user_scaled_it_to_zero() {
+async fn unless_stopped_stays_stopped_when_a_user_scaled_it_to_zero() {
     let Some(cluster) = cluster().await else { return };
-    let registry = registry(&cluster, "unless-stopped", json!({"type": "UnlessStopped"})).await;
-    registry.kill(SIGTERM).await;
-    registry.restarted(1).await;
-    registry.kill(SIGKILL).await;
-    registry.restarted(2).await;
+    let registry = registry(&cluster, "scaled-unless", json!({"type": "UnlessStopped"})).await;
 
     registry.scale(0).await;
     let stopped = registry.is("StoppedByUser").await;
@@ -57,7 +65,7 @@ async fn unless_stopped_restarts_whatever_happens_but_stays_stopped_when_a_user_
 
 #[tokio::test]
 async fn on_failure_stays_stopped_after_an_end_without_error() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("kills a registry's process").await else { return };
     let registry = registry(&cluster, "completed", json!({"type": "OnFailure"})).await;
 
     registry.kill(SIGTERM).await;
@@ -77,7 +85,7 @@ async fn on_failure_stays_stopped_after_an_end_without_error() {
 
 #[tokio::test]
 async fn on_failure_restarts_in_place_until_it_failed_too_often_in_a_row() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("kills a registry's process").await else { return };
     let registry = registry(&cluster, "retries", json!({"type": "OnFailure", "maxRetries": 2})).await;
 
     let first = registry.kill(SIGKILL).await;
@@ -104,7 +112,7 @@ async fn on_failure_restarts_in_place_until_it_failed_too_often_in_a_row() {
 
 #[tokio::test]
 async fn on_failure_replaces_a_pod_that_was_deleted_or_drained_and_does_not_count_it() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("kills a registry's process").await else { return };
     let registry = registry(&cluster, "replaced", json!({"type": "OnFailure", "maxRetries": 1})).await;
 
     let deleted = registry.delete_pod().await;
@@ -123,7 +131,7 @@ async fn on_failure_replaces_a_pod_that_was_deleted_or_drained_and_does_not_coun
 
 #[tokio::test]
 async fn never_stays_stopped_and_keeps_the_pod_for_its_log() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("kills a registry's process").await else { return };
     let failing = registry(&cluster, "failed", json!({"type": "Never"})).await;
     let ending = registry(&cluster, "ended", json!({"type": "Never"})).await;
 
@@ -188,7 +196,7 @@ async fn suspend_stops_and_starts_any_of_them() {
 
 #[tokio::test]
 async fn policies_are_kept_when_it_happens_while_the_operator_is_down() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = node("kills a registry's process").await else { return };
     let always = registry(&cluster, "down-always", json!({"type": "Always"})).await;
     let unless_stopped = registry(&cluster, "down-stopped", json!({"type": "UnlessStopped"})).await;
     let completed = registry(&cluster, "down-completed", json!({"type": "OnFailure"})).await;

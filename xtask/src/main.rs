@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod generate;
+mod given;
 mod image;
 mod test;
 mod workspace;

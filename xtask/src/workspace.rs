@@ -3,14 +3,22 @@
 use std::{
     env,
     ffi::OsStr,
-    io::{BufRead, BufReader, pipe},
+    io::{BufRead, BufReader, PipeReader, pipe},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use testbed::Progress;
+
+/// How often a running program may be looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long its outputs are read when it has ended and somebody else holds them open.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The checkout's folder.
 pub(crate) fn root() -> &'static Path {
@@ -35,19 +43,59 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Runs a program without input, and gives each line of both its outputs as it comes.
-pub(crate) fn lines(mut command: Command, mut each: impl FnMut(&str) -> Result<()>) -> Result<ExitStatus> {
+pub(crate) fn lines(command: Command, each: impl FnMut(&str) -> Result<()>) -> Result<ExitStatus> {
+    watched_lines(command, each, |_| Ok(()))
+}
+
+/// The same, and about once a second, lines or not, somebody may look at the program, by its process id.
+///
+/// What the program leaves behind may hold its outputs open: they are read for a moment longer than it runs, not to their end.
+pub(crate) fn watched_lines(
+    mut command: Command,
+    mut each: impl FnMut(&str) -> Result<()>,
+    mut look: impl FnMut(u32) -> Result<()>,
+) -> Result<ExitStatus> {
     let name = command.get_program().display().to_string();
     let (output, input) = pipe().context("make a pipe")?;
     command.stdin(Stdio::null()).stdout(input.try_clone().context("copy a pipe's end")?).stderr(input);
     let mut child = command.spawn().with_context(|| format!("run {name}"))?;
     // The command holds the ends to write to; the pipe ends only when they are closed.
     drop(command);
-    let (mut output, mut line) = (BufReader::new(output), Vec::new());
-    while output.read_until(b'\n', &mut line).with_context(|| format!("read the output of {name}"))? > 0 {
-        each(String::from_utf8_lossy(&line).trim_end())?;
-        line.clear();
+    let said = heard(output);
+    let (mut looked, mut ended) = (Instant::now(), None);
+    loop {
+        match said.recv_timeout(LOOK_EVERY) {
+            Ok(line) => each(line.with_context(|| format!("read the output of {name}"))?.trim_end())?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                if ended.is_some_and(|ended: Instant| ended.elapsed() > LAST_WORDS) {
+                    break;
+                }
+            }
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            if child.try_wait().with_context(|| format!("look at {name}"))?.is_none() {
+                look(child.id())?;
+            } else {
+                ended.get_or_insert(looked);
+            }
+        }
     }
     child.wait().with_context(|| format!("wait for {name}"))
+}
+
+/// The lines of a pipe, read by a thread that ends with the pipe.
+fn heard(output: PipeReader) -> Receiver<std::io::Result<String>> {
+    let (hear, said) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n') {
+            if hear.send(line.map(|line| String::from_utf8_lossy(&line).into_owned())).is_err() {
+                break;
+            }
+        }
+    });
+    said
 }
 
 /// Compiles the operator, with what cargo says as notes of a step. Gives its program.
@@ -164,6 +212,19 @@ mod tests {
             Ok(())
         });
         assert_eq!((said, status.unwrap().code()), (["one", "two", "three"].map(str::to_owned).to_vec(), Some(3)));
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 30 & echo $!"]);
+        let (started, mut left) = (Instant::now(), String::new());
+        let status = lines(command, |line| {
+            left = line.to_owned();
+            Ok(())
+        });
+        assert!(status.unwrap().success() && started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        Command::new("kill").arg(left).status().unwrap();
     }
 
     #[test]

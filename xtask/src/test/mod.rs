@@ -5,6 +5,7 @@ mod group;
 mod step;
 mod summary;
 mod tally;
+mod watchdog;
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,10 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use testbed::{Family, Progress, SKIPPED, Tools};
 
-use crate::workspace::{self, Workspace};
+use crate::{
+    given::Given,
+    workspace::{self, Workspace},
+};
 use group::Group;
 use step::Log;
 use summary::{Outcome, Summary};
@@ -30,22 +34,37 @@ pub(crate) struct Arguments {
     /// Only this group; can be given more than once
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
+    /// Run the e2e tests on this cluster, and without --only nothing else. They install the operator there, restart it, and make and delete
+    /// namespaces and registries; so KUBECONFIG, which names whatever cluster you work with, is not enough. Its nodes must be able to
+    /// pull the operator's image, which --set names
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// More values for the operator's chart on that cluster, as Helm takes them
+    #[arg(long, value_name = "KEY=VALUE", requires = "kubeconfig")]
+    set: Vec<String>,
     /// Say everything that the tests say, not only what failed
     #[arg(long, short)]
     verbose: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let given = arguments.kubeconfig.as_deref().map(|file| Given::new(file, &arguments.set)).transpose()?;
     let groups: BTreeSet<Group> = match arguments.only.as_slice() {
+        [] if given.is_some() => BTreeSet::from([Group::E2e]),
         [] => Group::value_variants().iter().copied().collect(),
         only => only.iter().copied().collect(),
     };
+    if given.is_none() && groups.contains(&Group::E2e) && env::var_os("KUBECONFIG").is_some() {
+        println!(
+            "The tests use clusters of their own, not the one of KUBECONFIG: name it with --kubeconfig to have the e2e tests run there."
+        );
+    }
     let started = Instant::now();
     fetch_crates()?;
     let workspace = Workspace::read()?;
     let logs = workspace.target().join("xtask");
     fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
-    let run = Run { workspace, logs, progress: Progress::auto(), verbose: arguments.verbose };
+    let run = Run { workspace, logs, progress: Progress::auto(), verbose: arguments.verbose, given };
     let outcomes = run.groups(&groups)?;
     let summary = Summary { outcomes, took: started.elapsed() };
     println!("\n{summary}");
@@ -66,13 +85,15 @@ struct Run {
     logs: PathBuf,
     progress: Progress,
     verbose: bool,
+    /// Where the e2e tests run, if not on a node of our own.
+    given: Option<Given>,
 }
 
 impl Run {
     fn groups(&self, groups: &BTreeSet<Group>) -> Result<Vec<Outcome>> {
         let (with_clusters, without): (Vec<Group>, Vec<Group>) =
             groups.iter().partition(|group| group.starts_clusters());
-        let families = families(&with_clusters);
+        let families = families(&with_clusters, self.given.as_ref());
         thread::scope(|scope| {
             let building = scope.spawn(|| Tools::ensure(&families, &self.progress));
             let mut outcomes = without.into_iter().map(|group| self.group(group)).collect::<Result<Vec<_>>>()?;
@@ -119,9 +140,9 @@ impl Run {
 
     fn steps(&self, group: Group, skipped: &Path, log: &mut Log, shown: &testbed::progress::Step) -> Result<Tally> {
         fs::write(skipped, "").with_context(|| format!("write {}", skipped.display()))?;
-        group.fetch(&self.progress)?;
+        group.fetch(self.given.as_ref(), &self.progress)?;
         let mut tally = Tally::default();
-        for mut step in group.steps(&self.workspace, &self.progress)? {
+        for mut step in group.steps(&self.workspace, self.given.as_ref(), &self.progress)? {
             step.command.env(SKIPPED, skipped).env("CARGO_TERM_COLOR", "never");
             tally += step.run(log, &self.progress, shown)?;
         }
@@ -133,7 +154,7 @@ impl Run {
         let shown = self.progress.step(format!("compile the tests of {}", group.name()));
         let mut log = Log::create(self.logs.join(format!("{}.compile.log", group.name())), false)?;
         let compiled = group
-            .fetch(&self.progress)
+            .fetch(self.given.as_ref(), &self.progress)
             .and_then(|()| group.compile(&self.workspace, &self.progress))
             .and_then(|step| step.run(&mut log, &self.progress, &shown));
         if compiled.is_ok_and(|tally| tally.failed == 0) {
@@ -144,9 +165,9 @@ impl Run {
 }
 
 /// Each family once, in the order in which the groups need them.
-fn families(groups: &[Group]) -> Vec<Family> {
+fn families(groups: &[Group], given: Option<&Given>) -> Vec<Family> {
     let mut families = Vec::new();
-    for family in groups.iter().flat_map(|group| group.families()) {
+    for family in groups.iter().flat_map(|group| group.families(given)) {
         if !families.contains(family) {
             families.push(*family);
         }

@@ -1,11 +1,18 @@
 //! One program of a group: run, everything it says kept in a log, its tests counted.
 
-use std::{fs::File, io::Write, path::PathBuf, process::Command};
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::Write,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use testbed::Progress;
 
-use super::tally::Tally;
+use super::{tally::Tally, watchdog::Watchdog};
 use crate::workspace;
 
 /// What a program is expected to say.
@@ -13,8 +20,8 @@ use crate::workspace;
 pub(super) enum Counts {
     /// Nothing that counts: passing is one test.
     AsOne,
-    /// The tests that cargo's own runner counts.
-    Libtest,
+    /// The tests that cargo's own runner counts. None of them may run for longer than this.
+    Libtest(Duration),
     /// The tests that nextest counts.
     Nextest,
 }
@@ -69,20 +76,35 @@ impl Step {
         let name = in_words(&command);
         log.line(&format!("$ {name}"), progress)?;
         let begin = log.text.len();
-        let status = workspace::lines(command, |line| {
-            if !line.is_empty() {
-                shown.note(line.trim());
-            }
-            log.line(line, progress)
-        })?;
+        let watchdog = RefCell::new(match counts {
+            Counts::Libtest(limit) => Some(Watchdog::new(limit)),
+            Counts::AsOne | Counts::Nextest => None,
+        });
+        let status = workspace::watched_lines(
+            command,
+            |line| {
+                if !line.is_empty() {
+                    shown.note(line.trim());
+                }
+                watchdog.borrow_mut().iter_mut().for_each(|watchdog| watchdog.hear(line, Instant::now()));
+                log.line(line, progress)
+            },
+            |program| watchdog.borrow_mut().iter_mut().try_for_each(|watchdog| watchdog.look(program, Instant::now())),
+        )?;
         if !status.success() {
             log.line(&format!("{name}: {status}"), progress)?;
         }
+        let said = &log.text[begin..];
         let tally = match counts {
             Counts::AsOne => return Ok(Tally::one(status.success())),
-            Counts::Libtest => Tally::of_libtest(&log.text[begin..]),
-            Counts::Nextest => Tally::of_nextest(&log.text[begin..]),
+            Counts::Libtest(_) => Tally::of_libtest(said),
+            Counts::Nextest => Tally::of_nextest(said),
         };
+        if let Some(verdict) = watchdog.into_inner().and_then(Watchdog::verdict) {
+            let tally = Tally::of_ended_libtest(said, &verdict.tests);
+            log.line(&verdict.to_string(), progress)?;
+            return Ok(tally);
+        }
         match tally {
             Some(tally) if status.success() == (tally.failed == 0) => Ok(tally),
             Some(tally) => Ok(Tally { failed: tally.failed.max(1), ..tally }),
@@ -105,6 +127,8 @@ fn in_words(command: &Command) -> String {
 mod tests {
     use super::*;
 
+    const LIBTEST: Counts = Counts::Libtest(Duration::from_secs(600));
+
     fn run(script: &str, counts: Counts) -> (Tally, String) {
         let folder = tempfile::tempdir().unwrap();
         let progress = Progress::silent();
@@ -119,15 +143,25 @@ mod tests {
     #[test]
     fn a_runner_is_believed_only_as_far_as_its_exit_code_agrees() {
         let passed = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'";
-        assert_eq!(run(passed, Counts::Libtest).0, Tally { passed: 3, failed: 0, skipped: 0 });
-        let (tally, _) = run(&format!("{passed}; exit 101"), Counts::Libtest);
+        assert_eq!(run(passed, LIBTEST).0, Tally { passed: 3, failed: 0, skipped: 0 });
+        let (tally, _) = run(&format!("{passed}; exit 101"), LIBTEST);
         assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
     }
 
     #[test]
+    fn a_test_that_hangs_is_ended_named_and_counted_as_failed() {
+        let script = "echo 'test a ... ok'; echo 'test b ... FAILED'; echo 'test m::c has been running for over 60 seconds'\nsleep 50; exit 101";
+        let started = Instant::now();
+        let (tally, text) = run(script, Counts::Libtest(Duration::from_secs(60)));
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        assert_eq!(tally, Tally { passed: 1, failed: 2, skipped: 0 });
+        assert!(text.ends_with("after 60 s, with everything that ran beside it: m::c\n"), "{text}");
+    }
+
+    #[test]
     fn a_runner_that_says_nothing_has_failed() {
-        assert_eq!(run("true", Counts::Libtest).0, Tally::one(false));
-        assert_eq!(run("exit 101", Counts::Libtest).0, Tally::one(false));
+        assert_eq!(run("true", LIBTEST).0, Tally::one(false));
+        assert_eq!(run("exit 101", LIBTEST).0, Tally::one(false));
     }
 
     #[test]

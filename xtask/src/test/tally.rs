@@ -29,6 +29,14 @@ impl Tally {
         })
     }
 
+    /// What cargo's own runner had said when its program was ended, because these tests did not.
+    pub(super) fn of_ended_libtest(output: &str, hung: &[String]) -> Self {
+        let finished =
+            |how: &str| output.lines().filter(|line| line.starts_with("test ") && line.ends_with(how)).count();
+        let failed = finished(" ... FAILED") + hung.len();
+        Self { passed: finished(" ... ok") as u64, failed: failed as u64, skipped: finished(" ... ignored") as u64 }
+    }
+
     /// What nextest said in its one closing line. What failed tests said stands around it, with closing lines of their own.
     pub(super) fn of_nextest(output: &str) -> Option<Self> {
         output.lines().filter_map(|line| nextest(line.strip_prefix(NEXTEST_MARGIN)?)).next_back()

@@ -1,0 +1,149 @@
+//! Where the tests run: on a node of their own, whose inside is at hand, or, when somebody asks for it, on a cluster of which there is only a
+//! kubeconfig. How each is reached is decided here; what is tested is not.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use std::{env, fs};
+
+use nix::sys::signal::Signal;
+use testbed::{Family, Node, Progress, Tools, image, node};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::cluster::{NEWER_REGISTRY, wait_for, words};
+
+/// Path of a kubeconfig: the tests then run on that cluster. `cargo xtask test --kubeconfig` sets it. Not `KUBECONFIG`, which names whatever
+/// cluster somebody happens to work with.
+const KUBECONFIG: &str = "E2E_KUBECONFIG";
+/// Values for the operator's chart there, one `KEY=VALUE` a line.
+const VALUES: &str = "E2E_VALUES";
+
+const REPOSITORY: &str = "operator.test/private-registry-operator";
+const TAG: &str = "dev";
+
+/// A cluster, reached.
+pub(crate) enum Place {
+    Own(Box<Node>),
+    Given(PathBuf),
+}
+
+/// Whether somebody named a cluster.
+pub(crate) fn is_given() -> bool {
+    env::var_os(KUBECONFIG).is_some()
+}
+
+impl Place {
+    /// The cluster that was named, or a new node with the images that tests need.
+    pub(crate) async fn find() -> anyhow::Result<Self> {
+        if let Some(kubeconfig) = env::var_os(KUBECONFIG) {
+            return Ok(Self::Given(fs::canonicalize(kubeconfig)?));
+        }
+        let registry = image::registry(&program("registry"));
+        let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..registry };
+        let operator = Path::new(env!("CARGO_BIN_EXE_private-registry-operator"));
+        let operator = image::operator(operator, &format!("{REPOSITORY}:{TAG}"))?;
+        let node = Node::start(node::Options { images: vec![newer, operator], audit: false }).await?;
+        Ok(Self::Own(Box::new(node)))
+    }
+
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        match self {
+            Self::Own(node) => node.kubeconfig(),
+            Self::Given(kubeconfig) => kubeconfig,
+        }
+    }
+
+    pub(crate) async fn client(&self) -> kube::Client {
+        testbed::control_plane::client(self.kubeconfig()).await.unwrap()
+    }
+
+    /// What the operator's chart must be told of images.
+    pub(crate) fn values(&self) -> Vec<String> {
+        match self {
+            Self::Own(_) => vec![
+                format!("image.repository={REPOSITORY}"),
+                format!("image.tag={TAG}"),
+                format!("registry.image={}", image::REGISTRY),
+            ],
+            Self::Given(_) => env::var(VALUES).unwrap_or_default().lines().map(str::to_owned).collect(),
+        }
+    }
+
+    /// The node. A test that needs its inside asks for [`crate::cluster::node`] and never sees another cluster.
+    pub(crate) fn node(&self) -> &Node {
+        match self {
+            Self::Own(node) => node,
+            Self::Given(_) => panic!("nobody can look into the nodes of a cluster of which there is only a kubeconfig"),
+        }
+    }
+
+    /// Sends a signal to the process of a pod.
+    pub(crate) async fn kill(&self, namespace: &str, pod: &str, signal: Signal) {
+        self.node().kill_container_process(namespace, pod, signal).await.unwrap();
+    }
+
+    /// The name under which clients here may call a Service that the cluster knows by `host`.
+    pub(crate) fn name_here(&self, host: String) -> String {
+        match self {
+            Self::Own(_) => host,
+            Self::Given(_) => format!("localhost:{}", free_port()),
+        }
+    }
+
+    /// A client of such a Service, and what must live as long as the client runs.
+    pub(crate) async fn person(&self, program: &str, line: &Line) -> (Command, Option<Child>) {
+        match self {
+            Self::Own(node) => (node.command(program).into(), None),
+            Self::Given(kubeconfig) => {
+                let program = if program == "crane" { self::program(program) } else { program.into() };
+                (Command::new(program), Some(line.open(kubeconfig).await))
+            }
+        }
+    }
+}
+
+/// A way to a Service, for clients outside of the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) namespace: String,
+    pub(crate) service: String,
+    pub(crate) port: u16,
+    /// `localhost:PORT`
+    pub(crate) near: String,
+}
+
+impl Line {
+    /// Opened anew for each client: it leads to one pod, and ends with it.
+    async fn open(&self, kubeconfig: &Path) -> Child {
+        let near = self.near.rsplit(':').next().unwrap_or_default();
+        wait_for(Duration::from_secs(60), format!("kubectl port-forward to {}", self.service), async || {
+            let mut command = Command::new(program("kubectl"));
+            command.arg("--kubeconfig").arg(kubeconfig).args(["--namespace", &self.namespace, "port-forward"]);
+            command.args([format!("service/{}", self.service), format!("{near}:{}", self.port)]).kill_on_drop(true);
+            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            let mut child = child.map_err(words)?;
+            while child.try_wait().map_err(words)?.is_none() {
+                if TcpStream::connect(&self.near).await.is_ok() {
+                    return Ok(child);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err("it ended".to_owned())
+        })
+        .await
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A program of the testbed: clients, and for a node of our own what its images are made of.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let own: &[_] = if is_given() { &[] } else { &[Family::Registry] };
+    let families = [&[Family::Helm, Family::Kubectl, Family::Crane, Family::Pause], own].concat();
+    Tools::ensure(&families, &Progress::auto()).unwrap().path(name).unwrap().to_owned()
+}
