@@ -22,6 +22,8 @@ async fn a_deleted_authority_breaks_nobodys_trust_and_comes_back_only_on_request
     let Some(team) = namespace("ca-deleted").await else { return };
     let _operator = team.operator().await;
     let registry = team.registry("team-a", json!({})).await.ready().await;
+    // A pass that is under way still has the authority, and would put it back.
+    team.settles().await;
     let (leaf, old_bundle, old_authority) =
         (registry.tls().at("/data").await, bundle(&registry).await, registry.ca().decoded("tls.crt").await);
 
@@ -49,6 +51,8 @@ async fn an_unreadable_authority_is_told_and_not_overwritten() {
     let Some(team) = namespace("ca-damaged").await else { return };
     let _operator = team.operator().await;
     let registry = team.registry("team-a", json!({})).await.ready().await;
+    // A pass that is under way still has the authority, and would put it back.
+    team.settles().await;
     let leaf = registry.tls().at("/data").await;
 
     registry.ca().edit(json!({"data": {"tls.key": "ZGFtYWdlZA=="}})).await;
