@@ -54,18 +54,20 @@ impl Context {
         Timestamp::now()
     }
 
-    /// The registry's pods: from memory while no pod of it changed, else from one list.
+    /// The registry's pods, as they are now: from memory while no pod of it changed, else from one list.
     pub(super) async fn pods(&self, key: &Key) -> Result<Vec<PodFacts>, Error> {
+        let now = self.now();
         if let Some(known) = locked(&self.recall.pods).get(key) {
-            return Ok(known.clone());
+            return Ok(known.iter().map(|pod| pod.at(now)).collect());
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let selector = format!("{}={}", labels::REGISTRY, key.name);
         let failed = |source| Error::Pods { registry: key.to_string(), source: Box::new(source) };
         let listed = api.list(&ListParams::default().labels(&selector)).await.map_err(failed)?;
         let facts: Vec<_> = listed.iter().map(PodFacts::of).collect();
-        locked(&self.recall.pods).insert(key.clone(), facts.clone());
-        Ok(facts)
+        let as_they_are = facts.iter().map(|pod| pod.at(now)).collect();
+        locked(&self.recall.pods).insert(key.clone(), facts);
+        Ok(as_they_are)
     }
 
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.

@@ -16,12 +16,13 @@ use super::queue::Key;
 use super::report::{report, words};
 use super::running::{self, Running};
 use super::{backoff, events};
-use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, condition, reason};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, condition, reason};
 use crate::apply::{self, Applied, Live, Outcome, Owner, Verb, kinds};
 use crate::desired::{self, Object, Run};
 use crate::model::{self, Blocked, Child, Observed, Resolved};
 use crate::observe;
 use crate::status::summary::{self, Answer};
+use crate::status::workload::GOOD_RUN;
 use crate::status::{Findings, PodFacts};
 
 /// How soon it is looked again at what changed while a pass was deciding.
@@ -229,12 +230,10 @@ impl Pass<'_> {
         if findings.logins.problems.iter().chain(&findings.certificate.problem).any(|problem| problem.waiting) {
             next = next.min(summary::PATIENCE.unsigned_abs());
         }
-        if findings.registry.restart == RestartType::OnFailure && findings.registry.max_retries.is_some() {
-            for since in pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
-                let forgiven = since.saturating_add(running::GOOD_RUN).unwrap_or(Timestamp::MAX);
-                if forgiven > self.now {
-                    next = next.min(until(forgiven));
-                }
+        for since in pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
+            let forgiven = since.saturating_add(GOOD_RUN).unwrap_or(Timestamp::MAX);
+            if forgiven > self.now {
+                next = next.min(until(forgiven));
             }
         }
         next
