@@ -134,9 +134,14 @@ impl Pass<'_> {
             self.end_admin(&resolved).await?;
         }
 
-        let workload = is_complete.then(|| running.state(&resolved, &applied, &run, before)).flatten();
-        let answer =
-            running::ask(&resolved, self.key, &settled.material, service, workload.as_ref(), &applied, ctx).await;
+        let (workload, answer) = if is_complete {
+            let workload = running.state(&resolved, &applied, &run, before);
+            let material = &settled.material;
+            let answer = running::ask(&resolved, self.key, material, service, workload.as_ref(), &applied, ctx).await;
+            (workload, answer)
+        } else {
+            (running.former(), summary::answer_of(before))
+        };
         let findings = Findings {
             registry: &resolved,
             service,

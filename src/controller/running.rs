@@ -127,6 +127,11 @@ impl Running {
         Ok(made)
     }
 
+    /// How what ran before is doing, when a pass could not make what is wanted now.
+    pub(super) fn former(&self) -> Option<Workload> {
+        self.workload.as_ref().map(|live| judge::judge_former(live.value()))
+    }
+
     /// How it is doing after the pass.
     pub(super) fn state(
         &self,

@@ -39,6 +39,11 @@ pub enum Workload {
         /// Pods that are ready.
         ready: i32,
     },
+    /// What ran before, while what is wanted now cannot be made yet.
+    Former {
+        /// Pods that are ready.
+        ready: i32,
+    },
     /// Stopped, as told.
     Stopped {
         /// `Suspended`, `StoppedByUser` or `Completed`.
@@ -60,7 +65,10 @@ impl Workload {
     #[must_use]
     pub fn ready_pods(&self) -> i32 {
         match self {
-            Self::Running { ready } | Self::Progressing { ready, .. } | Self::Stuck { ready, .. } => *ready,
+            Self::Running { ready }
+            | Self::Progressing { ready, .. }
+            | Self::Stuck { ready, .. }
+            | Self::Former { ready } => *ready,
             Self::Stopped { .. } | Self::Failed { .. } => 0,
         }
     }
@@ -294,6 +302,12 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         _ => "the pod is not ready".to_owned(),
     };
     unsettled(pods, ready, waits_for)
+}
+
+/// How a Deployment or Job is doing that was made for what was wanted before. What is wanted now does not judge it.
+#[must_use]
+pub fn judge_former(live: &Value) -> Workload {
+    Workload::Former { ready: number(live, "/status/readyReplicas").max(number(live, "/status/ready")) }
 }
 
 /// Whether a Job has ended, one way or the other.
