@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 
+use super::advice::advice;
 use super::answer::ASK_AGAIN;
 use super::backoff::Class;
 use super::children::{children, owner, wanted_names};
@@ -76,7 +77,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         }
         Err(error) => {
             let blocked = error.class() == Class::Blocked;
-            let message = words(&error);
+            let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
             let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
             report(&registry, status, ctx).await?;
             match error {
