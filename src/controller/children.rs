@@ -62,6 +62,9 @@ pub(super) fn wanted_names(
     if !material.is_complete(registry) {
         wanted.insert((kinds::DEPLOYMENT, registry.name.to_string()));
         wanted.insert((kinds::POD_DISRUPTION_BUDGET, registry.name.to_string()));
+        // What its pods mount stays with it.
+        let mounted = [Child::Config, Child::Tls, Child::Htpasswd];
+        wanted.extend(mounted.map(|child| (kinds::SECRET, registry.name.child(child))));
     }
     wanted
 }

@@ -54,18 +54,20 @@ impl Context {
         Timestamp::now()
     }
 
-    /// The registry's pods: from memory while no pod of it changed, else from one list.
+    /// The registry's pods, as they are now: from memory while no pod of it changed, else from one list.
     pub(super) async fn pods(&self, key: &Key) -> Result<Vec<PodFacts>, Error> {
-        if let Some(known) = locked(&self.recall.pods).get(key) {
-            return Ok(known.clone());
+        let now = self.now();
+        if let Some(known) = self.recall.pods_of(key) {
+            return Ok(known.iter().map(|pod| pod.at(now)).collect());
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let selector = format!("{}={}", labels::REGISTRY, key.name);
         let failed = |source| Error::Pods { registry: key.to_string(), source: Box::new(source) };
         let listed = api.list(&ListParams::default().labels(&selector)).await.map_err(failed)?;
         let facts: Vec<_> = listed.iter().map(PodFacts::of).collect();
-        locked(&self.recall.pods).insert(key.clone(), facts.clone());
-        Ok(facts)
+        let as_they_are = facts.iter().map(|pod| pod.at(now)).collect();
+        self.recall.learn_pods(key, facts);
+        Ok(as_they_are)
     }
 
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
@@ -84,7 +86,8 @@ impl Context {
 /// What passes remember beside children.
 #[derive(Default)]
 pub struct Recall {
-    pods: Mutex<BTreeMap<Key, Vec<PodFacts>>>,
+    /// `None` while they are being listed.
+    pods: Mutex<BTreeMap<Key, Option<Vec<PodFacts>>>>,
     references: Mutex<References>,
 }
 
@@ -107,6 +110,18 @@ impl Recall {
         let own = (CLAIM, key.namespace.clone(), format!("{}-data", key.name));
         let rivals = named.chain([own]).filter_map(|claim| references.to.get(&claim)).flatten();
         rivals.filter(|rival| *rival != key).cloned().collect()
+    }
+
+    /// What is known of a registry's pods. If it is nothing, they are to be listed and learned.
+    fn pods_of(&self, key: &Key) -> Option<Vec<PodFacts>> {
+        locked(&self.pods).entry(key.clone()).or_default().clone()
+    }
+
+    /// Learns what was listed, unless a pod changed meanwhile: the list may be older than the change.
+    fn learn_pods(&self, key: &Key, listed: Vec<PodFacts>) {
+        if let Some(known) = locked(&self.pods).get_mut(key) {
+            *known = Some(listed);
+        }
     }
 
     /// A pod of this registry changed.
@@ -163,6 +178,20 @@ fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_pods_that_is_overtaken_by_a_change_is_not_remembered() {
+        let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
+        assert_eq!(recall.pods_of(&key), None);
+        recall.learn_pods(&key, Vec::new());
+        assert_eq!(recall.pods_of(&key), Some(Vec::new()));
+
+        recall.pods_changed(&key);
+        assert_eq!(recall.pods_of(&key), None);
+        recall.pods_changed(&key);
+        recall.learn_pods(&key, Vec::new());
+        assert_eq!(recall.pods_of(&key), None, "what was listed may be from before the change");
+    }
 
     #[test]
     fn a_reference_is_known_until_the_manifest_drops_it() {

@@ -3,6 +3,7 @@
 //! [`watches`] put registries on the [`queue`]; workers take them off it and run [`reconcile`] on each, several at once, never
 //! two of one registry. [`Operator`] ties the three together and knows nothing of the process around it.
 
+mod advice;
 mod answer;
 pub mod backoff;
 mod certificates;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 
+use super::advice::advice;
 use super::answer::ASK_AGAIN;
 use super::backoff::Class;
 use super::children::{children, owner, wanted_names};
@@ -16,12 +17,13 @@ use super::queue::Key;
 use super::report::{report, words};
 use super::running::{self, Running};
 use super::{backoff, events};
-use crate::api::{PrivateRegistry, PrivateRegistryStatus, RestartType, annotation, condition, reason};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, condition, reason};
 use crate::apply::{self, Applied, Live, Outcome, Owner, Verb, kinds};
 use crate::desired::{self, Object, Run};
 use crate::model::{self, Blocked, Child, Observed, Resolved};
 use crate::observe;
 use crate::status::summary::{self, Answer};
+use crate::status::workload::GOOD_RUN;
 use crate::status::{Findings, PodFacts};
 
 /// How soon it is looked again at what changed while a pass was deciding.
@@ -75,7 +77,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         }
         Err(error) => {
             let blocked = error.class() == Class::Blocked;
-            let message = words(&error);
+            let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
             let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
             report(&registry, status, ctx).await?;
             match error {
@@ -133,9 +135,14 @@ impl Pass<'_> {
             self.end_admin(&resolved).await?;
         }
 
-        let workload = is_complete.then(|| running.state(&resolved, &applied, &run, before)).flatten();
-        let answer =
-            running::ask(&resolved, self.key, &settled.material, service, workload.as_ref(), &applied, ctx).await;
+        let (workload, answer) = if is_complete {
+            let workload = running.state(&resolved, &applied, &run, before);
+            let material = &settled.material;
+            let answer = running::ask(&resolved, self.key, material, service, workload.as_ref(), &applied, ctx).await;
+            (workload, answer)
+        } else {
+            (running.former(), summary::answer_of(before))
+        };
         let findings = Findings {
             registry: &resolved,
             service,
@@ -229,12 +236,10 @@ impl Pass<'_> {
         if findings.logins.problems.iter().chain(&findings.certificate.problem).any(|problem| problem.waiting) {
             next = next.min(summary::PATIENCE.unsigned_abs());
         }
-        if findings.registry.restart == RestartType::OnFailure && findings.registry.max_retries.is_some() {
-            for since in pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
-                let forgiven = since.saturating_add(running::GOOD_RUN).unwrap_or(Timestamp::MAX);
-                if forgiven > self.now {
-                    next = next.min(until(forgiven));
-                }
+        for since in pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
+            let forgiven = since.saturating_add(GOOD_RUN).unwrap_or(Timestamp::MAX);
+            if forgiven > self.now {
+                next = next.min(until(forgiven));
             }
         }
         next

@@ -1,6 +1,6 @@
 //! What runs of a registry: the Deployment or Job and its pods, what time and users did to it, and whether the registry answers.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::answer::Question;
@@ -12,10 +12,8 @@ use crate::apply::{Applied, Kind, Live, Outcome, Owner, Removal, kinds};
 use crate::desired::{Material, Run};
 use crate::model::{Resolved, Users, labels};
 use crate::status::summary::Answer;
-use crate::status::{PodFacts, Workload, workload as judge};
-
-/// A good run of this length ends a row of failures.
-pub(super) const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
+use crate::status::workload::{self as judge, GOOD_RUN};
+use crate::status::{PodFacts, Workload};
 
 /// What ran when the pass began.
 pub(super) struct Running {
@@ -127,6 +125,11 @@ impl Running {
             ctx.recall.pods_changed(key);
         }
         Ok(made)
+    }
+
+    /// How what ran before is doing, when a pass could not make what is wanted now.
+    pub(super) fn former(&self) -> Option<Workload> {
+        self.workload.as_ref().map(|live| judge::judge_former(live.value()))
     }
 
     /// How it is doing after the pass.

@@ -23,7 +23,11 @@ pub const ADMIN: &str = "admin";
 /// Every Secret that the material fills, and the bundle.
 #[must_use]
 pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
-    let mut objects = vec![configuration(registry, material)];
+    let mut objects = Vec::new();
+    // What runs must find a configuration that fits it when its process starts again.
+    if material.is_complete(registry) {
+        objects.push(configuration(registry, material));
+    }
     if let Some(certificate) = &material.certificate {
         let mut metadata = registry.metadata(Child::Tls);
         let served = certificate.served_request.clone().map(|request| (labels::SERVED_REQUEST.to_owned(), request));

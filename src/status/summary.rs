@@ -62,6 +62,18 @@ pub enum Answer {
     NotAsked,
 }
 
+/// How the registry answered when it was asked last, as far as its status tells.
+#[must_use]
+pub fn answer_of(before: &PrivateRegistryStatus) -> Answer {
+    let told = before.conditions.iter().find(|found| found.type_ == condition::AVAILABLE);
+    match told.map(|told| (told.reason.as_str(), told.message.clone())) {
+        Some((reason::ANSWERING, _)) => Answer::Good,
+        Some((reason::NOT_ANSWERING, how)) => Answer::Bad(how),
+        Some((reason::UNREACHABLE, why)) => Answer::Unreachable(why),
+        _ => Answer::NotAsked,
+    }
+}
+
 /// Everything that one pass found about a registry that can be built.
 #[derive(Debug)]
 pub struct Findings<'a> {
@@ -200,7 +212,9 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
     }
     let storage = parts[2];
     match &findings.workload {
-        None => return no(reason::PROGRESSING, "the certificate or the users are not there yet", true, false, false),
+        None | Some(Workload::Former { .. }) => {
+            return no(reason::PROGRESSING, "the certificate or the users are not there yet", true, false, false);
+        }
         // A pod finds no node without its volume, and some volumes are made only for a pod that has found one.
         Some(Workload::Stuck { reason, message, .. }) if storage.status == Truth::False => {
             return no(reason, &format!("{message}; {}", storage.message), true, false, false);

@@ -22,6 +22,7 @@ fn claim(wanted: &str, have: &str) -> Value {
 }
 
 /// A registry in which all is well.
+#[derive(Clone)]
 struct Case {
     registry: Resolved,
     service: Value,
@@ -140,6 +141,30 @@ fn each_state_has_its_verdict() {
     let broken = Problem { reason: "PasswordTooLong".to_owned(), message: String::new(), waiting: false };
     let logins = Logins { users: vec![], problems: vec![waiting(), broken] };
     assert_eq!(Case { logins, ..healthy() }.verdict(), said("False", "False", "True", "PasswordTooLong"));
+}
+
+#[test]
+fn what_ran_before_is_available_as_long_as_it_answers_although_what_is_wanted_cannot_be_made() {
+    let before = Case::of(&json!({})).status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    let mut case = Case::of(&json!({}));
+    case.certificate = Certificate { problem: Some(waiting()), ..Certificate::default() };
+    for (ready, answer, available) in [
+        (1, answer_of(&before), ("True", "Answering")),
+        (0, answer_of(&before), ("False", "NotRunning")),
+        (1, answer_of(&PrivateRegistryStatus::default()), ("Unknown", "Progressing")),
+    ] {
+        let case = Case { workload: Some(Workload::Former { ready }), answer, ..case.clone() };
+        let status = case.status(&before, Timestamp::UNIX_EPOCH);
+        assert_eq!(verdict_of(&status), said("False", "True", "False", "WaitingForSecret"));
+        let told = condition_of(&status, "Available");
+        assert_eq!((told.status.as_str(), told.reason.as_str()), available);
+        assert_eq!(status.replicas, Some(ready));
+    }
+    for bad in [Answer::Bad("500".to_owned()), Answer::Unreachable("no way".to_owned())] {
+        case.workload = Some(Workload::Running { ready: 1 });
+        case.answer = bad.clone();
+        assert_eq!(answer_of(&case.status(&before, Timestamp::UNIX_EPOCH)), bad);
+    }
 }
 
 #[test]

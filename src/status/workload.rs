@@ -1,13 +1,19 @@
 //! How the Deployment or Job is doing, and why, from what the server returned.
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use serde_json::Value;
 
 use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
 use crate::desired::Run;
 use crate::desired::pod::CONTAINER;
 use crate::model::{Resolved, labels};
+
+/// A good run of this length ends a row of failures.
+pub const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
+
+/// Restarts after which a process that is up again has not recovered before it is ready.
+const ROW: i32 = 2;
 
 /// How the workload is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +39,11 @@ pub enum Workload {
         /// Pods that are ready.
         ready: i32,
     },
+    /// What ran before, while what is wanted now cannot be made yet.
+    Former {
+        /// Pods that are ready.
+        ready: i32,
+    },
     /// Stopped, as told.
     Stopped {
         /// `Suspended`, `StoppedByUser` or `Completed`.
@@ -54,7 +65,10 @@ impl Workload {
     #[must_use]
     pub fn ready_pods(&self) -> i32 {
         match self {
-            Self::Running { ready } | Self::Progressing { ready, .. } | Self::Stuck { ready, .. } => *ready,
+            Self::Running { ready }
+            | Self::Progressing { ready, .. }
+            | Self::Stuck { ready, .. }
+            | Self::Former { ready } => *ready,
             Self::Stopped { .. } | Self::Failed { .. } => 0,
         }
     }
@@ -117,6 +131,7 @@ impl PodFacts {
             });
         let volume =
             status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
+        let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         Self {
             disrupted,
             phase: status.phase.clone().unwrap_or_default(),
@@ -126,11 +141,18 @@ impl PodFacts {
                 .and_then(|container| container.state.clone()?.running?.started_at)
                 .map(|time| time.0),
             trouble: volume
-                .or_else(|| registry.and_then(|container| registry_trouble(&name, container)))
+                .or_else(|| registry.and_then(|container| registry_trouble(&name, container, is_over)))
                 .or(unscheduled)
                 .filter(|_| !disrupted),
             name,
         }
+    }
+
+    /// As it is at this time: what has run well for long does not end again and again, whatever it did before.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Self {
+        let runs_well = self.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
+        Self { trouble: self.trouble.clone().filter(|_| !runs_well), ..self.clone() }
     }
 }
 
@@ -147,38 +169,48 @@ fn volume_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, Str
     state.waiting.and_then(|waiting| image_trouble(pod, &container.image, &waiting.reason.unwrap_or_default(), source))
 }
 
-fn registry_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
+fn registry_trouble(pod: &str, container: &ContainerStatus, is_over: bool) -> Option<(String, String)> {
     let state = container.state.clone().unwrap_or_default();
-    let code = |ended: Option<k8s_openapi::api::core::v1::ContainerStateTerminated>| {
-        ended.map_or_else(String::new, |ended| match ended.reason.as_deref() {
-            Some("OOMKilled") => "; it ran out of memory: raise spec.pod.resources.limits.memory".to_owned(),
-            _ => format!("; it ended with exit code {}", ended.exit_code),
-        })
-    };
-    if let Some(waiting) = state.waiting {
-        let reason = waiting.reason.unwrap_or_default();
-        if reason == "CrashLoopBackOff" {
-            let why = code(container.last_state.clone().and_then(|last| last.terminated));
-            return Some((
-                "CrashLooping".to_owned(),
-                format!(
-                    "Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"
-                ),
-            ));
-        }
-        return image_trouble(pod, &container.image, &reason, "the name");
+    let waiting = state.waiting.and_then(|waiting| waiting.reason).unwrap_or_default();
+    if let Some(trouble) = image_trouble(pod, &container.image, &waiting, "the name") {
+        return Some(trouble);
     }
-    None
+    let last = container.last_state.clone().and_then(|last| last.terminated);
+    let ended = state.terminated.or(last);
+    // Between two ends the process is up for a moment: that it is well again shows when it is ready.
+    let ends_in_a_row =
+        !is_over && !container.ready && container.restart_count >= ROW && ended.as_ref().is_some_and(was_short);
+    if waiting != "CrashLoopBackOff" && !ends_in_a_row {
+        return None;
+    }
+    let why = ended.map_or_else(String::new, |ended| match ended.reason.as_deref() {
+        Some("OOMKilled") => "; it ran out of memory: raise spec.pod.resources.limits.memory".to_owned(),
+        _ => format!("; it ended with exit code {}", ended.exit_code),
+    });
+    Some((
+        "CrashLooping".to_owned(),
+        format!("Pod {pod}: the registry's process ends again and again{why}; see kubectl logs --previous {pod}"),
+    ))
+}
+
+fn was_short(run: &ContainerStateTerminated) -> bool {
+    let times = run.started_at.as_ref().zip(run.finished_at.as_ref());
+    times.is_none_or(|(started, finished)| finished.0.duration_since(started.0) < GOOD_RUN)
 }
 
 fn image_trouble(pod: &str, image: &str, reason: &str, source: &str) -> Option<(String, String)> {
     match reason {
-        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => Some((
-            "ImageNotPulled".to_owned(),
-            format!(
-                "Pod {pod}: image {image} cannot be pulled ({reason}); check {source}, and spec.pod.imagePullSecrets"
-            ),
-        )),
+        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
+            // The kubelet shows these two in turn, at each try.
+            let takes_turns = matches!(reason, "ErrImagePull" | "ImagePullBackOff");
+            let how = if takes_turns { String::new() } else { format!(" ({reason})") };
+            Some((
+                "ImageNotPulled".to_owned(),
+                format!(
+                    "Pod {pod}: image {image} cannot be pulled{how}; check {source}, and spec.pod.imagePullSecrets"
+                ),
+            ))
+        }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some((
             "ContainerNotCreated".to_owned(),
             format!("Pod {pod}: the container cannot be created ({reason}); see kubectl describe pod {pod}"),
@@ -272,6 +304,12 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
     unsettled(pods, ready, waits_for)
 }
 
+/// How a Deployment or Job is doing that was made for what was wanted before. What is wanted now does not judge it.
+#[must_use]
+pub fn judge_former(live: &Value) -> Workload {
+    Workload::Former { ready: number(live, "/status/readyReplicas").max(number(live, "/status/ready")) }
+}
+
 /// Whether a Job has ended, one way or the other.
 #[must_use]
 pub fn job_is_finished(live: &Value) -> bool {
@@ -323,184 +361,5 @@ fn number(live: &Value, pointer: &str) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::model::{Observed, Settings, resolve};
-
-    fn registry(spec: &Value) -> Resolved {
-        let registry = serde_json::from_value(json!({
-            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
-            "metadata": {"name": "team-a", "namespace": "registries"}, "spec": spec,
-        }));
-        resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
-    }
-
-    fn pod(value: Value) -> PodFacts {
-        PodFacts::of(&serde_json::from_value(value).unwrap())
-    }
-
-    fn container(state: &Value, last: &Value) -> Value {
-        json!([{"name": "registry", "image": "r", "imageID": "", "ready": false, "restartCount": 2, "state": state, "lastState": last}])
-    }
-
-    fn deployment(replicas: i32, ready: i32) -> Value {
-        json!({
-            "metadata": {"generation": 2},
-            "spec": {"replicas": replicas},
-            "status": {"observedGeneration": 2, "replicas": replicas, "updatedReplicas": replicas,
-                       "readyReplicas": ready, "availableReplicas": ready},
-        })
-    }
-
-    #[test]
-    fn a_deployment_runs_when_all_its_pods_are_new_and_available() {
-        let registry = registry(&json!({}));
-        let judge = |live: &Value| judge_deployment(&registry, live, &[], &Run::default());
-        assert_eq!(judge(&deployment(1, 1)), Workload::Running { ready: 1 });
-        assert!(matches!(judge(&deployment(1, 0)), Workload::Progressing { ready: 0, .. }));
-        let mut behind = deployment(1, 1);
-        behind["metadata"]["generation"] = json!(3);
-        assert!(matches!(judge(&behind), Workload::Progressing { .. }));
-        let mut old_pod = deployment(1, 1);
-        old_pod["status"]["replicas"] = json!(2);
-        assert!(matches!(judge(&old_pod), Workload::Progressing { .. }));
-    }
-
-    #[test]
-    fn pods_that_the_api_server_refuses_are_told_in_its_words() {
-        let registry = registry(&json!({}));
-        let mut live = deployment(1, 0);
-        live["status"]["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "message": "no PriorityClass with name nope was found"}]);
-        let Workload::Stuck { reason, message, ready: 0 } = judge_deployment(&registry, &live, &[], &Run::default())
-        else {
-            panic!("must be stuck");
-        };
-        assert_eq!(reason, "PodsRefused");
-        assert!(message.contains("Deployment team-a") && message.contains("PriorityClass with name nope"), "{message}");
-        live["status"]["conditions"][0]["status"] = json!("False");
-        assert!(matches!(
-            judge_deployment(&registry, &live, &[], &Run::default()),
-            Workload::Progressing { ready: 0, .. }
-        ));
-    }
-
-    #[test]
-    fn a_job_without_a_pod_says_where_to_look() {
-        let once = registry(&json!({"restartPolicy": {"type": "Never"}}));
-        let Workload::Progressing { message, .. } = judge_job(&once, &json!({}), &[]) else { panic!("must progress") };
-        assert!(message.contains("kubectl describe job team-a"), "{message}");
-    }
-
-    #[test]
-    fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
-        let live = |wanted: &str, replicas: i32| json!({"metadata": {"annotations": {labels::REPLICAS: wanted}}, "spec": {"replicas": replicas}});
-        let unless = registry(&json!({"restartPolicy": {"type": "UnlessStopped"}}));
-        assert!(is_stopped_by_user(&unless, Some(&live("1", 0))));
-        assert!(!is_stopped_by_user(&unless, Some(&live("1", 1))));
-        // The operator itself wrote the zero, while the registry was suspended.
-        assert!(!is_stopped_by_user(&unless, Some(&live("0", 0))));
-        assert!(!is_stopped_by_user(&unless, None));
-        assert!(!is_stopped_by_user(&registry(&json!({})), Some(&live("1", 0))));
-    }
-
-    #[test]
-    fn trouble_names_the_pod_and_the_next_action() {
-        let ended = json!({"terminated": {"exitCode": 2, "message": "secret words of the registry"}});
-        let full = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
-        for (state, last, reason, words) in [
-            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended, "CrashLooping", "exit code 2"),
-            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), full, "CrashLooping", "limits.memory"),
-            (json!({"waiting": {"reason": "ImagePullBackOff"}}), json!({}), "ImageNotPulled", "imagePullSecrets"),
-            (
-                json!({"waiting": {"reason": "CreateContainerConfigError"}}),
-                json!({}),
-                "ContainerNotCreated",
-                "describe",
-            ),
-        ] {
-            let pod = pod(
-                json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "containerStatuses": container(&state, &last)}}),
-            );
-            let (found, message) = pod.trouble.unwrap();
-            assert_eq!(found, reason);
-            assert!(message.contains("Pod p") && message.contains(words), "{message}");
-            assert!(!message.contains("secret words"), "the registry's last words may hold secrets: {message}");
-        }
-    }
-
-    #[test]
-    fn a_volume_that_cannot_be_written_is_told_in_the_probe_s_words() {
-        let status = json!([{"name": "check-volume", "image": "o", "imageID": "", "ready": false, "restartCount": 1,
-                             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-                             "lastState": {"terminated": {"exitCode": 1, "message": "cannot write: fsGroup\n"}}}]);
-        let pod =
-            pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
-        assert_eq!(pod.trouble, Some(("StorageNotWritable".to_owned(), "Pod p: cannot write: fsGroup".to_owned())));
-    }
-
-    #[test]
-    fn an_operator_image_that_cannot_be_pulled_is_the_administrator_s_to_correct() {
-        let status = json!([{"name": "check-volume", "image": "o:1", "imageID": "", "ready": false, "restartCount": 0,
-                             "state": {"waiting": {"reason": "ImagePullBackOff"}}}]);
-        let pod =
-            pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": status}}));
-        let (reason, message) = pod.trouble.unwrap();
-        assert_eq!(reason, "ImageNotPulled");
-        assert!(message.contains("image o:1") && message.contains("--operator-image"), "{message}");
-    }
-
-    #[test]
-    fn a_job_ends_as_its_policy_says() {
-        let ended = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
-        let once = registry(&json!({"restartPolicy": {"type": "Never"}}));
-        let thrice = registry(&json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}}));
-        let reason = |workload| match workload {
-            Workload::Stopped { reason, .. } | Workload::Failed { reason, .. } => reason,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(reason(judge_job(&thrice, &ended("Complete"), &[])), reason::COMPLETED);
-        assert_eq!(reason(judge_job(&thrice, &ended("Failed"), &[])), reason::MAX_RETRIES_EXCEEDED);
-        assert_eq!(reason(judge_job(&once, &ended("Failed"), &[])), reason::FAILED);
-        assert_eq!(judge_job(&once, &json!({"status": {"ready": 1}}), &[]), Workload::Running { ready: 1 });
-    }
-
-    #[test]
-    fn the_exit_code_is_that_of_the_process_and_outlives_the_pod() {
-        let retries = registry(&json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 2}}));
-        let gave_up = json!({"status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}});
-        let killed = json!({"terminated": {"exitCode": 137}});
-        let told_to_end = json!({"terminated": {"exitCode": 0}});
-        let going = pod(json!({
-            "metadata": {"name": "p", "deletionTimestamp": "2026-11-22T00:00:00Z"},
-            "status": {"phase": "Running", "containerStatuses": container(&told_to_end, &killed)},
-        }));
-        assert_eq!(going.exit_code, Some(137));
-
-        let told = judge_job(&retries, &gave_up, &[going]);
-        let Workload::Failed { reason, message } = told.clone() else { panic!("{told:?}") };
-        assert!(message.contains("137"), "{message}");
-        let before: PrivateRegistryStatus = serde_json::from_value(json!({"conditions": [{
-            "type": "Ready", "status": "False", "reason": reason, "message": message, "lastTransitionTime": "2026-11-22T00:00:00Z",
-        }]}))
-        .unwrap();
-        assert_eq!(judge_job(&retries, &gave_up, &[]).remembering(&before), told);
-    }
-
-    #[test]
-    fn a_job_whose_pod_was_taken_away_is_not_complete() {
-        let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
-        let ended = |deleted: bool| {
-            let mut metadata = json!({"name": "p"});
-            if deleted {
-                metadata["deletionTimestamp"] = json!("2026-11-22T00:00:00Z");
-            }
-            pod(json!({"metadata": metadata, "status": {"phase": "Succeeded"}}))
-        };
-        assert!(!job_lost_its_pod(&complete, &[ended(false)]));
-        assert!(job_lost_its_pod(&complete, &[ended(true)]));
-        assert!(job_lost_its_pod(&complete, &[]));
-        assert!(!job_lost_its_pod(&json!({}), &[]));
-    }
-}
+#[path = "workload_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
+use testbed::fake_kubelet::Behaviour;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -92,6 +93,55 @@ async fn a_registry_without_a_login_or_with_another_certificate_is_not_available
     let words = other.says_within(within(40), "Available", "False", "NotAnswering").await;
     assert!(words.contains("certificate"), "{words}");
     open.says("Ready", "False", "NotAnswering").await;
+}
+
+#[tokio::test]
+async fn what_ran_before_stays_available_and_keeps_what_it_mounts_while_the_manifest_cannot_be_followed() {
+    let Some(team) = namespace("former").await else { return };
+    let _operator = team.operator().await;
+    let open = json!({"auth": {"none": {}}});
+    let registry = team.registry("team-a", open.clone()).await;
+    registry.tls().appears(PATIENCE).await;
+    let _server = registry.serving("200 OK").await;
+    registry.says_within(within(40), "Available", "True", "Answering").await;
+    let (pods, configuration) = (registry.deployment().at("/spec").await, registry.child("Secret", "-config"));
+    let mounted = configuration.at("/data").await;
+
+    registry
+        .apply(json!({"auth": {"users": [{"name": "alice", "passwordSecretRef": {"name": "absent"}}]}}))
+        .await
+        .unwrap();
+
+    registry.says("Ready", "False", "WaitingForSecret").await;
+    registry.says("Available", "True", "Answering").await;
+    assert_eq!(registry.object.at("/status/replicas").await, 1);
+    assert_eq!(registry.deployment().at("/spec").await, pods);
+    assert_eq!(configuration.at("/data").await, mounted, "its process may start again");
+
+    team.cluster.pods_of("team-a", Behaviour::NotReady);
+    registry.says("Available", "False", "NotRunning").await;
+    team.cluster.pods_of("team-a", Behaviour::Ready);
+    registry.apply(open).await.unwrap();
+    registry.ready().await.says("Available", "True", "Answering").await;
+}
+
+#[tokio::test]
+async fn a_switch_to_a_certificate_that_is_missing_keeps_the_plain_registry_and_its_logins() {
+    let Some(team) = namespace("former-plain").await else { return };
+    let _operator = team.operator().await;
+    let plain = json!({"tls": {"none": {}}});
+    let registry = team.registry("team-a", plain.clone()).await.ready().await;
+    team.settles().await;
+    let mounted = (registry.child("Secret", "-config").at("/data").await, registry.htpasswd().uid().await);
+
+    registry.apply(json!({"tls": {"secret": {"name": "absent"}}, "auth": {"none": {}}})).await.unwrap();
+
+    registry.says("CertificateReady", "False", "WaitingForSecret").await;
+    registry.says("Available", "Unknown", "Unreachable").await;
+    team.settles().await;
+    assert_eq!((registry.child("Secret", "-config").at("/data").await, registry.htpasswd().uid().await), mounted);
+    registry.apply(plain).await.unwrap();
+    registry.ready().await;
 }
 
 #[tokio::test]

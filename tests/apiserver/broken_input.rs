@@ -124,6 +124,33 @@ async fn each_sort_of_broken_input_has_its_condition_and_the_neighbour_stays_wel
 }
 
 #[tokio::test]
+async fn what_the_api_server_refuses_is_told_with_the_field_of_the_manifest() {
+    let Some(team) = namespace("refused").await else { return };
+    let _operator = team.operator().await;
+    // Of the part of the range that is never given at random.
+    let port = json!({"service": {"type": "NodePort", "nodePort": 30078}});
+    let first = team.registry("first", port.clone()).await.ready().await;
+    let second = team.registry("second", port).await;
+    let greedy = json!({"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}});
+    let greedy = team.registry("greedy", greedy).await;
+
+    for (registry, theirs, ours) in [
+        (&second, "provided port is already allocated", "correct spec.service.nodePort in the registry's manifest"),
+        (
+            &greedy,
+            "must be less than or equal to memory limit",
+            "correct spec.pod.resources in the registry's manifest",
+        ),
+    ] {
+        let message = registry.says("Stalled", "True", "Refused").await;
+        assert!(message.contains(theirs) && message.contains(ours), "{message}");
+    }
+    first.delete().await;
+    greedy.apply(json!({})).await.unwrap();
+    greedy.ready().await;
+}
+
+#[tokio::test]
 async fn what_is_missing_may_arrive_later() {
     let Some(team) = namespace("late").await else { return };
     let _operator = team.operator().await;

@@ -8,7 +8,7 @@ use testbed::fake_kubelet::Behaviour;
 
 use crate::cluster::{Namespace, namespace};
 use crate::registry::Registry;
-use crate::wait::within;
+use crate::wait::{PATIENCE, eventually, within};
 
 fn folder(policy: Value) -> Value {
     json!({"storage": {"emptyDir": {}}, "restartPolicy": policy})
@@ -48,6 +48,44 @@ async fn each_trouble_of_a_pod_is_told_with_what_to_do_and_ends_with_its_cause()
         team.cluster.pods_of(&registry.name, Behaviour::Ready);
         registry.says("Ready", "True", "Settled").await;
     }
+}
+
+impl Registry<'_> {
+    /// Lets its pod behave otherwise, and waits until it is seen to.
+    async fn pods_become(&self, behaviour: Behaviour, state: &str, restarts: i64) {
+        let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
+        self.namespace.cluster.pods_of(&self.name, behaviour);
+        eventually(PATIENCE, &format!("the pod is {state} after {restarts} restarts"), async || {
+            let pods = self.namespace.object("Pod", "").api.list(&ours).await.unwrap();
+            let seen = json!(pods.items)[0]["status"]["containerStatuses"][0].clone();
+            let fits = seen["restartCount"] == restarts && !seen["state"][state].is_null();
+            if fits { Ok(()) } else { Err(seen.to_string()) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_crash_loop_is_told_once_and_not_at_each_restart() {
+    let Some(team) = namespace("crash-loop").await else { return };
+    let operator = team.operator().await;
+    let registry = team.behaving("looping", folder(json!({})), Behaviour::crashes(2, 2)).await;
+    let told = registry.says("Ready", "False", "CrashLooping").await;
+    team.settles().await;
+
+    let (mark, passes) = (team.mark().await, operator.passes().await);
+    for restarts in 3..6 {
+        registry.pods_become(Behaviour::NotReady, "running", restarts - 1).await;
+        team.settles().await;
+        registry.pods_become(Behaviour::crashes(2, i32::try_from(restarts).unwrap()), "waiting", restarts).await;
+        team.settles().await;
+    }
+
+    operator.has_made(passes + 6.0).await;
+    assert_eq!(team.written_since(mark).await, []);
+    assert_eq!(registry.says("Ready", "False", "CrashLooping").await, told);
+    team.cluster.pods_of(&registry.name, Behaviour::Ready);
+    registry.says("Ready", "True", "Settled").await;
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ mod person;
 mod place;
 
 use std::{
+    fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     thread,
     time::Instant,
@@ -13,7 +15,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use testbed::{Family, Mode, Progress, Tools, image, sandbox};
+use testbed::{
+    Family, Mode, Progress, Tools, image,
+    sandbox::{self, Instance},
+};
 
 use crate::{cluster, given::Given, workspace};
 use objects::Objects;
@@ -28,7 +33,7 @@ const MANIFEST: &str = "deploy/examples/quickstart.yaml";
 const REPOSITORY: &str = "demo.local/private-registry-operator";
 const TAG: &str = "demo";
 const IMAGE: &str = "shop/hello:1";
-/// A file in the folder of a cluster that the demo left running.
+/// A file in the folder of a cluster that the demo left running; it names the checkout whose demo it was.
 const MARK: &str = "demo";
 
 #[derive(Debug, clap::Args)]
@@ -47,15 +52,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.down {
         if !down()? {
-            println!("no demo is running");
+            println!("no demo of this checkout is running");
         }
         return Ok(());
     }
     let started = Instant::now();
     let progress = Progress::auto();
-    // What a demo told its user to export is no cluster of somebody's: the next one begins anew.
-    let kubeconfig = arguments.kubeconfig.as_ref().filter(|file| !is_of_a_demo(file));
-    let demo = match kubeconfig {
+    let demo = match somebodys(arguments.kubeconfig.as_deref()) {
         Some(kubeconfig) => elsewhere(kubeconfig, &arguments.set, &progress)?,
         None => here(&arguments.set, &progress)?,
     };
@@ -66,15 +69,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Whether a kubeconfig is one that a demo left, and that ends when the next one begins.
-fn is_of_a_demo(kubeconfig: &Path) -> bool {
-    kubeconfig.parent().is_some_and(|folder| folder.join(MARK).exists())
+/// The kubeconfig, if it is of somebody's cluster. What a demo told its user to export ends with that demo, and the next one begins anew.
+fn somebodys(kubeconfig: Option<&Path>) -> Option<&Path> {
+    kubeconfig.filter(|file| !file.parent().is_some_and(|folder| folder.join(MARK).exists()))
 }
 
-/// Ends the clusters that demos left, and no others. Whether there were any.
+/// Whether the cluster in this folder was left by the demo of this checkout.
+fn was_left_by(checkout: &Path, folder: &Path) -> bool {
+    fs::read(folder.join(MARK)).is_ok_and(|mark| mark == checkout.as_os_str().as_bytes())
+}
+
+/// Marks the cluster in this folder as left by the demo of this checkout.
+fn mark(checkout: &Path, folder: &Path) -> Result<()> {
+    let mark = folder.join(MARK);
+    fs::write(&mark, checkout.as_os_str().as_bytes()).with_context(|| format!("write {}", mark.display()))
+}
+
+/// Ends the clusters that demos of this checkout left, and no others. Whether there were any.
 fn down() -> Result<bool> {
-    let left = sandbox::instances()?.into_iter().filter(|instance| instance.dir.join(MARK).exists());
-    let left: Vec<_> = left.map(|instance| instance.id).collect();
+    let ours = |instance: &Instance| was_left_by(workspace::root(), &instance.dir);
+    let left: Vec<_> = sandbox::instances()?.into_iter().filter(ours).map(|instance| instance.id).collect();
     left.iter().try_for_each(|id| cluster::down(Some(id)))?;
     Ok(!left.is_empty())
 }
@@ -239,5 +253,30 @@ fn farewell(kubectl: &Path, kubeconfig: &Path, is_ours: bool) {
         for chart in ["private-registry-operator", "private-registry-crds"] {
             println!("    helm -n {SYSTEM} uninstall {chart}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_ends_those_of_its_own_checkout_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (Path::new("/home/a/checkout"), Path::new("/home/a/another"));
+        assert!(!was_left_by(ours, folder.path()), "not of a demo at all");
+        mark(ours, folder.path()).unwrap();
+        assert!(was_left_by(ours, folder.path()));
+        assert!(!was_left_by(theirs, folder.path()));
+    }
+
+    #[test]
+    fn a_kubeconfig_that_a_demo_told_its_user_to_export_is_no_cluster_of_somebodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        assert_eq!(somebodys(None), None);
+        assert_eq!(somebodys(Some(&kubeconfig)), Some(kubeconfig.as_path()));
+        mark(Path::new("/home/a/another"), folder.path()).unwrap();
+        assert_eq!(somebodys(Some(&kubeconfig)), None);
     }
 }

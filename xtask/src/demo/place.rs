@@ -21,7 +21,7 @@ use testbed::{
     node::{self, Signal},
 };
 
-use super::{MARK, NAMESPACE, REGISTRY, SYSTEM};
+use super::{NAMESPACE, REGISTRY, SYSTEM};
 use crate::workspace;
 
 /// How long a forwarded port may take to open.
@@ -164,8 +164,7 @@ impl Place {
     pub(super) fn leave(self) -> Result<(PathBuf, PathBuf)> {
         let (kubectl, kubeconfig) = (self.tools.path("kubectl")?.to_owned(), self.kubeconfig().to_owned());
         if let Cluster::Node(node) = self.cluster {
-            let mark = node.sandbox().dir().join(MARK);
-            fs::write(&mark, "").with_context(|| format!("write {}", mark.display()))?;
+            super::mark(workspace::root(), node.sandbox().dir())?;
             let own = std::env::current_exe().context("find this program")?;
             node.outlive(&own, &["cluster", "forward"], &["cluster", "provision"])?;
         }

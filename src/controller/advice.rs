@@ -1,0 +1,107 @@
+//! What to do about a refusal: the API server speaks of a child's fields, its user knows those of the manifest. Pure, and no more than words.
+
+use std::cmp::Reverse;
+
+use super::error::Error;
+use crate::apply::{self, kinds};
+
+/// Where fields of the Service come from: beginning of the path in the child, field of the manifest.
+const SERVICE: &[(&str, &str)] = &[
+    ("spec.ports[0].nodePort", "spec.service.nodePort"),
+    ("spec.ports[0]", "spec.service.port"),
+    ("spec.type", "spec.service.type"),
+    ("spec.loadBalancerClass", "spec.service.loadBalancerClass"),
+    ("spec.loadBalancerSourceRanges", "spec.service.loadBalancerSourceRanges"),
+    ("metadata.annotations", "spec.service.annotations"),
+];
+
+/// Where fields of the Deployment or Job come from.
+const WORKLOAD: &[(&str, &str)] = &[
+    ("spec.replicas", "spec.replicas"),
+    ("spec.template.labels", "spec.pod.labels"),
+    ("spec.template.annotations", "spec.pod.annotations"),
+    ("spec.template.spec.nodeSelector", "spec.pod.nodeSelector"),
+    ("spec.template.spec.tolerations", "spec.pod.tolerations"),
+    ("spec.template.spec.affinity", "spec.pod.affinity"),
+    ("spec.template.spec.topologySpreadConstraints", "spec.pod.topologySpreadConstraints"),
+    ("spec.template.spec.priorityClassName", "spec.pod.priorityClassName"),
+    ("spec.template.spec.securityContext", "spec.pod.securityContext"),
+    ("spec.template.spec.imagePullSecrets", "spec.pod.imagePullSecrets"),
+    ("spec.template.spec.containers[0].resources", "spec.pod.resources"),
+    ("spec.template.spec.containers[0].env", "spec.pod.env"),
+    ("spec.template.spec.containers[0].image", "spec.image"),
+    ("].emptyDir.sizeLimit", "spec.storage.emptyDir.sizeLimit"),
+];
+
+/// The next action, where the error's own words do not have it.
+pub(super) fn advice(error: &Error) -> Option<String> {
+    let Error::Apply(error) = error else { return None };
+    let apply::Error::Refused { object, code, message, .. } = &**error else { return None };
+    if *code == 403 {
+        let who = "a quota, an admission policy or the operator's roles must allow it";
+        return Some(format!("{who}; it is tried again"));
+    }
+    let origins = match object.kind {
+        kind if kind == kinds::SERVICE => SERVICE,
+        kind if kind == kinds::DEPLOYMENT || kind == kinds::JOB => WORKLOAD,
+        _ => &[],
+    };
+    Some(match origin(message, origins) {
+        Some(field) => format!("correct {field} in the registry's manifest"),
+        None => {
+            "correct what this names in the registry's manifest; kubectl explain privateregistry.spec shows its fields"
+                .to_owned()
+        }
+    })
+}
+
+/// The manifest's field for the first path that the message names.
+fn origin(message: &str, origins: &[(&str, &'static str)]) -> Option<&'static str> {
+    let named = origins.iter().filter_map(|(path, field)| Some((message.find(path)?, Reverse(path.len()), *field)));
+    named.min().map(|(.., field)| field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{Kind, ObjectRef, Verb};
+
+    fn refused(kind: &'static Kind, code: u16, message: &str) -> Error {
+        let object = ObjectRef::new(kind, "registries", "team-a");
+        apply::Error::Refused { verb: Verb::Create, object, code, message: message.to_owned() }.into()
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_correct_in_the_words_of_the_manifest() {
+        let rest = "kubectl explain privateregistry.spec";
+        for (kind, code, message, words) in [
+            (
+                kinds::SERVICE,
+                422,
+                "spec.ports[0].nodePort: Invalid value: 30077: allocated",
+                "spec.service.nodePort in",
+            ),
+            (kinds::SERVICE, 422, "spec.ports[0].port: Invalid value: 0", "spec.service.port in"),
+            (
+                kinds::DEPLOYMENT,
+                422,
+                "[spec.template.spec.containers[0].resources.requests: Invalid value, spec.template.spec.tolerations[0].key: Required]",
+                "spec.pod.resources in",
+            ),
+            (
+                kinds::JOB,
+                422,
+                "spec.template.spec.volumes[1].emptyDir.sizeLimit: Forbidden",
+                "spec.storage.emptyDir.sizeLimit",
+            ),
+            (kinds::DEPLOYMENT, 422, "spec.template.spec.hostAliases: Invalid", rest),
+            // A path of one kind means nothing in another.
+            (kinds::SECRET, 422, "Invalid metadata.annotations", rest),
+            (kinds::SECRET, 403, "exceeded quota: secrets", "it is tried again"),
+        ] {
+            let advice = advice(&refused(kind, code, message)).unwrap();
+            assert!(advice.contains(words), "{message}: {advice}");
+        }
+        assert_eq!(advice(&crate::pki::issue::IssueError::Random.into()), None);
+    }
+}
