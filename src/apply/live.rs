@@ -7,6 +7,7 @@ use k8s_openapi::ByteString;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::Marks;
 use super::kinds::{Kind, Remember};
 use super::path;
 
@@ -127,8 +128,8 @@ impl Live {
         self.value["metadata"][field].as_str().unwrap_or_default()
     }
 
-    /// As much of it as `depth` says. `manager` is whose managedFields stay.
-    pub(super) fn trimmed(&self, depth: Depth, manager: &str) -> Value {
+    /// As much of it as `depth` says. Until it has been compared, our own managedFields stay; after that, of the labels, those that say whose it is.
+    pub(super) fn trimmed(&self, depth: Depth, marks: &Marks) -> Value {
         let mut kept = Value::Object(Map::new());
         let mut keep = |path: &str| {
             if let Some(value) = self.at(path) {
@@ -142,10 +143,16 @@ impl Live {
         }
         kept["metadata"] = self.value["metadata"].clone();
         if let Some(metadata) = kept["metadata"].as_object_mut() {
+            if let Some(Value::Object(labels)) = metadata.get_mut("labels").filter(|_| depth != Depth::Whole) {
+                labels.retain(|label, _| [marks.owner_label, marks.managed_by_label].contains(&label.as_str()));
+            }
             match metadata.get_mut("managedFields") {
                 // The entries of others are emptied, not taken out: an entry is addressed by its position.
                 Some(Value::Array(entries)) if depth == Depth::Whole => {
-                    entries.iter_mut().filter(|entry| entry["manager"] != manager).for_each(|entry| *entry = json!({}));
+                    entries
+                        .iter_mut()
+                        .filter(|entry| entry["manager"] != marks.field_manager)
+                        .for_each(|entry| *entry = json!({}));
                 }
                 _ => _ = metadata.remove("managedFields"),
             }
@@ -163,6 +170,7 @@ impl fmt::Debug for Live {
 #[cfg(test)]
 mod tests {
     use super::super::kinds;
+    use super::super::testing::MARKS;
     use super::*;
 
     fn secret() -> Live {
@@ -170,8 +178,8 @@ mod tests {
             kinds::SECRET,
             json!({
                 "metadata": {
-                    "name": "s", "namespace": "x", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
-                    "managedFields": [{"manager": "theirs"}, {"manager": "ours"}],
+                    "name": "s", "namespace": "x", "uid": "u", "resourceVersion": "7", "labels": {"a": "b", "test.dev/owner": "team-a"},
+                    "managedFields": [{"manager": "theirs"}, {"manager": "test-operator"}],
                 },
                 "type": "Opaque",
                 "data": {"password": "cGxhbnRlZA=="},
@@ -192,18 +200,27 @@ mod tests {
 
     #[test]
     fn a_secret_that_nobody_reads_leaves_memory() {
-        assert!(!secret().trimmed(Depth::Unread, "ours").to_string().contains("cGxhbnRlZA"));
-        assert!(!secret().trimmed(Depth::Metadata, "ours").to_string().contains("cGxhbnRlZA"));
-        assert!(secret().trimmed(Depth::Read, "ours").to_string().contains("cGxhbnRlZA"));
+        assert!(!secret().trimmed(Depth::Unread, &MARKS).to_string().contains("cGxhbnRlZA"));
+        assert!(!secret().trimmed(Depth::Metadata, &MARKS).to_string().contains("cGxhbnRlZA"));
+        assert!(secret().trimmed(Depth::Read, &MARKS).to_string().contains("cGxhbnRlZA"));
     }
 
     #[test]
     fn only_our_fields_stay_in_their_place_and_only_until_compared() {
         assert_eq!(
-            secret().trimmed(Depth::Whole, "ours")["metadata"]["managedFields"],
-            json!([{}, {"manager": "ours"}])
+            secret().trimmed(Depth::Whole, &MARKS)["metadata"]["managedFields"],
+            json!([{}, {"manager": "test-operator"}])
         );
-        assert_eq!(secret().trimmed(Depth::Read, "ours")["metadata"]["managedFields"], Value::Null);
+        assert_eq!(secret().trimmed(Depth::Read, &MARKS)["metadata"]["managedFields"], Value::Null);
+    }
+
+    #[test]
+    fn once_compared_only_the_labels_stay_that_say_whose_it_is() {
+        let labels = |depth| secret().trimmed(depth, &MARKS)["metadata"]["labels"].clone();
+        assert_eq!(labels(Depth::Whole), json!({"a": "b", "test.dev/owner": "team-a"}));
+        for depth in [Depth::Read, Depth::Unread, Depth::Metadata] {
+            assert_eq!(labels(depth), json!({"test.dev/owner": "team-a"}));
+        }
     }
 
     #[test]
@@ -213,7 +230,7 @@ mod tests {
             json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "template": {}}, "status": {"readyReplicas": 2}}),
         );
         assert_eq!(
-            deployment.trimmed(Depth::Unread, "ours"),
+            deployment.trimmed(Depth::Unread, &MARKS),
             json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 2}}),
         );
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::core::ObjectMeta;
 
@@ -114,10 +114,11 @@ enum Heard {
     Uncertain,
 }
 
+/// Cheap to clone, because in a settled cluster what is known and what was heard are the same.
 #[derive(Clone, PartialEq, Eq)]
 struct Version {
-    uid: Box<str>,
-    resource_version: Box<str>,
+    uid: Arc<str>,
+    resource_version: Arc<str>,
 }
 
 impl Version {
@@ -155,8 +156,8 @@ impl Memory {
             return Notice::nothing();
         }
 
-        let seen = Version::of_event(metadata);
         let entry = state.entry(&object, owner.as_deref());
+        let seen = entry.shared(Version::of_event(metadata));
         entry.seen_at = at;
         let changed = match &entry.content {
             Content::Known { version, .. } if *version == seen => false,
@@ -305,14 +306,14 @@ impl Memory {
     pub(super) fn remember(&self, object: &ObjectRef, since: Since, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
-        let version = Version::of(live);
+        let version = entry.shared(Version::of(live));
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
         entry.content = match entry.news_after(since) {
             Some(Heard::Gone(deleted)) if deleted.uid == version.uid => Content::Absent,
             Some(Heard::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
-                let text = live.trimmed(depth, self.marks.field_manager).to_string().into_boxed_str();
+                let text = live.trimmed(depth, &self.marks).to_string().into_boxed_str();
                 Content::Known { text, version, depth, wanted }
             }
         };
@@ -322,10 +323,10 @@ impl Memory {
     pub(super) fn remember_listed(&self, object: &ObjectRef, live: &Live) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
-        let version = Version::of(live);
+        let version = entry.shared(Version::of(live));
         if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
         {
-            let text = live.trimmed(Depth::Whole, self.marks.field_manager).to_string().into_boxed_str();
+            let text = live.trimmed(Depth::Whole, &self.marks).to_string().into_boxed_str();
             entry.content = Content::Known { text, version, depth: Depth::Whole, wanted: None };
         }
     }
@@ -348,7 +349,7 @@ impl Memory {
             && *kept == Depth::Whole
             && *version == Version::of(live)
         {
-            *text = live.trimmed(depth, self.marks.field_manager).to_string().into_boxed_str();
+            *text = live.trimmed(depth, &self.marks).to_string().into_boxed_str();
             *kept = depth;
             *known = wanted;
         }
@@ -417,6 +418,15 @@ impl State {
 }
 
 impl Entry {
+    /// The same version, in the memory that it already has.
+    fn shared(&self, version: Version) -> Version {
+        match (&self.content, &self.news.what) {
+            (Content::Known { version: known, .. }, _) if *known == version => known.clone(),
+            (_, Heard::Seen(seen)) if *seen == version => seen.clone(),
+            _ => version,
+        }
+    }
+
     fn news_after(&self, since: Since) -> Option<&Heard> {
         (self.news.at > since.0).then_some(&self.news.what)
     }

@@ -2,6 +2,7 @@
 //! passes: a network that drops packets holds up no repair.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// Where and how to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Hash)]
 pub(super) struct Question {
     /// The Service's address.
     pub(super) address: IpAddr,
@@ -38,12 +39,21 @@ pub(super) struct Question {
     pub(super) rollout: String,
 }
 
+impl Question {
+    fn id(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// What registries have answered.
 #[derive(Clone, Default)]
 pub(super) struct Answers(Arc<Mutex<BTreeMap<Key, Asked>>>);
 
 struct Asked {
-    question: Question,
+    /// Which question, not its text: it contains a certificate.
+    question: u64,
     since: Instant,
     answer: Answer,
 }
@@ -52,22 +62,23 @@ impl Answers {
     /// The registry's answer: the known one while it is good or young, else a new one if it comes at once. One that comes later puts the
     /// registry on the queue; until then the last one to the same question counts.
     pub(super) async fn get(&self, key: &Key, question: Question, queue: &Queue) -> Answer {
+        let id = question.id();
         let known = match self.locked().get(key) {
-            Some(asked) if asked.question == question => match &asked.answer {
+            Some(asked) if asked.question == id => match &asked.answer {
                 Answer::Good => return Answer::Good,
                 answer if asked.since.elapsed() < ASK_AGAIN => return answer.clone(),
                 answer => answer.clone(),
             },
             _ => Answer::NotAsked,
         };
-        let asked = Asked { question: question.clone(), since: Instant::now(), answer: known.clone() };
+        let asked = Asked { question: id, since: Instant::now(), answer: known.clone() };
         self.locked().insert(key.clone(), asked);
 
         let mut asking = tokio::spawn({
             let (answers, key) = (self.clone(), key.clone());
             async move {
                 let answer = ask(&question).await;
-                answers.learn(&key, &question, answer.clone());
+                answers.learn(&key, id, answer.clone());
                 answer
             }
         });
@@ -90,8 +101,8 @@ impl Answers {
         self.locked().remove(key);
     }
 
-    fn learn(&self, key: &Key, question: &Question, answer: Answer) {
-        if let Some(asked) = self.locked().get_mut(key).filter(|asked| asked.question == *question) {
+    fn learn(&self, key: &Key, question: u64, answer: Answer) {
+        if let Some(asked) = self.locked().get_mut(key).filter(|asked| asked.question == question) {
             asked.answer = answer;
         }
     }
