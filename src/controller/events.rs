@@ -115,6 +115,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a recorder is kept: as long as it counts repetitions.
 const MEMORY: Duration = Duration::from_secs(6 * 60);
 
+/// How many recorders are kept: a registry that flaps comes back within seconds, a thousand that start have nothing to repeat.
+const MOST: usize = 100;
+
 /// The API's limits, in bytes: `events.k8s.io/v1` refuses more.
 const LONGEST_NOTE: usize = 1024;
 const LONGEST_WORD: usize = 128;
@@ -179,6 +182,12 @@ impl Events {
         let now = Instant::now();
         let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
         recorders.retain(|_, (used, _)| now.duration_since(*used) < MEMORY);
+        if recorders.len() >= MOST
+            && !recorders.contains_key(slot)
+            && let Some(oldest) = recorders.iter().min_by_key(|(_, (used, _))| *used).map(|(slot, _)| slot.clone())
+        {
+            recorders.remove(&oldest);
+        }
         let fresh = || (now, Recorder::new(self.client.clone(), self.reporter.clone()));
         let (used, recorder) = recorders.entry(slot.clone()).or_insert_with(fresh);
         *used = now;

@@ -208,6 +208,18 @@ async fn another_text_is_another_event_and_the_same_text_is_counted() {
 }
 
 #[tokio::test]
+async fn many_events_do_not_fill_the_memory_and_the_latest_are_still_counted() {
+    let (client, sent) = client(&[]);
+    let events = Events::new(client, "private-registry-operator", "pod-0");
+    for number in 0..3 * MOST {
+        events.publish(&about(), &[happening(&format!("exit code {number}"))]).await;
+    }
+    assert_eq!(events.recorders.lock().unwrap().len(), MOST);
+    events.publish(&about(), &[happening(&format!("exit code {}", 3 * MOST - 2))]).await;
+    assert_eq!(sent.lock().unwrap().last().unwrap().0, Method::PATCH);
+}
+
+#[tokio::test]
 async fn an_event_that_expired_is_made_anew() {
     let (client, sent) = client(&[201, 404]);
     let events = Events::new(client, "private-registry-operator", "pod-0");

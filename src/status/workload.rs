@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
 use crate::desired::Run;
 use crate::desired::pod::CONTAINER;
-use crate::model::{Resolved, labels};
+use crate::model::{Resolved, Storage, labels};
 
 /// A good run of this length ends a row of failures.
 pub const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
@@ -272,10 +272,18 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         .find_map(|pod| pod.exit_code)
         .map_or_else(String::new, |code| format!("; its exit code was {code}"));
     if job_has(live, "Complete") {
-        return stopped(
-            reason::COMPLETED,
-            "the registry's process ended by itself with exit code 0, and spec.restartPolicy.type says that it stays so",
-        );
+        let ended = "the registry's process ended by itself with exit code 0, and spec.restartPolicy.type says that it stays so";
+        // The kubelet that evicts such a pod leaves no trace in its status, and the registry ends with 0 when it is told to.
+        return match registry.storage {
+            Storage::EmptyDir { limit: Some(_) } => stopped(
+                reason::COMPLETED,
+                &format!(
+                    "{ended}; or its folder was over spec.storage.emptyDir.sizeLimit: kubectl describe pod then says Evicted; raise \
+                     the limit, and delete the Job {name} to start it again"
+                ),
+            ),
+            _ => stopped(reason::COMPLETED, ended),
+        };
     }
     if job_has(live, "Failed") || job_has(live, "FailureTarget") {
         let again = format!("delete the Job {name} to start it again");

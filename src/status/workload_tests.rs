@@ -175,6 +175,25 @@ fn a_job_ends_as_its_policy_says() {
 }
 
 #[test]
+fn a_job_with_a_limited_folder_may_have_been_evicted_and_says_so() {
+    let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+    let told = |storage: Value| match judge_job(
+        &registry(&json!({"restartPolicy": {"type": "Never"}, "storage": storage})),
+        &complete,
+        &[],
+    ) {
+        Workload::Stopped { reason: reason::COMPLETED, message } => message,
+        other => panic!("{other:?}"),
+    };
+    let limited = told(json!({"emptyDir": {"sizeLimit": "1Gi"}}));
+    assert!(
+        limited.contains("spec.storage.emptyDir.sizeLimit") && limited.contains("delete the Job team-a"),
+        "{limited}"
+    );
+    assert!(!told(json!({"emptyDir": {}})).contains("sizeLimit"));
+}
+
+#[test]
 fn the_exit_code_is_that_of_the_process_and_outlives_the_pod() {
     let retries = registry(&json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 2}}));
     let gave_up = json!({"status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}});

@@ -80,6 +80,27 @@ async fn a_certificate_of_ones_own_with_a_wrong_key_is_refused_while_the_old_one
     assert_eq!(admin.sees("/v2/").await, "200");
 }
 
+#[tokio::test]
+async fn a_certificate_by_an_intermediate_is_trusted_by_who_knows_the_root_alone() {
+    let Some(cluster) = cluster().await else { return };
+    cluster.namespace("chain").await;
+    let root = Company::new();
+    let servers = root.department();
+    let (leaf, key) = servers.signs("team-a.chain.svc");
+    let content =
+        [("tls.crt", format!("{leaf}{}", servers.authority)), ("tls.key", key), ("ca.crt", root.authority.clone())];
+    cluster.secret("chain", "own", &content.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
+
+    let spec = json!({"tls": {"secret": {"name": "own"}}, "hostnames": ["team-a.chain.svc"]});
+    let registry = cluster.another("chain", "team-a", spec).await.ready().await;
+
+    assert_eq!(registry.bundle().await.trim(), root.authority.trim());
+    let admin = registry.admin().await.trusting(&root.authority);
+    let pushed = admin.pushes("team/app:1", "by an intermediate").await;
+    assert_eq!(admin.pulls("team/app:1").await, pushed);
+    assert_eq!(registry.condition("Available", "Answering").await.status, "True");
+}
+
 /// A company that signs certificates itself.
 struct Company {
     authority: String,
@@ -88,11 +109,21 @@ struct Company {
 
 impl Company {
     fn new() -> Self {
+        let (params, key) = Self::named("Company");
+        Self { authority: params.self_signed(&key).unwrap().pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// An intermediate.
+    fn department(&self) -> Self {
+        let (params, key) = Self::named("Company Servers");
+        Self { authority: params.signed_by(&key, &self.issuer).unwrap().pem(), issuer: Issuer::new(params, key) }
+    }
+
+    fn named(name: &str) -> (CertificateParams, KeyPair) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Company");
-        let key = KeyPair::generate().unwrap();
-        Self { authority: params.self_signed(&key).unwrap().pem(), issuer: Issuer::new(params, key) }
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params, KeyPair::generate().unwrap())
     }
 
     /// Certificate and key.

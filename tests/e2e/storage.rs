@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testbed::image::{Compression, Image, Layer};
 use testbed::provisioner::{CAPPED, FIXED, HOST_PATH};
 
-use crate::cluster::{Cluster, cluster, node, wait};
+use crate::cluster::{Cluster, brief, cluster, node, wait};
 use crate::place;
 use crate::registry::Registry;
 
@@ -92,6 +92,30 @@ async fn a_full_volume_refuses_pushes_serves_what_it_has_and_takes_more_once_it_
     has_capacity(&registry, "64Mi").await;
     let large = admin.tries_to_push("team/large:1", &image_of(24)).await.unwrap();
     assert_eq!(admin.pulls("team/large:1").await, large);
+}
+
+#[tokio::test]
+async fn a_folder_over_its_limit_costs_its_images_and_the_registry_comes_back_empty() {
+    let Some(cluster) = cluster().await else { return };
+    let limited = json!({"storage": {"emptyDir": {"sizeLimit": "8Mi"}}});
+    let registry = cluster.registry("limited", "team-a", limited).await.ready().await;
+    let (admin, before) = (registry.admin().await, registry.pod().await);
+    let _ = admin.tries_to_push("team/large:1", &image_of(24)).await;
+
+    wait("another pod takes its place", async || {
+        let pods = registry.pods().await;
+        let another = pods.iter().any(|pod| pod.metadata.uid != before.metadata.uid);
+        if another { Ok(()) } else { Err(brief(&pods)) }
+    })
+    .await;
+    wait("another pod serves", async || {
+        let seen = admin.sees("/v2/team/large/tags/list").await;
+        if seen == "404" { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    registry.is("Settled").await;
+    let small = admin.pushes("team/small:1", "fits").await;
+    assert_eq!(admin.pulls("team/small:1").await, small);
 }
 
 #[tokio::test]
