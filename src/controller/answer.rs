@@ -2,12 +2,12 @@
 //! passes: a network that drops packets holds up no repair.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -23,7 +23,6 @@ const LIMIT: Duration = Duration::from_secs(3);
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// Where and how to ask.
-#[derive(Debug, Hash)]
 pub(super) struct Question {
     /// The Service's address.
     pub(super) address: IpAddr,
@@ -39,11 +38,13 @@ pub(super) struct Question {
     pub(super) rollout: String,
 }
 
+/// Digest of a question.
+type Id = [u8; 32];
+
 impl Question {
-    fn id(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
+    fn id(&self) -> Id {
+        let Self { address, port, name, leaf, logins, rollout } = self;
+        Sha256::digest(format!("{address} {port} {name} {leaf:?} {logins} {rollout}")).into()
     }
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Answers(Arc<Mutex<BTreeMap<Key, Asked>>>);
 
 struct Asked {
     /// Which question, not its text: it contains a certificate.
-    question: u64,
+    question: Id,
     since: Instant,
     answer: Answer,
 }
@@ -101,7 +102,7 @@ impl Answers {
         self.locked().remove(key);
     }
 
-    fn learn(&self, key: &Key, question: u64, answer: Answer) {
+    fn learn(&self, key: &Key, question: Id, answer: Answer) {
         if let Some(asked) = self.locked().get_mut(key).filter(|asked| asked.question == question) {
             asked.answer = answer;
         }

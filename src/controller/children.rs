@@ -55,11 +55,13 @@ pub(super) fn wanted_names(
     let mut wanted: BTreeSet<_> = plan.iter().chain(&foundation).filter_map(named).collect();
     // What cannot be made again is never pruned, only let go on purpose.
     wanted.extend([Child::Ca, Child::Admin].map(|child| (kinds::SECRET, registry.name.child(child))));
-    // The workload changes its kind only when the new one can run; a resting Job is not in the plan.
-    if !material.is_complete(registry) || registry.restart.is_job() {
+    // A resting Job is not in the plan.
+    if material.is_complete(registry) && registry.restart.is_job() {
         wanted.insert((kinds::JOB, registry.name.to_string()));
     }
-    if !material.is_complete(registry) {
+    // What ran goes on as it is until the new one can run, unless it is to be stopped.
+    if !material.is_complete(registry) && !registry.suspend {
+        wanted.insert((kinds::JOB, registry.name.to_string()));
         wanted.insert((kinds::DEPLOYMENT, registry.name.to_string()));
         wanted.insert((kinds::POD_DISRUPTION_BUDGET, registry.name.to_string()));
         // What its pods mount stays with it.

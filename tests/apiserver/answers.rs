@@ -126,6 +126,25 @@ async fn what_ran_before_stays_available_and_keeps_what_it_mounts_while_the_mani
 }
 
 #[tokio::test]
+async fn a_registry_whose_manifest_cannot_be_followed_is_stopped_all_the_same() {
+    let Some(team) = namespace("former-suspended").await else { return };
+    let _operator = team.operator().await;
+    let users = json!({"users": [{"name": "alice", "passwordSecretRef": {"name": "absent"}}]});
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    registry.apply(json!({"auth": users})).await.unwrap();
+    registry.says("Ready", "False", "WaitingForSecret").await;
+    team.settles().await;
+    let (_goes_on, claim) = (registry.deployment().uid().await, registry.claim().uid().await);
+
+    registry.apply(json!({"auth": users, "suspend": true})).await.unwrap();
+
+    registry.deployment().disappears(PATIENCE).await;
+    registry.apply(json!({})).await.unwrap();
+    registry.ready().await;
+    assert_eq!(registry.claim().uid().await, claim);
+}
+
+#[tokio::test]
 async fn a_switch_to_a_certificate_that_is_missing_keeps_the_plain_registry_and_its_logins() {
     let Some(team) = namespace("former-plain").await else { return };
     let _operator = team.operator().await;
