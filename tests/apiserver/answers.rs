@@ -140,7 +140,7 @@ async fn a_registry_whose_manifest_cannot_be_followed_is_stopped_all_the_same() 
 
     registry.deployment().disappears(PATIENCE).await;
     registry.apply(json!({})).await.unwrap();
-    registry.ready().await;
+    let registry = registry.ready().await;
     assert_eq!(registry.claim().uid().await, claim);
 }
 
