@@ -26,7 +26,11 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// Applies the manifest, as `kubectl apply --server-side` does.
-    pub(crate) async fn apply(&self, spec: Value) {
+    pub(crate) async fn apply(&self, mut spec: Value) {
+        // The registries of all tests share a node of as many processors as this machine has.
+        if spec["pod"]["resources"].is_null() {
+            spec["pod"]["resources"] = json!({"requests": {"cpu": "1m", "memory": "16Mi"}});
+        }
         let object = json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
             "metadata": {"name": self.name}, "spec": spec,
