@@ -130,7 +130,7 @@ async fn a_registry_whose_manifest_cannot_be_followed_is_stopped_all_the_same() 
     let Some(team) = namespace("former-suspended").await else { return };
     let _operator = team.operator().await;
     let users = json!({"users": [{"name": "alice", "passwordSecretRef": {"name": "absent"}}]});
-    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let registry = team.registry("team-a", json!({"auth": {"none": {}}})).await.ready().await;
     registry.apply(json!({"auth": users})).await.unwrap();
     registry.says("Ready", "False", "WaitingForSecret").await;
     team.settles().await;
@@ -139,7 +139,7 @@ async fn a_registry_whose_manifest_cannot_be_followed_is_stopped_all_the_same() 
     registry.apply(json!({"auth": users, "suspend": true})).await.unwrap();
 
     registry.deployment().disappears(PATIENCE).await;
-    registry.apply(json!({})).await.unwrap();
+    registry.apply(json!({"auth": {"none": {}}})).await.unwrap();
     let registry = registry.ready().await;
     assert_eq!(registry.claim().uid().await, claim);
 }
