@@ -65,7 +65,7 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
         }),
         spec: Some(PodSpec {
             containers: vec![container(registry, life)],
-            init_containers: Some(vec![probe_of_the_volume(probe_image)]),
+            init_containers: Some(vec![probe_of_the_volume(registry, probe_image)]),
             volumes: Some(volumes(registry)),
             service_account_name: Some(registry.name.child(Child::ServiceAccount)),
             automount_service_account_token: Some(false),
@@ -142,13 +142,14 @@ fn container(registry: &Resolved, life: Life) -> Container {
 }
 
 /// Storage that ignores fsGroup answers 500 to every push while the registry looks healthy: it must fail here, with words.
-fn probe_of_the_volume(image: &str) -> Container {
+fn probe_of_the_volume(registry: &Resolved, image: &str) -> Container {
     Container {
         name: "check-volume".to_owned(),
         image: Some(image.to_owned()),
         args: Some(vec!["check-volume".to_owned(), DATA.to_owned()]),
         volume_mounts: Some(vec![mount("data", DATA, false)]),
-        resources: Some(resources(None)),
+        // The same as the registry's: a pod's need is the larger of the two, and a quota may ask limits of every container.
+        resources: Some(resources(registry.pod.resources.as_ref())),
         security_context: Some(confined()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()
