@@ -8,6 +8,7 @@ pub mod background;
 pub mod control_plane;
 pub mod debian;
 pub mod fake_kubelet;
+pub mod http;
 pub mod image;
 pub mod node;
 pub mod paths;

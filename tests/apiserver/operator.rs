@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use testbed::sandbox::{Place, Process};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::cluster::Namespace;
 use crate::wait::{PATIENCE, eventually};
@@ -99,15 +97,7 @@ impl Operator {
 
     /// Asks its HTTP server.
     pub async fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await?;
-            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            let status = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_default();
-            Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
-        };
-        tokio::time::timeout(Duration::from_secs(5), exchange).await?
+        testbed::http::get(self.address, path).await
     }
 
     /// The sum of a metric over its labels.

@@ -12,10 +12,6 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 use testbed::sandbox::{Place, Process, Sandbox};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
 use super::{processor, wait::until};
 use crate::workspace;
@@ -65,7 +61,7 @@ impl Operator {
     pub(super) async fn ready(&self) -> Result<Duration> {
         let ready = until("the operator is ready", LOOK_EVERY, async || {
             self.process.check()?;
-            Ok(match self.get("/readyz").await {
+            Ok(match testbed::http::get(self.address, "/readyz").await {
                 Ok((200, _)) => Ok(()),
                 other => Err(format!("{other:?}")),
             })
@@ -86,23 +82,12 @@ impl Operator {
 
     /// The sum of a metric over the series that carry a label (`outcome="created"`; empty for all).
     pub(super) async fn metric(&self, name: &str, label: &str) -> Result<f64> {
-        let (_, text) = self.get("/metrics").await.context("ask the operator for its metrics")?;
+        let (_, text) =
+            testbed::http::get(self.address, "/metrics").await.context("ask the operator for its metrics")?;
         let name = format!("private_registry_operator_{name}");
         let ours = |line: &&str| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let labelled = text.lines().filter(ours).filter(|line| line.contains(label));
         Ok(labelled.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
-    }
-
-    async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await?;
-            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            let status = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_default();
-            Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
-        };
-        tokio::time::timeout(Duration::from_secs(5), exchange).await.context("the operator does not answer")?
     }
 
     /// What the kernel counts.
