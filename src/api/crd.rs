@@ -51,9 +51,7 @@ pub fn crd() -> CustomResourceDefinition {
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     *schema = derived_schema();
     for path in FOREIGN {
-        let pointer =
-            path.split('/').skip(1).fold(String::new(), |pointer, field| format!("{pointer}/properties/{field}"));
-        let field = schema.pointer_mut(&pointer).unwrap_or_else(|| panic!("{path} is in the schema"));
+        let field = field(schema, path);
         for inner in ["items", "properties"] {
             if let Some(inner) = field.get_mut(inner) {
                 strip_descriptions(inner);

@@ -95,13 +95,11 @@ impl Engine {
         name: &str,
     ) -> Result<Option<Live>, Error> {
         let target = ObjectRef::new(kind, &owner.namespace, name);
-        match self.memory.recall(&target) {
-            Recall::Unknown => {
-                self.memory.mark_read(&target);
-                Ok(None)
-            }
-            _ => self.read_child(owner, kind, name).await,
+        if self.memory.is_unknown(&target) {
+            self.memory.mark_read(&target);
+            return Ok(None);
         }
+        self.read_child(owner, kind, name).await
     }
 
     /// Brings one child to what is wanted.

@@ -213,7 +213,7 @@ impl Memory {
                 continue;
             }
             entry.news = News { at, what: Heard::Uncertain };
-            if !matches!(entry.content, Content::Unknown | Content::Absent) {
+            if entry.may_exist() {
                 entry.content = Content::Stale;
                 missing.push(Missing { object: object.clone(), owner: entry.owner.clone() });
             }
@@ -224,7 +224,7 @@ impl Memory {
     /// Trusts nothing any more: everything will be read once.
     pub fn sweep(&self) {
         let mut state = self.lock();
-        state.entries.retain(|_, entry| !matches!(entry.content, Content::Unknown | Content::Absent));
+        state.entries.retain(|_, entry| entry.may_exist());
         for entry in state.entries.values_mut() {
             entry.content = Content::Stale;
         }
@@ -264,6 +264,11 @@ impl Memory {
 
 // What the engine asks and answers.
 impl Memory {
+    /// Whether [`Memory::recall`] would say [`Recall::Unknown`], without taking the content out.
+    pub(super) fn is_unknown(&self, object: &ObjectRef) -> bool {
+        self.lock().entries.get(object).is_none_or(|entry| matches!(entry.content, Content::Unknown))
+    }
+
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
         let (text, depth, wanted) = match self.lock().entries.get(object).map(|entry| &entry.content) {
             None | Some(Content::Unknown) => return Recall::Unknown,
@@ -281,9 +286,7 @@ impl Memory {
     pub(super) fn children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
         let state = self.lock();
         let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
-        let exists = |child: &&ObjectRef| {
-            state.entries.get(child).is_some_and(|entry| !matches!(entry.content, Content::Unknown | Content::Absent))
-        };
+        let exists = |child: &&ObjectRef| state.entries.get(child).is_some_and(Entry::may_exist);
         children.into_iter().flatten().filter(exists).cloned().collect()
     }
 
@@ -418,6 +421,10 @@ impl State {
 }
 
 impl Entry {
+    fn may_exist(&self) -> bool {
+        !matches!(self.content, Content::Unknown | Content::Absent)
+    }
+
     /// The same version, in the memory that it already has.
     fn shared(&self, version: Version) -> Version {
         match (&self.content, &self.news.what) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::api::PrivateRegistry;
 use crate::apply::{self, Applied, Kind, Live, Owner, kinds};
-use crate::desired::{self, Hold, Material, Object};
+use crate::desired::{Hold, Material, Object};
 use crate::model::{Child, Resolved};
 
 /// Whom the children belong to.
@@ -49,10 +49,9 @@ pub(super) fn wanted_names(
     material: &Material,
     plan: &[Object],
 ) -> BTreeSet<(&'static Kind, String)> {
-    let mut foundation = desired::foundation(registry);
-    foundation.extend(desired::claim::build(registry));
+    // Kinds of the foundation are never pruned.
     let named = |object: &Object| Some((Kind::named(object.kind)?, object.name.clone()));
-    let mut wanted: BTreeSet<_> = plan.iter().chain(&foundation).filter_map(named).collect();
+    let mut wanted: BTreeSet<_> = plan.iter().filter_map(named).collect();
     // What cannot be made again is never pruned, only let go on purpose.
     wanted.extend([Child::Ca, Child::Admin].map(|child| (kinds::SECRET, registry.name.child(child))));
     // A resting Job is not in the plan.
@@ -69,4 +68,27 @@ pub(super) fn wanted_names(
         wanted.extend(mounted.map(|child| (kinds::SECRET, registry.name.child(child))));
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::apply::kinds::Prune;
+    use crate::desired;
+    use crate::model::{Observed, Settings, resolve};
+
+    #[test]
+    fn what_a_registry_stands_on_is_of_kinds_that_are_never_pruned() {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {},
+            "metadata": {"name": "team-a", "namespace": "registries"},
+        }));
+        let registry = resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap();
+        let claim = desired::claim::build(&registry);
+        for object in desired::foundation(&registry).into_iter().chain(claim) {
+            assert_eq!(Kind::named(object.kind).unwrap().prune, Prune::Never, "{}", object.kind);
+        }
+    }
 }

@@ -83,10 +83,9 @@ async fn claim(registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<Clai
     }
     match ctx.engine.apply(owner, &wanted).await {
         Ok(applied) => Ok(Claim { live: Some(applied.live), refusal: None }),
-        Err(apply::Error::Refused { message, object, .. }) => match read(&object.name).await? {
-            Some(live) => Ok(Claim { live: Some(live), refusal: Some(message) }),
-            None => Ok(Claim { live: None, refusal: Some(message) }),
-        },
+        Err(apply::Error::Refused { message, object, .. }) => {
+            Ok(Claim { live: read(&object.name).await?, refusal: Some(message) })
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -64,7 +64,7 @@ impl Intake {
 impl Sink for Intake {
     fn relist_started(&self, watched: &Watched, scope: &Scope) {
         if let Some(kind) = Self::kind(watched) {
-            self.ctx.memory.relist_started(kind, namespace(scope));
+            self.ctx.memory.relist_started(kind, scope.namespace());
         }
     }
 
@@ -94,7 +94,7 @@ impl Sink for Intake {
     fn relisted(&self, watched: &Watched, scope: &Scope, _: BTreeSet<(String, String)>) {
         match Self::kind(watched) {
             Some(kind) => {
-                for missing in self.ctx.memory.relisted(kind, namespace(scope)) {
+                for missing in self.ctx.memory.relisted(kind, scope.namespace()) {
                     let object = &missing.object;
                     self.queue_all(kind.kind, &object.namespace, &object.name, missing.owner.as_deref());
                 }
@@ -106,13 +106,6 @@ impl Sink for Intake {
                 }
             }
         }
-    }
-}
-
-fn namespace(scope: &Scope) -> Option<&str> {
-    match scope {
-        Scope::All => None,
-        Scope::Namespace(own) => Some(own),
     }
 }
 

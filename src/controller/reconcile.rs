@@ -213,8 +213,7 @@ impl Pass<'_> {
     }
 
     async fn wait_for_the_end_of_what_ran(&self, resolved: &Resolved) -> Result<Next, Error> {
-        let message = "what ran before makes way; the registry starts when it has ended";
-        self.wait(resolved, reason::PROGRESSING, message, MAKE_WAY).await
+        self.wait(resolved, reason::PROGRESSING, running::MAKING_WAY, MAKE_WAY).await
     }
 
     async fn wait(&self, resolved: &Resolved, reason: &str, message: &str, at_most: Duration) -> Result<Next, Error> {

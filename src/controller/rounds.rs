@@ -83,11 +83,7 @@ async fn read_ahead(ctx: &Context, scope: &Scope, batch: &[Key]) {
         return;
     }
     let owners = batch.iter().map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
-    let namespace = match scope {
-        Scope::All => None,
-        Scope::Namespace(own) => Some(own.as_str()),
-    };
-    if let Err(error) = ctx.engine.read_ahead(namespace, &owners).await {
+    if let Err(error) = ctx.engine.read_ahead(scope.namespace(), &owners).await {
         debug!(%error, %scope, "children could not be listed; they are read one by one");
     }
 }

@@ -15,6 +15,9 @@ use crate::status::summary::Answer;
 use crate::status::workload::{self as judge, GOOD_RUN};
 use crate::status::{PodFacts, Workload};
 
+/// What is said while something that ran has not ended yet.
+pub(super) const MAKING_WAY: &str = "what ran before makes way; the registry starts when it has ended";
+
 /// What ran when the pass began.
 pub(super) struct Running {
     workload: Option<Live>,
@@ -143,8 +146,7 @@ impl Running {
         let (kind, _) = workload_kinds(registry);
         let done = applied.iter().find(|done| done.live.kind() == kind);
         if done.is_some_and(|done| done.outcome == Outcome::Replacing) {
-            let message = "what ran before makes way; the registry starts when it has ended".to_owned();
-            return Some(Workload::Progressing { message, ready: 0 });
+            return Some(Workload::Progressing { message: MAKING_WAY.to_owned(), ready: 0 });
         }
         let live = done.map(|done| &done.live).or(self.workload.as_ref())?;
         if registry.restart.is_job() {

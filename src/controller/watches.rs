@@ -42,6 +42,14 @@ impl Scope {
         if distinct.is_empty() { vec![Self::All] } else { distinct.into_iter().collect() }
     }
 
+    /// The one namespace; `None` for all.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Namespace(own) => Some(own),
+        }
+    }
+
     /// Whether objects of `namespace` belong to it.
     pub fn covers(&self, namespace: &str) -> bool {
         match self {
