@@ -66,7 +66,8 @@ pub(super) struct Since(u64);
 
 #[derive(Default)]
 struct State {
-    entries: BTreeMap<ObjectRef, Entry>,
+    /// Boxed, because a map's nodes are half empty.
+    entries: BTreeMap<ObjectRef, Box<Entry>>,
     /// (namespace, owner) to its children.
     children: BTreeMap<(String, String), BTreeSet<ObjectRef>>,
     /// Relists that are under way: when each began.
@@ -208,7 +209,7 @@ impl Memory {
         let at = state.tick();
         let mut missing = Vec::new();
         for (object, entry) in &mut state.entries {
-            let in_scope = object.kind == kind && scope.is_none_or(|scope| scope == object.namespace);
+            let in_scope = object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
             if !in_scope || entry.seen_at > started {
                 continue;
             }
@@ -286,7 +287,7 @@ impl Memory {
     pub(super) fn children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
         let state = self.lock();
         let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
-        let exists = |child: &&ObjectRef| state.entries.get(child).is_some_and(Entry::may_exist);
+        let exists = |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| entry.may_exist());
         children.into_iter().flatten().filter(exists).cloned().collect()
     }
 
@@ -400,17 +401,10 @@ impl State {
     /// The entry, made if need be. Once an owner is known it stays: an event without the label may be the one that took the label away.
     fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
         let at = self.tick();
-        let entry = self.entries.entry(object.clone()).or_insert_with(|| Entry {
-            content: Content::Unknown,
-            owner: None,
-            is_read: false,
-            seen_at: 0,
-            // What happened before is unknown; an answer to a request that began before can't be trusted.
-            news: News { at, what: Heard::Uncertain },
-        });
+        let entry = self.entries.entry(object.clone()).or_insert_with(|| Box::new(Entry::unknown(at)));
         if let (None, Some(owner)) = (&entry.owner, owner) {
             entry.owner = Some(owner.to_owned());
-            self.children.entry((object.namespace.clone(), owner.to_owned())).or_default().insert(object.clone());
+            self.children.entry((object.namespace.to_string(), owner.to_owned())).or_default().insert(object.clone());
         }
         entry
     }
@@ -421,6 +415,12 @@ impl State {
 }
 
 impl Entry {
+    /// What happened before is unknown; an answer to a request that began before can't be trusted.
+    fn unknown(at: u64) -> Self {
+        let news = News { at, what: Heard::Uncertain };
+        Self { content: Content::Unknown, owner: None, is_read: false, seen_at: 0, news }
+    }
+
     fn may_exist(&self) -> bool {
         !matches!(self.content, Content::Unknown | Content::Absent)
     }

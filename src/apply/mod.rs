@@ -36,6 +36,7 @@ mod testing;
 mod wanted;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use engine::{Applied, Engine, Outcome};
 pub use error::{Class, Error};
@@ -80,20 +81,20 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// Which object: kind, namespace, name. Ordered by the order of applying.
+/// Which object: kind, namespace, name. Ordered by the order of applying. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     /// What.
     pub kind: &'static Kind,
     /// Where.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Which.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectRef {
     /// The object `kind` `namespace`/`name`.
-    pub fn new(kind: &'static Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(kind: &'static Kind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: namespace.into(), name: name.into() }
     }
 }

@@ -56,7 +56,7 @@ impl Engine {
         let children = self.memory.children(&owner.namespace, &owner.name);
         for child in children.into_iter().rev() {
             let may_go = child.kind.prune == Prune::WhenUnwanted && child.kind.is_deletable();
-            if !may_go || wanted.contains(&(child.kind, child.name.clone())) {
+            if !may_go || wanted.contains(&(child.kind, child.name.to_string())) {
                 continue;
             }
             let Some(live) = self.find(&child, owner).await? else { continue };

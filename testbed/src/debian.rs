@@ -32,7 +32,7 @@ pub fn ensure(programs: &[Program]) -> Result<Vec<&'static str>> {
         return Ok(missing);
     }
     let names = missing.join(" ");
-    if !nix::unistd::geteuid().is_root() || !Path::new("/etc/debian_version").exists() {
+    if !nix::unistd::geteuid().is_root() || !is_debian() {
         bail!("programs are missing; install the packages that bring them (Debian's names: {names})");
     }
     install(&missing).with_context(|| format!("install Debian packages {names}"))?;
@@ -40,6 +40,29 @@ pub fn ensure(programs: &[Program]) -> Result<Vec<&'static str>> {
         none if none.is_empty() => Ok(missing),
         still => bail!("installed {names}, and still can't find the programs of {}", still.join(" ")),
     }
+}
+
+/// Unpacks a package into a folder without installing it: nothing on the machine changes, and another version may be installed.
+pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
+    if !is_debian() {
+        bail!("this is not Debian");
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.args(["--quiet", "download", package]).current_dir(folder).output().context("run apt-get")
+    };
+    if !download()?.status.success() {
+        // As below. An ordinary user may not do that, which the second try will say.
+        drop(apt_get(&["update"])?);
+        succeeded(&download()?)?;
+    }
+    let files = std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    let mut files = files.filter_map(|file| Some(file.ok()?.path()));
+    let file = files.find(|file| file.extension().is_some_and(|extension| extension == "deb"));
+    let file = file.with_context(|| format!("apt-get downloaded no {package}"))?;
+    let mut command = Command::new("dpkg-deb");
+    succeeded(&command.arg("--extract").arg(file).arg(folder).output().context("run dpkg-deb")?)
 }
 
 /// Where a program is: looked up in PATH and then in the folders for administrators, which an ordinary user's PATH lacks.
@@ -53,6 +76,10 @@ fn missing_packages(programs: &[Program], is_there: impl Fn(&str) -> bool) -> Ve
     let packages: BTreeSet<_> =
         programs.iter().filter(|program| !is_there(program.name)).map(|program| program.package).collect();
     packages.into_iter().collect()
+}
+
+fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists()
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -78,7 +105,7 @@ fn succeeded(output: &Output) -> Result<()> {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    bail!("apt-get: {}", complaint.lines().next_back().unwrap_or("no message"))
+    bail!("{}", complaint.lines().next_back().unwrap_or("it failed and says nothing"))
 }
 
 #[cfg(test)]

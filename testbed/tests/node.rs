@@ -78,6 +78,25 @@ async fn output_of(client: &Client, name: &str, image: &str, arguments: &[&str])
     log
 }
 
+/// Pushes an image to the registry by the cluster's own name, and runs a pod for which the kubelet pulls it. Gives its digest.
+async fn push_and_run(node: &Node, client: &Client, name: &str) -> String {
+    let folder = node.sandbox().dir().join("layout");
+    let tools = testbed::Tools::ensure(&[testbed::Family::Pause], &testbed::Progress::silent()).unwrap();
+    let pushed = image::test_client(tools.path("pause").unwrap(), "unused/name:1", "first").build().unwrap();
+    pushed.write_layout(&folder).unwrap();
+    crane(node, &["push", "--insecure", folder.to_str().unwrap(), name]).await;
+    assert_eq!(crane(node, &["digest", "--insecure", name]).await, pushed.digest());
+
+    let (host, _) = name.split_once('/').unwrap();
+    let trusted = node.certs_d().join(host);
+    std::fs::create_dir_all(&trusted).unwrap();
+    std::fs::write(trusted.join("hosts.toml"), format!("server = \"http://{host}\"\n[host.\"http://{host}\"]\n"))
+        .unwrap();
+    create::<Pod>(client, json!({"metadata": {"name": "puller", "labels": {"app": "puller"}}, "spec": {"containers": [{"name": "main", "image": name}]}})).await;
+    pod(client, "app=puller", "runs an image that the kubelet pulled", |pod| has(pod, "Ready")).await;
+    pushed.digest().to_owned()
+}
+
 async fn a_pod_reaches_a_service_by_name(node: &Node, client: &Client, image_name: &str) {
     let crane = testbed::Tools::ensure(&[testbed::Family::Crane], &testbed::Progress::silent()).unwrap();
     let image = Image {
@@ -115,31 +134,8 @@ async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own
     let first = pod(&client, "app=registry", READY, |pod| has(pod, "Ready")).await;
     println!("registry ready {:?} after it was applied", applied.elapsed());
 
-    let folder = node.sandbox().dir().join("layout");
-    let program = testbed::Tools::ensure(&[testbed::Family::Pause], &testbed::Progress::silent())
-        .unwrap()
-        .path("pause")
-        .unwrap()
-        .to_owned();
-    let pushed = image::test_client(&program, "unused/name:1", "first").build().unwrap();
-    pushed.write_layout(&folder).unwrap();
     let name = "registry.default.svc:5000/team/app:1";
-    crane(&node, &["push", "--insecure", folder.to_str().unwrap(), name]).await;
-    assert_eq!(
-        crane(&node, &["digest", "--insecure", name]).await,
-        pushed.digest(),
-        "what was pushed by the cluster's own name is there"
-    );
-
-    std::fs::create_dir_all(node.certs_d().join("registry.default.svc:5000")).unwrap();
-    std::fs::write(
-        node.certs_d().join("registry.default.svc:5000/hosts.toml"),
-        "server = \"http://registry.default.svc:5000\"\n",
-    )
-    .unwrap();
-    create::<Pod>(&client, json!({"metadata": {"name": "puller", "labels": {"app": "puller"}}, "spec": {"containers": [{"name": "main", "image": name}]}})).await;
-    pod(&client, "app=puller", "runs an image that the kubelet pulled", |pod| has(pod, "Ready")).await;
-
+    let digest = push_and_run(&node, &client, name).await;
     a_pod_reaches_a_service_by_name(&node, &client, name).await;
     a_dynamically_linked_program_runs_from_its_own_image(&node, &client).await;
 
@@ -156,7 +152,7 @@ async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own
     .await;
     println!("back {:?} after it was killed", killed.elapsed());
     assert_eq!(restarted.metadata.uid, first.metadata.uid, "the same pod, started again in place");
-    assert_eq!(crane(&node, &["digest", "--insecure", name]).await, pushed.digest(), "the data is still there");
+    assert_eq!(crane(&node, &["digest", "--insecure", name]).await, digest, "the data is still there");
 
     let stopping = Instant::now();
     let instance = node.sandbox().dir().to_owned();
@@ -164,4 +160,19 @@ async fn a_registry_on_a_kept_volume_takes_and_gives_images_and_survives_its_own
     println!("stopped in {:?}", stopping.elapsed());
     assert!(stopping.elapsed() < Duration::from_secs(3));
     assert!(!instance.exists());
+}
+
+#[tokio::test]
+async fn debians_containerd_serves_where_ours_cannot_be_built() {
+    if testbed::skip(Mode::Node) {
+        return;
+    }
+    let node = Node::start(node::Options { debian_containerd: true, ..node::Options::default() }).await.unwrap();
+    let client = node.client().await.unwrap();
+    let version = node.exec_in_node("ctr", ["--version"]).await.unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).contains(" 1."), "{version:?}");
+    run_registry(&client).await;
+    pod(&client, "app=registry", READY, |pod| has(pod, "Ready")).await;
+    push_and_run(&node, &client, "registry.default.svc:5000/team/app:1").await;
+    node.stop().unwrap();
 }

@@ -44,7 +44,7 @@ impl Place {
         let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..registry };
         let operator = Path::new(env!("CARGO_BIN_EXE_private-registry-operator"));
         let operator = image::operator(operator, &format!("{REPOSITORY}:{TAG}"))?;
-        let node = Node::start(node::Options { images: vec![newer, operator], audit: false }).await?;
+        let node = Node::start(node::Options { images: vec![newer, operator], ..node::Options::default() }).await?;
         Ok(Self::Own(Box::new(node)))
     }
 

@@ -42,7 +42,7 @@ fn is_stale(memory: &Memory, name: &str) -> bool {
 }
 
 fn names(missing: &[Missing]) -> Vec<&str> {
-    missing.iter().map(|missing| missing.object.name.as_str()).collect()
+    missing.iter().map(|missing| &*missing.object.name).collect()
 }
 
 #[test]

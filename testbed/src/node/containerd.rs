@@ -1,7 +1,7 @@
 //! The container runtime of a node: its configuration, its start, and images handed to it. Everything that it keeps lies in the instance's folder.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -39,7 +39,7 @@ impl Containerd {
             std::fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
         }
         write(&cni.join("10-bridge.conflist"), &network(&folder, pod_cidr))?;
-        write(&folder.join("config.toml"), &configuration(&folder, programs))?;
+        write(&folder.join("config.toml"), &configuration(&folder, programs)?)?;
 
         let mut command = sandbox.command(Place::Inside, &programs.containerd);
         command.arg("--config").arg(folder.join("config.toml")).env("PATH", search_path(&programs.containerd));
@@ -129,17 +129,38 @@ fn search_path(containerd: &Path) -> String {
     format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
-/// `restrict_oom_score_adj` because a machine may forbid to lower a process's score, and every pod asks for that.
-fn configuration(folder: &Path, programs: &Programs) -> String {
+/// The first number of what `containerd --version` says, for example `containerd github.com/containerd/containerd/v2 2.3.4+unknown`.
+fn major_version(containerd: &Path) -> Result<u32> {
+    let output = Command::new(containerd).arg("--version").output();
+    let output = output.with_context(|| format!("run {}", containerd.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let number = said.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
+    number.with_context(|| format!("{} does not say its version: {said:?}", containerd.display()))
+}
+
+fn configuration(folder: &Path, programs: &Programs) -> Result<String> {
+    let (format, plugins) = match major_version(&programs.containerd)? {
+        ..2 => (2, plugins_of_version_1(folder, programs)),
+        _ => (3, plugins_of_version_2(folder, programs)),
+    };
     let folder = folder.display();
-    let (cni, runc) = (programs.cni.display(), programs.runc.display());
-    format!(
-        r#"version = 3
+    Ok(format!(
+        r#"version = {format}
 root = "{folder}/root"
 state = "{folder}/state"
 [grpc]
   address = "{folder}/containerd.sock"
-[plugins.'io.containerd.cri.v1.images']
+[plugins.'io.containerd.internal.v1.opt']
+  path = "{folder}/opt"
+{plugins}"#
+    ))
+}
+
+/// `restrict_oom_score_adj` because a machine may forbid to lower a process's score, and every pod asks for that.
+fn plugins_of_version_2(folder: &Path, programs: &Programs) -> String {
+    let (folder, cni, runc) = (folder.display(), programs.cni.display(), programs.runc.display());
+    format!(
+        r#"[plugins.'io.containerd.cri.v1.images']
   snapshotter = "overlayfs"
   [plugins.'io.containerd.cri.v1.images'.pinned_images]
     sandbox = "{PAUSE}"
@@ -158,8 +179,31 @@ state = "{folder}/state"
 [plugins.'io.containerd.grpc.v1.cri']
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
-[plugins.'io.containerd.internal.v1.opt']
-  path = "{folder}/opt"
+"#
+    )
+}
+
+/// The same under its older names.
+fn plugins_of_version_1(folder: &Path, programs: &Programs) -> String {
+    let (folder, cni, runc) = (folder.display(), programs.cni.display(), programs.runc.display());
+    format!(
+        r#"[plugins.'io.containerd.grpc.v1.cri']
+  sandbox_image = "{PAUSE}"
+  restrict_oom_score_adj = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  [plugins.'io.containerd.grpc.v1.cri'.registry]
+    config_path = "{folder}/certs.d"
+  [plugins.'io.containerd.grpc.v1.cri'.cni]
+    bin_dir = "{cni}"
+    conf_dir = "{folder}/cni"
+  [plugins.'io.containerd.grpc.v1.cri'.containerd]
+    snapshotter = "overlayfs"
+    [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]
+        BinaryName = "{runc}"
+        SystemdCgroup = false
 "#
     )
 }

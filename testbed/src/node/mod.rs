@@ -35,6 +35,8 @@ pub struct Options {
     pub images: Vec<Image>,
     /// Keep a log of every API request, see [`Node::audit`].
     pub audit: bool,
+    /// Run Debian's older containerd, as on a machine that can't build ours.
+    pub debian_containerd: bool,
 }
 
 /// A running node with its control plane. Ends when it is dropped, or when this process ends in whatever way, unless [`Node::outlive`] was called.
@@ -55,9 +57,9 @@ impl Node {
         if !nix::unistd::geteuid().is_root() {
             bail!("a node needs root on Linux");
         }
-        let (tools, sandbox) = tokio::task::spawn_blocking(|| {
+        let (tools, sandbox) = tokio::task::spawn_blocking(move || {
             debian::ensure(debian::NODE)?;
-            let tools = Tools::ensure(Family::NODE, &Progress::auto())?;
+            let tools = Tools::ensure(&families(options.debian_containerd), &Progress::auto())?;
             anyhow::Ok((tools, Arc::new(Sandbox::create(Kind::Node)?)))
         })
         .await??;
@@ -181,6 +183,14 @@ impl Node {
     }
 }
 
+fn families(debian_containerd: bool) -> Vec<Family> {
+    let chosen = |family: &Family| match family {
+        Family::Containerd if debian_containerd => Family::DebianContainerd,
+        other => *other,
+    };
+    Family::NODE.iter().map(chosen).collect()
+}
+
 async fn start_containerd(sandbox: &Sandbox, tools: &Tools, more: Vec<Image>) -> Result<Containerd> {
     let programs = containerd::Programs {
         containerd: tools.path("containerd")?.to_owned(),
@@ -209,8 +219,8 @@ fn provisioner_settings(sandbox: &Sandbox) -> Result<provisioner::Settings> {
 
 /// The testbed's programs before the system's. CNI plugins are no commands, and one has the name of one.
 fn search_path(tools: &Tools) -> String {
-    let families = Family::NODE.iter().filter(|family| **family != Family::Cni);
-    let own = families.filter_map(|family| Some(tools.folder(*family).ok()?.display().to_string()));
+    let own =
+        tools.folders().filter(|(family, _)| *family != Family::Cni).map(|(_, folder)| folder.display().to_string());
     let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
     own.chain([system]).collect::<Vec<_>>().join(":")
 }

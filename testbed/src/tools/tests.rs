@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    cache::Cache,
+    cache::{self, Cache},
     family::{Build, Recipe},
     *,
 };
@@ -21,7 +21,7 @@ const BUILD: Build = Build {
     stamps: &[("main.word", "hello")],
     packages: 50,
 };
-const RECIPE: Recipe = Recipe { name: "fake", wheel: None, build: Some(BUILD) };
+const RECIPE: Recipe = Recipe { name: "fake", ready_made: None, build: Some(BUILD), instead: None };
 
 fn cache(folder: &Path) -> Cache {
     let sources = folder.join("tools");
@@ -96,6 +96,32 @@ fn a_failed_build_leaves_nothing_that_looks_built_and_says_what_to_do() {
     fs::write(cache.sources.join("fake/main.go"), "package main\n\nvar word string\n\nfunc main() { println(word) }\n")
         .unwrap();
     build(&cache).unwrap();
+}
+
+#[test]
+fn what_cannot_be_built_is_replaced_by_what_others_built_and_not_tried_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(folder.path());
+    fs::write(cache.sources.join("fake/main.go"), "package main\n\nfunc main() { undefined() }\n").unwrap();
+    let jobs = |instead| {
+        let recipe = Recipe { instead, ..RECIPE };
+        [Job { family: Family::Containerd, recipe, build: BUILD }]
+    };
+    let made = |instead| super::build(&cache, &jobs(instead), &version().unwrap(), &Progress::silent());
+    assert!(made(None).is_err());
+
+    // As if it had been fetched: here is perhaps no network, and no Debian.
+    let other = Family::DebianContainerd.recipe();
+    let fetched = cache.own.join(cache::key_of_ready_made(&other, &other.ready_made.unwrap())).join("bin");
+    fs::create_dir_all(&fetched).unwrap();
+    assert_eq!(made(Some(Family::DebianContainerd)).unwrap()[&Family::Containerd], fetched);
+    let [Job { recipe, .. }] = jobs(Some(Family::DebianContainerd));
+    assert_eq!(cache.find(&recipe, &version).unwrap(), Some(fetched));
+
+    fs::write(cache.sources.join("fake/main.go"), "package main\n\nvar word string\n\nfunc main() { println(word) }\n")
+        .unwrap();
+    let built = build(&cache).unwrap();
+    assert_eq!(cache.find(&recipe, &version).unwrap(), Some(built), "our own build comes first once it is there");
 }
 
 #[test]
