@@ -1,10 +1,10 @@
 //! What a user installs: the charts render what they promise and refuse the rest with words, the operator gets the rights it uses and no others,
-//! and every example is a valid manifest. Needs Helm and kubectl, no cluster.
+//! and every example is a valid manifest. Needs Helm, kubectl and a Lua of Argo CD's kind, no cluster.
 #![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -26,7 +26,7 @@ fn root() -> &'static Path {
 fn tool(name: &str) -> Command {
     static TOOLS: OnceLock<Tools> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
-        Tools::ensure(&[Family::Helm, Family::Kubectl], &Progress::silent()).expect("get Helm and kubectl")
+        Tools::ensure(&[Family::Helm, Family::Kubectl, Family::Argocd], &Progress::silent()).expect("get the programs")
     });
     let mut command = Command::new(tools.path(name).expect("it was asked for"));
     command.current_dir(root());
@@ -382,4 +382,52 @@ fn the_gitops_example_is_a_whole_that_kustomize_can_build() {
     let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["Namespace", "PrivateRegistry"]);
     assert_eq!(objects[1]["metadata"]["namespace"], objects[0]["metadata"]["name"]);
+}
+
+/// What Argo CD would show for an object: status and message.
+fn health(object: &Value) -> (String, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    serde_json::to_writer(&file, object).unwrap();
+    let mut judge = tool("argocd-health");
+    let answer = printed(judge.arg("deploy/argocd/health.lua").stdin(File::open(file.path()).unwrap()));
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let text = |field: &str| answer[field].as_str().unwrap_or_else(|| panic!("no {field}: {answer}")).to_owned();
+    (text("status"), text("message"))
+}
+
+#[test]
+fn argo_cd_is_told_how_to_judge_a_registry() {
+    let of = |metadata: Value, status: Value| health(&json!({"metadata": metadata, "spec": {}, "status": status})).0;
+    let plain = || json!({"name": "team-a", "generation": 2});
+    // As the operator sets them: all three with the reason of the first thing that stands in the way.
+    let judged = |ready: &str, reconciling: &str, stalled: &str, reason: &str| {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": reason, "message": format!("{reason} said")});
+        let conditions =
+            [condition("Ready", ready), condition("Reconciling", reconciling), condition("Stalled", stalled)];
+        json!({"observedGeneration": 2, "conditions": conditions})
+    };
+
+    assert_eq!(health(&json!({"metadata": plain(), "spec": {}})).0, "Progressing", "nobody has looked at it");
+    assert_eq!(
+        of(json!({"generation": 3}), judged("True", "False", "False", "Settled")),
+        "Progressing",
+        "an older version"
+    );
+    let paused = json!({"generation": 2, "annotations": {"privateregistry.dev/paused": "true"}});
+    assert_eq!(of(paused, judged("True", "False", "False", "Settled")), "Suspended");
+    for (status, expected) in [
+        (judged("True", "False", "False", "Settled"), "Healthy"),
+        (judged("False", "True", "False", "Progressing"), "Progressing"),
+        (judged("Unknown", "False", "False", "Progressing"), "Progressing"),
+        (judged("False", "False", "True", "Immutable"), "Degraded"),
+        (judged("False", "True", "True", "WaitingForSecret"), "Degraded"),
+        (judged("False", "False", "False", "Failed"), "Degraded"),
+        (judged("True", "False", "False", "Suspended"), "Suspended"),
+        (judged("True", "False", "False", "StoppedByUser"), "Suspended"),
+        (judged("True", "False", "False", "Completed"), "Suspended"),
+    ] {
+        let (judgement, message) = health(&json!({"metadata": plain(), "status": status}));
+        assert_eq!(judgement, expected, "{status}");
+        assert!(message.ends_with(" said"), "{message}");
+    }
 }

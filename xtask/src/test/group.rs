@@ -83,7 +83,12 @@ impl Group {
             Self::Deny => tools::ready_made("cargo-deny", DENY, progress).map(drop),
             Self::Unit => nextest(progress).map(drop),
             Self::E2e if given.is_some() => nextest(progress).and_then(|_| clients(progress)),
-            Self::Charts | Self::Apiserver => nextest(progress).and_then(|_| clients(progress)),
+            Self::Charts => {
+                nextest(progress)?;
+                clients(progress)?;
+                Tools::ensure(&[Family::Argocd], progress).map(drop)
+            }
+            Self::Apiserver => nextest(progress).and_then(|_| clients(progress)),
             Self::Testbed | Self::E2e => {
                 nextest(progress)?;
                 clients(progress)?;
