@@ -84,6 +84,8 @@ pub enum Class {
     Transient,
     /// Only a change by the user can help.
     Blocked,
+    /// Something else than what the user wants stands in the way: another object, a rule, a port that is taken. No event tells when that ends.
+    InTheWay,
 }
 
 impl Error {
@@ -117,7 +119,8 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Refused { code: 403, .. } => Class::Transient,
-            Self::NotOurs { .. } | Self::Immutable { .. } | Self::Refused { .. } => Class::Blocked,
+            Self::NotOurs { .. } | Self::Refused { .. } => Class::InTheWay,
+            Self::Immutable { .. } => Class::Blocked,
             Self::Conflict { .. } | Self::Read { .. } | Self::Write { .. } | Self::Delete { .. } => Class::Transient,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ObjectRef;
 use super::engine::Engine;
+use super::live::Live;
 use super::request::Failure;
 
 impl Engine {
@@ -23,12 +24,13 @@ impl Engine {
         for (kind, names) in names {
             let names: Vec<_> = names.into_iter().collect();
             let selector = format!("{} in ({})", self.marks.owner_label, names.join(","));
-            for live in self.requests.list(kind, namespace, &selector).await? {
+            let remember = |live: Live| {
                 let owner = live.label(self.marks.owner_label).unwrap_or_default();
                 if owners.contains(&(live.namespace(), owner)) {
                     self.memory.remember_listed(&ObjectRef::new(kind, live.namespace(), live.name()), &live);
                 }
-            }
+            };
+            self.requests.list(kind, namespace, &selector, remember).await?;
         }
         Ok(())
     }

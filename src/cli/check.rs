@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use kube::core::cel::Validator;
+use serde_json::Value;
 
 use super::manifests::{self, Document};
 use super::structure;
 use crate::api::{self, PrivateRegistry};
 use crate::model::{self, Observed, ObservedClaim, Resolved, Settings};
+
+/// Made of the types, so once is enough for any number of manifests.
+static SCHEMA: LazyLock<Value> = LazyLock::new(api::schema);
 
 /// Prints a line for each fault, then one that counts.
 pub(super) fn check(files: &[PathBuf]) -> ExitCode {
@@ -51,7 +56,6 @@ pub(super) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
 
 /// What the API server's admission would say.
 fn admit(document: &Document) -> Result<PrivateRegistry, Vec<String>> {
-    let schema = api::schema();
     let mut object = document.object.clone();
     let mut faults = Vec::new();
     if object["apiVersion"] != "privateregistry.dev/v1alpha1" {
@@ -70,14 +74,14 @@ fn admit(document: &Document) -> Result<PrivateRegistry, Vec<String>> {
     }
     // What the schema's default says.
     if object["spec"].is_null() {
-        object["spec"] = schema["properties"]["spec"]["default"].clone();
+        object["spec"] = SCHEMA["properties"]["spec"]["default"].clone();
     }
-    faults.extend(structure::violations(&schema["properties"]["spec"], &object["spec"], "spec"));
+    faults.extend(structure::violations(&SCHEMA["properties"]["spec"], &object["spec"], "spec"));
     // A rule that meets a wrong type says nothing useful.
     if !faults.is_empty() {
         return Err(faults);
     }
-    if let Err(errors) = Validator::new().validate(&schema, &object, None) {
+    if let Err(errors) = Validator::new().validate(&SCHEMA, &object, None) {
         faults.extend(errors.into_vec().into_iter().map(|error| {
             let field = error.field_path.trim_start_matches('.').to_owned();
             if field.is_empty() { error.message } else { format!("{field}: {}", error.message) }
@@ -91,7 +95,7 @@ fn admit(document: &Document) -> Result<PrivateRegistry, Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

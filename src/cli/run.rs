@@ -79,6 +79,12 @@ async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Li
             tokio::time::sleep(TICK).await;
         }
     };
+    // Work begins when the last list is there, and readiness is told then and not with the next look.
+    let synced = async {
+        operator.watches().synced().await;
+        tell(operator.watches(), &process.health);
+        std::future::pending::<()>().await;
+    };
     let sweep = async {
         process.leadership.acquired().await;
         for round in 0.. {
@@ -92,6 +98,7 @@ async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Li
     };
     tokio::select! {
         () = look => {}
+        () = synced => {}
         () = sweep => {}
         () = passes => {}
         // A standby has nothing to bring to an end.

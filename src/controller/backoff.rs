@@ -13,6 +13,8 @@ pub const FIRST: Duration = Duration::from_secs(1);
 pub const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// Wait after a failure that trying again can't mend.
 pub const AFTER_BUG: Duration = LONGEST;
+/// Wait while something stands in the way of which no event tells.
+pub const WHILE_IN_THE_WAY: Duration = Duration::from_secs(60);
 /// How often a registry is looked at although nothing has happened.
 pub const RESYNC: Duration = Duration::from_secs(10 * 60);
 /// How often all children are listed again, in case an event was lost.
@@ -28,6 +30,9 @@ pub enum Class {
     /// Only a change by the user can help: looked at again on the slow resync, or when something that it refers to
     /// changes.
     Blocked,
+    /// Something stands in the way that may end without an event: the user may correct the manifest, or somebody else frees the
+    /// name, the port, the quota.
+    InTheWay,
     /// A fault of the operator: a long wait, so that it neither spins nor is forgotten.
     Bug,
 }
@@ -44,6 +49,7 @@ pub fn after_failure(class: Class, failures: u32, identity: &str) -> Duration {
             spread(nominal, &format!("{identity}#{failures}"))
         }
         Class::Blocked => resync(identity),
+        Class::InTheWay => spread(WHILE_IN_THE_WAY, identity),
         Class::Bug => spread(AFTER_BUG, &format!("{identity}#{failures}")),
     }
 }
@@ -105,6 +111,7 @@ mod tests {
         assert!(within(after_failure(Class::Bug, 1, "a/b"), 300));
         assert!(within(after_failure(Class::Bug, 9, "a/b"), 300));
         assert!(within(after_failure(Class::Blocked, 1, "a/b"), 600));
+        assert!(within(after_failure(Class::InTheWay, 9, "a/b"), 60));
     }
 
     #[test]

@@ -69,10 +69,14 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Apply(error) if error.class() == apply::Class::Blocked => Class::Blocked,
+            Self::Apply(error) => match error.class() {
+                apply::Class::Transient => Class::Transient,
+                apply::Class::Blocked => Class::Blocked,
+                apply::Class::InTheWay => Class::InTheWay,
+            },
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
-            Self::Apply(_) | Self::Pods { .. } | Self::Status { .. } => Class::Transient,
+            Self::Pods { .. } | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Hash(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }

@@ -153,7 +153,7 @@ impl Operator {
 fn end(key: &Key, result: Result<Next, Error>, ctx: &Context) -> End {
     match result {
         Ok(Next::Look(after)) => End::Done { after: Some(after) },
-        Ok(Next::Blocked) => End::Failed(Class::Blocked),
+        Ok(Next::Blocked(class)) => End::Failed(class),
         Ok(Next::Gone) => End::Done { after: None },
         Err(error) => {
             ctx.metrics.reconcile_failed(error.reason());
@@ -166,7 +166,7 @@ fn end(key: &Key, result: Result<Next, Error>, ctx: &Context) -> End {
 fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "done",
-        Outcome::Failed(Class::Blocked) => "blocked",
+        Outcome::Failed(Class::Blocked | Class::InTheWay) => "blocked",
         Outcome::Failed(_) => "failed",
         Outcome::TimedOut => "timed_out",
         Outcome::Panicked => "panicked",

@@ -31,16 +31,13 @@ const SOON: Duration = Duration::from_secs(1);
 /// How soon it is looked whether what ran before has ended; the watch usually tells earlier.
 const MAKE_WAY: Duration = Duration::from_secs(5);
 
-/// How soon it is looked whether somebody else's object was handed over or removed: it may not be watched.
-const HANDED_OVER: Duration = Duration::from_secs(60);
-
 /// What the queue does next with the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// It is as wanted, or on its way: look again after this time at the latest.
     Look(Duration),
-    /// It stands still until something changes; still looked at, at the slow pace.
-    Blocked,
+    /// It stands still until something changes; still looked at, at the pace of its class.
+    Blocked(Class),
     /// It is gone.
     Gone,
 }
@@ -76,15 +73,12 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
             Ok(Next::Look(SOON))
         }
         Err(error) => {
-            let blocked = error.class() == Class::Blocked;
+            let class = error.class();
+            let blocked = matches!(class, Class::Blocked | Class::InTheWay);
             let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
             let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
             report(&registry, status, ctx).await?;
-            match error {
-                Error::Apply(error) if matches!(*error, apply::Error::NotOurs { .. }) => Ok(Next::Look(HANDED_OVER)),
-                _ if blocked => Ok(Next::Blocked),
-                error => Err(error),
-            }
+            if blocked { Ok(Next::Blocked(class)) } else { Err(error) }
         }
     }
 }
@@ -201,7 +195,7 @@ impl Pass<'_> {
     async fn blocked(&self, blocked: &Blocked) -> Result<Next, Error> {
         let generation = self.registry.metadata.generation.unwrap_or_default();
         report(self.registry, summary::blocked(blocked, self.before, generation, self.now), self.ctx).await?;
-        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked })
+        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked(Class::Blocked) })
     }
 
     async fn wait_for_load_balancer(&self, resolved: &Resolved, wait: Duration) -> Result<Next, Error> {

@@ -15,7 +15,7 @@ use super::queue::{Key, Urgency};
 use super::watches::Scope;
 
 /// Registries of a batch.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 /// A selector chooses by name. Of a name that more namespaces share than this, children are read one by one instead: a batch would hold them all.
 const NAMESAKES: usize = 4 * BATCH;
 /// The next batch is read while so many of the last ones are left.

@@ -1,5 +1,7 @@
 //! Broken input gives its condition, with words that say what to do, and leaves other registries alone.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, namespace};
@@ -148,6 +150,8 @@ async fn what_the_api_server_refuses_is_told_with_the_field_of_the_manifest() {
     first.delete().await;
     greedy.apply(json!({})).await.unwrap();
     greedy.ready().await;
+    // No event tells that a port is free: it is tried again each minute.
+    second.says_within(Duration::from_secs(90), "Ready", "True", "").await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use testbed::{
     image::{self, Compression, Image},
 };
 
+use crate::units::mebibytes;
 use crate::workspace::{self, Workspace};
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     built.write_layout(&folder)?;
     println!("reference  {}", built.reference());
     println!("digest     {}", built.digest());
-    println!("size       {:.1} MiB", mebibytes(built.size_bytes()));
+    println!("size       {:.1} MiB", mebibytes(built.size_bytes() as u64));
     println!("folder     {}", folder.display());
     println!("\nPush it where your nodes pull from, for instance with\n");
     println!(
@@ -47,9 +48,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         env!("CARGO_PKG_VERSION")
     );
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a display")]
-fn mebibytes(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

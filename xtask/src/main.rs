@@ -8,6 +8,7 @@ mod generate;
 mod given;
 mod image;
 mod test;
+mod units;
 mod workspace;
 
 use std::process::ExitCode;

@@ -228,7 +228,7 @@ async fn a_foreign_object_is_never_touched_and_looked_at_in_each_pass() {
     let before = cluster.get(SERVICE, "team-a");
 
     let error = error(&cluster, &service()).await;
-    assert_eq!((error.reason(), error.class()), ("NotOurs", Class::Blocked));
+    assert_eq!((error.reason(), error.class()), ("NotOurs", Class::InTheWay));
     assert_eq!(
         error.to_string(),
         "Service registries/team-a exists and belongs to somebody else; delete it, choose another name, \
@@ -466,7 +466,7 @@ async fn an_absent_object_is_asked_for_once_until_it_appears() {
 #[tokio::test]
 async fn errors_are_classed_and_show_no_content() {
     for (status, reason, class) in [
-        (422, "Refused", Class::Blocked),
+        (422, "Refused", Class::InTheWay),
         (403, "Refused", Class::Transient),
         (500, "WriteFailed", Class::Transient),
         (429, "WriteFailed", Class::Transient),

@@ -169,9 +169,9 @@ impl QueueState {
                 entry.failures = 0;
                 (self.settings.debounce, after.map(|after| (Urgency::Upkeep, after)))
             }
-            End::Failed(Class::Blocked) => {
+            End::Failed(class @ (Class::Blocked | Class::InTheWay)) => {
                 entry.failures = 0;
-                let after = backoff::after_failure(Class::Blocked, 0, &key.to_string());
+                let after = backoff::after_failure(class, 0, &key.to_string());
                 (self.settings.debounce, Some((Urgency::Upkeep, after)))
             }
             End::Failed(class) => {

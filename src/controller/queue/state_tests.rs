@@ -215,6 +215,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0_u64..5000).prop_map(|after| End::Done { after: Some(ms(after)) }),
         Just(End::Failed(Class::Transient)),
         Just(End::Failed(Class::Blocked)),
+        Just(End::Failed(Class::InTheWay)),
         Just(End::Failed(Class::Bug)),
     ];
     prop_oneof![

@@ -5,7 +5,8 @@ use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{objects, operator::Memory, size::mebibytes, table::Row, world::World};
+use super::{objects, operator::Memory, table::Row, world::World};
+use crate::units::mebibytes;
 
 /// MiB.
 const GOAL: f64 = 25.0;

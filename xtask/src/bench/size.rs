@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::table::Row;
+use crate::units::mebibytes;
 
 const GOAL: f64 = 12.0;
 
@@ -20,9 +21,4 @@ pub(super) fn measure(program: &Path) -> Result<[Row; 1]> {
         is_met: Some(mebibytes <= GOAL),
         values: json!({"bytes": bytes}),
     }])
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a display")]
-pub(super) fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
