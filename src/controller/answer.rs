@@ -153,8 +153,12 @@ async fn exchange(question: &Question) -> Answer {
         Ok(status) => {
             Answer::Bad(format!("GET /v2/ was answered with {status} instead of {wanted}; see the registry's log"))
         }
-        Err(error) => Answer::Unreachable(format!("the connection broke off: {error}")),
+        Err(error) => broken_off(&error),
     }
+}
+
+fn broken_off(error: &std::io::Error) -> Answer {
+    Answer::Unreachable(format!("the connection broke off ({error}); others may reach it"))
 }
 
 /// A TLS session in which exactly the leaf that was stored is served: an older one means that the rollout did not reach all.
@@ -174,10 +178,11 @@ async fn encrypted(
         .dangerous()
         .with_custom_certificate_verifier(pinned)
         .with_no_client_auth();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(|error| broken(error.to_string()))
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
+        // What lies between may have cut the connection. Only what the other side really said is an answer.
+        let is_answer = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        if is_answer { broken(error.to_string()) } else { broken_off(&error) }
+    })
 }
 
 async fn request(
@@ -245,5 +250,36 @@ impl rustls::client::danger::ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Asks somebody who sends this to each connection and closes it.
+    async fn asked(says: &'static [u8]) -> Answer {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(says).await.ok();
+            }
+        });
+        let leaf = rcgen::generate_simple_self_signed(["team-a".to_owned()]).unwrap().cert.pem();
+        let (name, rollout) = ("team-a".to_owned(), String::new());
+        ask(&Question { address: at.ip(), port: at.port(), name, leaf: Some(leaf), logins: true, rollout }).await
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_says_nothing_of_the_registry() {
+        assert!(matches!(asked(b"").await, Answer::Unreachable(_)));
+    }
+
+    #[tokio::test]
+    async fn something_else_than_tls_is_an_answer() {
+        assert!(matches!(asked(b"HTTP/1.1 400 Bad Request\r\n\r\n").await, Answer::Bad(_)));
     }
 }

@@ -48,7 +48,8 @@ pub fn build(registry: &Resolved, material: &Material, run: &Run) -> Object {
 }
 
 fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment {
-    let wanted = if registry.suspend { 0 } else { registry.replicas };
+    // The number that a user's zero is compared with: the operator's own zero is none.
+    let wanted = if registry.suspend && !run.stopped_by_user { 0 } else { registry.replicas };
     let mut metadata = registry.metadata(Child::Workload);
     metadata.resource_version.clone_from(&run.version);
     metadata.annotations = Some(BTreeMap::from([

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::conditions::{self, Finding, Truth};
 use super::workload::Workload;
 use crate::api::{
-    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
+    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, ServiceType, StorageStatus, UserStatus, condition,
+    reason,
 };
 use crate::model::image::Version;
-use crate::model::{Blocked, Child, Resolved, Storage};
+use crate::model::{Blocked, Child, Resolved, Storage, Tls};
 
 /// How long a missing object is waited for before the registry counts as stalled: Flux fails a whole delivery on `Stalled`.
 pub const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
@@ -404,21 +405,29 @@ fn claim_name(registry: &Resolved) -> String {
     }
 }
 
-/// Every address, the best first: host names, load balancers, node ports, the Service. Nodes do not resolve names of Services, so
-/// those are for pods only.
+/// Every address, the best first: host names, load balancers, the Service. Nodes do not resolve names of Services, so those are for pods
+/// only. They are never read either: with a node port, the addresses of nodes are those that the manifest lists for the certificate.
 #[must_use]
 pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
-    let port = registry.service.port;
     let standard = if registry.has_tls() { 443 } else { 80 };
-    let with_port = |host: &str| {
+    let at = |host: &str, port: i64| {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         if port == standard { host } else { format!("{host}:{port}") }
     };
+    let port = i64::from(registry.service.port);
+    let with_port = |host: &str| at(host, port);
     let address = |scope, address| Address { scope, address };
     let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
 
+    let node_port = service.pointer("/spec/ports/0/nodePort").and_then(Value::as_i64);
+    let outside = node_port.filter(|_| registry.service.kind == ServiceType::NodePort);
+    let mut hosts = registry.hostnames.clone();
+    if let (Some(_), Tls::SelfSigned { dns_names, ip_addresses, .. }) = (outside, &registry.tls) {
+        hosts.extend(dns_names.iter().filter(|name| !name.starts_with("*.")).cloned());
+        hosts.extend(ip_addresses.iter().map(ToString::to_string));
+    }
     let mut found: Vec<_> =
-        registry.hostnames.iter().map(|host| address(AddressScope::External, with_port(host))).collect();
+        hosts.iter().map(|host| address(AddressScope::External, at(host, outside.unwrap_or(port)))).collect();
     for ingress in list("/status/loadBalancer/ingress") {
         let host = ingress["hostname"].as_str().or_else(|| ingress["ip"].as_str());
         found.extend(host.map(|host| address(AddressScope::External, with_port(host))));

@@ -213,6 +213,26 @@ fn the_first_address_is_the_one_that_reaches_furthest() {
 }
 
 #[test]
+fn with_a_node_port_the_listed_nodes_are_addresses() {
+    let spec = json!({
+        "hostnames": ["registry.example.com"], "service": {"type": "NodePort"},
+        "tls": {"selfSigned": {"ipAddresses": ["192.0.2.10"], "dnsNames": ["node-1.example.com", "*.example.com"]}},
+    });
+    let service = |ports: Value| json!({"spec": {"clusterIPs": ["10.0.0.7"], "ports": ports}});
+    let addresses = |spec: &Value, service: &Value| {
+        let found = super::addresses(&registry(spec), service);
+        found.into_iter().map(|found| found.address).take(4).collect::<Vec<_>>()
+    };
+    let given = service(json!([{"port": 5000, "nodePort": 30500}]));
+    let nodes = ["registry.example.com:30500", "node-1.example.com:30500", "192.0.2.10:30500", "10.0.0.7:5000"];
+    assert_eq!(addresses(&spec, &given), nodes);
+
+    // A load balancer has a node port too, which is nobody's address.
+    let balanced = json!({"hostnames": ["registry.example.com"], "service": {"type": "LoadBalancer"}});
+    assert_eq!(addresses(&balanced, &given)[..2], ["registry.example.com:5000", "10.0.0.7:5000"]);
+}
+
+#[test]
 fn ephemeral_storage_and_open_doors_are_said_aloud() {
     let mut case = Case::of(&json!({"storage": {"emptyDir": {}}, "tls": {"none": {}}, "auth": {"none": {}}}));
     case.claim = None;

@@ -331,10 +331,11 @@ pub fn job_lost_its_pod(live: &Value, pods: &[PodFacts]) -> bool {
     job_has(live, "Complete") && !pods.iter().any(|pod| pod.phase == "Succeeded" && !pod.disrupted)
 }
 
-/// Whether a user scaled the Deployment to zero: the operator wanted pods, wrote so beside the number, and the number is zero.
+/// Whether a user scaled the Deployment to zero: the operator wanted pods, wrote so beside the number, and the number is zero. A registry
+/// that is suspended after that stays stopped when the suspension ends.
 #[must_use]
 pub fn is_stopped_by_user(registry: &Resolved, live: Option<&Value>) -> bool {
-    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped && !registry.suspend) else {
+    let Some(live) = live.filter(|_| registry.restart == RestartType::UnlessStopped) else {
         return false;
     };
     let wanted =

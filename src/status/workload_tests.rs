@@ -72,6 +72,8 @@ fn only_unless_stopped_respects_a_zero_that_a_user_wrote() {
     let unless = registry(&json!({"restartPolicy": {"type": "UnlessStopped"}}));
     assert!(is_stopped_by_user(&unless, Some(&live("1", 0))));
     assert!(!is_stopped_by_user(&unless, Some(&live("1", 1))));
+    let suspended = registry(&json!({"restartPolicy": {"type": "UnlessStopped"}, "suspend": true}));
+    assert!(is_stopped_by_user(&suspended, Some(&live("1", 0))), "stopped before it was suspended");
     // The operator itself wrote the zero, while the registry was suspended.
     assert!(!is_stopped_by_user(&unless, Some(&live("0", 0))));
     assert!(!is_stopped_by_user(&unless, None));

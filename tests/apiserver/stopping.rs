@@ -86,6 +86,14 @@ async fn unless_stopped_respects_a_zero_until_it_is_scaled_up_again() {
     registry.stays_scaled_to(0).await;
     registry.says("Ready", "True", "StoppedByUser").await;
 
+    let mut suspended = spec("2");
+    suspended["suspend"] = json!(true);
+    registry.apply(suspended).await.unwrap();
+    registry.says("Ready", "True", "Suspended").await;
+    registry.apply(spec("2")).await.unwrap();
+    registry.says("Ready", "True", "StoppedByUser").await;
+    registry.stays_scaled_to(0).await;
+
     registry.scale(1).await;
     registry.says("Ready", "True", "Settled").await;
     registry.stays_scaled_to(1).await;
