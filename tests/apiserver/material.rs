@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::cluster::namespace;
+use crate::given::issue;
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, within};
 
@@ -101,6 +104,92 @@ async fn a_deleted_certificate_is_issued_again_by_the_same_authority() {
     assert_eq!(registry.tls().decoded("ca.crt").await.trim(), trusted.trim());
     let password = registry.admin().decoded("password").await;
     registry.lets_in("admin", &password).await;
+}
+
+#[tokio::test]
+async fn an_edited_certificate_is_issued_again_by_the_same_authority() {
+    let Some(team) = namespace("tls-edited").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let (authority, trusted) = (registry.ca().at("/data").await, bundle(&registry).await);
+    let foreign = issue(&["team-a.example.com"]);
+
+    for (key, value) in [
+        ("tls.crt", "damaged".to_owned()),
+        ("tls.key", "damaged".to_owned()),
+        ("ca.crt", "damaged".to_owned()),
+        ("tls.crt", foreign.certificate),
+        ("tls.key", foreign.key),
+    ] {
+        let before = registry.tls().at("/data").await;
+        registry.tls().edit(json!({"data": {key: STANDARD.encode(&value)}})).await;
+        registry
+            .tls()
+            .becomes(PATIENCE, &format!("has a good {key}"), |tls| tls["data"][key] != json!(STANDARD.encode(&value)))
+            .await;
+        team.settles().await;
+        if key == "ca.crt" {
+            assert_eq!(registry.tls().at("/data").await, before, "what is not the leaf itself is merely put back");
+        } else {
+            assert_ne!(registry.tls().at("/data/tls.crt").await, before["tls.crt"]);
+            assert_ne!(registry.tls().at("/data/tls.key").await, before["tls.key"]);
+        }
+        registry.says("CertificateReady", "True", "Valid").await;
+    }
+    assert_eq!(registry.ca().at("/data").await, authority);
+    assert_eq!(bundle(&registry).await, trusted);
+}
+
+#[tokio::test]
+async fn an_edited_table_of_users_lets_in_nobody_else() {
+    let Some(team) = namespace("table-edited").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let password = registry.admin().decoded("password").await;
+    let good = registry.htpasswd().decoded("htpasswd").await;
+    let hash = |password: &str| bcrypt::hash(password, 4).unwrap();
+
+    for table in [
+        format!("{good}mallory:{}\n", hash("let me in")),
+        format!("admin:{}\n", hash("let me in")),
+        "damaged".to_owned(),
+        String::new(),
+    ] {
+        registry.htpasswd().edit(json!({"data": {"htpasswd": STANDARD.encode(&table)}})).await;
+        registry
+            .htpasswd()
+            .becomes(PATIENCE, "is no longer as somebody wrote it", |live| {
+                live["data"]["htpasswd"] != json!(STANDARD.encode(&table))
+            })
+            .await;
+        registry.lets_in("admin", &password).await;
+        for user in ["mallory", "admin"] {
+            assert!(!registry.knows(user, "let me in").await, "{user}: {table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_edited_admin_password_counts_if_it_can_be_one() {
+    let Some(team) = namespace("admin-edited").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let old = registry.admin().decoded("password").await;
+
+    registry.admin().edit(json!({"data": {"password": STANDARD.encode("correct horse")}})).await;
+    registry.lets_in("admin", "correct horse").await;
+    assert!(!registry.knows("admin", &old).await, "the old password ends");
+
+    registry.admin().edit(json!({"data": {"password": ""}})).await;
+    registry
+        .admin()
+        .becomes(PATIENCE, "has a password", |live| {
+            live["data"]["password"].as_str().is_some_and(|text| !text.is_empty())
+        })
+        .await;
+    let new = registry.admin().decoded("password").await;
+    registry.lets_in("admin", &new).await;
+    assert!(!registry.knows("admin", "correct horse").await);
 }
 
 #[tokio::test]

@@ -85,7 +85,12 @@ impl Operator {
 
     /// Waits until readiness says this, whether ready or not.
     pub async fn readiness_says(&self, words: &str) -> String {
-        eventually(PATIENCE, &format!("{} says {words}", self.name), async || {
+        self.readiness_says_within(PATIENCE, words).await
+    }
+
+    /// As [`Operator::readiness_says`], with a limit.
+    pub async fn readiness_says_within(&self, limit: Duration, words: &str) -> String {
+        eventually(limit, &format!("{} says {words}", self.name), async || {
             self.process.check().map_err(|error| format!("{error:#}"))?;
             match self.get("/readyz").await {
                 Ok((_, body)) if body.contains(words) => Ok(body),
