@@ -101,6 +101,26 @@ async fn a_restart_of_the_operator_writes_nothing_and_lists_children_instead_of_
     assert_eq!(children_read.count(), 0, "{asked:#?}");
 }
 
+#[tokio::test]
+async fn another_image_of_the_operator_waits_for_the_next_rollout() {
+    let Some(team) = namespace("another-image").await else { return };
+    let probe = |deployment: &Value| deployment["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
+    let operator = team.operator_with(&["--operator-image=example.test/operator:1"]).await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    team.settles().await;
+    let before = registry.deployment().at("/spec").await;
+    assert!(operator.stop().await.success());
+
+    let operator = team.operator_with(&["--operator-image=example.test/operator:2"]).await;
+    operator.has_made(1.0).await;
+    team.settles().await;
+    assert_eq!(registry.deployment().at("/spec").await, before);
+
+    registry.apply(json!({"pod": {"labels": {"example.com/round": "2"}}})).await.unwrap();
+    let follows = |live: &Value| probe(live) == "example.test/operator:2";
+    registry.deployment().becomes(PATIENCE, "runs the new image with what the manifest changes", follows).await;
+}
+
 impl Namespace {
     async fn kinds_of_children(&self, registries: &[Registry<'_>]) -> BTreeSet<String> {
         let mut kinds = BTreeSet::new();

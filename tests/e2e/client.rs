@@ -95,6 +95,11 @@ impl Person {
         self.crane(&["digest", &self.reference(name)]).await
     }
 
+    /// Deletes a manifest (`team/app@sha256:…`), or why not.
+    pub(crate) async fn tries_to_delete(&self, name: &str) -> Result<(), String> {
+        self.crane(&["delete", &self.reference(name)]).await.map(drop)
+    }
+
     /// Whether the login is accepted now: `200`, `401`, …, or what curl says when there is no answer.
     pub(crate) async fn sees(&self, path: &str) -> String {
         let login = fs::read_to_string(self.home.path().join("config.json")).unwrap_or_default();

@@ -14,6 +14,7 @@ mod place;
 mod registry;
 
 mod certificates;
+mod configuring;
 mod installing;
 mod keeping;
 mod neighbours;

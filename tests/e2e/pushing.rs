@@ -57,4 +57,9 @@ pub(crate) async fn refuses_strangers(registry: &Registry) {
     let distrustful = Person::new(registry).logged_in("admin", &login["password"]);
     let refusal = distrustful.tries_to_pull("team/app:1").await.unwrap_err();
     assert!(refusal.contains("x509: certificate signed by unknown authority"), "{refusal}");
+
+    let other = rcgen::generate_simple_self_signed([registry.host()]).unwrap().cert.pem();
+    let mistaken = Person::new(registry).trusting(&other).logged_in("admin", &login["password"]);
+    let refusal = mistaken.tries_to_pull("team/app:1").await.unwrap_err();
+    assert!(refusal.contains("x509: certificate signed by unknown authority"), "{refusal}");
 }
