@@ -19,6 +19,7 @@ pub struct AuthSpec {
     /// Secrets that hold many users each: every key is a user name, its value the password.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub users_from: Vec<UsersFrom>,
     /// Auto (default): a user `admin` exists while no other does. Always: it stays beside the others. Never: it is not made.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -27,6 +27,7 @@ pub struct PodSpec {
     /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub tolerations: Vec<Toleration>,
     /// Where the pods prefer or need to run. Absent: replicas prefer different nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +35,7 @@ pub struct PodSpec {
     /// How the pods spread over zones and nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".to_string(), "whenUnsatisfiable".to_string()]))]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     /// PriorityClass of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +57,7 @@ pub struct PodSpec {
     /// Secrets to pull the registry's own image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 }
 

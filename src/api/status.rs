@@ -83,6 +83,7 @@ pub struct PrivateRegistryStatus {
     pub address: Option<String>,
     /// Every address that the certificate covers, and from where each is reachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub addresses: Vec<Address>,
     /// The certificate that is served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,6 +144,7 @@ pub struct CertificateStatus {
     pub serial: String,
     /// SHA-256 fingerprints of the authorities that clients must trust now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub ca_fingerprints: Vec<String>,
     /// Value of the annotation privateregistry.dev/renew that was served last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

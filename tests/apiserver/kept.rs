@@ -50,7 +50,9 @@ async fn under_retain_data_authority_and_admin_survive_and_a_new_registry_takes_
         object.survives(Duration::from_millis(300)).await;
         let live = object.get().await;
         assert!(live["metadata"]["labels"]["app.kubernetes.io/instance"].is_null(), "GitOps tools would prune it");
-        assert_eq!(live["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        let annotations = &live["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/resource-policy"], "keep");
+        assert_eq!(annotations["argocd.argoproj.io/sync-options"], "Delete=false,Prune=false");
     }
 
     let again = team.registry("team-a", json!({})).await.ready().await;
