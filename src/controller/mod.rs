@@ -79,7 +79,7 @@ impl Operator {
             memory,
             registries: Arc::new(Registries::default()),
             settings,
-            events: Events::new(client.clone(), labels::MANAGER, instance),
+            events: Events::new(client.clone(), labels::MANAGER, instance, metrics.clone()),
             metrics,
             recall: context::Recall::default(),
             answers: answer::Answers::default(),
