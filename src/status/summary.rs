@@ -206,8 +206,7 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
         stalled,
         waiting,
     };
-    let problems = findings.certificate.problem.iter().chain(&findings.logins.problems);
-    if let Some(problem) = problems.max_by_key(|problem| !problem.waiting) {
+    if let Some(problem) = foremost(findings.certificate.problem.iter().chain(&findings.logins.problems)) {
         return no(&problem.reason, &problem.message, problem.waiting, !problem.waiting, problem.waiting);
     }
     let storage = parts[2];
@@ -257,6 +256,11 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
         stalled: false,
         waiting: false,
     }
+}
+
+/// The one of several problems that is told: the first that does not end by itself, else the first.
+fn foremost<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Option<&'a Problem> {
+    problems.into_iter().min_by_key(|problem| problem.waiting)
 }
 
 /// Whether the same missing object has been waited for longer than [`PATIENCE`].
@@ -316,7 +320,7 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
         return say(true, reason::SWITCHED_OFF, message.to_owned());
     }
     let Logins { users, problems } = &findings.logins;
-    if let Some(first) = problems.first() {
+    if let Some(first) = foremost(problems) {
         let more = if problems.len() > 1 { format!(" (and {} more)", problems.len() - 1) } else { String::new() };
         return say(false, &first.reason, format!("{}{more}", first.message));
     }
@@ -434,8 +438,9 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
 
 /// What a user should know about the image.
 fn image_note(registry: &Resolved) -> Option<String> {
-    (registry.image_version == Version::Unverified)
-        .then(|| format!("image {} does not tell its version: 3.1.1 or newer is needed", registry.image))
+    (registry.image_version == Version::Unverified).then(|| {
+        format!("image {} is Unverified: its name does not tell its version, and 3.1.1 or newer is needed", registry.image)
+    })
 }
 
 #[cfg(test)]

@@ -144,6 +144,33 @@ fn each_state_has_its_verdict() {
 }
 
 #[test]
+fn of_several_problems_the_first_is_told_and_what_waits_comes_last() {
+    let of = |reason: &str| Problem { reason: reason.to_owned(), message: reason.to_owned(), waiting: false };
+    let told = |problems: Vec<Problem>| {
+        let case = Case { logins: Logins { users: vec![], problems }, ..Case::of(&json!({})) };
+        let status = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+        ["Ready", "Stalled", "UsersReady"].map(|kind| condition_of(&status, kind).reason.clone())
+    };
+    assert_eq!(told(vec![of("PasswordEmpty"), of("PasswordTooLong")]), ["PasswordEmpty"; 3]);
+    assert_eq!(told(vec![waiting(), of("PasswordEmpty"), of("PasswordTooLong")]), ["PasswordEmpty"; 3]);
+    let other = Problem { reason: "WaitingForAnother".to_owned(), ..waiting() };
+    assert_eq!(told(vec![waiting(), other]), ["WaitingForSecret"; 3]);
+}
+
+#[test]
+fn an_image_that_does_not_tell_its_version_is_marked() {
+    let message = |image: &str| {
+        let status = Case::of(&json!({"image": image})).status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(verdict_of(&status), said("True", "False", "False", "Settled"));
+        condition_of(&status, "Ready").message.clone()
+    };
+    for image in ["mirror.example.com/registry:stable", "registry@sha256:00"] {
+        assert!(message(image).contains(&format!("image {image} is Unverified")), "{}", message(image));
+    }
+    assert!(!message("registry:3.1.1").contains("Unverified"));
+}
+
+#[test]
 fn what_ran_before_is_available_as_long_as_it_answers_although_what_is_wanted_cannot_be_made() {
     let before = Case::of(&json!({})).status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
     let mut case = Case::of(&json!({}));
