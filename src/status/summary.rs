@@ -1,7 +1,7 @@
 //! From what one pass found to what a user reads. Pure: the clock is an argument.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::conditions::{self, Finding, Truth};
@@ -104,7 +104,8 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     let storage = storage_finding(findings);
     let available = available_finding(findings);
     let verdict = verdict(findings, [&certificate, &users, &storage], &available);
-    let stalled = verdict.stalled || (verdict.waiting && waited_enough(before, &verdict.reason, now));
+    let waiting_since = verdict.waiting.then(|| waiting_since(before, &verdict.reason, &verdict.message, now));
+    let stalled = verdict.stalled || waiting_since.is_some_and(|since| is_too_long(since, now));
 
     let mut said = vec![
         Finding::new(condition::READY, verdict.ready, &verdict.reason, verdict.message.clone()),
@@ -117,6 +118,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     PrivateRegistryStatus {
         observed_generation: Some(registry.generation),
         conditions: conditions::merge(&before.conditions, said, registry.generation, now),
+        waiting_since: waiting_since.map(Time),
         address: addresses.first().map(|first| first.address.clone()),
         addresses,
         certificate: findings.certificate.served.clone(),
@@ -137,8 +139,10 @@ pub fn blocked(
     generation: i64,
     now: Timestamp,
 ) -> PrivateRegistryStatus {
-    let stalled = !blocked.waiting || waited_enough(before, blocked.reason, now);
-    failed(blocked.reason, &blocked.message, stalled, before, generation, now)
+    let since = blocked.waiting.then(|| waiting_since(before, blocked.reason, &blocked.message, now));
+    let stalled = since.is_none_or(|since| is_too_long(since, now));
+    let status = failed(blocked.reason, &blocked.message, stalled, before, generation, now);
+    PrivateRegistryStatus { waiting_since: since.map(Time), ..status }
 }
 
 /// The status of a registry that the operator was told to leave alone.
@@ -170,6 +174,7 @@ pub fn failed(
     ];
     let mut status = before.clone();
     status.observed_generation = Some(generation);
+    status.waiting_since = None;
     for condition in conditions::merge(&before.conditions, said, generation, now) {
         replace(&mut status.conditions, condition);
     }
@@ -263,13 +268,15 @@ fn foremost<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Option<&'a P
     problems.into_iter().min_by_key(|problem| problem.waiting)
 }
 
-/// Whether the same missing object has been waited for longer than [`PATIENCE`].
-fn waited_enough(before: &PrivateRegistryStatus, reason: &str, now: Timestamp) -> bool {
-    before
-        .conditions
-        .iter()
-        .find(|found| found.type_ == condition::READY && found.status == "False" && found.reason == reason)
-        .is_some_and(|found| now.duration_since(found.last_transition_time.0) >= PATIENCE)
+/// Since when the same missing object has been waited for. The time of a condition does not tell: it stays when only the reason changes.
+fn waiting_since(before: &PrivateRegistryStatus, reason: &str, message: &str, now: Timestamp) -> Timestamp {
+    let is_same = |told: &Condition| told.type_ == condition::READY && told.reason == reason && told.message == message;
+    let since = before.waiting_since.as_ref().filter(|_| before.conditions.iter().any(is_same));
+    since.map_or_else(|| conditions::whole_seconds(now), |since| since.0)
+}
+
+fn is_too_long(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since) >= PATIENCE
 }
 
 fn available_finding(findings: &Findings<'_>) -> Finding {
@@ -439,7 +446,10 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
 /// What a user should know about the image.
 fn image_note(registry: &Resolved) -> Option<String> {
     (registry.image_version == Version::Unverified).then(|| {
-        format!("image {} is Unverified: its name does not tell its version, and 3.1.1 or newer is needed", registry.image)
+        format!(
+            "image {} is Unverified: its name does not tell its version, and 3.1.1 or newer is needed",
+            registry.image
+        )
     })
 }
 
