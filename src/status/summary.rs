@@ -443,13 +443,14 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
     found
 }
 
+/// How an image is marked, in the message of `Ready`, whose name does not tell its version.
+const UNVERIFIED: &str = "Unverified";
+
 /// What a user should know about the image.
 fn image_note(registry: &Resolved) -> Option<String> {
+    let image = &registry.image;
     (registry.image_version == Version::Unverified).then(|| {
-        format!(
-            "image {} is Unverified: its name does not tell its version, and 3.1.1 or newer is needed",
-            registry.image
-        )
+        format!("image {image} is {UNVERIFIED}: its name does not tell its version, and 3.1.1 or newer is needed")
     })
 }
 
