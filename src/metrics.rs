@@ -153,7 +153,7 @@ impl Metrics {
         registry.register("registries", "Registries known to this process", self.registries.clone());
         registry.register_with_unit(
             "last_watch_event_age",
-            "Time since a watch last delivered anything, by kind",
+            "Time since the watches on a kind last delivered anything, by kind",
             Unit::Seconds,
             self.watch_age.clone(),
         );
@@ -222,9 +222,11 @@ impl Metrics {
         self.registries.set(clamp(count));
     }
 
-    /// The watch on `kind` delivered something: an event, a bookmark, the end of a list.
-    pub fn watch_delivered(&self, kind: Word) {
-        self.watch_seen.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, Instant::now());
+    /// The watches on `kind` delivered something so long ago: an event, a bookmark, a page of a list. The age grows by itself.
+    pub fn watch_delivered(&self, kind: Word, ago: Duration) {
+        if let Some(seen) = Instant::now().checked_sub(ago) {
+            self.watch_seen.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, seen);
+        }
     }
 
     /// When a registry's serving certificate expires, in seconds since 1970.
@@ -276,7 +278,7 @@ mod tests {
         metrics.api_request("get", "Secret", "2xx", Duration::from_millis(3));
         metrics.wrote("Service", "created");
         metrics.reconcile_failed("NotOurs");
-        metrics.watch_delivered("Secret");
+        metrics.watch_delivered("Secret", Duration::ZERO);
         metrics.set_certificate_not_after("team", "a", 1);
         let text = metrics.encode();
         let mut described = 0;
@@ -323,10 +325,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_age_of_a_watch_is_taken_when_asked() {
         let metrics = metrics();
-        metrics.watch_delivered("Secret");
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert!(has(&metrics, r#"private_registry_operator_last_watch_event_age_seconds{kind="Secret"} 7.0"#));
-        metrics.watch_delivered("Secret");
+        metrics.watch_delivered("Secret", Duration::from_secs(3));
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert!(has(&metrics, r#"private_registry_operator_last_watch_event_age_seconds{kind="Secret"} 10.0"#));
+        metrics.watch_delivered("Secret", Duration::ZERO);
         assert!(has(&metrics, r#"private_registry_operator_last_watch_event_age_seconds{kind="Secret"} 0.0"#));
     }
 }

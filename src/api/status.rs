@@ -2,7 +2,7 @@
 //!
 //! No field changes by itself: a status that is written at every pass would start the next one.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,9 @@ pub struct PrivateRegistryStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
+    /// Since when an object that the manifest names has been missing; absent while nothing is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
     /// Address to use in image names: the first host name, else the load balancer's address, else the Service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

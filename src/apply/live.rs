@@ -46,7 +46,7 @@ pub(super) enum Depth {
 
 impl Live {
     /// Wraps what the server answered.
-    pub(super) fn new(kind: &'static Kind, value: Value) -> Self {
+    pub(crate) fn new(kind: &'static Kind, value: Value) -> Self {
         Self { kind, value: Arc::new(value) }
     }
 

@@ -1,5 +1,6 @@
 //! `run`: the operator itself. Ties the loop to the process around it.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +8,14 @@ use std::time::Duration;
 use crate::api;
 use crate::apply::{KINDS, Kind, Observer, Verb};
 use crate::controller::queue::Limits;
-use crate::controller::watches::{Phase, Scope, Watches};
+use crate::controller::watches::{Phase, Scope, StreamState};
 use crate::controller::{Operator, backoff};
 use crate::metrics::Metrics;
 use crate::model::Settings;
 use crate::runtime::health::State;
 use crate::runtime::preflight::{Definition, Needs, Right};
 use crate::runtime::process::{Process, WorkError};
-use crate::runtime::{self, health::Health};
+use crate::runtime::{self, gate};
 
 /// Latch of readiness: the streams of changes.
 const WATCHES: &str = "watches";
@@ -75,14 +76,14 @@ async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Li
     let look = async {
         loop {
             heartbeat.tick();
-            tell(operator.watches(), &process.health);
+            tell(&operator.watches().states(), &process);
             tokio::time::sleep(TICK).await;
         }
     };
     // Work begins when the last list is there, and readiness is told then and not with the next look.
     let synced = async {
         operator.watches().synced().await;
-        tell(operator.watches(), &process.health);
+        tell(&operator.watches().states(), &process);
         std::future::pending::<()>().await;
     };
     let sweep = async {
@@ -115,10 +116,11 @@ async fn standby(process: &Process) {
 }
 
 /// Streams that fail are named with the reason: a missing right looks like nothing at all from outside.
-fn tell(watches: &Watches, health: &Health) {
-    let states = watches.states();
-    let name =
-        |state: &crate::controller::watches::StreamState| format!("{} {}", state.watched.resource(), state.scope);
+fn tell(states: &[StreamState], process: &Process) {
+    for (kind, silence) in silences(states) {
+        process.metrics.watch_delivered(kind, silence);
+    }
+    let name = |state: &StreamState| format!("{} {}", state.watched.resource(), state.scope);
     let failing: Vec<_> = states
         .iter()
         .filter_map(|state| match &state.phase {
@@ -132,7 +134,17 @@ fn tell(watches: &Watches, health: &Health) {
         (true, false) => State::Waiting(format!("listing {}", waiting.join(", "))),
         (true, true) => State::Ok,
     };
-    health.set(WATCHES, state);
+    process.health.set(WATCHES, state);
+}
+
+/// For how long each kind's streams have delivered nothing: one that is dead must not hide behind another namespace's.
+fn silences(states: &[StreamState]) -> BTreeMap<&'static str, Duration> {
+    let mut silences = BTreeMap::new();
+    for state in states {
+        let longest: &mut Duration = silences.entry(gate::kind_of(&state.watched.plural)).or_default();
+        *longest = state.heard.max(*longest);
+    }
+    silences
 }
 
 /// What this program knows of its resource: an older definition in the cluster drops fields without a word.
@@ -197,7 +209,22 @@ impl Observer for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::gate;
+    use crate::api::PrivateRegistry;
+    use crate::controller::watches::Watched;
+
+    #[test]
+    fn of_a_kind_in_several_namespaces_the_longest_silence_counts() {
+        let state = |namespace: &str, seconds| StreamState {
+            watched: Arc::new(Watched::kind_of::<PrivateRegistry>()),
+            scope: Scope::Namespace(namespace.to_owned()),
+            phase: Phase::Ok,
+            since: Duration::ZERO,
+            heard: Duration::from_secs(seconds),
+            synced: true,
+        };
+        let silences = silences(&[state("a", 3), state("b", 700), state("c", 5)]);
+        assert_eq!(silences, BTreeMap::from([("PrivateRegistry", Duration::from_secs(700))]));
+    }
 
     #[test]
     fn requests_about_every_child_are_counted_under_its_kind() {

@@ -125,6 +125,10 @@ fn self_signed(
         }
     };
 
+    // A wish that could not be fulfilled stays one. One that is taken back is forgotten, so that it can be uttered again.
+    let asked = registry.renew_request.clone();
+    let served_request = if issued.is_some() { asked } else { served.filter(|_| asked.is_some()) };
+
     let mut bundle = Bundle::read(&known);
     if let Some(authority) = authority.as_ref().filter(|_| problem.is_none()) {
         bundle = bundle.with(&authority.certificate_pem);
@@ -134,9 +138,10 @@ fn self_signed(
     let look_again = look_again.or_else(|| facts.as_ref().map(|facts| policy::renew_at(facts, &registry.uid)));
     Ok(Settled {
         report: Certificate {
-            served: facts.map(|facts| {
-                let renew_at = policy::renew_at(&facts, &registry.uid).to_string();
-                certificate_status(&facts, Some(renew_at), &bundle, registry)
+            served: facts.map(|facts| CertificateStatus {
+                renew_at: Some(policy::renew_at(&facts, &registry.uid).to_string()),
+                served_request: served_request.clone(),
+                ..certificate_status(&facts, &bundle)
             }),
             problem,
             note: join(node_port_note(registry).into_iter().chain(request_note(registry))),
@@ -146,7 +151,7 @@ fn self_signed(
             chain: leaf.chain_pem,
             key: leaf.key_pem,
             ca: Some(bundle.render()),
-            served_request: registry.renew_request.clone(),
+            served_request,
             issued: issued.or(last_reason).map(|word| word.to_string()),
         }),
         // A lost authority must not be overwritten by an unreadable copy of itself.
@@ -170,7 +175,7 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
         let still = if good { "; the last good one is still served" } else { "" };
         Settled {
             report: Certificate {
-                served: facts.map(|facts| certificate_status(&facts, None, &bundle, registry)),
+                served: facts.map(|facts| certificate_status(&facts, &bundle)),
                 problem: Some(Problem { reason: reason.to_owned(), message: format!("{message}{still}"), waiting }),
                 note: None,
             },
@@ -211,7 +216,7 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
     Settled {
         look_again: Some(imported.facts.not_after),
         report: Certificate {
-            served: Some(certificate_status(&imported.facts, None, &bundle, registry)),
+            served: Some(certificate_status(&imported.facts, &bundle)),
             problem: None,
             note: join(notes),
         },
@@ -246,19 +251,13 @@ fn hosts(registry: &Resolved, service: &Value) -> (BTreeSet<String>, BTreeSet<Ip
     (names, addresses)
 }
 
-fn certificate_status(
-    facts: &CertificateFacts,
-    renew_at: Option<String>,
-    bundle: &Bundle,
-    registry: &Resolved,
-) -> CertificateStatus {
+fn certificate_status(facts: &CertificateFacts, bundle: &Bundle) -> CertificateStatus {
     CertificateStatus {
         not_before: facts.not_before.to_string(),
         not_after: facts.not_after.to_string(),
-        renew_at,
         serial: facts.serial.clone(),
         ca_fingerprints: bundle.facts().into_iter().map(|facts| facts.fingerprint).collect(),
-        served_request: registry.renew_request.clone(),
+        ..CertificateStatus::default()
     }
 }
 
@@ -332,14 +331,86 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::apply::kinds;
     use crate::model::{Settings, resolve};
 
-    fn asking(annotation: &str) -> Resolved {
+    fn registry(spec: &Value, annotations: &Value) -> Resolved {
         let registry = serde_json::from_value(json!({
-            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {},
-            "metadata": {"name": "team-a", "namespace": "registries", "annotations": {api::annotation::RENEW: annotation}},
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": spec,
+            "metadata": {"name": "team-a", "namespace": "registries", "annotations": annotations},
         }));
         resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
+    }
+
+    fn asking(annotation: &str) -> Resolved {
+        registry(&json!({}), &json!({api::annotation::RENEW: annotation}))
+    }
+
+    /// The two Secrets of a certificate.
+    #[derive(Default, Clone)]
+    struct Shelf {
+        leaf: Option<Live>,
+        authority: Option<Live>,
+    }
+
+    impl Shelf {
+        fn settle(&self, registry: &Resolved) -> Settled {
+            let stored = Stored { leaf: self.leaf.as_ref(), authority: self.authority.as_ref() };
+            settle(registry, &stored, &Observed::default(), &json!({}), false, Timestamp::now()).unwrap()
+        }
+
+        /// What lies there after the pass, beside what status says was served and why a certificate was issued.
+        fn pass(&self, registry: &Resolved) -> (Self, Option<String>, Option<Renew>) {
+            let settled = self.settle(registry);
+            let told = settled.report.served.as_ref().and_then(|served| served.served_request.clone());
+            let issued = settled.issued;
+            let material = desired::Material {
+                certificate: settled.serving,
+                authority: settled.authority,
+                bundle: settled.bundle,
+                table: None,
+                admin: None,
+                pull: None,
+                http_secret: String::new().into(),
+            };
+            let plan = desired::plan(registry, &material, &desired::Run::default());
+            let live = |child: Child| {
+                let name = registry.name.child(child);
+                let found = plan.iter().find(|object| object.kind == "Secret" && object.name == name)?;
+                Some(Live::new(kinds::SECRET, found.body.clone()))
+            };
+            (Self { leaf: live(Child::Tls), authority: live(Child::Ca) }, told, issued)
+        }
+    }
+
+    #[test]
+    fn a_wish_counts_as_served_only_when_a_certificate_was_issued_for_it() {
+        let silent = registry(&json!({}), &json!({}));
+        let (shelf, told, issued) = Shelf::default().pass(&silent);
+        assert_eq!((told, issued), (None, Some(Renew::Missing)));
+
+        let asking = asking("leaf-1");
+        let lost = Shelf { authority: None, ..shelf.clone() };
+        let (kept, told, issued) = lost.pass(&asking);
+        assert_eq!((told, issued), (None, None), "nothing can sign");
+
+        let restored = Shelf { leaf: kept.leaf, ..shelf };
+        let (renewed, told, issued) = restored.pass(&asking);
+        assert_eq!((told.as_deref(), issued), (Some("leaf-1"), Some(Renew::Requested)));
+        let (same, told, issued) = renewed.pass(&asking);
+        assert_eq!((told.as_deref(), issued), (Some("leaf-1"), None));
+
+        let (forgotten, told, issued) = same.pass(&silent);
+        assert_eq!((told, issued), (None, None));
+        assert_eq!(forgotten.pass(&asking).2, Some(Renew::Requested));
+    }
+
+    #[test]
+    fn nobody_serves_a_wish_for_a_certificate_that_is_the_users_own() {
+        let (shelf, ..) = Shelf::default().pass(&registry(&json!({}), &json!({})));
+        let own = registry(&json!({"tls": {"secret": {"name": "own"}}}), &json!({api::annotation::RENEW: "leaf"}));
+        let (_, told, _) = shelf.pass(&own);
+        assert_eq!(told, None);
     }
 
     #[test]

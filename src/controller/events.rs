@@ -4,7 +4,7 @@
 //! said about a state that lasts. [`Events`] publishes; it never fails a pass, it only takes so long.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,6 +13,8 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
+
+use crate::metrics::Metrics;
 
 /// How loud an event is. Warnings are what people filter for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +128,7 @@ const LONGEST_WORD: usize = 128;
 pub struct Events {
     client: Client,
     reporter: Reporter,
+    metrics: Arc<Metrics>,
     /// `kube`'s recorder takes an event of the same reason for a repetition even if the note differs, and keeps the
     /// first note (kube-rs/kube#1606). So there is one for each text; it still counts true repetitions.
     recorders: Mutex<BTreeMap<(String, Happening), (Instant, Recorder)>>,
@@ -139,9 +142,9 @@ impl std::fmt::Debug for Events {
 
 impl Events {
     /// Reports as `controller`, from the process `instance` (the pod's name).
-    pub fn new(client: Client, controller: &str, instance: &str) -> Self {
+    pub fn new(client: Client, controller: &str, instance: &str, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: controller.into(), instance: Some(instance.into()) };
-        Self { client, reporter, recorders: Mutex::default() }
+        Self { client, reporter, metrics, recorders: Mutex::default() }
     }
 
     /// Publishes what happened to the object `about`. Best effort: what can't be published within 3 s is dropped, with
@@ -165,16 +168,17 @@ impl Events {
             secondary: None,
         };
         let slot = (about.uid.clone().unwrap_or_default(), happening.clone());
-        let Err(error) = self.recorder(&slot).publish(&event, about).await else { return };
-        self.forget(&slot);
-        // The event that would have been counted up may have expired.
-        let expired = matches!(&error, kube::Error::Api(status) if status.is_not_found());
-        let error = match expired {
-            true => self.recorder(&slot).publish(&event, about).await.err(),
-            false => Some(error),
-        };
-        if let Some(error) = error {
-            debug!(object = about.name, reason = event.reason, %error, "event not published");
+        let mut published = self.recorder(&slot).publish(&event, about).await;
+        if let Err(error) = &published {
+            self.forget(&slot);
+            // The event that would have been counted up may have expired.
+            if matches!(error, kube::Error::Api(status) if status.is_not_found()) {
+                published = self.recorder(&slot).publish(&event, about).await;
+            }
+        }
+        match published {
+            Ok(()) => self.metrics.event_published(),
+            Err(error) => debug!(object = about.name, reason = event.reason, %error, "event not published"),
         }
     }
 

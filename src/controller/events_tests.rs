@@ -181,6 +181,14 @@ fn about() -> ObjectReference {
     }
 }
 
+fn events(client: Client) -> Events {
+    Events::new(client, "private-registry-operator", "pod-0", Metrics::new("0.0.0", "abc"))
+}
+
+fn counted(events: &Events, number: u32) -> bool {
+    events.metrics.encode().contains(&format!("_events_total {number}\n"))
+}
+
 fn happening(note: &str) -> Happening {
     Happening { tone: Tone::Warning, reason: "CrashLoop".into(), action: "Ready".into(), note: note.into() }
 }
@@ -188,10 +196,11 @@ fn happening(note: &str) -> Happening {
 #[tokio::test]
 async fn another_text_is_another_event_and_the_same_text_is_counted() {
     let (client, sent) = client(&[]);
-    let events = Events::new(client, "private-registry-operator", "pod-0");
+    let events = events(client);
     for note in ["exit code 1", "exit code 1", "exit code 2"] {
         events.publish(&about(), &[happening(note)]).await;
     }
+    assert!(counted(&events, 3), "{}", events.metrics.encode());
     let sent = sent.lock().unwrap();
     let told: Vec<_> = sent
         .iter()
@@ -210,7 +219,7 @@ async fn another_text_is_another_event_and_the_same_text_is_counted() {
 #[tokio::test]
 async fn many_events_do_not_fill_the_memory_and_the_latest_are_still_counted() {
     let (client, sent) = client(&[]);
-    let events = Events::new(client, "private-registry-operator", "pod-0");
+    let events = events(client);
     for number in 0..3 * MOST {
         events.publish(&about(), &[happening(&format!("exit code {number}"))]).await;
     }
@@ -222,26 +231,28 @@ async fn many_events_do_not_fill_the_memory_and_the_latest_are_still_counted() {
 #[tokio::test]
 async fn an_event_that_expired_is_made_anew() {
     let (client, sent) = client(&[201, 404]);
-    let events = Events::new(client, "private-registry-operator", "pod-0");
+    let events = events(client);
     for _ in 0..2 {
         events.publish(&about(), &[happening("exit code 1")]).await;
     }
     let methods: Vec<_> = sent.lock().unwrap().iter().map(|(method, _)| method.to_string()).collect();
     assert_eq!(methods, ["POST", "PATCH", "POST"]);
+    assert!(counted(&events, 2));
 }
 
 #[tokio::test]
 async fn a_refused_event_is_dropped_without_a_second_try() {
     let (client, sent) = client(&[403]);
-    let events = Events::new(client, "private-registry-operator", "pod-0");
+    let events = events(client);
     events.publish(&about(), &[happening("exit code 1")]).await;
     assert_eq!(sent.lock().unwrap().len(), 1);
+    assert!(counted(&events, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_does_not_answer_costs_three_seconds_at_most() {
     let (client, sent) = client(&[0, 0]);
-    let events = Events::new(client, "private-registry-operator", "pod-0");
+    let events = events(client);
     let started = Instant::now();
     events.publish(&about(), &[happening("one"), happening("two")]).await;
     assert_eq!(started.elapsed(), PATIENCE);
@@ -251,7 +262,7 @@ async fn an_api_server_that_does_not_answer_costs_three_seconds_at_most() {
 #[tokio::test]
 async fn long_texts_are_cut_to_what_the_api_takes() {
     let (client, sent) = client(&[]);
-    let events = Events::new(client, "private-registry-operator", "pod-0");
+    let events = events(client);
     let long = Happening { reason: String::new(), note: "ä".repeat(2000), ..happening("") };
     events.publish(&about(), &[long]).await;
     let event = sent.lock().unwrap()[0].1.clone();

@@ -74,7 +74,6 @@ impl Sink for Intake {
     }
 
     fn seen(&self, watched: &Watched, _: &Scope, meta: &Meta) {
-        self.ctx.metrics.watch_delivered(word(watched));
         let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
         let notice = self.ctx.memory.seen(kind, meta.meta());
         if notice.changed {
@@ -83,7 +82,6 @@ impl Sink for Intake {
     }
 
     fn gone(&self, watched: &Watched, _: &Scope, meta: &Meta) {
-        self.ctx.metrics.watch_delivered(word(watched));
         let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
         let notice = self.ctx.memory.gone(kind, meta.meta());
         if notice.changed {
@@ -107,9 +105,4 @@ impl Sink for Intake {
             }
         }
     }
-}
-
-/// The kind as a metric's label.
-fn word(watched: &Watched) -> &'static str {
-    Kind::named(&watched.kind).map_or(POD, |kind| kind.kind)
 }

@@ -26,7 +26,7 @@ pub mod watches;
 use std::sync::Arc;
 
 use kube::Client;
-use tracing::warn;
+use tracing::{debug, error, warn};
 
 pub use context::Context;
 pub use error::Error;
@@ -79,7 +79,7 @@ impl Operator {
             memory,
             registries: Arc::new(Registries::default()),
             settings,
-            events: Events::new(client.clone(), labels::MANAGER, instance),
+            events: Events::new(client.clone(), labels::MANAGER, instance, metrics.clone()),
             metrics,
             recall: context::Recall::default(),
             answers: answer::Answers::default(),
@@ -123,7 +123,7 @@ impl Operator {
         let ctx = self.ctx.clone();
         let handler = move |grant: queue::Grant| {
             let ctx = ctx.clone();
-            async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx) }
+            async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx.metrics) }
         };
         let ctx = self.ctx.clone();
         let observe = move |finished: &Finished| {
@@ -150,15 +150,21 @@ impl Operator {
     }
 }
 
-fn end(key: &Key, result: Result<Next, Error>, ctx: &Context) -> End {
+fn end(key: &Key, result: Result<Next, Error>, metrics: &Metrics) -> End {
     match result {
         Ok(Next::Look(after)) => End::Done { after: Some(after) },
-        Ok(Next::Blocked(class)) => End::Failed(class),
+        Ok(Next::Blocked) => End::Failed(Class::Blocked),
         Ok(Next::Gone) => End::Done { after: None },
         Err(error) => {
-            ctx.metrics.reconcile_failed(error.reason());
-            warn!(registry = %key, reason = error.reason(), "{}", report::words(&error));
-            End::Failed(error.class())
+            let (reason, class, words) = (error.reason(), error.class(), report::words(&error));
+            metrics.reconcile_failed(reason);
+            match class {
+                Class::Bug => error!(registry = %key, reason, "{words}"),
+                Class::Transient => warn!(registry = %key, reason, "{words}"),
+                // Logged when it became the state of the registry, which may last.
+                Class::Blocked | Class::InTheWay => debug!(registry = %key, reason, "{words}"),
+            }
+            End::Failed(class)
         }
     }
 }
@@ -167,8 +173,56 @@ fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "done",
         Outcome::Failed(Class::Blocked | Class::InTheWay) => "blocked",
-        Outcome::Failed(_) => "failed",
+        Outcome::Failed(Class::Transient) => "failed",
+        Outcome::Failed(Class::Bug) => "bug",
         Outcome::TimedOut => "timed_out",
         Outcome::Panicked => "panicked",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::apply::{Claim, ObjectRef, kinds};
+    use crate::credentials::generated::NoRandomness;
+
+    fn errors() -> [Error; 3] {
+        let object = ObjectRef::new(kinds::SECRET, "team", "a-tls");
+        let source = Box::new(kube::Error::LinesCodecMaxLineLengthExceeded);
+        [
+            crate::apply::Error::NotOurs { object, claim: Claim::Unmarked { adopt: MARKS.adopt } }.into(),
+            Error::Pods { registry: "team/a".to_owned(), source },
+            NoRandomness.into(),
+        ]
+    }
+
+    #[test]
+    fn every_error_is_counted_under_its_word_and_a_bug_is_an_outcome_of_its_own() {
+        let metrics = Metrics::new("0.0.0", "abc");
+        let expected = [("NotOurs", "blocked"), ("ReadFailed", "failed"), ("NoRandomness", "bug")];
+        for (error, (reason, word)) in errors().into_iter().zip(expected) {
+            let End::Failed(class) = end(&Key::new("team", "a"), Err(error), &metrics) else { panic!("{reason}") };
+            assert_eq!(outcome(Outcome::Failed(class)), word);
+            let line = format!("private_registry_operator_reconcile_errors_total{{reason=\"{reason}\"}} 1");
+            assert!(metrics.encode().contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn only_a_bug_is_logged_as_an_error_and_what_lasts_is_not_logged_at_each_pass() {
+        let (mut log, writer) = std::io::pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(writer)).finish();
+        let metrics = Metrics::new("0.0.0", "abc");
+        tracing::subscriber::with_default(subscriber, || {
+            errors().into_iter().for_each(|error| {
+                end(&Key::new("team", "a"), Err(error), &metrics);
+            });
+        });
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        let levels: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(levels, ["WARN", "ERROR"], "{text}");
     }
 }

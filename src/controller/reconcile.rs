@@ -36,8 +36,8 @@ const MAKE_WAY: Duration = Duration::from_secs(5);
 pub enum Next {
     /// It is as wanted, or on its way: look again after this time at the latest.
     Look(Duration),
-    /// It stands still until something changes; still looked at, at the pace of its class.
-    Blocked(Class),
+    /// It stands still until the user changes something; still looked at, slowly.
+    Blocked,
     /// It is gone.
     Gone,
 }
@@ -73,12 +73,11 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
             Ok(Next::Look(SOON))
         }
         Err(error) => {
-            let class = error.class();
-            let blocked = matches!(class, Class::Blocked | Class::InTheWay);
+            let blocked = matches!(error.class(), Class::Blocked | Class::InTheWay);
             let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
             let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
             report(&registry, status, ctx).await?;
-            if blocked { Ok(Next::Blocked(class)) } else { Err(error) }
+            Err(error)
         }
     }
 }
@@ -195,7 +194,7 @@ impl Pass<'_> {
     async fn blocked(&self, blocked: &Blocked) -> Result<Next, Error> {
         let generation = self.registry.metadata.generation.unwrap_or_default();
         report(self.registry, summary::blocked(blocked, self.before, generation, self.now), self.ctx).await?;
-        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked(Class::Blocked) })
+        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked })
     }
 
     async fn wait_for_load_balancer(&self, resolved: &Resolved, wait: Duration) -> Result<Next, Error> {

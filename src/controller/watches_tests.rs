@@ -477,6 +477,21 @@ async fn bookmarks_show_that_a_quiet_stream_is_alive_and_silence_ends_the_connec
     sleep(Duration::from_secs(206)).await;
     bench.until("new connection", || bench.server.requests_to(DEPLOYMENTS).len() == 3).await;
     assert!(bench.server.requests_to(DEPLOYMENTS)[2].contains("resourceVersion=7"), "goes on from the bookmark");
+    assert!(heard(&bench) < Duration::from_secs(5), "a watch that begins anew is heard");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_refused_again_and_again_is_not_heard_and_one_that_is_listed_is() {
+    let mut bench = Bench::new();
+    bench.server.at(DEPLOYMENTS, |collection| collection.refusal = Some(403));
+    bench.watch(deployments());
+    let heard = |bench: &Bench| bench.watches.states()[0].heard;
+    sleep(Duration::from_secs(300)).await;
+    assert!(bench.server.requests_to(DEPLOYMENTS).len() > 5, "{:?}", bench.server.requests_to(DEPLOYMENTS));
+    assert!(heard(&bench) >= Duration::from_secs(300));
+    bench.server.at(DEPLOYMENTS, |collection| collection.refusal = None);
+    bench.synced().await;
+    assert!(heard(&bench) < Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,8 +44,7 @@ impl Finding {
 /// The conditions that `findings` make of those that stood before. Types that nobody speaks of any more go.
 #[must_use]
 pub fn merge(before: &[Condition], findings: Vec<Finding>, generation: i64, now: Timestamp) -> Vec<Condition> {
-    // Status holds whole seconds: a finer time would differ from what the server returns, at every pass.
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let now = whole_seconds(now);
     findings
         .into_iter()
         .map(|finding| {
@@ -64,6 +63,11 @@ pub fn merge(before: &[Condition], findings: Vec<Finding>, generation: i64, now:
             }
         })
         .collect()
+}
+
+/// A time as status holds it: a finer one would differ from what the server returns, at every pass.
+pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 #[cfg(test)]

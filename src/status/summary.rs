@@ -1,7 +1,7 @@
 //! From what one pass found to what a user reads. Pure: the clock is an argument.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::conditions::{self, Finding, Truth};
@@ -105,7 +105,8 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     let storage = storage_finding(findings);
     let available = available_finding(findings);
     let verdict = verdict(findings, [&certificate, &users, &storage], &available);
-    let stalled = verdict.stalled || (verdict.waiting && waited_enough(before, &verdict.reason, now));
+    let waiting_since = verdict.waiting.then(|| waiting_since(before, &verdict.reason, &verdict.message, now));
+    let stalled = verdict.stalled || waiting_since.is_some_and(|since| is_too_long(since, now));
 
     let mut said = vec![
         Finding::new(condition::READY, verdict.ready, &verdict.reason, verdict.message.clone()),
@@ -118,6 +119,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     PrivateRegistryStatus {
         observed_generation: Some(registry.generation),
         conditions: conditions::merge(&before.conditions, said, registry.generation, now),
+        waiting_since: waiting_since.map(Time),
         address: addresses.first().map(|first| first.address.clone()),
         addresses,
         certificate: findings.certificate.served.clone(),
@@ -138,8 +140,10 @@ pub fn blocked(
     generation: i64,
     now: Timestamp,
 ) -> PrivateRegistryStatus {
-    let stalled = !blocked.waiting || waited_enough(before, blocked.reason, now);
-    failed(blocked.reason, &blocked.message, stalled, before, generation, now)
+    let since = blocked.waiting.then(|| waiting_since(before, blocked.reason, &blocked.message, now));
+    let stalled = since.is_none_or(|since| is_too_long(since, now));
+    let status = failed(blocked.reason, &blocked.message, stalled, before, generation, now);
+    PrivateRegistryStatus { waiting_since: since.map(Time), ..status }
 }
 
 /// The status of a registry that the operator was told to leave alone.
@@ -171,6 +175,7 @@ pub fn failed(
     ];
     let mut status = before.clone();
     status.observed_generation = Some(generation);
+    status.waiting_since = None;
     for condition in conditions::merge(&before.conditions, said, generation, now) {
         replace(&mut status.conditions, condition);
     }
@@ -207,8 +212,7 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
         stalled,
         waiting,
     };
-    let problems = findings.certificate.problem.iter().chain(&findings.logins.problems);
-    if let Some(problem) = problems.max_by_key(|problem| !problem.waiting) {
+    if let Some(problem) = foremost(findings.certificate.problem.iter().chain(&findings.logins.problems)) {
         return no(&problem.reason, &problem.message, problem.waiting, !problem.waiting, problem.waiting);
     }
     let storage = parts[2];
@@ -260,13 +264,20 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
     }
 }
 
-/// Whether the same missing object has been waited for longer than [`PATIENCE`].
-fn waited_enough(before: &PrivateRegistryStatus, reason: &str, now: Timestamp) -> bool {
-    before
-        .conditions
-        .iter()
-        .find(|found| found.type_ == condition::READY && found.status == "False" && found.reason == reason)
-        .is_some_and(|found| now.duration_since(found.last_transition_time.0) >= PATIENCE)
+/// The one of several problems that is told: the first that does not end by itself, else the first.
+fn foremost<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Option<&'a Problem> {
+    problems.into_iter().min_by_key(|problem| problem.waiting)
+}
+
+/// Since when the same missing object has been waited for. The time of a condition does not tell: it stays when only the reason changes.
+fn waiting_since(before: &PrivateRegistryStatus, reason: &str, message: &str, now: Timestamp) -> Timestamp {
+    let is_same = |told: &Condition| told.type_ == condition::READY && told.reason == reason && told.message == message;
+    let since = before.waiting_since.as_ref().filter(|_| before.conditions.iter().any(is_same));
+    since.map_or_else(|| conditions::whole_seconds(now), |since| since.0)
+}
+
+fn is_too_long(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since) >= PATIENCE
 }
 
 fn available_finding(findings: &Findings<'_>) -> Finding {
@@ -317,7 +328,7 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
         return say(true, reason::SWITCHED_OFF, message.to_owned());
     }
     let Logins { users, problems } = &findings.logins;
-    if let Some(first) = problems.first() {
+    if let Some(first) = foremost(problems) {
         let more = if problems.len() > 1 { format!(" (and {} more)", problems.len() - 1) } else { String::new() };
         return say(false, &first.reason, format!("{}{more}", first.message));
     }
@@ -441,10 +452,15 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
     found
 }
 
+/// How an image is marked, in the message of `Ready`, whose name does not tell its version.
+const UNVERIFIED: &str = "Unverified";
+
 /// What a user should know about the image.
 fn image_note(registry: &Resolved) -> Option<String> {
-    (registry.image_version == Version::Unverified)
-        .then(|| format!("image {} does not tell its version: 3.1.1 or newer is needed", registry.image))
+    let image = &registry.image;
+    (registry.image_version == Version::Unverified).then(|| {
+        format!("image {image} is {UNVERIFIED}: its name does not tell its version, and 3.1.1 or newer is needed")
+    })
 }
 
 #[cfg(test)]

@@ -144,6 +144,34 @@ fn each_state_has_its_verdict() {
 }
 
 #[test]
+fn of_several_problems_the_first_is_told_and_what_waits_comes_last() {
+    let of = |reason: &str| Problem { reason: reason.to_owned(), message: reason.to_owned(), waiting: false };
+    let told = |problems: Vec<Problem>| {
+        let case = Case { logins: Logins { users: vec![], problems }, ..Case::of(&json!({})) };
+        let status = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+        ["Ready", "Stalled", "UsersReady"].map(|kind| condition_of(&status, kind).reason.clone())
+    };
+    assert_eq!(told(vec![of("PasswordEmpty"), of("PasswordTooLong")]), ["PasswordEmpty"; 3]);
+    assert_eq!(told(vec![waiting(), of("PasswordEmpty"), of("PasswordTooLong")]), ["PasswordEmpty"; 3]);
+    let other = Problem { reason: "WaitingForAnother".to_owned(), ..waiting() };
+    assert_eq!(told(vec![waiting(), other]), ["WaitingForSecret"; 3]);
+}
+
+#[test]
+fn an_image_that_does_not_tell_its_version_is_marked() {
+    let message = |image: &str| {
+        let status =
+            Case::of(&json!({"image": image})).status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(verdict_of(&status), said("True", "False", "False", "Settled"));
+        condition_of(&status, "Ready").message.clone()
+    };
+    for image in ["mirror.example.com/registry:stable", "registry@sha256:00"] {
+        assert!(message(image).contains(&format!("image {image} is Unverified")), "{}", message(image));
+    }
+    assert!(!message("registry:3.1.1").contains("Unverified"));
+}
+
+#[test]
 fn what_ran_before_is_available_as_long_as_it_answers_although_what_is_wanted_cannot_be_made() {
     let before = Case::of(&json!({})).status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
     let mut case = Case::of(&json!({}));
@@ -174,6 +202,38 @@ fn a_missing_object_stalls_only_after_five_minutes() {
     let first = case.status(&PrivateRegistryStatus::default(), at(0));
     assert_eq!(verdict_of(&case.status(&first, at(4))), said("False", "True", "False", "WaitingForSecret"));
     assert_eq!(verdict_of(&case.status(&first, at(5))), said("False", "False", "True", "WaitingForSecret"));
+}
+
+#[test]
+fn the_wait_begins_with_the_missing_object_whatever_was_wrong_before() {
+    let at = |minutes: i64| Timestamp::from_second(minutes * 60).unwrap();
+    let healthy = Case::of(&json!({}));
+    let crashing = Workload::Stuck { reason: "CrashLooping".to_owned(), message: String::new(), ready: 0 };
+    let crashing = Case { workload: Some(crashing), ..healthy.clone() };
+    let lonely = |message: &str| {
+        let problem = Problem { message: message.to_owned(), ..waiting() };
+        Case { logins: Logins { users: vec![], problems: vec![problem] }, ..healthy.clone() }
+    };
+    let missing = Blocked { reason: "WaitingForClaim", message: "create it".to_owned(), waiting: true };
+    let looked = |status: &PrivateRegistryStatus, minutes| lonely("create x").status(status, at(minutes));
+    let stalled = |status: &PrivateRegistryStatus| condition_of(status, "Stalled").status == "True";
+
+    let crashed = crashing.status(&PrivateRegistryStatus::default(), at(0));
+    let long_ago = blocked(&missing, &PrivateRegistryStatus::default(), 7, at(0));
+    for before in [crashed, blocked(&missing, &long_ago, 7, at(6))] {
+        let first = looked(&before, 7);
+        let second = looked(&first, 11);
+        assert!(!stalled(&first) && !stalled(&second), "{second:#?}");
+        assert_eq!(second, first, "a quiet pass writes nothing");
+        let third = looked(&second, 12);
+        assert!(stalled(&third));
+        assert!(!stalled(&lonely("create y").status(&third, at(13))), "another object is another wait");
+        assert_eq!(healthy.status(&third, at(13)).waiting_since, None);
+        assert_eq!(failed("ReadFailed", "", false, &third, 7, at(13)).waiting_since, None);
+        assert!(!stalled(&blocked(&missing, &third, 7, at(13))));
+    }
+    assert!(stalled(&blocked(&missing, &long_ago, 7, at(5))));
+    assert!(!stalled(&blocked(&missing, &long_ago, 7, at(4))));
 }
 
 #[test]

@@ -164,12 +164,18 @@ async fn what_is_missing_may_arrive_later() {
     alice.says("UsersReady", "False", "WaitingForSecret").await;
     tls.says("CertificateReady", "False", "WaitingForSecret").await;
     claim.says("Ready", "False", "WaitingForClaim").await;
+    for registry in [&alice, &tls, &claim] {
+        assert!(registry.object.at("/status/waitingSince").await.is_string(), "{}", registry.name);
+    }
 
     team.secret("alice-login", &[("password", "correct horse")]).await;
     team.own_certificate("certificate", &["registry.example.com"]).await;
     team.claim("volume", "ReadWriteOnce").await;
 
     let (alice, tls, claim) = (alice.ready().await, tls.ready().await, claim.ready().await);
+    for registry in [&alice, &tls, &claim] {
+        assert!(registry.object.at("/status/waitingSince").await.is_null(), "{}", registry.name);
+    }
     alice.lets_in("alice", "correct horse").await;
     tls.says("CertificateReady", "True", "Valid").await;
     claim.says("StorageReady", "True", "Bound").await;

@@ -57,7 +57,7 @@ async fn wish(object: &Object) -> Value {
 #[tokio::test]
 async fn somebody_elses_object_of_any_kind_is_untouched_and_named_and_can_be_handed_over() {
     let Some(team) = namespace("foreign").await else { return };
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     let mut found = Vec::new();
     for number in 0..theirs("x").len() {
         let name = format!("registry-{number}");
@@ -77,6 +77,10 @@ async fn somebody_elses_object_of_any_kind_is_untouched_and_named_and_can_be_han
         assert!(message.contains(&object.kind) && message.contains(&object.name), "{message}");
         assert!(message.contains("privateregistry.dev/adopt"), "{message}");
         assert_eq!(wish(object).await, before);
+    }
+    for metric in ["events_total", "reconcile_errors_total"] {
+        let told = operator.metric(metric).await;
+        assert!(told >= f64::from(u32::try_from(found.len()).unwrap()), "{metric} {told}");
     }
 
     for (object, registry) in &found {

@@ -38,7 +38,8 @@ pub struct StreamState {
     pub phase: Phase,
     /// For how long it has been so.
     pub since: Duration,
-    /// How long ago the API server was heard on it: an event, a bookmark (about once a minute), or any other answer.
+    /// How long ago it delivered anything: an event, a bookmark (about once a minute), a page of a list, a watch begun anew. A refusal
+    /// is nothing.
     pub heard: Duration,
     /// Whether it has been listed completely at least once (for an optional kind: or found absent).
     pub synced: bool,
@@ -119,10 +120,15 @@ impl Health {
             let (health, inner) = (health.clone(), inner.clone());
             async move {
                 let response: Response<Body> = inner.send(request).await?;
-                health.answered(response.status().is_success());
+                let success = response.status().is_success();
+                if success {
+                    health.answered();
+                }
                 Ok::<_, kube::Error>(response.map(|body| {
                     body.map_frame(move |frame| {
-                        health.heard();
+                        if success {
+                            health.heard();
+                        }
                         frame
                     })
                 }))
@@ -136,10 +142,10 @@ impl Health {
     }
 
     /// A watch that failed is well again as soon as it is answered; if there is nothing to tell, no event will come.
-    fn answered(&self, success: bool) {
+    fn answered(&self) {
         self.heard();
         let listing = self.inner().listing;
-        if success && !listing {
+        if !listing {
             self.delivers();
         }
     }
