@@ -124,3 +124,57 @@ pub(super) async fn settle(
         probe_image: probe_image.filter(|_| pods_stay),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use serde_json::json;
+
+    use super::*;
+    use crate::desired::{self, Run};
+    use crate::model::{Settings, resolve};
+
+    /// What lies in the cluster after a pass, with a Deployment of this template.
+    fn stored(registry: &Resolved, material: &Material, template: &str) -> Stored {
+        let plan = desired::plan(registry, material, &Run::default());
+        let secret = |child: Child| {
+            let name = registry.name.child(child);
+            let found = plan.iter().find(|object| object.kind == "Secret" && object.name == name)?;
+            Some(Live::new(kinds::SECRET, found.body.clone()))
+        };
+        let workload = json!({"metadata": {"annotations": {labels::TEMPLATE: template}}});
+        Stored {
+            tls: secret(Child::Tls),
+            ca: secret(Child::Ca),
+            htpasswd: secret(Child::Htpasswd),
+            admin: secret(Child::Admin),
+            config: secret(Child::Config),
+            workload: Some(Live::new(kinds::DEPLOYMENT, workload)),
+        }
+    }
+
+    #[tokio::test]
+    async fn pods_that_are_replaced_anyway_get_a_new_certificate_after_half_of_its_life() {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+            "metadata": {"name": "team-a", "namespace": "registries"},
+            "spec": {"auth": {"none": {}}, "tls": {"selfSigned": {"duration": "100h"}}},
+        }));
+        let registry = resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap();
+        let empty = Stored { tls: None, ca: None, htpasswd: None, admin: None, config: None, workload: None };
+        let start = Timestamp::now();
+        let service = json!({});
+        let settled = async |stored: &Stored, hours: i64| {
+            let now = start + SignedDuration::from_hours(hours);
+            settle(&registry, &Observed::default(), &service, stored, now).await.unwrap()
+        };
+        let serial = |settled: &Settled| settled.material.certificate.as_ref().unwrap().checksum.clone();
+
+        let first = settled(&empty, 0).await;
+        let (quiet, rollout) =
+            (stored(&registry, &first.material, &first.template), stored(&registry, &first.material, "another"));
+        assert_eq!(serial(&settled(&quiet, 52).await), serial(&first), "it is not due yet");
+        assert_eq!(serial(&settled(&rollout, 40).await), serial(&first), "half of it is not over");
+        assert_ne!(serial(&settled(&rollout, 52).await), serial(&first));
+    }
+}
