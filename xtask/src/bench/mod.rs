@@ -29,8 +29,8 @@ use world::World;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this measurement; can be given more than once
-    #[arg(long, value_enum, value_name = "NAME")]
+    /// Only this measurement; can be given more than once, or with commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     only: Vec<Measurement>,
     /// Write the results to this file, too
     #[arg(long, value_name = "FILE")]

@@ -31,8 +31,8 @@ use tally::Tally;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this group; can be given more than once
-    #[arg(long, value_enum, value_name = "GROUP")]
+    /// Only this group; can be given more than once, or with commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<Group>,
     /// Run the e2e tests on this cluster, and without --only nothing else. They install the operator there, restart it, and make and delete
     /// namespaces and registries; so KUBECONFIG, which names whatever cluster you work with, is not enough. Its nodes must be able to
