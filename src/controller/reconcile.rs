@@ -154,8 +154,7 @@ impl Pass<'_> {
     }
 
     async fn observe(&self) -> Result<Observed, Error> {
-        // Only an existing claim can be shared: without one nobody else's manifest matters.
-        let others = if observe::claim(self.registry).is_some() { self.ctx.registries.all() } else { Vec::new() };
+        let others = self.ctx.registries.of_namespace(&self.key.namespace);
         Ok(observe::references(self.registry, &others, &self.ctx.engine).await?)
     }
 

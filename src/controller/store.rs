@@ -115,9 +115,11 @@ impl<K: Resource<DynamicType = ()>> Registries<K> {
         self.read().objects.get(key).cloned()
     }
 
-    /// All registries that can be decoded, ordered by key.
-    pub fn all(&self) -> Vec<Arc<K>> {
-        self.read().objects.values().cloned().collect()
+    /// The registries of a namespace that can be decoded, ordered by name.
+    pub fn of_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let inner = self.read();
+        let from = inner.objects.range(Key::new(namespace, "")..);
+        from.take_while(|(key, _)| key.namespace == namespace).map(|(_, object)| object.clone()).collect()
     }
 
     /// The keys of all registries that can be decoded, in order.

@@ -240,6 +240,41 @@ async fn of_two_registries_on_one_claim_the_first_has_it() {
 }
 
 #[tokio::test]
+async fn a_registry_made_again_does_not_take_its_claim_from_the_one_that_runs_on_it() {
+    let Some(team) = namespace("claim-back").await else { return };
+    let _operator = team.operator().await;
+    let bar = team.registry("bar", json!({})).await.ready().await;
+    bar.delete().await;
+    bar.deployment().disappears(GARBAGE).await;
+    let foo = team.registry("foo", existing("bar-data")).await.ready().await;
+    team.settles().await;
+    let (claim, runs) = (bar.claim().uid().await, foo.deployment().at("/metadata/resourceVersion").await);
+    // Creation times have whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
+    let bar = team.registry("bar", json!({})).await;
+
+    let message = bar.says("Stalled", "True", "ClaimShared").await;
+    assert!(message.contains("PersistentVolumeClaim bar-data") && message.contains("PrivateRegistry foo"), "{message}");
+    team.settles().await;
+    assert!(bar.deployment().find().await.is_none());
+    assert_eq!(foo.deployment().at("/metadata/resourceVersion").await, runs);
+    let foo = foo.ready().await;
+    foo.delete().await;
+    let bar = bar.ready().await;
+    assert_eq!(bar.claim().uid().await, claim);
+}
+
+#[tokio::test]
+async fn a_claim_named_after_a_registry_that_keeps_its_images_elsewhere_is_free() {
+    let Some(team) = namespace("claim-free").await else { return };
+    let _operator = team.operator().await;
+    team.claim("bar-data", "ReadWriteOnce").await;
+    team.registry("bar", json!({"storage": {"emptyDir": {}}})).await.ready().await;
+    team.registry("foo", existing("bar-data")).await.ready().await;
+}
+
+#[tokio::test]
 async fn an_existing_claim_is_never_written() {
     let Some(team) = namespace("given-claim").await else { return };
     let _operator = team.operator().await;
