@@ -1,5 +1,6 @@
 //! What a pass tells the user: the status, if it differs, and an event for what flipped.
 
+use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
 use tracing::{info, warn};
 
@@ -7,6 +8,7 @@ use super::context::Context;
 use super::error::Error;
 use super::events::{self, Happening, Tone};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::metrics::Metrics;
 use crate::runtime::api_error;
 use crate::status;
 
@@ -16,6 +18,7 @@ pub(super) async fn report(
     status: PrivateRegistryStatus,
     ctx: &Context,
 ) -> Result<(), Error> {
+    note_expiry(registry, &status, &ctx.metrics);
     let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
     let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else {
         return Ok(());
@@ -30,6 +33,15 @@ pub(super) async fn report(
         ctx.queue.add(&change.key);
     }
     Ok(())
+}
+
+/// The metric says what the status says, whether that is news or not: a new process knows none yet.
+fn note_expiry(registry: &PrivateRegistry, status: &PrivateRegistryStatus, metrics: &Metrics) {
+    let (namespace, name) = (registry.namespace().unwrap_or_default(), registry.name_any());
+    match status.certificate.as_ref().and_then(|served| served.not_after.parse::<Timestamp>().ok()) {
+        Some(end) => metrics.set_certificate_not_after(&namespace, &name, end.as_second()),
+        None => metrics.forget_certificate(&namespace, &name),
+    }
 }
 
 /// Events go after an hour, and may not be accepted: the log keeps what they say.
