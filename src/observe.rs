@@ -106,25 +106,25 @@ mod tests {
     }
 
     /// Who holds the claim of the first and of the second of two registries.
-    fn holders(one: (&str, u32, Value), other: (&str, u32, Value)) -> [Option<String>; 2] {
-        let all = [registry(one.0, one.1, &one.2), registry(other.0, other.1, &other.2)];
+    fn holders(one: &(&str, u32, Value), other: &(&str, u32, Value)) -> [Option<String>; 2] {
+        let all = [one, other].map(|(name, second, storage)| registry(name, *second, storage));
         all.each_ref().map(|registry| holder(registry, &all))
     }
 
     #[test]
     fn who_came_first_keeps_the_claim_whichever_of_them_names_it() {
         let own = || json!({"persistentVolumeClaim": {"size": "1Gi"}});
-        assert_eq!(holders(("foo", 1, naming("bar-data")), ("bar", 2, own())), [None, Some("foo".to_owned())]);
-        assert_eq!(holders(("foo", 2, naming("bar-data")), ("bar", 1, json!({}))), [Some("bar".to_owned()), None]);
-        assert_eq!(holders(("foo", 1, naming("bar-data")), ("bar", 2, json!({}))), [None, Some("foo".to_owned())]);
-        assert_eq!(holders(("foo", 1, naming("x")), ("bar", 2, naming("x"))), [None, Some("foo".to_owned())]);
-        assert_eq!(holders(("foo", 1, naming("x")), ("bar", 1, naming("x"))), [Some("bar".to_owned()), None]);
+        assert_eq!(holders(&("foo", 1, naming("bar-data")), &("bar", 2, own())), [None, Some("foo".to_owned())]);
+        assert_eq!(holders(&("foo", 2, naming("bar-data")), &("bar", 1, json!({}))), [Some("bar".to_owned()), None]);
+        assert_eq!(holders(&("foo", 1, naming("bar-data")), &("bar", 2, json!({}))), [None, Some("foo".to_owned())]);
+        assert_eq!(holders(&("foo", 1, naming("x")), &("bar", 2, naming("x"))), [None, Some("foo".to_owned())]);
+        assert_eq!(holders(&("foo", 1, naming("x")), &("bar", 1, naming("x"))), [Some("bar".to_owned()), None]);
     }
 
     #[test]
     fn registries_on_claims_of_their_own_and_those_without_any_share_nothing() {
-        assert_eq!(holders(("foo", 2, naming("bar-data")), ("bar", 1, json!({"emptyDir": {}}))), [None, None]);
-        assert_eq!(holders(("foo", 2, naming("bar-data")), ("bar", 1, naming("other"))), [None, None]);
-        assert_eq!(holders(("foo", 1, json!({})), ("bar", 2, json!({}))), [None, None]);
+        assert_eq!(holders(&("foo", 2, naming("bar-data")), &("bar", 1, json!({"emptyDir": {}}))), [None, None]);
+        assert_eq!(holders(&("foo", 2, naming("bar-data")), &("bar", 1, naming("other"))), [None, None]);
+        assert_eq!(holders(&("foo", 1, json!({})), &("bar", 2, json!({}))), [None, None]);
     }
 }

@@ -70,11 +70,16 @@ impl Context {
         Ok(as_they_are)
     }
 
-    /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
-    pub(super) fn forget(&self, key: &Key) {
+    /// A registry has come or gone: who may want its claim looks again.
+    pub(super) fn tell_rivals(&self, key: &Key) {
         for rival in self.recall.rivals(key).iter().filter(|rival| self.registries.get(rival).is_some()) {
             self.queue.add(rival);
         }
+    }
+
+    /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
+    pub(super) fn forget(&self, key: &Key) {
+        self.tell_rivals(key);
         locked(&self.recall.pods).remove(key);
         self.answers.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
@@ -195,7 +200,7 @@ mod tests {
         assert_eq!(recall.pods_of(&key), None, "what was listed may be from before the change");
     }
 
-    fn registry(spec: serde_json::Value) -> PrivateRegistry {
+    fn registry(spec: &serde_json::Value) -> PrivateRegistry {
         let metadata = serde_json::json!({"name": "team-a", "namespace": "n"});
         serde_json::from_value(serde_json::json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": metadata, "spec": spec,
@@ -208,9 +213,9 @@ mod tests {
         let (recall, foo, bar) = (Recall::default(), Key::new("n", "foo"), Key::new("n", "bar"));
         recall.note(
             &foo,
-            &registry(serde_json::json!({"storage": {"persistentVolumeClaim": {"claimName": "bar-data"}}})),
+            &registry(&serde_json::json!({"storage": {"persistentVolumeClaim": {"claimName": "bar-data"}}})),
         );
-        recall.note(&bar, &registry(serde_json::json!({})));
+        recall.note(&bar, &registry(&serde_json::json!({})));
         assert_eq!(recall.rivals(&foo), BTreeSet::from([bar.clone()]));
         assert_eq!(recall.rivals(&bar), BTreeSet::from([foo]));
         assert_eq!(recall.rivals(&Key::new("other", "bar")), BTreeSet::new());
@@ -219,10 +224,10 @@ mod tests {
     #[test]
     fn a_reference_is_known_until_the_manifest_drops_it() {
         let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
-        recall.note(&key, &registry(serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
+        recall.note(&key, &registry(&serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
         assert_eq!(recall.referrers("Secret", "n", "mine"), std::slice::from_ref(&key));
         assert!(recall.referrers("Secret", "other", "mine").is_empty());
-        recall.note(&key, &registry(serde_json::json!({})));
+        recall.note(&key, &registry(&serde_json::json!({})));
         assert!(recall.referrers("Secret", "n", "mine").is_empty());
     }
 }

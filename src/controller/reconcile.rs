@@ -56,6 +56,10 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         return Ok(Next::Gone);
     }
     ctx.recall.note(key, &registry);
+    // Creation times have whole seconds, so who comes second may still be the first by name.
+    if registry.status.is_none() {
+        ctx.tell_rivals(key);
+    }
     let now = ctx.now();
     let before = registry.status.clone().unwrap_or_default();
     let generation = registry.metadata.generation.unwrap_or_default();
@@ -72,14 +76,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         {
             Ok(Next::Look(SOON))
         }
-        Err(error) => {
-            let class = error.class();
-            let blocked = matches!(class, Class::Blocked | Class::InTheWay);
-            let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
-            let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
-            report(&registry, status, ctx).await?;
-            if blocked { Ok(Next::Blocked(class)) } else { Err(error) }
-        }
+        Err(error) => pass.failed(error).await,
     }
 }
 
@@ -100,7 +97,7 @@ impl Pass<'_> {
         let observed = self.observe().await?;
         let resolved = match model::resolve(self.registry, &observed, &ctx.settings) {
             Ok(resolved) => resolved,
-            Err(blocked) => return self.blocked(&blocked).await,
+            Err(blocked) => return self.blocked(&blocked, observed.claim_holder.is_some()).await,
         };
 
         let foundation = Foundation::lay(&resolved, &self.owner, ctx).await?;
@@ -147,7 +144,7 @@ impl Pass<'_> {
             workload,
             answer,
         };
-        self.tell(summary::summarise(&findings, before, now)).await?;
+        report(self.registry, summary::summarise(&findings, before, now), ctx).await?;
         let next = self.next_look(&findings, settled.look_again, &running.pods);
         let leaving = applied.iter().any(|done| done.outcome == Outcome::Replacing);
         Ok(Next::Look(if leaving { next.min(MAKE_WAY) } else { next }))
@@ -184,17 +181,43 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn tell(&self, status: PrivateRegistryStatus) -> Result<(), Error> {
-        if let Some(end) = status.certificate.as_ref().and_then(|served| served.not_after.parse::<Timestamp>().ok()) {
-            self.ctx.metrics.set_certificate_not_after(&self.key.namespace, &self.key.name, end.as_second());
+    /// The manifest says nothing that can be built. What ran before goes on, unless it is to be stopped, or its volume is another one's.
+    async fn blocked(&self, blocked: &Blocked, claim_is_held: bool) -> Result<Next, Error> {
+        let mut status = summary::blocked(blocked, self.before, self.generation(), self.now);
+        if self.is_suspended() {
+            status = self.stop(status, reason::SUSPENDED).await?;
+        } else if claim_is_held {
+            status = self.stop(status, reason::NOT_RUNNING).await?;
         }
-        report(self.registry, status, self.ctx).await
+        report(self.registry, status, self.ctx).await?;
+        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked(Class::Blocked) })
     }
 
-    async fn blocked(&self, blocked: &Blocked) -> Result<Next, Error> {
-        let generation = self.registry.metadata.generation.unwrap_or_default();
-        report(self.registry, summary::blocked(blocked, self.before, generation, self.now), self.ctx).await?;
-        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked(Class::Blocked) })
+    /// Something could not be read, made or written. What ran before goes on, unless it is to be stopped.
+    async fn failed(&self, error: Error) -> Result<Next, Error> {
+        let class = error.class();
+        let blocked = matches!(class, Class::Blocked | Class::InTheWay);
+        let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
+        let mut status = summary::failed(error.reason(), &message, blocked, self.before, self.generation(), self.now);
+        if self.is_suspended() {
+            status = self.stop(status, reason::SUSPENDED).await?;
+        }
+        report(self.registry, status, self.ctx).await?;
+        if blocked { Ok(Next::Blocked(class)) } else { Err(error) }
+    }
+
+    /// Ends what runs, although nothing else can be done.
+    async fn stop(&self, status: PrivateRegistryStatus, reason: &str) -> Result<PrivateRegistryStatus, Error> {
+        running::stop(&self.owner, self.ctx).await?;
+        Ok(summary::stopped(status, reason, self.generation(), self.now))
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.registry.spec.suspend == Some(true)
+    }
+
+    fn generation(&self) -> i64 {
+        self.registry.metadata.generation.unwrap_or_default()
     }
 
     async fn wait_for_load_balancer(&self, resolved: &Resolved, wait: Duration) -> Result<Next, Error> {

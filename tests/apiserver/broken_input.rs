@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Namespace, namespace};
 use crate::given::issue;
 use crate::registry::Registry;
-use crate::wait::GARBAGE;
+use crate::wait::{GARBAGE, PATIENCE};
 
 /// A registry that is well, and stays so.
 struct Neighbour<'a> {
@@ -237,6 +237,29 @@ async fn of_two_registries_on_one_claim_the_first_has_it() {
     assert!(second.deployment().find().await.is_none());
     first.delete().await;
     second.ready().await;
+}
+
+/// Creation times have whole seconds: of two in one second the name decides, which may be known only when the other one has started.
+#[tokio::test]
+async fn of_two_registries_of_one_second_only_one_runs_on_the_claim() {
+    let Some(team) = namespace("same-second").await else { return };
+    let _operator = team.operator().await;
+    for attempt in 0..20 {
+        let claim = format!("volume-{attempt}");
+        team.claim(&claim, "ReadWriteOnce").await;
+        let later = team.registry(&format!("b-{attempt}"), existing(&claim)).await;
+        later.service().appears(PATIENCE).await;
+        let first = team.registry(&format!("a-{attempt}"), existing(&claim)).await;
+        let created = "/metadata/creationTimestamp";
+        if later.object.at(created).await == first.object.at(created).await {
+            first.ready().await;
+            later.says("Stalled", "True", "ClaimShared").await;
+            later.says("Available", "False", "NotRunning").await;
+            later.deployment().disappears(PATIENCE).await;
+            return;
+        }
+    }
+    panic!("no two registries were made in one second");
 }
 
 #[tokio::test]
