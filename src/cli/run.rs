@@ -18,6 +18,8 @@ use crate::runtime::{self, health::Health};
 
 /// Latch of readiness: the streams of changes.
 const WATCHES: &str = "watches";
+/// Latch of readiness: the registries themselves.
+const REGISTRIES: &str = "registries";
 /// Heartbeat of liveness: the loop.
 const LOOP: &str = "loop";
 const TICK: Duration = Duration::from_secs(1);
@@ -76,6 +78,7 @@ async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Li
         loop {
             heartbeat.tick();
             tell(operator.watches(), &process.health);
+            process.health.set(REGISTRIES, decoded(&operator.undecodable()));
             tokio::time::sleep(TICK).await;
         }
     };
@@ -133,6 +136,14 @@ fn tell(watches: &Watches, health: &Health) {
         (true, true) => State::Ok,
     };
     health.set(WATCHES, state);
+}
+
+/// One manifest that this version does not understand keeps nobody from working for the others, but somebody should know.
+fn decoded(undecodable: &[String]) -> State {
+    if undecodable.is_empty() {
+        return State::Ok;
+    }
+    State::Noted(format!("{} cannot be decoded, see the log: {}", undecodable.len(), undecodable.join(", ")))
 }
 
 /// What this program knows of its resource: an older definition in the cluster drops fields without a word.
@@ -198,6 +209,14 @@ impl Observer for Counted {
 mod tests {
     use super::*;
     use crate::runtime::gate;
+
+    #[test]
+    fn registries_that_cannot_be_decoded_are_named_and_stop_nothing() {
+        assert_eq!(decoded(&[]), State::Ok);
+        let noted = decoded(&["team/a".to_owned(), "team/b".to_owned()]);
+        assert!(noted.is_ok());
+        assert_eq!(noted, State::Noted("2 cannot be decoded, see the log: team/a, team/b".to_owned()));
+    }
 
     #[test]
     fn requests_about_every_child_are_counted_under_its_kind() {
