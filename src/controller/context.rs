@@ -70,8 +70,15 @@ impl Context {
         Ok(as_they_are)
     }
 
-    /// A registry has come or gone: who may want its claim looks again.
-    pub(super) fn tell_rivals(&self, key: &Key) {
+    /// A registry is new. Creation times have whole seconds, so who comes second to a claim may still be the first by name.
+    pub(super) fn meet(&self, key: &Key) {
+        if let Some(registry) = self.registries.get(key) {
+            self.recall.note(key, &registry);
+        }
+        self.tell_rivals(key);
+    }
+
+    fn tell_rivals(&self, key: &Key) {
         for rival in self.recall.rivals(key).iter().filter(|rival| self.registries.get(rival).is_some()) {
             self.queue.add(rival);
         }

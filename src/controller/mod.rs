@@ -103,6 +103,10 @@ impl Operator {
                         warn!(registry = %change.key, "cannot be decoded, so its manifest is not followed: {why}");
                     }
                     What::Added if !shared.rounds.have_begun() => {}
+                    What::Added => {
+                        shared.meet(&change.key);
+                        shared.queue.add(&change.key);
+                    }
                     _ => shared.queue.add(&change.key),
                 }
             });

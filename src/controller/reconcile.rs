@@ -56,10 +56,6 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         return Ok(Next::Gone);
     }
     ctx.recall.note(key, &registry);
-    // Creation times have whole seconds, so who comes second may still be the first by name.
-    if registry.status.is_none() {
-        ctx.tell_rivals(key);
-    }
     let now = ctx.now();
     let before = registry.status.clone().unwrap_or_default();
     let generation = registry.metadata.generation.unwrap_or_default();
@@ -184,10 +180,10 @@ impl Pass<'_> {
     /// The manifest says nothing that can be built. What ran before goes on, unless it is to be stopped, or its volume is another one's.
     async fn blocked(&self, blocked: &Blocked, claim_is_held: bool) -> Result<Next, Error> {
         let mut status = summary::blocked(blocked, self.before, self.generation(), self.now);
-        if self.is_suspended() {
-            status = self.stop(status, reason::SUSPENDED).await?;
-        } else if claim_is_held {
-            status = self.stop(status, reason::NOT_RUNNING).await?;
+        if self.is_suspended() || claim_is_held {
+            running::stop(&self.owner, self.ctx).await?;
+            let why = if self.is_suspended() { reason::SUSPENDED } else { reason::NOT_RUNNING };
+            status = summary::stopped(status, why, self.generation(), self.now);
         }
         report(self.registry, status, self.ctx).await?;
         Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked(Class::Blocked) })
@@ -195,21 +191,19 @@ impl Pass<'_> {
 
     /// Something could not be read, made or written. What ran before goes on, unless it is to be stopped.
     async fn failed(&self, error: Error) -> Result<Next, Error> {
+        let stopped =
+            if self.is_suspended() { running::stop(&self.owner, self.ctx).await.map(|()| true) } else { Ok(false) };
+        // That it cannot be stopped matters more than what else went wrong.
+        let (is_stopped, error) = stopped.map_or_else(|failure| (false, failure), |stopped| (stopped, error));
         let class = error.class();
         let blocked = matches!(class, Class::Blocked | Class::InTheWay);
         let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
         let mut status = summary::failed(error.reason(), &message, blocked, self.before, self.generation(), self.now);
-        if self.is_suspended() {
-            status = self.stop(status, reason::SUSPENDED).await?;
+        if is_stopped {
+            status = summary::stopped(status, reason::SUSPENDED, self.generation(), self.now);
         }
         report(self.registry, status, self.ctx).await?;
         if blocked { Ok(Next::Blocked(class)) } else { Err(error) }
-    }
-
-    /// Ends what runs, although nothing else can be done.
-    async fn stop(&self, status: PrivateRegistryStatus, reason: &str) -> Result<PrivateRegistryStatus, Error> {
-        running::stop(&self.owner, self.ctx).await?;
-        Ok(summary::stopped(status, reason, self.generation(), self.now))
     }
 
     fn is_suspended(&self) -> bool {

@@ -180,7 +180,7 @@ pub fn failed(
     status
 }
 
-/// The same status of a registry whose workload was taken away for this reason.
+/// The same status of a registry of which nothing runs, for this reason.
 #[must_use]
 pub fn stopped(
     mut status: PrivateRegistryStatus,
@@ -189,7 +189,7 @@ pub fn stopped(
     now: Timestamp,
 ) -> PrivateRegistryStatus {
     let quiet =
-        Finding::new(condition::AVAILABLE, false, reason, "it was stopped, although the manifest cannot be followed");
+        Finding::new(condition::AVAILABLE, false, reason, "nothing runs, although the manifest cannot be followed");
     for condition in conditions::merge(&status.conditions, vec![quiet], generation, now) {
         replace(&mut status.conditions, condition);
     }
