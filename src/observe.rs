@@ -1,6 +1,8 @@
 //! Reads of the objects that a manifest refers to: Secrets of users and certificates, and an existing claim. Decides nothing.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -31,7 +33,7 @@ pub fn claim(registry: &PrivateRegistry) -> Option<&str> {
 /// When an object cannot be read. That it does not exist is no error: the answer says so.
 pub async fn references(
     registry: &PrivateRegistry,
-    others: &[std::sync::Arc<PrivateRegistry>],
+    others: &[Arc<PrivateRegistry>],
     engine: &Engine,
 ) -> Result<Observed, apply::Error> {
     let namespace = registry.metadata.namespace.as_deref().unwrap_or_default();
@@ -61,22 +63,68 @@ fn modes(live: &Live) -> ObservedClaim {
     ObservedClaim { modes: modes.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() }
 }
 
-/// The registry that has the claim, if it is another one: its own claim, or one that it named earlier. Who came first keeps it.
-fn holder(registry: &PrivateRegistry, others: &[std::sync::Arc<PrivateRegistry>]) -> Option<String> {
-    let wanted = claim(registry)?;
+/// The registry that has the claim which `registry` would mount, if it is another one. Who came first keeps it, whether the claim is its own
+/// or one that it names.
+fn holder(registry: &PrivateRegistry, others: &[Arc<PrivateRegistry>]) -> Option<String> {
+    let wanted = mounted(registry)?;
     let rank = |registry: &PrivateRegistry| {
         let meta = &registry.metadata;
         (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
     };
-    others
-        .iter()
-        .filter(|other| {
-            other.metadata.namespace == registry.metadata.namespace && other.metadata.name != registry.metadata.name
-        })
-        .find(|other| {
-            let name = other.metadata.name.as_deref().unwrap_or_default();
-            let owns = claim(other).is_none() && format!("{name}-data") == wanted;
-            owns || (claim(other) == Some(wanted) && rank(other) < rank(registry))
-        })
-        .and_then(|other| other.metadata.name.clone())
+    let first = others.iter().filter(|other| mounted(other) == Some(wanted.clone())).min_by_key(|other| rank(other))?;
+    (rank(first) < rank(registry)).then(|| first.metadata.name.clone()).flatten()
+}
+
+/// Name of the claim that a registry's pods mount; `None` with `emptyDir`.
+fn mounted(registry: &PrivateRegistry) -> Option<Cow<'_, str>> {
+    let storage = registry.spec.storage.as_ref();
+    if storage.is_some_and(|storage| storage.empty_dir.is_some()) {
+        return None;
+    }
+    let own = || format!("{}-data", registry.metadata.name.as_deref().unwrap_or_default());
+    Some(claim(registry).map_or_else(|| own().into(), Cow::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A registry that came at this second of the day.
+    fn registry(name: &str, second: u32, storage: &Value) -> Arc<PrivateRegistry> {
+        let created = format!("2026-01-01T00:00:{second:02}Z");
+        let manifest = json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {"storage": storage},
+            "metadata": {"name": name, "namespace": "registries", "creationTimestamp": created},
+        });
+        Arc::new(serde_json::from_value(manifest).unwrap())
+    }
+
+    fn naming(claim: &str) -> Value {
+        json!({"persistentVolumeClaim": {"claimName": claim}})
+    }
+
+    /// Who holds the claim of the first and of the second of two registries.
+    fn holders(one: &(&str, u32, Value), other: &(&str, u32, Value)) -> [Option<String>; 2] {
+        let all = [one, other].map(|(name, second, storage)| registry(name, *second, storage));
+        all.each_ref().map(|registry| holder(registry, &all))
+    }
+
+    #[test]
+    fn who_came_first_keeps_the_claim_whichever_of_them_names_it() {
+        let own = || json!({"persistentVolumeClaim": {"size": "1Gi"}});
+        assert_eq!(holders(&("foo", 1, naming("bar-data")), &("bar", 2, own())), [None, Some("foo".to_owned())]);
+        assert_eq!(holders(&("foo", 2, naming("bar-data")), &("bar", 1, json!({}))), [Some("bar".to_owned()), None]);
+        assert_eq!(holders(&("foo", 1, naming("bar-data")), &("bar", 2, json!({}))), [None, Some("foo".to_owned())]);
+        assert_eq!(holders(&("foo", 1, naming("x")), &("bar", 2, naming("x"))), [None, Some("foo".to_owned())]);
+        assert_eq!(holders(&("foo", 1, naming("x")), &("bar", 1, naming("x"))), [Some("bar".to_owned()), None]);
+    }
+
+    #[test]
+    fn registries_on_claims_of_their_own_and_those_without_any_share_nothing() {
+        assert_eq!(holders(&("foo", 2, naming("bar-data")), &("bar", 1, json!({"emptyDir": {}}))), [None, None]);
+        assert_eq!(holders(&("foo", 2, naming("bar-data")), &("bar", 1, naming("other"))), [None, None]);
+        assert_eq!(holders(&("foo", 1, json!({})), &("bar", 2, json!({}))), [None, None]);
+    }
 }

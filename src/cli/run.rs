@@ -19,6 +19,8 @@ use crate::runtime::{self, gate};
 
 /// Latch of readiness: the streams of changes.
 const WATCHES: &str = "watches";
+/// Latch of readiness: the registries themselves.
+const REGISTRIES: &str = "registries";
 /// Heartbeat of liveness: the loop.
 const LOOP: &str = "loop";
 const TICK: Duration = Duration::from_secs(1);
@@ -77,6 +79,7 @@ async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Li
         loop {
             heartbeat.tick();
             tell(&operator.watches().states(), &process);
+            process.health.set(REGISTRIES, decoded(&operator.undecodable()));
             tokio::time::sleep(TICK).await;
         }
     };
@@ -145,6 +148,14 @@ fn silences(states: &[StreamState]) -> BTreeMap<&'static str, Duration> {
         *longest = state.heard.max(*longest);
     }
     silences
+}
+
+/// One manifest that this version does not understand keeps nobody from working for the others, but somebody should know.
+fn decoded(undecodable: &[String]) -> State {
+    if undecodable.is_empty() {
+        return State::Ok;
+    }
+    State::Noted(format!("{} cannot be decoded, see the log: {}", undecodable.len(), undecodable.join(", ")))
 }
 
 /// What this program knows of its resource: an older definition in the cluster drops fields without a word.
@@ -224,6 +235,14 @@ mod tests {
         };
         let silences = silences(&[state("a", 3), state("b", 700), state("c", 5)]);
         assert_eq!(silences, BTreeMap::from([("PrivateRegistry", Duration::from_secs(700))]));
+    }
+
+    #[test]
+    fn registries_that_cannot_be_decoded_are_named_and_stop_nothing() {
+        assert_eq!(decoded(&[]), State::Ok);
+        let noted = decoded(&["team/a".to_owned(), "team/b".to_owned()]);
+        assert!(noted.is_ok());
+        assert_eq!(noted, State::Noted("2 cannot be decoded, see the log: team/a, team/b".to_owned()));
     }
 
     #[test]

@@ -70,11 +70,23 @@ impl Context {
         Ok(as_they_are)
     }
 
+    /// A registry is new. Creation times have whole seconds, so who comes second to a claim may still be the first by name.
+    pub(super) fn meet(&self, key: &Key) {
+        if let Some(registry) = self.registries.get(key) {
+            self.recall.note(key, &registry);
+        }
+        self.tell_rivals(key);
+    }
+
+    fn tell_rivals(&self, key: &Key) {
+        for rival in self.recall.rivals(key).iter().filter(|rival| self.registries.get(rival).is_some()) {
+            self.queue.add(rival);
+        }
+    }
+
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
     pub(super) fn forget(&self, key: &Key) {
-        for rival in self.recall.rivals(key) {
-            self.queue.add(&rival);
-        }
+        self.tell_rivals(key);
         locked(&self.recall.pods).remove(key);
         self.answers.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
@@ -102,14 +114,16 @@ struct References {
 }
 
 impl Recall {
-    /// Other registries that name a claim which `key` has: its own, or one that it names, too.
-    fn rivals(&self, key: &Key) -> Vec<Key> {
+    /// Who may want a claim that `key` has, its own or one that it names: whoever names it, too, and whose own it would be.
+    fn rivals(&self, key: &Key) -> BTreeSet<Key> {
         const CLAIM: &str = "PersistentVolumeClaim";
         let references = locked(&self.references);
         let named = references.of.get(key).into_iter().flatten().filter(|(kind, ..)| *kind == CLAIM).cloned();
-        let own = (CLAIM, key.namespace.clone(), format!("{}-data", key.name));
-        let rivals = named.chain([own]).filter_map(|claim| references.to.get(&claim)).flatten();
-        rivals.filter(|rival| *rival != key).cloned().collect()
+        let claims: Vec<_> = named.chain([(CLAIM, key.namespace.clone(), format!("{}-data", key.name))]).collect();
+        let naming = claims.iter().filter_map(|claim| references.to.get(claim)).flatten().cloned();
+        let owning =
+            claims.iter().filter_map(|(_, namespace, claim)| Some(Key::new(namespace, claim.strip_suffix("-data")?)));
+        naming.chain(owning).filter(|rival| rival != key).collect()
     }
 
     /// What is known of a registry's pods. If it is nothing, they are to be listed and learned.
@@ -193,20 +207,34 @@ mod tests {
         assert_eq!(recall.pods_of(&key), None, "what was listed may be from before the change");
     }
 
+    fn registry(spec: &serde_json::Value) -> PrivateRegistry {
+        let metadata = serde_json::json!({"name": "team-a", "namespace": "n"});
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": metadata, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_waits_for_a_claim_is_known_whether_it_names_it_or_owns_it() {
+        let (recall, foo, bar) = (Recall::default(), Key::new("n", "foo"), Key::new("n", "bar"));
+        recall.note(
+            &foo,
+            &registry(&serde_json::json!({"storage": {"persistentVolumeClaim": {"claimName": "bar-data"}}})),
+        );
+        recall.note(&bar, &registry(&serde_json::json!({})));
+        assert_eq!(recall.rivals(&foo), BTreeSet::from([bar.clone()]));
+        assert_eq!(recall.rivals(&bar), BTreeSet::from([foo]));
+        assert_eq!(recall.rivals(&Key::new("other", "bar")), BTreeSet::new());
+    }
+
     #[test]
     fn a_reference_is_known_until_the_manifest_drops_it() {
-        let registry = |spec: serde_json::Value| -> PrivateRegistry {
-            let metadata = serde_json::json!({"name": "team-a", "namespace": "n"});
-            serde_json::from_value(serde_json::json!({
-                "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": metadata, "spec": spec,
-            }))
-            .unwrap()
-        };
         let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
-        recall.note(&key, &registry(serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
+        recall.note(&key, &registry(&serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
         assert_eq!(recall.referrers("Secret", "n", "mine"), std::slice::from_ref(&key));
         assert!(recall.referrers("Secret", "other", "mine").is_empty());
-        recall.note(&key, &registry(serde_json::json!({})));
+        recall.note(&key, &registry(&serde_json::json!({})));
         assert!(recall.referrers("Secret", "n", "mine").is_empty());
     }
 }

@@ -97,13 +97,27 @@ impl Operator {
             watches.registries::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
                 shared.metrics.set_registries(shared.registries.len());
                 match change.what {
-                    What::StatusOnly | What::Undecodable => {}
+                    What::StatusOnly => {}
+                    What::Undecodable => {
+                        let why = shared.registries.undecodable().remove(&change.key).unwrap_or_default();
+                        warn!(registry = %change.key, "cannot be decoded, so its manifest is not followed: {why}");
+                    }
                     What::Added if !shared.rounds.have_begun() => {}
+                    What::Added => {
+                        shared.meet(&change.key);
+                        shared.queue.add(&change.key);
+                    }
                     _ => shared.queue.add(&change.key),
                 }
             });
         }
         Self { ctx, watches, scopes: scopes.to_vec(), limits }
+    }
+
+    /// Names of the registries that cannot be decoded.
+    #[must_use]
+    pub fn undecodable(&self) -> Vec<String> {
+        self.ctx.registries.undecodable().keys().map(Key::to_string).collect()
     }
 
     /// The streams, for readiness.

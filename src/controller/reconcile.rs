@@ -72,13 +72,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         {
             Ok(Next::Look(SOON))
         }
-        Err(error) => {
-            let blocked = matches!(error.class(), Class::Blocked | Class::InTheWay);
-            let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
-            let status = summary::failed(error.reason(), &message, blocked, &before, generation, now);
-            report(&registry, status, ctx).await?;
-            Err(error)
-        }
+        Err(error) => Err(pass.failed(error).await),
     }
 }
 
@@ -99,7 +93,7 @@ impl Pass<'_> {
         let observed = self.observe().await?;
         let resolved = match model::resolve(self.registry, &observed, &ctx.settings) {
             Ok(resolved) => resolved,
-            Err(blocked) => return self.blocked(&blocked).await,
+            Err(blocked) => return self.blocked(&blocked, observed.claim_holder.is_some()).await,
         };
 
         let foundation = Foundation::lay(&resolved, &self.owner, ctx).await?;
@@ -146,15 +140,14 @@ impl Pass<'_> {
             workload,
             answer,
         };
-        self.tell(summary::summarise(&findings, before, now)).await?;
+        report(self.registry, summary::summarise(&findings, before, now), ctx).await?;
         let next = self.next_look(&findings, settled.look_again, &running.pods);
         let leaving = applied.iter().any(|done| done.outcome == Outcome::Replacing);
         Ok(Next::Look(if leaving { next.min(MAKE_WAY) } else { next }))
     }
 
     async fn observe(&self) -> Result<Observed, Error> {
-        // Only an existing claim can be shared: without one nobody else's manifest matters.
-        let others = if observe::claim(self.registry).is_some() { self.ctx.registries.all() } else { Vec::new() };
+        let others = self.ctx.registries.of_namespace(&self.key.namespace);
         Ok(observe::references(self.registry, &others, &self.ctx.engine).await?)
     }
 
@@ -184,17 +177,39 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn tell(&self, status: PrivateRegistryStatus) -> Result<(), Error> {
-        if let Some(end) = status.certificate.as_ref().and_then(|served| served.not_after.parse::<Timestamp>().ok()) {
-            self.ctx.metrics.set_certificate_not_after(&self.key.namespace, &self.key.name, end.as_second());
+    /// The manifest says nothing that can be built. What ran before goes on, unless it is to be stopped, or its volume is another one's.
+    async fn blocked(&self, blocked: &Blocked, claim_is_held: bool) -> Result<Next, Error> {
+        let mut status = summary::blocked(blocked, self.before, self.generation(), self.now);
+        if self.is_suspended() || claim_is_held {
+            running::stop(&self.owner, self.ctx).await?;
+            let why = if self.is_suspended() { reason::SUSPENDED } else { reason::NOT_RUNNING };
+            status = summary::stopped(status, why, self.generation(), self.now);
         }
-        report(self.registry, status, self.ctx).await
+        report(self.registry, status, self.ctx).await?;
+        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked })
     }
 
-    async fn blocked(&self, blocked: &Blocked) -> Result<Next, Error> {
-        let generation = self.registry.metadata.generation.unwrap_or_default();
-        report(self.registry, summary::blocked(blocked, self.before, generation, self.now), self.ctx).await?;
-        Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Blocked })
+    /// Something could not be read, made or written. What ran before goes on, unless it is to be stopped. Gives what was reported.
+    async fn failed(&self, error: Error) -> Error {
+        let stopped =
+            if self.is_suspended() { running::stop(&self.owner, self.ctx).await.map(|()| true) } else { Ok(false) };
+        // That it cannot be stopped matters more than what else went wrong.
+        let (is_stopped, error) = stopped.map_or_else(|failure| (false, failure), |stopped| (stopped, error));
+        let blocked = matches!(error.class(), Class::Blocked | Class::InTheWay);
+        let message = [words(&error)].into_iter().chain(advice(&error)).collect::<Vec<_>>().join("; ");
+        let mut status = summary::failed(error.reason(), &message, blocked, self.before, self.generation(), self.now);
+        if is_stopped {
+            status = summary::stopped(status, reason::SUSPENDED, self.generation(), self.now);
+        }
+        report(self.registry, status, self.ctx).await.err().unwrap_or(error)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.registry.spec.suspend == Some(true)
+    }
+
+    fn generation(&self) -> i64 {
+        self.registry.metadata.generation.unwrap_or_default()
     }
 
     async fn wait_for_load_balancer(&self, resolved: &Resolved, wait: Duration) -> Result<Next, Error> {

@@ -1,12 +1,15 @@
 //! What a pass tells the user: the status, if it differs, and an event for what flipped.
 
+use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
 use tracing::{info, warn};
 
 use super::context::Context;
 use super::error::Error;
 use super::events::{self, Happening, Tone};
+use super::queue::Key;
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::metrics::Metrics;
 use crate::runtime::api_error;
 use crate::status;
 
@@ -16,6 +19,12 @@ pub(super) async fn report(
     status: PrivateRegistryStatus,
     ctx: &Context,
 ) -> Result<(), Error> {
+    note_expiry(registry, &status, &ctx.metrics);
+    let key = Key::new(registry.namespace().unwrap_or_default(), registry.name_any());
+    // The manifest of now is another one, and the answer could not be read.
+    if ctx.registries.undecodable().contains_key(&key) {
+        return Ok(());
+    }
     let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
     let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else {
         return Ok(());
@@ -30,6 +39,15 @@ pub(super) async fn report(
         ctx.queue.add(&change.key);
     }
     Ok(())
+}
+
+/// The metric says what the status says, whether that is news or not: a new process knows none yet.
+fn note_expiry(registry: &PrivateRegistry, status: &PrivateRegistryStatus, metrics: &Metrics) {
+    let (namespace, name) = (registry.namespace().unwrap_or_default(), registry.name_any());
+    match status.certificate.as_ref().and_then(|served| served.not_after.parse::<Timestamp>().ok()) {
+        Some(end) => metrics.set_certificate_not_after(&namespace, &name, end.as_second()),
+        None => metrics.forget_certificate(&namespace, &name),
+    }
 }
 
 /// Events go after an hour, and may not be accepted: the log keeps what they say.
@@ -60,4 +78,89 @@ pub(super) fn words(error: &dyn std::error::Error) -> String {
 
 fn title(registry: &PrivateRegistry) -> String {
     format!("PrivateRegistry {}/{}", registry.namespace().unwrap_or_default(), registry.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use kube::core::DeserializeGuard;
+    use kube::core::error_boundary::InvalidObject;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::CertificateStatus;
+    use crate::apply::{Engine, Memory};
+    use crate::controller::watches::Scope;
+    use crate::controller::{MARKS, answer, context, queue, rounds, store};
+    use crate::metrics::Metrics;
+    use crate::model::Settings;
+
+    /// A context whose API server knows nothing and counts what it is asked.
+    fn context(asked: &Arc<AtomicUsize>) -> Context {
+        let asked = asked.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let nothing =
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
+            let answer = Response::builder().status(404).body(Body::from(nothing.to_string().into_bytes()));
+            async move { Ok::<_, Infallible>(answer.unwrap()) }
+        });
+        let client = Client::new(service, "n");
+        let memory = Arc::new(Memory::new(MARKS));
+        let metrics = Metrics::new("0", "0");
+        Context {
+            engine: Engine::new(client.clone(), memory.clone(), MARKS, Arc::new(())),
+            memory,
+            registries: Arc::new(store::Registries::default()),
+            settings: Settings::default(),
+            events: events::Events::new(client.clone(), "operator", "one", metrics.clone()),
+            metrics,
+            recall: context::Recall::default(),
+            answers: answer::Answers::default(),
+            client,
+            queue: queue::Queue::default(),
+            rounds: rounds::Rounds::default(),
+        }
+    }
+
+    fn registry() -> PrivateRegistry {
+        serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {},
+            "metadata": {"name": "team-a", "namespace": "n", "uid": "u", "resourceVersion": "1"},
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_registry_that_cannot_be_decoded() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (ctx, registry) = (context(&asked), registry());
+        let status = || PrivateRegistryStatus { observed_generation: Some(1), ..PrivateRegistryStatus::default() };
+        report(&registry, status(), &ctx).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+
+        let broken = InvalidObject { error: "unknown variant".to_owned(), metadata: registry.metadata.clone() };
+        ctx.registries.apply(&Scope::All, Event::Apply(DeserializeGuard(Err(broken))));
+        report(&registry, status(), &ctx).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn the_metric_of_a_certificates_end_goes_with_it() {
+        let ctx = context(&Arc::default());
+        let series = || ctx.metrics.encode().contains(r#"not_after_timestamp_seconds{namespace="n",name="team-a"} 0"#);
+        let served = CertificateStatus { not_after: "1970-01-01T00:00:00Z".to_owned(), ..CertificateStatus::default() };
+        let with = PrivateRegistryStatus { certificate: Some(served), ..PrivateRegistryStatus::default() };
+        report(&registry(), with, &ctx).await.unwrap();
+        assert!(series());
+        report(&registry(), PrivateRegistryStatus::default(), &ctx).await.unwrap();
+        assert!(!series());
+    }
 }

@@ -158,6 +158,21 @@ impl Running {
     }
 }
 
+/// Takes away the workload of a registry whose wanted one cannot be worked out. One that runs nothing stays as it is.
+pub(super) async fn stop(owner: &Owner, ctx: &Context) -> Result<(), Error> {
+    for kind in [kinds::DEPLOYMENT, kinds::JOB] {
+        let live = ctx.engine.read_known_child(owner, kind, &owner.name).await?;
+        if live.is_some_and(|live| !runs_nothing(live.value())) {
+            ctx.engine.remove(owner, kind, &owner.name).await?;
+        }
+    }
+    Ok(())
+}
+
+fn runs_nothing(workload: &Value) -> bool {
+    workload["spec"]["replicas"] == 0 || workload["spec"]["suspend"] == true || judge::job_is_finished(workload)
+}
+
 /// Asks the registry once after each rollout.
 pub(super) async fn ask(
     registry: &Resolved,
@@ -189,4 +204,20 @@ pub(super) async fn ask(
         rollout,
     };
     ctx.answers.get(key, question, &ctx.queue).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_runs_nothing_is_told_from_what_does() {
+        assert!(runs_nothing(&json!({"spec": {"replicas": 0}})));
+        assert!(!runs_nothing(&json!({"spec": {"replicas": 2}})));
+        assert!(runs_nothing(&json!({"spec": {"suspend": true}})));
+        assert!(!runs_nothing(&json!({"spec": {"suspend": false}})));
+        assert!(runs_nothing(&json!({"status": {"conditions": [{"type": "Failed", "status": "True"}]}})));
+    }
 }

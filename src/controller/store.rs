@@ -1,14 +1,15 @@
 //! The registries as the API server last showed them.
 //!
 //! One map for all scopes, fed by one watch per scope. It says what changed about a registry, so that the operator's
-//! own status writes don't cause passes, and keeps an object that can't be decoded from hiding the others. It never
-//! talks to the API server.
+//! own status writes don't cause passes, and keeps an object that can't be decoded from hiding the others: what is known
+//! of it from before is kept, so that what runs is still looked after. It never talks to the API server.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::Resource;
+use kube::core::error_boundary::InvalidObject;
 use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::runtime::watcher::Event;
 
@@ -27,7 +28,7 @@ pub struct Change {
 /// What happened to a registry. Several things at once are named by the first that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum What {
-    /// It is new to us, or can be decoded again.
+    /// It is new to us, or can be decoded for the first time.
     Added,
     /// The user changed the spec.
     SpecChanged,
@@ -35,7 +36,7 @@ pub enum What {
     MetadataChanged,
     /// Only the status: our own write, as a rule. No reason for a pass.
     StatusOnly,
-    /// It is there, but can't be decoded (see [`Registries::undecodable`]): leave what belongs to it alone.
+    /// It is there, but can't be decoded any more (see [`Registries::undecodable`]), or for another reason than before.
     Undecodable,
     /// It is gone, or another object has taken its name (an `Added` follows).
     Removed,
@@ -69,7 +70,7 @@ impl<K> Default for Registries<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Registries<K> {
+impl<K: Resource<DynamicType = ()> + Clone> Registries<K> {
     /// Takes in one event of the watch of `scope`; scopes must not overlap. Returns what it means, in order.
     pub fn apply(&self, scope: &Scope, event: Event<DeserializeGuard<K>>) -> Vec<Change> {
         let mut inner = self.write();
@@ -110,22 +111,25 @@ impl<K: Resource<DynamicType = ()>> Registries<K> {
         inner.take(key, DeserializeGuard(Ok(object))).pop()
     }
 
-    /// The registry of this name, if it is there and can be decoded.
+    /// The registry of this name, if it is there and could ever be decoded. One that can't be any more has the generation, spec and
+    /// status of the last time that it could, and the other metadata of now.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.read().objects.get(key).cloned()
     }
 
-    /// All registries that can be decoded, ordered by key.
-    pub fn all(&self) -> Vec<Arc<K>> {
-        self.read().objects.values().cloned().collect()
+    /// The registries of a namespace that [`Registries::get`] knows, ordered by name.
+    pub fn of_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let inner = self.read();
+        let from = inner.objects.range(Key::new(namespace, "")..);
+        from.take_while(|(key, _)| key.namespace == namespace).map(|(_, object)| object.clone()).collect()
     }
 
-    /// The keys of all registries that can be decoded, in order.
+    /// The keys of all registries that [`Registries::get`] knows, in order.
     pub fn keys(&self) -> Vec<Key> {
         self.read().objects.keys().cloned().collect()
     }
 
-    /// How many registries can be decoded.
+    /// How many registries [`Registries::get`] knows.
     pub fn len(&self) -> usize {
         self.read().objects.len()
     }
@@ -136,8 +140,8 @@ impl<K: Resource<DynamicType = ()>> Registries<K> {
     }
 
     /// The registries that can't be decoded, each with the reason.
-    pub fn undecodable(&self) -> Vec<(Key, String)> {
-        self.read().undecodable.iter().map(|(key, reason)| (key.clone(), reason.clone())).collect()
+    pub fn undecodable(&self) -> BTreeMap<Key, String> {
+        self.read().undecodable.clone()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
@@ -149,20 +153,44 @@ impl<K: Resource<DynamicType = ()>> Registries<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Inner<K> {
+impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
     fn take(&mut self, key: Key, object: DeserializeGuard<K>) -> Vec<Change> {
-        let mut object = match object.0 {
-            Ok(object) => object,
-            Err(invalid) => {
-                self.objects.remove(&key);
-                let before = self.undecodable.insert(key.clone(), invalid.error.clone());
-                let is_news = before.is_none_or(|before| before != invalid.error);
-                return if is_news { vec![Change { key, what: What::Undecodable }] } else { Vec::new() };
+        match object.0 {
+            Ok(object) => {
+                let changes = self.know(&key, object);
+                // What is older than what is known tells nothing of the present.
+                if !changes.is_empty() {
+                    self.undecodable.remove(&key);
+                }
+                changes
             }
-        };
+            Err(InvalidObject { error, metadata }) => {
+                let mut changes = self.know_metadata(&key, metadata);
+                let before = self.undecodable.insert(key.clone(), error.clone());
+                if before.is_none_or(|before| before != error) {
+                    changes.push(Change { key, what: What::Undecodable });
+                }
+                changes
+            }
+        }
+    }
+
+    /// Metadata can always be read, and may say that the registry is paused or goes. The generation stays that of the spec.
+    fn know_metadata(&mut self, key: &Key, metadata: ObjectMeta) -> Vec<Change> {
+        match self.objects.get(key) {
+            Some(known) if known.meta().uid == metadata.uid => {
+                let mut object = K::clone(known);
+                *object.meta_mut() = ObjectMeta { generation: known.meta().generation, ..metadata };
+                self.know(key, object)
+            }
+            Some(_) => self.remove(key.clone()).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    fn know(&mut self, key: &Key, mut object: K) -> Vec<Change> {
         prune(object.meta_mut());
-        self.undecodable.remove(&key);
-        let known = self.objects.get(&key).map(|known| known.meta());
+        let known = self.objects.get(key).map(|known| known.meta());
         let happened = known.map_or(Happened::New, |known| compare(known, object.meta()));
         if matches!(happened, Happened::Nothing) {
             return Vec::new();

@@ -27,7 +27,11 @@ fn good(object: ConfigMap) -> DeserializeGuard<ConfigMap> {
 }
 
 fn broken(name: &str, error: &str) -> DeserializeGuard<ConfigMap> {
-    let metadata = object("team", name, 1).metadata;
+    broken_with(object("team", name, 2), error)
+}
+
+fn broken_with(object: ConfigMap, error: &str) -> DeserializeGuard<ConfigMap> {
+    let metadata = object.metadata;
     DeserializeGuard(Err(kube::core::error_boundary::InvalidObject { error: error.into(), metadata }))
 }
 
@@ -121,18 +125,64 @@ fn another_object_of_the_same_name_is_a_removal_and_an_addition() {
 #[test]
 fn an_object_that_cannot_be_decoded_is_reported_once_and_comes_back_when_repaired() {
     let bench = Bench::new();
-    bench.apply(with(1, |_| ()));
+    let key = Key::new("team", "a");
     assert_eq!(bench.on(&Scope::All, Event::Apply(broken("a", "missing field `spec`"))), ["a Undecodable"]);
-    assert_eq!(bench.0.get(&Key::new("team", "a")), None);
-    assert_eq!(bench.0.undecodable(), [(Key::new("team", "a"), "missing field `spec`".to_owned())]);
+    assert_eq!(bench.0.get(&key), None);
+    assert_eq!(bench.0.undecodable(), BTreeMap::from([(key, "missing field `spec`".to_owned())]));
     assert_eq!(bench.list(&Scope::All, vec![broken("a", "missing field `spec`")]), [""; 0]);
+    assert_eq!(bench.on(&Scope::All, Event::Apply(broken("a", "unknown variant"))), ["a Undecodable"]);
     assert_eq!(bench.apply(with(3, |_| ())), ["a Added"]);
     assert!(bench.0.undecodable().is_empty());
 
-    bench.on(&Scope::All, Event::Apply(broken("a", "again")));
+    bench.on(&Scope::All, Event::Apply(broken_with(with(4, |_| ()), "again")));
     assert_eq!(bench.on(&Scope::All, Event::Delete(broken("a", "again"))), ["a Removed"]);
     bench.on(&Scope::All, Event::Apply(broken("b", "again")));
     assert_eq!(bench.list(&Scope::All, vec![]), ["b Removed"]);
+    assert!(bench.0.undecodable().is_empty());
+}
+
+#[test]
+fn what_was_decoded_last_is_kept_with_the_metadata_of_now() {
+    let bench = Bench::new();
+    let key = Key::new("team", "a");
+    let mut good = with(1, |_| ());
+    good.data = Some([("spec".into(), "good".into())].into());
+    bench.apply(good.clone());
+    let changed = |version, change: fn(&mut ObjectMeta)| {
+        let object = with(version, |meta| {
+            meta.generation = Some(2);
+            change(meta);
+        });
+        bench.on(&Scope::All, Event::Apply(broken_with(object, "unknown variant")))
+    };
+
+    assert_eq!(changed(2, |_| ()), ["a StatusOnly", "a Undecodable"]);
+    let kept = bench.0.get(&key).unwrap();
+    assert_eq!(
+        (&kept.data, kept.metadata.generation),
+        (&good.data, Some(1)),
+        "nothing is claimed of a later generation"
+    );
+    assert_eq!(
+        changed(3, |meta| meta.annotations = Some([("paused".into(), "true".into())].into())),
+        ["a MetadataChanged"]
+    );
+    assert_eq!(bench.0.get(&key).unwrap().metadata.annotations, Some([("paused".into(), "true".into())].into()));
+    assert_eq!(bench.0.learn(good), None);
+    assert_eq!(bench.0.undecodable().len(), 1, "an answer from before does not repair it");
+    assert_eq!(bench.apply(with(4, |meta| meta.generation = Some(3))), ["a SpecChanged"]);
+    assert!(bench.0.undecodable().is_empty());
+    let leaves: fn(&mut ObjectMeta) = |meta| meta.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    assert_eq!(changed(5, leaves), ["a MetadataChanged", "a Undecodable"]);
+}
+
+#[test]
+fn another_object_of_the_same_name_that_cannot_be_decoded_has_nothing_of_the_one_before() {
+    let bench = Bench::new();
+    bench.apply(with(1, |_| ()));
+    let other = with(5, |meta| meta.uid = Some("other".into()));
+    assert_eq!(bench.on(&Scope::All, Event::Apply(broken_with(other, "x"))), ["a Removed", "a Undecodable"]);
+    assert!(bench.0.is_empty());
 }
 
 #[test]

@@ -308,7 +308,7 @@ struct Stored<K, OnChange> {
 
 impl<K, OnChange> Consumer<DeserializeGuard<K>> for Stored<K, OnChange>
 where
-    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     OnChange: Fn(Change) + Send + Sync + 'static,
 {
     fn event(&mut self, event: Event<DeserializeGuard<K>>) {

@@ -11,7 +11,7 @@ pub struct Observed {
     pub secrets: BTreeMap<String, Option<SecretContent>>,
     /// The existing claim that the manifest names; `None`: it names none, or it does not exist.
     pub claim: Option<ObservedClaim>,
-    /// Another registry of the namespace that uses the same claim, and came first.
+    /// Another registry of the namespace that uses the claim which this one would mount, and came first.
     pub claim_holder: Option<String>,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::image::{self, Version};
 use super::resolved::{Resolved, Service, Storage, Tls, Users};
-use super::{Observed, RegistryName, SecretContent, Settings};
+use super::{Child, Observed, RegistryName, SecretContent, Settings};
 use crate::api::{AccessMode, AuthSpec, GoDuration, PrivateRegistry, ServiceSpec, StorageSpec, TlsSpec, annotation};
 use crate::credentials::{Source, SourceKind, Wanted};
 
@@ -53,7 +53,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
             "spec.image {image:?} is older than 3.1.1, which has known security faults; use 3.1.1 or newer"
         )));
     }
-    let storage = storage(spec.storage.as_ref(), observed)?;
+    let storage = storage(&name, spec.storage.as_ref(), observed)?;
     let replicas = spec.replicas.unwrap_or(1).max(1);
     if replicas > 1 && !storage.is_shared() {
         return Err(Blocked::invalid(
@@ -100,12 +100,22 @@ fn service(spec: Option<&ServiceSpec>) -> Service {
     }
 }
 
-fn storage(spec: Option<&StorageSpec>, observed: &Observed) -> Result<Storage, Blocked> {
+fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Observed) -> Result<Storage, Blocked> {
     let spec = spec.cloned().unwrap_or_default();
     if let Some(folder) = spec.empty_dir {
         return Ok(Storage::EmptyDir { limit: folder.size_limit.map(|limit| limit.0) });
     }
     let claim = spec.persistent_volume_claim.unwrap_or_default();
+    if let Some(holder) = &observed.claim_holder {
+        let name = claim.claim_name.unwrap_or_else(|| registry.child(Child::Data));
+        return Err(Blocked {
+            reason: "ClaimShared",
+            message: format!(
+                "PersistentVolumeClaim {name} is used by PrivateRegistry {holder}, which was there first: two registries on one volume would destroy each other's images; make this registry again with another claim or under another name"
+            ),
+            waiting: false,
+        });
+    }
     let Some(name) = claim.claim_name else {
         return Ok(Storage::Claim {
             size: claim.size.map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.0),
@@ -113,15 +123,6 @@ fn storage(spec: Option<&StorageSpec>, observed: &Observed) -> Result<Storage, B
             modes: if claim.access_modes.is_empty() { vec![AccessMode::ReadWriteOnce] } else { claim.access_modes },
         });
     };
-    if let Some(holder) = &observed.claim_holder {
-        return Err(Blocked {
-            reason: "ClaimShared",
-            message: format!(
-                "PersistentVolumeClaim {name} is used by PrivateRegistry {holder}: two registries on one volume would destroy each other's images; name another claim"
-            ),
-            waiting: false,
-        });
-    }
     match &observed.claim {
         Some(claim) => Ok(Storage::Existing { shared: claim.modes.iter().any(|mode| mode == "ReadWriteMany"), name }),
         None => Err(Blocked {
@@ -314,10 +315,13 @@ mod tests {
             claim_holder: Some("team-b".to_owned()),
             ..Observed::default()
         };
-        let blocked =
-            resolved(&json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), &observed).unwrap_err();
-        assert_eq!((blocked.reason, blocked.waiting), ("ClaimShared", false));
-        assert!(blocked.message.contains("team-b"), "{blocked:?}");
+        for (spec, claim) in
+            [(json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), "mine"), (json!({}), "team-a-data")]
+        {
+            let blocked = resolved(&spec, &observed).unwrap_err();
+            assert_eq!((blocked.reason, blocked.waiting), ("ClaimShared", false));
+            assert!(blocked.message.contains("team-b") && blocked.message.contains(claim), "{blocked:?}");
+        }
     }
 
     #[test]

@@ -186,6 +186,23 @@ pub fn failed(
     status
 }
 
+/// The same status of a registry of which nothing runs, for this reason.
+#[must_use]
+pub fn stopped(
+    mut status: PrivateRegistryStatus,
+    reason: &str,
+    generation: i64,
+    now: Timestamp,
+) -> PrivateRegistryStatus {
+    let quiet =
+        Finding::new(condition::AVAILABLE, false, reason, "nothing runs, although the manifest cannot be followed");
+    for condition in conditions::merge(&status.conditions, vec![quiet], generation, now) {
+        replace(&mut status.conditions, condition);
+    }
+    status.replicas = Some(0);
+    status
+}
+
 fn replace(conditions: &mut Vec<Condition>, condition: Condition) {
     match conditions.iter_mut().find(|found| found.type_ == condition.type_) {
         Some(found) => *found = condition,

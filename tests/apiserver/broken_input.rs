@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Namespace, namespace};
 use crate::given::issue;
 use crate::registry::Registry;
-use crate::wait::GARBAGE;
+use crate::wait::{GARBAGE, PATIENCE};
 
 /// A registry that is well, and stays so.
 struct Neighbour<'a> {
@@ -243,6 +243,64 @@ async fn of_two_registries_on_one_claim_the_first_has_it() {
     assert!(second.deployment().find().await.is_none());
     first.delete().await;
     second.ready().await;
+}
+
+/// Creation times have whole seconds: of two in one second the name decides, which may be known only when the other one has started.
+#[tokio::test]
+async fn of_two_registries_of_one_second_only_one_runs_on_the_claim() {
+    let Some(team) = namespace("same-second").await else { return };
+    let _operator = team.operator().await;
+    for attempt in 0..20 {
+        let claim = format!("volume-{attempt}");
+        team.claim(&claim, "ReadWriteOnce").await;
+        let later = team.registry(&format!("b-{attempt}"), existing(&claim)).await;
+        later.service().appears(PATIENCE).await;
+        let first = team.registry(&format!("a-{attempt}"), existing(&claim)).await;
+        let created = "/metadata/creationTimestamp";
+        if later.object.at(created).await == first.object.at(created).await {
+            first.ready().await;
+            later.says("Stalled", "True", "ClaimShared").await;
+            later.says("Available", "False", "NotRunning").await;
+            later.deployment().disappears(PATIENCE).await;
+            return;
+        }
+    }
+    panic!("no two registries were made in one second");
+}
+
+#[tokio::test]
+async fn a_registry_made_again_does_not_take_its_claim_from_the_one_that_runs_on_it() {
+    let Some(team) = namespace("claim-back").await else { return };
+    let _operator = team.operator().await;
+    let bar = team.registry("bar", json!({})).await.ready().await;
+    bar.delete().await;
+    bar.deployment().disappears(GARBAGE).await;
+    let foo = team.registry("foo", existing("bar-data")).await.ready().await;
+    team.settles().await;
+    let (claim, runs) = (bar.claim().uid().await, foo.deployment().at("/metadata/resourceVersion").await);
+    // Creation times have whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
+    let bar = team.registry("bar", json!({})).await;
+
+    let message = bar.says("Stalled", "True", "ClaimShared").await;
+    assert!(message.contains("PersistentVolumeClaim bar-data") && message.contains("PrivateRegistry foo"), "{message}");
+    team.settles().await;
+    assert!(bar.deployment().find().await.is_none());
+    assert_eq!(foo.deployment().at("/metadata/resourceVersion").await, runs);
+    let foo = foo.ready().await;
+    foo.delete().await;
+    let bar = bar.ready().await;
+    assert_eq!(bar.claim().uid().await, claim);
+}
+
+#[tokio::test]
+async fn a_claim_named_after_a_registry_that_keeps_its_images_elsewhere_is_free() {
+    let Some(team) = namespace("claim-free").await else { return };
+    let _operator = team.operator().await;
+    team.claim("bar-data", "ReadWriteOnce").await;
+    team.registry("bar", json!({"storage": {"emptyDir": {}}})).await.ready().await;
+    team.registry("foo", existing("bar-data")).await.ready().await;
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::namespace;
 use crate::given::issue;
+use crate::operator::Operator;
 use crate::registry::Registry;
-use crate::wait::{PATIENCE, within};
+use crate::wait::{PATIENCE, eventually, within};
 
 /// How many certificates a PEM text holds.
 fn certificates(pem: &str) -> usize {
@@ -215,4 +216,29 @@ async fn a_certificate_is_renewed_once_for_each_request() {
 
     assert_eq!(registry.tls().decoded("tls.crt").await, second, "a request that was served is not served twice");
     assert_eq!(registry.ca().at("/data").await, authority);
+}
+
+#[tokio::test]
+async fn the_metric_of_a_certificates_end_is_there_while_it_is_served_and_no_longer() {
+    let Some(team) = namespace("expiry").await else { return };
+    let operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let end = async |operator: &Operator| operator.metric("registry_certificate_not_after_timestamp_seconds").await;
+    let told = end(&operator).await;
+    assert!(told > 0.0);
+
+    registry.object.annotate("privateregistry.dev/paused", "true").await;
+    registry.says("Ready", "False", "Paused").await;
+    operator.stop().await;
+    let operator = team.operator().await;
+    eventually(PATIENCE, "a new operator tells it of a paused registry", async || {
+        let now = end(&operator).await;
+        if now == told { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
+
+    registry.object.annotate("privateregistry.dev/paused", Value::Null).await;
+    registry.apply(json!({"tls": {"none": {}}})).await.unwrap();
+    registry.ready().await;
+    assert_eq!(end(&operator).await, 0.0, "plain HTTP has no certificate");
 }

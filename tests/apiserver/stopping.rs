@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::namespace;
 use crate::object::brief;
 use crate::registry::Registry;
-use crate::wait::{PATIENCE, always};
+use crate::wait::{PATIENCE, always, within};
 
 impl Registry<'_> {
     async fn is_scaled_to(&self, replicas: i64) -> Value {
@@ -132,4 +132,48 @@ async fn suspend_stops_a_registry_of_any_restart_policy_and_keeps_what_it_has() 
         registry.says("Ready", "True", "Settled").await;
         assert_eq!(registry.ca().at("/data").await, authority);
     }
+}
+
+#[tokio::test]
+async fn a_registry_whose_manifest_is_invalid_or_refused_is_stopped_all_the_same() {
+    let Some(team) = namespace("blocked-suspended").await else { return };
+    let _operator = team.operator().await;
+    // Of the part of the range that is never given at random.
+    let port = json!({"type": "NodePort", "nodePort": 30076});
+    let _first = team.registry("first", json!({"service": port})).await.ready().await;
+    let endless = team.registry("endless", json!({})).await.ready().await;
+    let job = json!({"restartPolicy": {"type": "OnFailure"}});
+    let ending = team.registry("ending", job.clone()).await.ready().await;
+    let taken = team.registry("taken", json!({})).await.ready().await;
+    let _server = taken.serving("401 Unauthorized").await;
+    taken.says_within(within(40), "Available", "True", "Answering").await;
+    team.settles().await;
+    let claim = endless.claim().uid().await;
+
+    for (registry, workload, mut spec, reason) in [
+        (&endless, "Deployment", json!({"extraConfig": {"storge": {}}}), "InvalidManifest"),
+        (
+            &ending,
+            "Job",
+            json!({"extraConfig": {"storge": {}}, "restartPolicy": job["restartPolicy"]}),
+            "InvalidManifest",
+        ),
+        (&taken, "Deployment", json!({"service": port}), "Refused"),
+    ] {
+        let workload = registry.child(workload, "");
+        registry.apply(spec.clone()).await.unwrap();
+        registry.says("Stalled", "True", reason).await;
+        workload.survives(Duration::from_millis(300)).await;
+
+        spec["suspend"] = json!(true);
+        registry.apply(spec).await.unwrap();
+
+        workload.disappears(PATIENCE).await;
+        registry.says("Ready", "False", reason).await;
+        registry.says("Available", "False", "Suspended").await;
+        assert_eq!(registry.object.at("/status/replicas").await, 0);
+    }
+    endless.apply(json!({})).await.unwrap();
+    let endless = endless.ready().await;
+    assert_eq!(endless.claim().uid().await, claim);
 }
