@@ -180,7 +180,7 @@ async fn encrypted(
         .with_no_client_auth();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
         // What lies between may have cut the connection. Only what the other side really said is an answer.
-        let is_answer = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        let is_answer = matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>());
         if is_answer { broken(error.to_string()) } else { broken_off(&error) }
     })
 }
