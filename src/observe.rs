@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::PrivateRegistry;
 use crate::apply::{self, Engine, Live, kinds};
-use crate::model::{Observed, ObservedClaim, SecretContent};
+use crate::model::{Child, Observed, ObservedClaim, SecretContent};
 use crate::secret::Sensitive;
 
 /// Names of the Secrets that a manifest refers to.
@@ -71,7 +71,8 @@ fn holder(registry: &PrivateRegistry, others: &[Arc<PrivateRegistry>]) -> Option
         let meta = &registry.metadata;
         (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
     };
-    let first = others.iter().filter(|other| mounted(other) == Some(wanted.clone())).min_by_key(|other| rank(other))?;
+    let first =
+        others.iter().filter(|other| mounted(other).as_ref() == Some(&wanted)).min_by_key(|other| rank(other))?;
     (rank(first) < rank(registry)).then(|| first.metadata.name.clone()).flatten()
 }
 
@@ -81,7 +82,7 @@ fn mounted(registry: &PrivateRegistry) -> Option<Cow<'_, str>> {
     if storage.is_some_and(|storage| storage.empty_dir.is_some()) {
         return None;
     }
-    let own = || format!("{}-data", registry.metadata.name.as_deref().unwrap_or_default());
+    let own = || format!("{}{}", registry.metadata.name.as_deref().unwrap_or_default(), Child::Data.suffix());
     Some(claim(registry).map_or_else(|| own().into(), Cow::from))
 }
 

@@ -331,19 +331,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::apply::kinds;
-    use crate::model::{Settings, resolve};
-
-    fn registry(spec: &Value, annotations: &Value) -> Resolved {
-        let registry = serde_json::from_value(json!({
-            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": spec,
-            "metadata": {"name": "team-a", "namespace": "registries", "annotations": annotations},
-        }));
-        resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap()
-    }
+    use crate::controller::testing::{resolved, stored_secret};
 
     fn asking(annotation: &str) -> Resolved {
-        registry(&json!({}), &json!({api::annotation::RENEW: annotation}))
+        resolved(&json!({}), &json!({api::annotation::RENEW: annotation}))
     }
 
     /// The two Secrets of a certificate.
@@ -374,18 +365,14 @@ mod tests {
                 http_secret: String::new().into(),
             };
             let plan = desired::plan(registry, &material, &desired::Run::default());
-            let live = |child: Child| {
-                let name = registry.name.child(child);
-                let found = plan.iter().find(|object| object.kind == "Secret" && object.name == name)?;
-                Some(Live::new(kinds::SECRET, found.body.clone()))
-            };
+            let live = |child| stored_secret(registry, &plan, child);
             (Self { leaf: live(Child::Tls), authority: live(Child::Ca) }, told, issued)
         }
     }
 
     #[test]
     fn a_wish_counts_as_served_only_when_a_certificate_was_issued_for_it() {
-        let silent = registry(&json!({}), &json!({}));
+        let silent = resolved(&json!({}), &json!({}));
         let (shelf, told, issued) = Shelf::default().pass(&silent);
         assert_eq!((told, issued), (None, Some(Renew::Missing)));
 
@@ -407,8 +394,8 @@ mod tests {
 
     #[test]
     fn nobody_serves_a_wish_for_a_certificate_that_is_the_users_own() {
-        let (shelf, ..) = Shelf::default().pass(&registry(&json!({}), &json!({})));
-        let own = registry(&json!({"tls": {"secret": {"name": "own"}}}), &json!({api::annotation::RENEW: "leaf"}));
+        let (shelf, ..) = Shelf::default().pass(&resolved(&json!({}), &json!({})));
+        let own = resolved(&json!({"tls": {"secret": {"name": "own"}}}), &json!({api::annotation::RENEW: "leaf"}));
         let (_, told, _) = shelf.pass(&own);
         assert_eq!(told, None);
     }

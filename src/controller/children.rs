@@ -76,16 +76,12 @@ mod tests {
 
     use super::*;
     use crate::apply::kinds::Prune;
+    use crate::controller::testing::resolved;
     use crate::desired;
-    use crate::model::{Observed, Settings, resolve};
 
     #[test]
     fn what_a_registry_stands_on_is_of_kinds_that_are_never_pruned() {
-        let registry = serde_json::from_value(json!({
-            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {},
-            "metadata": {"name": "team-a", "namespace": "registries"},
-        }));
-        let registry = resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap();
+        let registry = resolved(&json!({}), &json!({}));
         let claim = desired::claim::build(&registry);
         for object in desired::foundation(&registry).into_iter().chain(claim) {
             assert_eq!(Kind::named(object.kind).unwrap().prune, Prune::Never, "{}", object.kind);

@@ -17,7 +17,7 @@ use super::store::Registries;
 use crate::api::PrivateRegistry;
 use crate::apply::{Engine, Memory};
 use crate::metrics::Metrics;
-use crate::model::{Settings, labels};
+use crate::model::{Child, Settings, labels};
 use crate::observe;
 use crate::status::PodFacts;
 
@@ -119,10 +119,11 @@ impl Recall {
         const CLAIM: &str = "PersistentVolumeClaim";
         let references = locked(&self.references);
         let named = references.of.get(key).into_iter().flatten().filter(|(kind, ..)| *kind == CLAIM).cloned();
-        let claims: Vec<_> = named.chain([(CLAIM, key.namespace.clone(), format!("{}-data", key.name))]).collect();
+        let data = Child::Data.suffix();
+        let claims: Vec<_> = named.chain([(CLAIM, key.namespace.clone(), format!("{}{data}", key.name))]).collect();
         let naming = claims.iter().filter_map(|claim| references.to.get(claim)).flatten().cloned();
         let owning =
-            claims.iter().filter_map(|(_, namespace, claim)| Some(Key::new(namespace, claim.strip_suffix("-data")?)));
+            claims.iter().filter_map(|(_, namespace, claim)| Some(Key::new(namespace, claim.strip_suffix(data)?)));
         naming.chain(owning).filter(|rival| rival != key).collect()
     }
 

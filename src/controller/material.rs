@@ -131,17 +131,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controller::testing::{resolved, stored_secret};
     use crate::desired::{self, Run};
-    use crate::model::{Settings, resolve};
 
     /// What lies in the cluster after a pass, with a Deployment of this template.
     fn stored(registry: &Resolved, material: &Material, template: &str) -> Stored {
         let plan = desired::plan(registry, material, &Run::default());
-        let secret = |child: Child| {
-            let name = registry.name.child(child);
-            let found = plan.iter().find(|object| object.kind == "Secret" && object.name == name)?;
-            Some(Live::new(kinds::SECRET, found.body.clone()))
-        };
+        let secret = |child| stored_secret(registry, &plan, child);
         let workload = json!({"metadata": {"annotations": {labels::TEMPLATE: template}}});
         Stored {
             tls: secret(Child::Tls),
@@ -155,12 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn pods_that_are_replaced_anyway_get_a_new_certificate_after_half_of_its_life() {
-        let registry = serde_json::from_value(json!({
-            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
-            "metadata": {"name": "team-a", "namespace": "registries"},
-            "spec": {"auth": {"none": {}}, "tls": {"selfSigned": {"duration": "100h"}}},
-        }));
-        let registry = resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap();
+        let spec = json!({"auth": {"none": {}}, "tls": {"selfSigned": {"duration": "100h"}}});
+        let registry = resolved(&spec, &json!({}));
         let empty = Stored { tls: None, ca: None, htpasswd: None, admin: None, config: None, workload: None };
         let start = Timestamp::now();
         let service = json!({});

@@ -21,6 +21,8 @@ mod report;
 mod rounds;
 mod running;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod watches;
 
 use std::sync::Arc;
@@ -99,7 +101,7 @@ impl Operator {
                 match change.what {
                     What::StatusOnly => {}
                     What::Undecodable => {
-                        let why = shared.registries.undecodable().remove(&change.key).unwrap_or_default();
+                        let why = shared.registries.why_undecodable(&change.key).unwrap_or_default();
                         warn!(registry = %change.key, "cannot be decoded, so its manifest is not followed: {why}");
                     }
                     What::Added if !shared.rounds.have_begun() => {}

@@ -19,10 +19,10 @@ pub(super) async fn report(
     status: PrivateRegistryStatus,
     ctx: &Context,
 ) -> Result<(), Error> {
-    note_expiry(registry, &status, &ctx.metrics);
     let key = Key::new(registry.namespace().unwrap_or_default(), registry.name_any());
+    note_expiry(&key, &status, &ctx.metrics);
     // The manifest of now is another one, and the answer could not be read.
-    if ctx.registries.undecodable().contains_key(&key) {
+    if ctx.registries.why_undecodable(&key).is_some() {
         return Ok(());
     }
     let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
@@ -42,11 +42,10 @@ pub(super) async fn report(
 }
 
 /// The metric says what the status says, whether that is news or not: a new process knows none yet.
-fn note_expiry(registry: &PrivateRegistry, status: &PrivateRegistryStatus, metrics: &Metrics) {
-    let (namespace, name) = (registry.namespace().unwrap_or_default(), registry.name_any());
+fn note_expiry(key: &Key, status: &PrivateRegistryStatus, metrics: &Metrics) {
     match status.certificate.as_ref().and_then(|served| served.not_after.parse::<Timestamp>().ok()) {
-        Some(end) => metrics.set_certificate_not_after(&namespace, &name, end.as_second()),
-        None => metrics.forget_certificate(&namespace, &name),
+        Some(end) => metrics.set_certificate_not_after(&key.namespace, &key.name, end.as_second()),
+        None => metrics.forget_certificate(&key.namespace, &key.name),
     }
 }
 

@@ -139,6 +139,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Registries<K> {
         self.len() == 0
     }
 
+    /// Why this registry can't be decoded, if it can't.
+    pub fn why_undecodable(&self, key: &Key) -> Option<String> {
+        self.read().undecodable.get(key).cloned()
+    }
+
     /// The registries that can't be decoded, each with the reason.
     pub fn undecodable(&self) -> BTreeMap<Key, String> {
         self.read().undecodable.clone()

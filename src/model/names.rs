@@ -82,7 +82,8 @@ pub enum Child {
 }
 
 impl Child {
-    const fn suffix(self) -> &'static str {
+    /// What stands behind the registry's name.
+    pub(crate) const fn suffix(self) -> &'static str {
         match self {
             Self::Service | Self::ServiceAccount | Self::Workload | Self::DisruptionBudget => "",
             Self::Data => "-data",

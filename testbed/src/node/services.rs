@@ -9,14 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::{LOOK_EVERY, START_LIMIT};
-use crate::Tools;
 use crate::control_plane::ControlPlane;
 use crate::pki::NODE_NAME;
 use crate::sandbox::{Place, Process, Sandbox};
+use crate::{Tools, http};
 
 /// The domain of the cluster's Services.
 const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -128,7 +126,8 @@ impl Services {
 async fn healthy(sandbox: &Sandbox, process: &Process, port: u16, path: &str) -> Result<()> {
     let reach = sandbox.reach(port)?;
     let started = Instant::now();
-    while !answers_ok(reach.port(), path).await.unwrap_or(false) {
+    let address = (Ipv4Addr::LOCALHOST, reach.port()).into();
+    while !matches!(http::get(address, path).await, Ok((200, _))) {
         process.check()?;
         if started.elapsed() > START_LIMIT {
             bail!("{} is not ready after {START_LIMIT:?}; its last words:\n{}", process.name(), process.last_words(15));
@@ -136,14 +135,6 @@ async fn healthy(sandbox: &Sandbox, process: &Process, port: u16, path: &str) ->
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(())
-}
-
-async fn answers_ok(port: u16, path: &str) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer.split(' ').nth(1) == Some("200"))
 }
 
 fn flag(name: &str, path: &Path) -> String {
