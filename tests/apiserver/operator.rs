@@ -137,9 +137,14 @@ impl Operator {
 
     /// Waits until so many passes have ended.
     pub async fn has_made(&self, passes: f64) {
-        eventually(PATIENCE, &format!("{passes} passes"), async || {
-            let now = self.passes().await;
-            if now >= passes { Ok(()) } else { Err(now.to_string()) }
+        self.has_counted("reconciles_total", passes).await;
+    }
+
+    /// Waits until a counter is there: what it counts can be seen elsewhere a moment before.
+    pub async fn has_counted(&self, name: &str, at_least: f64) {
+        eventually(PATIENCE, &format!("{name} is {at_least}"), async || {
+            let now = self.metric(name).await;
+            if now >= at_least { Ok(()) } else { Err(now.to_string()) }
         })
         .await;
     }
