@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::queue::{Key, Queue};
+use super::queue::{Key, Queue, Urgency};
 use crate::status::summary::Answer;
 
 /// How soon a registry is asked again whose answer was not good.
@@ -89,7 +89,7 @@ impl Answers {
                 let (queue, key, before) = (queue.clone(), key.clone(), known.clone());
                 tokio::spawn(async move {
                     if asking.await.is_ok_and(|answer| answer != before) {
-                        queue.add(&key);
+                        queue.add(&key, Urgency::Change);
                     }
                 });
                 known

@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams};
 use super::answer::Answers;
 use super::error::Error;
 use super::events::Events;
-use super::queue::{Key, Queue};
+use super::queue::{Key, Queue, Urgency};
 use super::rounds::Rounds;
 use super::store::Registries;
 use crate::api::PrivateRegistry;
@@ -80,7 +80,7 @@ impl Context {
 
     fn tell_rivals(&self, key: &Key) {
         for rival in self.recall.rivals(key).iter().filter(|rival| self.registries.get(rival).is_some()) {
-            self.queue.add(rival);
+            self.queue.add(rival, Urgency::Change);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::Resource as _;
 
 use super::context::Context;
-use super::queue::Key;
+use super::queue::{Key, Urgency};
 use super::watches::{Meta, Scope, Sink, Watched};
 use crate::apply::{KINDS, Kind};
 use crate::model::labels;
@@ -49,7 +49,7 @@ impl Intake {
         let concerned: BTreeSet<_> =
             self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();
         for key in concerned.iter().filter(|key| self.ctx.registries.get(key).is_some()) {
-            self.ctx.queue.add(key);
+            self.ctx.queue.add(key, Urgency::Change);
         }
     }
 
@@ -100,7 +100,7 @@ impl Sink for Intake {
             // Pods that went meanwhile: whoever was told of them asks again.
             None => {
                 for key in self.ctx.recall.forget_pods() {
-                    self.ctx.queue.add(&key);
+                    self.ctx.queue.add(&key, Urgency::Change);
                 }
             }
         }

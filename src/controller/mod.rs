@@ -37,7 +37,7 @@ pub use reconcile::{Next, reconcile};
 use self::backoff::Class;
 use self::events::Events;
 use self::intake::Intake;
-use self::queue::{End, Finished, Key, Limits, Outcome, Queue, run_workers};
+use self::queue::{End, Finished, Key, Limits, Outcome, Queue, Urgency, run_workers};
 use self::store::{Registries, What};
 use self::watches::{Scope, Watches};
 use crate::api::PrivateRegistry;
@@ -107,9 +107,9 @@ impl Operator {
                     What::Added if !shared.rounds.have_begun() => {}
                     What::Added => {
                         shared.meet(&change.key);
-                        shared.queue.add(&change.key);
+                        shared.queue.add(&change.key, Urgency::Manifest);
                     }
-                    _ => shared.queue.add(&change.key),
+                    _ => shared.queue.add(&change.key, Urgency::Manifest),
                 }
             });
         }

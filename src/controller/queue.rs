@@ -44,13 +44,18 @@ impl fmt::Display for Key {
     }
 }
 
-/// What a pass is for. Changes go before upkeep, without starving it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+/// What a pass is for, from the least urgent. The more urgent goes first, without starving the others.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::EnumCount, strum::EnumIter, strum::IntoStaticStr,
+)]
 pub enum Urgency {
     /// Resync, start-up, sweep: nobody waits for it.
     Upkeep,
-    /// A user, a child or a referenced object changed.
+    /// A child or a referenced object changed. Mostly this is what comes of a former pass, and only to be told: when a
+    /// hundred registries are new, that must not hold up the making of the last one.
     Change,
+    /// A registry is new, or its manifest changed: somebody waits.
+    Manifest,
 }
 
 /// How a pass ended, as its author sees it.
@@ -94,9 +99,9 @@ impl Queue {
         Self { shared: Arc::new(Shared { state: Mutex::new(QueueState::new(settings)), added: Notify::new() }) }
     }
 
-    /// Something changed: a pass of `key` now, or right after the one that is running.
-    pub fn add(&self, key: &Key) {
-        self.add_after(key, Urgency::Change, Duration::ZERO);
+    /// A pass of `key` now, or right after the one that is running.
+    pub fn add(&self, key: &Key, urgency: Urgency) {
+        self.add_after(key, urgency, Duration::ZERO);
     }
 
     /// A pass of `key` after `delay`. If one is already waiting, the earlier time and the higher urgency win.

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::context::Context;
 use super::error::Error;
 use super::events::{self, Happening, Tone};
-use super::queue::Key;
+use super::queue::{Key, Urgency};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 use crate::metrics::Metrics;
 use crate::runtime::api_error;
@@ -36,7 +36,7 @@ pub(super) async fn report(
     ctx.events.publish(&registry.object_ref(&()), &happenings).await;
     // The answer may show a user's change before its own event does.
     if let Some(change) = ctx.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
-        ctx.queue.add(&change.key);
+        ctx.queue.add(&change.key, Urgency::Manifest);
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ impl Rounds {
                 read_ahead(ctx, scope, &batch).await;
                 self.waiting().extend(batch.iter().cloned());
                 for key in &batch {
-                    ctx.queue.add_after(key, Urgency::Upkeep, Duration::ZERO);
+                    ctx.queue.add(key, Urgency::Upkeep);
                 }
                 self.until_left(LEFT).await;
             }

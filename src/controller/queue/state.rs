@@ -3,9 +3,11 @@
 //! No clock, no task, no lock in here: [`super::Queue`] adds those. What must hold is stated as laws in the tests
 //! below.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use strum::{EnumCount as _, IntoEnumIterator as _};
 use tokio::time::Instant;
 
 use super::{End, Key, Urgency};
@@ -20,14 +22,14 @@ pub struct Settings {
     /// The same rest after a pass that failed: a child that flaps can't turn a failing registry into a busy loop.
     /// Longer waits (the backoff) are cut short by a change, this one is not.
     pub rest_after_failure: Duration,
-    /// How many passes for changes may run one after the other while upkeep is due. The next one is then upkeep, so at
-    /// least one in `changes_in_a_row + 1` goes to it and a flood of changes can't starve it.
-    pub changes_in_a_row: u32,
+    /// How many passes in a row may overtake what is due and less urgent. Then it has its turn, so that a flood can't
+    /// starve it.
+    pub overtakes_in_a_row: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { debounce: Duration::from_millis(30), rest_after_failure: Duration::from_secs(1), changes_in_a_row: 4 }
+        Self { debounce: Duration::from_millis(30), rest_after_failure: Duration::from_secs(1), overtakes_in_a_row: 4 }
     }
 }
 
@@ -88,24 +90,29 @@ struct Entry {
 pub struct QueueState {
     settings: Settings,
     entries: BTreeMap<Key, Entry>,
-    /// Keys that wait and don't run, by due time and then by order of arrival.
-    changes: BTreeMap<(Instant, u64), Key>,
-    upkeep: BTreeMap<(Instant, u64), Key>,
+    lines: [Line; Urgency::COUNT],
     tickets: u64,
-    changes_in_a_row: u32,
+}
+
+/// Keys of one urgency that wait and don't run.
+#[derive(Debug, Default)]
+struct Line {
+    /// By due time and then by order of arrival.
+    keys: BTreeMap<(Instant, u64), Key>,
+    /// How many passes in a row have overtaken it while it was due.
+    overtaken: u32,
+}
+
+impl Line {
+    fn head(&self) -> Option<Instant> {
+        self.keys.first_key_value().map(|(&(due, _), _)| due)
+    }
 }
 
 impl QueueState {
     /// An empty queue.
     pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            entries: BTreeMap::new(),
-            changes: BTreeMap::new(),
-            upkeep: BTreeMap::new(),
-            tickets: 0,
-            changes_in_a_row: 0,
-        }
+        Self { settings, entries: BTreeMap::new(), lines: Default::default(), tickets: 0 }
     }
 
     /// Asks for a pass of `key` at `due` (in the past: at once). Of several wishes the earliest time and the highest
@@ -130,29 +137,29 @@ impl QueueState {
         let (before, idle) = (entry.waiting.replace(wish), entry.running.is_none());
         if idle {
             if let Some(before) = before {
-                self.line(before.urgency).remove(&(before.due, before.ticket));
+                self.line_mut(before.urgency).keys.remove(&(before.due, before.ticket));
             }
-            self.line(wish.urgency).insert((wish.due, wish.ticket), key.clone());
+            self.line_mut(wish.urgency).keys.insert((wish.due, wish.ticket), key.clone());
         }
     }
 
-    /// What may run at `now`. Changes come first, but see [`Settings::changes_in_a_row`].
+    /// What may run at `now`: the most urgent of what is due, but see [`Settings::overtakes_in_a_row`].
     pub fn next(&mut self, now: Instant) -> Next {
-        let head = |line: &BTreeMap<(Instant, u64), Key>| line.first_key_value().map(|(&(due, _), _)| due);
-        let (change, upkeep) = (head(&self.changes), head(&self.upkeep));
-        let due = |head: Option<Instant>| head.is_some_and(|due| due <= now);
-        let urgency = match (due(change), due(upkeep)) {
-            (true, true) if self.changes_in_a_row >= self.settings.changes_in_a_row => Urgency::Upkeep,
-            (true, _) => Urgency::Change,
-            (false, true) => Urgency::Upkeep,
-            (false, false) => {
-                return change.into_iter().chain(upkeep).min().map_or(Next::Idle, Next::Until);
-            }
+        let is_due = |line: &Line| line.head().is_some_and(|due| due <= now);
+        let due = || Urgency::iter().rev().filter(|urgency| is_due(self.line(*urgency)));
+        let starved = due().find(|urgency| self.line(*urgency).overtaken >= self.settings.overtakes_in_a_row);
+        let Some(urgency) = starved.or_else(|| due().next()) else {
+            return self.lines.iter().filter_map(Line::head).min().map_or(Next::Idle, Next::Until);
         };
-        let overtakes = urgency == Urgency::Change && due(upkeep);
-        self.changes_in_a_row = if overtakes { self.changes_in_a_row + 1 } else { 0 };
+        for (line, of) in self.lines.iter_mut().zip(Urgency::iter()) {
+            match of.cmp(&urgency) {
+                Ordering::Less if is_due(line) => line.overtaken += 1,
+                Ordering::Less | Ordering::Equal => line.overtaken = 0,
+                Ordering::Greater => {}
+            }
+        }
 
-        let Some(((due, _), key)) = self.line(urgency).pop_first() else { return Next::Idle };
+        let Some(((due, _), key)) = self.line_mut(urgency).keys.pop_first() else { return Next::Idle };
         let Some(entry) = self.entries.get_mut(&key) else { return Next::Idle };
         entry.waiting = None;
         entry.running = Some(urgency);
@@ -195,8 +202,8 @@ impl QueueState {
 
     /// How full the queue is at `now`.
     pub fn depth(&self, now: Instant) -> Depth {
-        let waiting = self.changes.len() + self.upkeep.len();
-        let due = [&self.changes, &self.upkeep].iter().map(|line| line.range(..=(now, u64::MAX)).count()).sum();
+        let waiting: usize = self.lines.iter().map(|line| line.keys.len()).sum();
+        let due = self.lines.iter().map(|line| line.keys.range(..=(now, u64::MAX)).count()).sum();
         Depth {
             due,
             later: waiting - due,
@@ -205,11 +212,12 @@ impl QueueState {
         }
     }
 
-    fn line(&mut self, urgency: Urgency) -> &mut BTreeMap<(Instant, u64), Key> {
-        match urgency {
-            Urgency::Change => &mut self.changes,
-            Urgency::Upkeep => &mut self.upkeep,
-        }
+    fn line(&self, urgency: Urgency) -> &Line {
+        &self.lines[urgency as usize]
+    }
+
+    fn line_mut(&mut self, urgency: Urgency) -> &mut Line {
+        &mut self.lines[urgency as usize]
     }
 }
 

@@ -26,6 +26,10 @@ impl Bench {
         self.state.add(&key(name), Urgency::Change, self.now, self.now);
     }
 
+    fn manifest(&mut self, name: &str) {
+        self.state.add(&key(name), Urgency::Manifest, self.now, self.now);
+    }
+
     fn upkeep(&mut self, name: &str) {
         self.state.add(&key(name), Urgency::Upkeep, self.now, self.now);
     }
@@ -170,6 +174,26 @@ fn changes_overtake_the_start_up_load() {
 }
 
 #[test]
+fn the_last_of_many_new_registries_does_not_wait_for_what_the_first_ones_echo() {
+    let mut bench = Bench::new();
+    for n in 0..100 {
+        bench.manifest(&format!("new-{n:03}"));
+    }
+    let mut passes = 0;
+    loop {
+        let grant = bench.run().unwrap();
+        passes += 1;
+        if grant.key == key("new-099") {
+            break;
+        }
+        bench.finish(&grant.key.name, SETTLED);
+        bench.change(&grant.key.name);
+        bench.now += ms(50);
+    }
+    assert_eq!(passes, 100 + 100 / 4 - 1, "one in five for what is less urgent");
+}
+
+#[test]
 fn a_flood_of_changes_leaves_every_fifth_pass_to_upkeep() {
     let mut bench = Bench::new();
     for n in 0..100 {
@@ -209,7 +233,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let urgency = || prop_oneof![Just(Urgency::Change), Just(Urgency::Upkeep)];
+    let urgency = || prop_oneof![Just(Urgency::Manifest), Just(Urgency::Change), Just(Urgency::Upkeep)];
     let end = prop_oneof![
         Just(End::Done { after: None }),
         (0_u64..5000).prop_map(|after| End::Done { after: Some(ms(after)) }),
@@ -281,26 +305,25 @@ proptest! {
         prop_assert_eq!(bench.state.next(bench.now), Next::Idle);
     }
 
-    /// However changes keep coming, a registry that is due for upkeep gets its pass after at most
-    /// (changes in a row + 1) × (its place in the line) passes.
+    /// However much more urgent work keeps coming, who is due gets its pass: of six passes each urgency has one.
     #[test]
-    fn upkeep_is_never_starved(place in 1_usize..20, flood in 1_usize..8) {
+    fn nothing_is_starved(place in 1_usize..20, manifests in 0_usize..8, changes in 1_usize..8) {
         let mut bench = Bench::new();
         for n in 0..place {
             bench.upkeep(&format!("old-{n}"));
         }
+        bench.change("changed");
         let last = key(&format!("old-{}", place - 1));
-        for _ in 0..place * 5 {
-            for n in 0..flood {
-                bench.change(&format!("busy-{n}"));
-            }
+        let mut passes = Vec::new();
+        while passes.len() < place * 6 {
+            (0..manifests).for_each(|n| bench.manifest(&format!("new-{n}")));
+            (0..changes).for_each(|n| bench.change(&format!("busy-{n}")));
             let grant = bench.run().unwrap();
-            if grant.key == last {
-                return Ok(());
-            }
-            bench.finish(&grant.key.name.clone(), End::Done { after: None });
+            bench.finish(&grant.key.name, End::Done { after: None });
             bench.now += ms(50);
+            passes.push(grant.key);
         }
-        prop_assert!(false, "{} never ran", last);
+        prop_assert!(passes.contains(&last), "{} never ran: {:?}", last, passes);
+        prop_assert!(passes[..6].contains(&key("changed")), "{:?}", passes);
     }
 }

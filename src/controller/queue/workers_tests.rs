@@ -65,7 +65,7 @@ async fn a_panic_leaves_the_others_going_and_comes_back_late() {
         }
     });
     for name in ["broken", "before-the-first-await", "sound"] {
-        running.queue.add(&key(name));
+        running.queue.add(&key(name), Urgency::Change);
     }
     sleep(Duration::from_secs(120)).await;
     assert_eq!(running.outcomes("broken"), [Outcome::Panicked]);
@@ -85,8 +85,8 @@ async fn a_pass_that_hangs_ends_after_thirty_seconds_and_is_tried_again() {
         }
         SETTLED
     });
-    running.queue.add(&key("hangs"));
-    running.queue.add(&key("sound"));
+    running.queue.add(&key("hangs"), Urgency::Change);
+    running.queue.add(&key("sound"), Urgency::Change);
     sleep(Duration::from_secs(29)).await;
     assert_eq!(running.outcomes("sound"), [Outcome::Done]);
     assert_eq!(running.outcomes("hangs"), []);
@@ -110,7 +110,7 @@ async fn at_most_so_many_passes_run_at_once_and_all_get_their_turn() {
         }
     });
     for n in 0..100 {
-        running.queue.add_after(&key(&format!("r{n:03}")), Urgency::Upkeep, Duration::ZERO);
+        running.queue.add(&key(&format!("r{n:03}")), Urgency::Upkeep);
     }
     sleep(Duration::from_secs(1)).await;
     assert_eq!(most.load(Ordering::SeqCst), 8);
@@ -124,9 +124,9 @@ async fn an_event_during_a_pass_is_not_lost() {
         sleep(Duration::from_secs(1)).await;
         SETTLED
     });
-    running.queue.add(&key("a"));
+    running.queue.add(&key("a"), Urgency::Change);
     sleep(Duration::from_millis(500)).await;
-    running.queue.add(&key("a"));
+    running.queue.add(&key("a"), Urgency::Change);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(running.outcomes("a"), [Outcome::Done, Outcome::Done]);
 }
@@ -140,7 +140,7 @@ async fn shutdown_takes_no_more_and_waits_for_what_runs_but_not_for_ever() {
     });
     let (queue, finished) = (running.queue.clone(), running.finished.clone());
     for name in ["slow", "quick", "waiting"] {
-        queue.add(&key(name));
+        queue.add(&key(name), Urgency::Change);
     }
     sleep(Duration::from_secs(1)).await;
     let started = Instant::now();
@@ -154,7 +154,7 @@ async fn shutdown_takes_no_more_and_waits_for_what_runs_but_not_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_dropped_without_a_word_counts_as_a_bug() {
     let queue = Queue::default();
-    queue.add(&key("a"));
+    queue.add(&key("a"), Urgency::Change);
     drop(queue.next().await);
     assert_eq!(queue.depth().failing, 1);
     let dropped = Instant::now();
@@ -176,7 +176,7 @@ async fn several_waiters_each_get_a_key() {
         .collect();
     sleep(Duration::from_millis(1)).await;
     for n in 0..4 {
-        queue.add(&key(&n.to_string()));
+        queue.add(&key(&n.to_string()), Urgency::Change);
     }
     let mut keys = Vec::new();
     for waiter in waiters {
