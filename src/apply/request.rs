@@ -216,11 +216,13 @@ impl Requests {
         }
     }
 
+    /// Strict validation would have the API server read the body twice, for keys that stand there twice, which no [`Value`] has; of unknown fields
+    /// an apply complains in any case.
     async fn apply(&self, target: &ObjectRef, verb: Verb, body: &Value, force: bool) -> Result<(u16, Value), Failure> {
         let params = PatchParams {
             force,
             field_manager: Some(self.manager.to_owned()),
-            field_validation: Some(ValidationDirective::Strict),
+            field_validation: Some(ValidationDirective::Ignore),
             ..PatchParams::default()
         };
         let request = route(target).patch(&target.name, &params, &Patch::Apply(body)).map_err(Failure::Build)?;

@@ -1,6 +1,6 @@
 //! One status write, only when it differs.
 
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, ValidationDirective};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
@@ -30,7 +30,9 @@ pub async fn write(
         "metadata": {"name": registry.name_any(), "uid": registry.metadata.uid},
         "status": status,
     });
-    let parameters = PatchParams::apply(MANAGER).force();
+    // Unknown fields are refused in any case; more validation would only look for keys that stand there twice.
+    let parameters =
+        PatchParams { field_validation: Some(ValidationDirective::Ignore), ..PatchParams::apply(MANAGER).force() };
     match api.patch_status(&registry.name_any(), &parameters, &Patch::Apply(&body)).await {
         Ok(answer) => Ok(Some(answer)),
         Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(None),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
+use testbed::control_plane::Entry;
 
 use super::{
     objects::{self, Template},
@@ -29,10 +30,12 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
 
     world.start_operator()?.ready().await?;
     let mark = world.mark().await?;
-    let mut ours = Vec::new();
+    let (mut ours, mut until_made) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         world.settled().await?;
-        ours.push(by_operator(world, &template, turn).await?);
+        let (written, asked) = by_operator(world, &template, turn).await?;
+        ours.push(written);
+        until_made.extend(asked);
     }
     let asked = world.asked_since(mark).await?;
     let memory = world.operator()?.memory()?;
@@ -55,6 +58,7 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
             "objects_per_turn": objects,
             "operator": ours.values(),
             "plain": theirs.values(),
+            "operator_requests_until_all_are_made": by_verb_and_kind(&until_made),
             "operator_requests": by_verb_and_kind(&asked),
             "operator_memory_after_kib": memory,
         }),
@@ -90,22 +94,24 @@ impl Side {
     }
 }
 
-/// From the first manifest to the last child.
-async fn by_operator(world: &mut World, template: &Template, registries: u32) -> Result<Written> {
+/// From the first manifest to the last child, and what the operator asked until then.
+async fn by_operator(world: &mut World, template: &Template, registries: u32) -> Result<(Written, Vec<Entry>)> {
     const CREATED: (&str, &str) = ("writes_total", "outcome=\"created\"");
     let before = world.operator()?.metric(CREATED.0, CREATED.1).await?;
     let expected = before + f64::from(registries * u32::try_from(template.len())?);
+    let mark = world.mark().await?;
     let (started, used) = (Instant::now(), world.operator()?.processor()?);
     world.create_registries(registries).await?;
     world.operator()?.reaches(CREATED.0, CREATED.1, expected).await?;
     let took = started.elapsed();
     let processor = world.operator()?.processor()?.saturating_sub(used);
+    let asked = world.asked_since(mark).await?;
     world.settled().await?;
     let made = world.operator()?.metric(CREATED.0, CREATED.1).await?;
     if made > expected {
         bail!("the operator made {made} children where {expected} were expected, so the time is not what it seems");
     }
-    Ok(Written { took, processor })
+    Ok((Written { took, processor }, asked))
 }
 
 async fn by_hand(world: &World, template: &Template, copies: u32, namespace: &str) -> Result<Written> {
