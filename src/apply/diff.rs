@@ -231,6 +231,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::super::kinds::SERVICE;
     use super::*;
 
     /// Nothing is known about managers.
@@ -327,10 +328,10 @@ mod tests {
 
         let all =
             fields(json!({"f:spec": {"f:hostNetwork": {}, "f:automount": {}, "f:securityContext": {}, "f:wait": {}}}));
-        assert_eq!(diff(&live, &wanted, Owned::of(&all, "us").as_ref()).paths, Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &all, "us").as_ref()).paths, Vec::<String>::new());
 
         let one_taken = fields(json!({"f:spec": {"f:hostNetwork": {}, "f:securityContext": {}, "f:wait": {}}}));
-        assert_eq!(diff(&live, &wanted, Owned::of(&one_taken, "us").as_ref()).paths, ["spec.automount"]);
+        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &one_taken, "us").as_ref()).paths, ["spec.automount"]);
 
         assert_eq!(diff(&live, &wanted, None).paths, Vec::<String>::new());
     }
@@ -342,7 +343,7 @@ mod tests {
             "secretKeyRef": {"name": "x"},
         });
         let wanted = json!({"secretKeyRef": {"name": "x", "optional": false}});
-        assert_eq!(diff(&live, &wanted, Owned::of(&live, "us").as_ref()).paths, Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &live, "us").as_ref()).paths, Vec::<String>::new());
     }
 
     #[test]
@@ -356,7 +357,10 @@ mod tests {
             {"f:volumes": {"k:{\"name\":\"v\"}": {".": {}, "f:name": {}}}}}]}});
         let live = json!({"volumes": [{"name": "v", "configMap": {"name": "x"}}]});
         let wanted = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
-        assert_eq!(diff(&live, &wanted, Owned::of(&fields, "us").as_ref()).paths, ["volumes[name=v].emptyDir"]);
+        assert_eq!(
+            diff(&live, &wanted, Owned::of(SERVICE, &fields, "us").as_ref()).paths,
+            ["volumes[name=v].emptyDir"]
+        );
     }
 
     #[test]

@@ -246,19 +246,25 @@ impl Engine {
         Ok(Applied { outcome: Outcome::Changed, ..done })
     }
 
-    /// Gives up what we hold otherwise than by apply: it would stay in the object when an apply drops it.
-    async fn disown(&self, target: &ObjectRef, live: &Live) -> Result<Option<Live>, Error> {
+    /// What we hold otherwise than by apply would stay in the object when an apply drops it. What was posted becomes as if it had been applied;
+    /// anything else is given up, for the apply that follows to take it again.
+    async fn hold_by_apply(&self, target: &ObjectRef, live: &Live) -> Result<Option<Live>, Error> {
         let Some(entry) = written_entry(live.value(), self.marks.field_manager) else { return Ok(None) };
-        let disowned = self.requests.replace(target, live, &format!("/metadata/managedFields/{entry}"), None).await;
-        disowned.map(Some).map_err(|source| self.failed(Verb::Update, target, source))
+        let entry = format!("/metadata/managedFields/{entry}");
+        let held = if target.kind.is_verbatim {
+            self.requests.replace(target, live, &format!("{entry}/operation"), Some(&"Apply".into())).await
+        } else {
+            self.requests.replace(target, live, &entry, None).await
+        };
+        held.map(Some).map_err(|source| self.failed(Verb::Update, target, source))
     }
 
     /// The answer may still differ from what was sent, if a webhook or the server itself changes it. That is worth knowing, and not worth a fight.
     async fn update(&self, wanted: &Wanted, body: Value, live: &Live) -> Result<Applied, Error> {
         let target = &wanted.target;
-        let disowned = self.disown(target, live).await?;
+        let held = self.hold_by_apply(target, live).await?;
         let since = self.memory.begin(target, None);
-        let version = wanted.version.as_ref().map(|_| disowned.as_ref().unwrap_or(live).resource_version());
+        let version = wanted.version.as_ref().map(|_| held.as_ref().unwrap_or(live).resource_version());
         let sent = self.requests.update(target, body.clone(), live.uid(), version).await;
         let now = sent.map_err(|source| self.failed(Verb::Update, target, source))?;
         self.memory.remember(target, since, &now, Depth::Unread, Some(wanted.hash));
@@ -266,7 +272,7 @@ impl Engine {
         if let Change::InPlace(paths) = change(target.kind, now.value(), &body, self.marks.field_manager) {
             tracing::warn!(object = %target, ?paths, "the API server did not keep these fields as they were sent");
         }
-        let is_same = disowned.is_none() && now.resource_version() == live.resource_version();
+        let is_same = held.is_none() && now.resource_version() == live.resource_version();
         Ok(Applied { outcome: if is_same { Outcome::Unchanged } else { Outcome::Changed }, live: now })
     }
 

@@ -129,7 +129,9 @@ impl Error {
     pub(super) fn failed(verb: Verb, object: ObjectRef, source: Failure) -> Self {
         match (verb, source) {
             (Verb::Read, source) => Self::Read { object, source },
-            (verb, Failure::Api { code: 409, .. }) => Self::Conflict { verb, object },
+            (verb, Failure::Api { code: 409, .. }) | (verb @ Verb::Update, Failure::Api { code: 404, .. }) => {
+                Self::Conflict { verb, object }
+            }
             (verb, Failure::Api { fields, .. }) if fields.iter().any(|field| field == "metadata.uid") => {
                 Self::Conflict { verb, object }
             }

@@ -5,17 +5,19 @@
 
 use serde_json::{Map, Value};
 
+use super::kinds::Kind;
 use super::path;
 
-/// The fields below one node that our manager has applied. Empty where it owns nothing.
+/// The fields below one node that our manager has set. Empty where it owns nothing.
 #[derive(Clone, Default)]
 pub(super) struct Owned<'a>(Vec<&'a Map<String, Value>>);
 
 impl<'a> Owned<'a> {
-    /// What `manager` has applied to `object`. `None` if the object says nothing about managers.
-    pub(super) fn of(object: &'a Value, manager: &str) -> Option<Self> {
+    /// What `manager` has applied to `object`, or posted if the kind allows that. `None` if the object says nothing about managers.
+    pub(super) fn of(kind: &Kind, object: &'a Value, manager: &str) -> Option<Self> {
         let entries = object["metadata"]["managedFields"].as_array()?;
-        let ours = entries.iter().filter(|entry| is_applied_by(entry, manager));
+        let counts = |entry: &&Value| kind.is_verbatim || entry["operation"] == "Apply";
+        let ours = entries.iter().filter(|entry| is_main(entry, manager)).filter(counts);
         Some(Self(ours.filter_map(|entry| entry["fieldsV1"].as_object()).filter(|fields| !fields.is_empty()).collect()))
     }
 
@@ -49,10 +51,6 @@ impl<'a> Owned<'a> {
 pub(super) fn written_entry(object: &Value, manager: &str) -> Option<usize> {
     let entries = object["metadata"]["managedFields"].as_array()?;
     entries.iter().position(|entry| is_main(entry, manager) && entry["operation"] == "Update")
-}
-
-fn is_applied_by(entry: &Value, manager: &str) -> bool {
-    is_main(entry, manager) && entry["operation"] == "Apply"
 }
 
 fn is_main(entry: &Value, manager: &str) -> bool {
@@ -135,6 +133,7 @@ fn describe(keys: &Map<String, Value>) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::kinds::{CONFIG_MAP, SERVICE};
     use super::*;
 
     fn object(fields: Value) -> Value {
@@ -146,7 +145,7 @@ mod tests {
     }
 
     fn stale_in(fields: Value, wanted: Value) -> Vec<String> {
-        stale(&Owned::of(&object(fields), "ours").unwrap(), &wanted)
+        stale(&Owned::of(SERVICE, &object(fields), "ours").unwrap(), &wanted)
     }
 
     /// As 1.37 answered it.
@@ -236,9 +235,18 @@ mod tests {
 
     #[test]
     fn an_object_without_managers_is_told_from_one_that_we_never_applied() {
-        assert!(Owned::of(&json!({"metadata": {}}), "ours").is_none());
-        assert!(Owned::of(&object(json!({})), "nobody").unwrap().is_empty());
-        assert!(Owned::of(&object(json!({})), "ours").unwrap().is_empty());
-        assert!(!Owned::of(&object(json!({"f:data": {}})), "ours").unwrap().is_empty());
+        assert!(Owned::of(SERVICE, &json!({"metadata": {}}), "ours").is_none());
+        assert!(Owned::of(SERVICE, &object(json!({})), "nobody").unwrap().is_empty());
+        assert!(Owned::of(SERVICE, &object(json!({})), "ours").unwrap().is_empty());
+        assert!(!Owned::of(SERVICE, &object(json!({"f:data": {}})), "ours").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_posted_is_owned_where_the_server_adds_nothing() {
+        let entry = json!({"manager": "ours", "operation": "Update", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}}}});
+        let posted = json!({"metadata": {"managedFields": [entry]}});
+        let owned = Owned::of(CONFIG_MAP, &posted, "ours").unwrap();
+        assert_eq!(stale(&owned, &json!({"data": {"a": "1"}})), ["data.b"]);
+        assert!(Owned::of(SERVICE, &posted, "ours").unwrap().is_empty(), "some of it may be a default");
     }
 }

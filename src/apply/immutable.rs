@@ -25,10 +25,11 @@ pub(super) enum Change {
 
 /// What it takes to get from `live` to `wanted`, which has been through [`concede`].
 pub(super) fn change(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -> Change {
-    let owned = Owned::of(live, manager);
+    let owned = Owned::of(kind, live, manager);
     let Difference { mut paths, renamed } = diff(live, wanted, owned.as_ref());
     paths.extend(owned.iter().flat_map(|owned| stale(owned, wanted)));
-    paths.extend(written_entry(live, manager).map(|_| "metadata.managedFields".to_owned()));
+    let is_written = !kind.is_verbatim && written_entry(live, manager).is_some();
+    paths.extend(is_written.then(|| "metadata.managedFields".to_owned()));
 
     let first = |remedy: Remedy| {
         let mut fields = kind.immutable.iter().filter(|field| field.remedy == remedy);
@@ -55,7 +56,7 @@ pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &st
             path::put(&mut wanted, path, live.clone());
         }
     }
-    let owned = Owned::of(live, manager).unwrap_or_default();
+    let owned = Owned::of(kind, live, manager).unwrap_or_default();
     for field in kind.immutable.iter().filter(|field| field.remedy == Remedy::Refuse) {
         let is_owned = !field.path.split('.').fold(owned.clone(), |owned, name| owned.field(name)).is_empty();
         if let Some(live) = path::find(live, field.path)
@@ -153,12 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn what_we_wrote_otherwise_than_by_apply_is_put_right() {
+    fn what_we_wrote_otherwise_than_by_apply_is_put_right_unless_we_posted_it() {
         let mut live = json!({"data": {"a": "1"}});
         live["metadata"] =
-            json!({"managedFields": [{"manager": "us", "operation": "Update", "fieldsV1": {"f:data": {}}}]});
-        let expected = Change::InPlace(vec!["metadata.managedFields".into()]);
-        assert_eq!(change(SECRET, &live, &json!({"data": {"a": "1"}}), "us"), expected);
+            json!({"managedFields": [{"manager": "us", "operation": "Update", "fieldsV1": {"f:data": {"f:a": {}}}}]});
+        let wanted = json!({"data": {"a": "1"}});
+        assert_eq!(change(SERVICE, &live, &wanted, "us"), Change::InPlace(vec!["metadata.managedFields".into()]));
+        assert_eq!(change(SECRET, &live, &wanted, "us"), Change::Nothing);
     }
 
     fn claim(size: &str) -> Value {

@@ -99,7 +99,7 @@ fn is_marked(live: &Live, owner: &Owner, marks: &Marks) -> bool {
 }
 
 fn is_written_by_us(live: &Live, marks: &Marks) -> bool {
-    Owned::of(live.value(), marks.field_manager).is_some_and(|owned| !owned.is_empty())
+    Owned::of(live.kind(), live.value(), marks.field_manager).is_some_and(|owned| !owned.is_empty())
 }
 
 #[cfg(test)]
@@ -168,14 +168,26 @@ mod tests {
     }
 
     #[test]
-    fn what_only_updates_or_statuses_it_does_not_prove_anything() {
+    fn a_status_or_the_fields_of_another_prove_nothing() {
         for entry in [
-            json!({"manager": "test-operator", "operation": "Update", "fieldsV1": {"f:data": {}}}),
             json!({"manager": "test-operator", "operation": "Apply", "subresource": "status", "fieldsV1": {"f:status": {}}}),
             json!({"manager": "other", "operation": "Apply", "fieldsV1": {"f:data": {}}}),
+            json!({"manager": "other", "operation": "Update", "fieldsV1": {"f:data": {}}}),
         ] {
             assert_eq!(judged(Hold::Kept, json!({"managedFields": [entry]})), unmarked());
         }
+    }
+
+    #[test]
+    fn what_was_posted_is_ours_only_where_we_create_by_post() {
+        let entry =
+            json!({"manager": "test-operator", "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": {}}}});
+        let judged = |kind| {
+            let live = Live::new(kind, json!({"metadata": {"managedFields": [entry]}}));
+            judge(&live, &owner(), Hold::Kept, &MARKS)
+        };
+        assert_eq!(judged(kinds::SECRET), Verdict::Ours);
+        assert_eq!(judged(kinds::PERSISTENT_VOLUME_CLAIM), unmarked());
     }
 
     #[test]

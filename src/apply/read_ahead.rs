@@ -104,7 +104,7 @@ mod tests {
         cluster.engine.read_ahead(None, &owners()).await.unwrap();
         cluster.requests();
         cluster.engine.apply_all(&owner(), &children()).await.unwrap();
-        assert_eq!(cluster.requests(), ["update Secret/team-a-ca 200"]);
+        assert_eq!(cluster.requests(), ["replace Secret/team-a-ca 200", "update Secret/team-a-ca 200"]);
     }
 
     #[tokio::test]

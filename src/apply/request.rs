@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 use kube::Client;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy, ValidationDirective};
+use kube::api::{
+    DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, ValidationDirective,
+};
 use kube::client::Body;
 use kube::core::{Request, Status};
 use serde::Deserialize;
@@ -26,7 +28,7 @@ pub enum Verb {
     Read,
     /// GET of all that a selector matches.
     List,
-    /// Apply that succeeds only if there is no such object.
+    /// POST, or an apply that succeeds only if there is no such object.
     Create,
     /// Apply to one object, known by its uid.
     Update,
@@ -140,8 +142,12 @@ impl Requests {
 
     /// Creates the object. `None`: there is one already; it was not touched.
     pub(super) async fn create(&self, target: &ObjectRef, mut body: Value) -> Result<Option<Live>, Failure> {
-        path::put(&mut body, "metadata.resourceVersion", NEVER_A_VERSION.into());
-        let (status, answer) = self.apply(target, Verb::Create, &body, false).await?;
+        let (status, answer) = if target.kind.is_verbatim {
+            self.post(target, &body).await?
+        } else {
+            path::put(&mut body, "metadata.resourceVersion", NEVER_A_VERSION.into());
+            self.apply(target, Verb::Create, &body, false).await?
+        };
         match status {
             201 => object(target.kind, answer).map(Some),
             409 => Ok(None),
@@ -214,6 +220,12 @@ impl Requests {
             200 | 202 => object(target.kind, answer).map(Deleted::Leaving),
             status => Err(refusal(target.kind, status, &answer)),
         }
+    }
+
+    async fn post(&self, target: &ObjectRef, body: &Value) -> Result<(u16, Value), Failure> {
+        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        let request = route(target).create(&params, body.to_string().into_bytes()).map_err(Failure::Build)?;
+        self.send(target.kind, Verb::Create, request).await
     }
 
     /// Strict validation would have the API server read the body twice, for keys that stand there twice, which no [`Value`] has; of unknown fields

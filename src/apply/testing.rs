@@ -76,6 +76,8 @@ pub(super) struct Store {
     objects: BTreeMap<String, Value>,
     /// What each manager applied last: (url, manager) to body.
     applied: BTreeMap<(String, String), Value>,
+    /// What each manager posted, until its entry is turned into one of an apply.
+    posted: BTreeMap<(String, String), Value>,
     counter: u64,
     requests: Vec<String>,
     interruptions: Vec<Interruption>,
@@ -214,7 +216,7 @@ impl Store {
         if !self.interruptions.is_empty() {
             self.interruptions.remove(0)(self);
         }
-        let url = parts.uri.path().to_owned();
+        let mut url = parts.uri.path().to_owned();
         let query: BTreeMap<_, _> =
             parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -225,6 +227,10 @@ impl Store {
             (None, &Method::DELETE) => ("delete", self.delete(&url, &body)),
             (None, &Method::PATCH) if parts.headers[http::header::CONTENT_TYPE] == "application/json-patch+json" => {
                 ("replace", self.patch(&url, query["fieldManager"], &body))
+            }
+            (None, &Method::POST) => {
+                url = format!("{url}/{}", body["metadata"]["name"].as_str().unwrap());
+                ("create", self.post(&url, query["fieldManager"], body))
             }
             (None, &Method::PATCH) => {
                 let verb = if query.contains_key("force") { "update" } else { "create" };
@@ -283,11 +289,30 @@ impl Store {
             }
         }
         object["metadata"]["resourceVersion"] = json!(version);
-        if operations[1]["op"] == "replace" {
+        let (key, pointer) = ((url.to_owned(), manager.to_owned()), operations[1]["path"].as_str().unwrap());
+        if pointer.ends_with("/operation") {
+            let posted = self.posted.remove(&key).unwrap();
+            self.applied.insert(key, posted);
+        } else if pointer == "/spec" {
             let entry = json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": {}}});
             object["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
         }
         (200, object.clone())
+    }
+
+    fn post(&mut self, url: &str, manager: &str, body: Value) -> (u16, Value) {
+        if self.objects.contains_key(url) {
+            return failure(409, "already exists");
+        }
+        let (version, uid) = (self.next().to_string(), format!("uid-{}", self.next()));
+        let mut object = body.clone();
+        object["metadata"]["resourceVersion"] = json!(version);
+        object["metadata"]["uid"] = json!(uid);
+        object["metadata"]["managedFields"] =
+            json!([{"manager": manager, "operation": "Update", "fieldsV1": sent_fields(&body)}]);
+        self.objects.insert(url.to_owned(), object.clone());
+        self.posted.insert((url.to_owned(), manager.to_owned()), body);
+        (201, object)
     }
 
     fn apply(&mut self, url: &str, manager: &str, force: bool, mut body: Value) -> (u16, Value) {
@@ -322,12 +347,9 @@ impl Store {
         if ports.iter().enumerate().any(|(i, port)| ports[..i].iter().any(|other| other["name"] == port["name"])) {
             return failure(422, "duplicate port");
         }
-        let mut fields = body.clone();
-        fields.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
-        fields["metadata"].as_object_mut().unwrap().retain(|field, _| field != "name" && field != "namespace");
         let mut managers = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
         managers.retain(|entry| entry["manager"] != manager || entry["operation"] != "Apply");
-        managers.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": field_set(&fields)}));
+        managers.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": sent_fields(&body)}));
         object["metadata"]["managedFields"] = json!(managers);
 
         if is_new || object != before {
@@ -383,6 +405,13 @@ fn take_back(object: &mut Value, previous: &Value, body: &Value) {
         }
         _ => {}
     }
+}
+
+fn sent_fields(body: &Value) -> Value {
+    let mut fields = body.clone();
+    fields.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
+    fields["metadata"].as_object_mut().unwrap().retain(|field, _| field != "name" && field != "namespace");
+    field_set(&fields)
 }
 
 fn field_set(body: &Value) -> Value {

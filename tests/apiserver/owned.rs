@@ -18,11 +18,11 @@ enum Step {
 #[derive(Clone, Debug)]
 pub struct Leaf(Vec<Step>);
 
-/// Every leaf that the operator applied.
+/// Every leaf that the operator applied or posted.
 pub fn owned_leaves(object: &Value) -> Vec<Leaf> {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let mut leaves = Vec::new();
-    for entry in entries.iter().filter(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply") {
+    for entry in entries.iter().filter(|entry| entry["manager"] == MANAGER) {
         walk(&entry["fieldsV1"], &mut Vec::new(), &mut leaves);
     }
     leaves

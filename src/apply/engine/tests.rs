@@ -77,16 +77,38 @@ async fn a_secret_that_was_read_for_its_content_is_not_read_again_to_be_compared
 #[tokio::test]
 async fn an_edited_child_is_repaired_with_one_read_and_one_write() {
     let cluster = Cluster::new();
-    apply(&cluster, &config("wanted")).await;
-    let notice =
-        cluster.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({"ca.crt": "edited", "x": "y"})));
-    assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });
+    apply(&cluster, &service()).await;
+    let edit = |object: &mut Value| {
+        set(object, "spec.type", json!("NodePort"));
+        set(object, "spec.theirs", json!("y"));
+    };
+    assert_eq!(cluster.edit(SERVICE, "team-a", edit), Notice { changed: true, owner: Some("team-a".into()) });
     cluster.requests();
 
-    assert_eq!(apply(&cluster, &config("wanted")).await, Outcome::Changed);
-    assert_eq!(cluster.requests(), ["read ConfigMap/team-a-ca 200", "update ConfigMap/team-a-ca 200"]);
-    let data = &cluster.get(CONFIG_MAP, "team-a-ca").unwrap()["data"];
-    assert_eq!(*data, json!({"ca.crt": "wanted", "x": "y"}), "what others added is theirs");
+    assert_eq!(apply(&cluster, &service()).await, Outcome::Changed);
+    assert_eq!(cluster.requests(), ["read Service/team-a 200", "update Service/team-a 200"]);
+    let spec = &cluster.get(SERVICE, "team-a").unwrap()["spec"];
+    assert_eq!((&spec["type"], &spec["theirs"]), (&json!("ClusterIP"), &json!("y")), "what others added is theirs");
+}
+
+#[tokio::test]
+async fn a_posted_child_is_held_by_apply_from_its_first_repair_on() {
+    let cluster = Cluster::new();
+    apply(&cluster, &config("wanted")).await;
+    assert_eq!(managers(&cluster.get(CONFIG_MAP, "team-a-ca").unwrap()), [("test-operator", "Update")]);
+    cluster.requests();
+
+    for requests in [
+        &["read ConfigMap/team-a-ca 200", "replace ConfigMap/team-a-ca 200", "update ConfigMap/team-a-ca 200"][..],
+        &["read ConfigMap/team-a-ca 200", "update ConfigMap/team-a-ca 200"],
+    ] {
+        cluster.edit(CONFIG_MAP, "team-a-ca", |object| set(object, "data", json!({"ca.crt": "edited"})));
+        assert_eq!(apply(&cluster, &config("wanted")).await, Outcome::Changed);
+        assert_eq!(cluster.requests(), requests);
+        let now = cluster.get(CONFIG_MAP, "team-a-ca").unwrap();
+        assert_eq!(now["data"], json!({"ca.crt": "wanted"}));
+        assert_eq!(managers(&now), [("test-operator", "Apply")]);
+    }
 }
 
 fn managers(object: &Value) -> Vec<(&str, &str)> {
