@@ -1,9 +1,12 @@
 //! Unions and types can be switched by applying another manifest, and back.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use testbed::{Family, Progress, Tools};
 
 use crate::cluster::namespace;
+use crate::given::issue;
 use crate::registry::Registry;
 use crate::wait::PATIENCE;
 
@@ -223,4 +226,32 @@ async fn a_section_may_lose_its_last_field() {
         team.registry("claim", json!({"storage": {"persistentVolumeClaim": {"size": "10Gi"}}})).await.ready().await;
     let registry = registry.becomes(json!({"storage": {"persistentVolumeClaim": {}}})).await;
     registry.becomes(json!({})).await;
+}
+
+#[tokio::test]
+async fn what_is_no_longer_said_of_a_certificate_goes_whether_or_not_the_operator_saw_the_change() {
+    let Some(team) = namespace("switch-own").await else { return };
+    let mut operator = team.operator().await;
+    let own = issue(&["registry.example.com"]);
+    team.secret("own", &[("tls.crt", &own.certificate), ("tls.key", &own.key)]).await;
+    for is_down in [true, false] {
+        let name = if is_down { "unseen" } else { "seen" };
+        let registry = team.registry(name, json!({})).await.ready().await;
+        let issued = registry.tls().get().await;
+        assert_ne!(issued["metadata"]["annotations"]["privateregistry.dev/issued"], Value::Null);
+        assert_ne!(issued["data"]["ca.crt"], Value::Null);
+
+        if is_down {
+            operator.stop().await;
+        }
+        registry.apply(json!({"tls": {"secret": {"name": "own"}}})).await.unwrap();
+        if is_down {
+            operator = team.operator().await;
+        }
+
+        let chain = json!(STANDARD.encode(&own.certificate));
+        let now = registry.tls().becomes(PATIENCE, "is the user's own", |live| live["data"]["tls.crt"] == chain).await;
+        assert_eq!(now["metadata"]["annotations"]["privateregistry.dev/issued"], Value::Null, "{name}");
+        assert_eq!(now["data"]["ca.crt"], Value::Null, "{name}");
+    }
 }
