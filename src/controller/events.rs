@@ -14,6 +14,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use crate::api::reason;
 use crate::metrics::Metrics;
 
 /// How loud an event is. Warnings are what people filter for.
@@ -44,7 +45,7 @@ pub struct Happening {
 /// |---|---|
 /// | flipped to the worse | `Warning`; `Normal` if intended (below) |
 /// | flipped to the better, or to `Unknown` | `Normal` |
-/// | same status, other reason | `Normal`; `Warning` for `Stalled` |
+/// | same status, other reason | `Normal`; `Warning` for `Stalled`; none for `Progressing`: it goes on |
 /// | new | only `Ready=True` and `Stalled=True`: a registry that starts is not a registry that broke |
 ///
 /// Intended: while the operator is at work (`Reconciling`) and not stalled; `Available` while `Ready` holds, too
@@ -100,13 +101,14 @@ fn tone_of(before: Option<&Condition>, now: &Condition, intended: bool) -> Optio
             _ => None,
         };
     };
-    if before.status == now.status && before.reason == now.reason {
+    let lasts = before.status == now.status;
+    if lasts && (before.reason == now.reason || now.reason == reason::PROGRESSING) {
         return None;
     }
     match state(now) {
         State::Good if stalled => None,
         State::Bad if stalled => Some(Tone::Warning),
-        State::Bad if before.status != now.status && !intended => Some(Tone::Warning),
+        State::Bad if !lasts && !intended => Some(Tone::Warning),
         State::Good | State::Bad | State::Unknown => Some(Tone::Normal),
     }
 }

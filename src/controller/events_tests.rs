@@ -38,6 +38,7 @@ fn only_turns_are_told() {
             "Ready=False/Progressing Reconciling=True/Progressing Available=False/Starting",
             "",
         ),
+        ("it comes further", "Ready=False/WaitingForVolume", "Ready=False/Progressing", ""),
         ("it becomes ready", "Ready=False/Progressing", "Ready=True/Running", "Normal Running"),
         (
             "a new registry that is ready at once",
