@@ -55,6 +55,15 @@ pub async fn namespace(purpose: &str) -> Option<Namespace> {
     Some(cluster().await.namespace(purpose).await)
 }
 
+/// The same in a cluster that no other test uses, which this one may change as a whole. It ends with this process, too.
+pub async fn namespace_of_its_own_cluster(purpose: &str) -> Option<Namespace> {
+    if testbed::skip(testbed::Mode::ControlPlane) {
+        return None;
+    }
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start().await.unwrap()));
+    Some(cluster.namespace(purpose).await)
+}
+
 impl Cluster {
     async fn start() -> anyhow::Result<Self> {
         let mut options = Options::audited();

@@ -27,6 +27,7 @@ mod foreign;
 mod kept;
 mod leadership;
 mod material;
+mod newer;
 mod pods;
 mod quiet;
 mod rights;
