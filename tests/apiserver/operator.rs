@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use testbed::ControlPlane;
 use testbed::sandbox::{Place, Process};
 
 use crate::cluster::Namespace;
@@ -39,16 +40,10 @@ impl Namespace {
 
     /// An operator with these credentials, arguments and environment, just started.
     pub fn operator_as(&self, credentials: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Operator {
-        static NUMBER: AtomicU16 = AtomicU16::new(1);
-        let name = format!("operator-{}-{}", self.name, NUMBER.fetch_add(1, Ordering::Relaxed));
-        let address = free_address();
-        let sandbox = self.cluster.plane.sandbox();
-        let mut command = sandbox.command(Place::Host, PROGRAM);
-        command.env_remove("RUST_LOG").env("KUBECONFIG", credentials).envs(environment.iter().copied());
-        command.args(["run", "--watch-namespace", &self.name, "--lease-namespace", &self.name]);
-        command.args(["--lease-name", LEASE, "--log-format", "text", "--listen", &address.to_string()]).args(arguments);
-        let process = sandbox.start(&name, command).unwrap();
-        Operator { process, address, name }
+        let mut all = vec!["--watch-namespace", &self.name, "--lease-namespace", &self.name, "--lease-name", LEASE];
+        all.extend(["--log-format", "text"]);
+        all.extend(arguments);
+        Operator::start(&self.cluster.plane, &self.name, credentials, &all, environment)
     }
 }
 
@@ -66,6 +61,29 @@ fn free_address() -> SocketAddr {
 }
 
 impl Operator {
+    /// As somebody starts it in a shell, with all rights and a kubeconfig, and no flag but the address, which only one process can have.
+    pub fn from_a_shell(plane: &ControlPlane) -> Self {
+        Self::start(plane, "shell", plane.kubeconfig(), &[], &[])
+    }
+
+    fn start(
+        plane: &ControlPlane,
+        purpose: &str,
+        kubeconfig: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        static NUMBER: AtomicU16 = AtomicU16::new(1);
+        let name = format!("operator-{purpose}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let address = free_address();
+        let sandbox = plane.sandbox();
+        let mut command = sandbox.command(Place::Host, PROGRAM);
+        command.env_remove("RUST_LOG").env("KUBECONFIG", kubeconfig).envs(environment.iter().copied());
+        command.args(["run", "--listen", &address.to_string()]).args(arguments);
+        let process = sandbox.start(&name, command).unwrap();
+        Self { process, address, name }
+    }
+
     /// Everything that it has written to standard output and standard error.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.process.log()).unwrap_or_default()).into_owned()
