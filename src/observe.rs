@@ -27,13 +27,13 @@ pub fn claim(registry: &PrivateRegistry) -> Option<&str> {
     registry.spec.storage.as_ref()?.persistent_volume_claim.as_ref()?.claim_name.as_deref()
 }
 
-/// Reads what `registry` refers to; `others` are the registries of its namespace.
+/// Reads what `registry` refers to; `rivals` are other registries that may want its claim.
 ///
 /// # Errors
 /// When an object cannot be read. That it does not exist is no error: the answer says so.
 pub async fn references(
     registry: &PrivateRegistry,
-    others: &[Arc<PrivateRegistry>],
+    rivals: &[Arc<PrivateRegistry>],
     engine: &Engine,
 ) -> Result<Observed, apply::Error> {
     let namespace = registry.metadata.namespace.as_deref().unwrap_or_default();
@@ -46,7 +46,7 @@ pub async fn references(
         Some(name) => engine.read(kinds::PERSISTENT_VOLUME_CLAIM, namespace, name).await?,
         None => None,
     };
-    Ok(Observed { secrets: found, claim: claim.map(|live| modes(&live)), claim_holder: holder(registry, others) })
+    Ok(Observed { secrets: found, claim: claim.map(|live| modes(&live)), claim_holder: holder(registry, rivals) })
 }
 
 fn content(live: &Live) -> SecretContent {
@@ -65,14 +65,14 @@ fn modes(live: &Live) -> ObservedClaim {
 
 /// The registry that has the claim which `registry` would mount, if it is another one. Who came first keeps it, whether the claim is its own
 /// or one that it names.
-fn holder(registry: &PrivateRegistry, others: &[Arc<PrivateRegistry>]) -> Option<String> {
+fn holder(registry: &PrivateRegistry, rivals: &[Arc<PrivateRegistry>]) -> Option<String> {
     let wanted = mounted(registry)?;
     let rank = |registry: &PrivateRegistry| {
         let meta = &registry.metadata;
         (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
     };
     let first =
-        others.iter().filter(|other| mounted(other).as_ref() == Some(&wanted)).min_by_key(|other| rank(other))?;
+        rivals.iter().filter(|rival| mounted(rival).as_ref() == Some(&wanted)).min_by_key(|rival| rank(rival))?;
     (rank(first) < rank(registry)).then(|| first.metadata.name.clone()).flatten()
 }
 

@@ -70,15 +70,21 @@ impl Context {
         Ok(as_they_are)
     }
 
-    /// A registry is new. Creation times have whole seconds, so who comes second to a claim may still be the first by name.
+    /// Learns what a new registry refers to.
     pub(super) fn meet(&self, key: &Key) {
         if let Some(registry) = self.registries.get(key) {
             self.recall.note(key, &registry);
         }
-        self.tell_rivals(key);
     }
 
-    fn tell_rivals(&self, key: &Key) {
+    /// The registries that may want a claim that this one has. All that exist have been met: the watch of registries comes before any pass.
+    pub(super) fn rivals(&self, key: &Key) -> Vec<Arc<PrivateRegistry>> {
+        self.recall.rivals(key).iter().filter_map(|rival| self.registries.get(rival)).collect()
+    }
+
+    /// Has those looked at that may want a claim of this registry, which is new or gone. Creation times have whole seconds, so who comes second to
+    /// a claim may still be the first by name.
+    pub(super) fn tell_rivals(&self, key: &Key) {
         for rival in self.recall.rivals(key).iter().filter(|rival| self.registries.get(rival).is_some()) {
             self.queue.add(rival, Urgency::Change);
         }

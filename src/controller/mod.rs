@@ -104,10 +104,12 @@ impl Operator {
                         let why = shared.registries.why_undecodable(&change.key).unwrap_or_default();
                         warn!(registry = %change.key, "cannot be decoded, so its manifest is not followed: {why}");
                     }
-                    What::Added if !shared.rounds.have_begun() => {}
                     What::Added => {
                         shared.meet(&change.key);
-                        shared.queue.add(&change.key, Urgency::Manifest);
+                        if shared.rounds.have_begun() {
+                            shared.tell_rivals(&change.key);
+                            shared.queue.add(&change.key, Urgency::Manifest);
+                        }
                     }
                     _ => shared.queue.add(&change.key, Urgency::Manifest),
                 }

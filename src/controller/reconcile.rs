@@ -147,8 +147,8 @@ impl Pass<'_> {
     }
 
     async fn observe(&self) -> Result<Observed, Error> {
-        let others = self.ctx.registries.of_namespace(&self.key.namespace);
-        Ok(observe::references(self.registry, &others, &self.ctx.engine).await?)
+        let rivals = self.ctx.rivals(self.key);
+        Ok(observe::references(self.registry, &rivals, &self.ctx.engine).await?)
     }
 
     /// Writes what differs, and removes what is no longer wanted.

@@ -117,13 +117,6 @@ impl<K: Resource<DynamicType = ()> + Clone> Registries<K> {
         self.read().objects.get(key).cloned()
     }
 
-    /// The registries of a namespace that [`Registries::get`] knows, ordered by name.
-    pub fn of_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        let inner = self.read();
-        let from = inner.objects.range(Key::new(namespace, "")..);
-        from.take_while(|(key, _)| key.namespace == namespace).map(|(_, object)| object.clone()).collect()
-    }
-
     /// The keys of all registries that [`Registries::get`] knows, in order.
     pub fn keys(&self) -> Vec<Key> {
         self.read().objects.keys().cloned().collect()

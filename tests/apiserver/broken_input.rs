@@ -228,21 +228,28 @@ async fn a_broken_new_certificate_is_not_served_and_the_good_one_goes_on() {
 }
 
 #[tokio::test]
-async fn of_two_registries_on_one_claim_the_first_has_it() {
+async fn of_two_registries_on_one_claim_the_older_has_it() {
     let Some(team) = namespace("shared-claim").await else { return };
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     team.claim("volume", "ReadWriteMany").await;
-    let first = team.registry("first", existing("volume")).await.ready().await;
+    let older = team.registry("older", existing("volume")).await.ready().await;
     // Creation times have whole seconds.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
 
-    let second = team.registry("second", existing("volume")).await;
+    let newer = team.registry("newer", existing("volume")).await;
 
-    let message = second.says("Stalled", "True", "ClaimShared").await;
-    assert!(message.contains("PersistentVolumeClaim volume") && message.contains("PrivateRegistry first"), "{message}");
-    assert!(second.deployment().find().await.is_none());
-    first.delete().await;
-    second.ready().await;
+    let message = newer.says("Stalled", "True", "ClaimShared").await;
+    assert!(message.contains("PersistentVolumeClaim volume") && message.contains("PrivateRegistry older"), "{message}");
+    assert!(newer.deployment().find().await.is_none());
+
+    // A new process comes to the newer one first, by name.
+    operator.stop().await;
+    let operator = team.operator().await;
+    operator.has_made(2.0).await;
+    assert!(newer.deployment().find().await.is_none());
+
+    older.delete().await;
+    newer.ready().await;
 }
 
 /// Creation times have whole seconds: of two in one second the name decides, which may be known only when the other one has started.
