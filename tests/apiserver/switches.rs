@@ -8,7 +8,7 @@ use testbed::{Family, Progress, Tools};
 use crate::cluster::namespace;
 use crate::given::issue;
 use crate::registry::Registry;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, eventually};
 
 async fn configuration(registry: &Registry<'_>) -> String {
     registry.child("Secret", "-config").decoded("config.yml").await
@@ -116,7 +116,11 @@ async fn logins_can_be_switched_off_and_on_again() {
     let registry = registry.becomes(alice).await;
     registry.admin().disappears(PATIENCE).await;
     assert!(!registry.knows("admin", &password).await);
-    assert!(team.events().await.contains("AdminRemoved"));
+    eventually(PATIENCE, "an event tells of it", async || {
+        let events = team.events().await;
+        if events.contains("AdminRemoved") { Ok(()) } else { Err(events) }
+    })
+    .await;
 }
 
 #[tokio::test]
