@@ -178,6 +178,18 @@ fn viewers_read_editors_write_and_nobody_gets_more() {
     assert_eq!(rights_of("private-registry-view"), view);
     let edit: Rights = on("privateregistries", &["create", "update", "patch", "delete", "deletecollection"]).collect();
     assert_eq!(rights_of("private-registry-edit"), edit);
+    // Each built-in role takes up what is labelled for it.
+    let labels_of = |name: &str| {
+        let role = of_kind(&roles, "ClusterRole").find(|role| role["metadata"]["name"] == name).expect("a role");
+        let labels = role["metadata"]["labels"].as_object().expect("labels").iter();
+        labels
+            .filter(|(_, value)| *value == "true")
+            .filter_map(|(key, _)| key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-").map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(labels_of("private-registry-view"), ["admin", "edit", "view"]);
+    assert_eq!(labels_of("private-registry-edit"), ["admin", "edit"]);
+    assert_eq!(labels_of("private-registry-admin"), ["admin"]);
     assert_eq!(of_kind(&rendered(DEFINITION, &["--set", "userRoles=false"]), "ClusterRole").count(), 0);
 }
 
