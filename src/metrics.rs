@@ -281,12 +281,16 @@ mod tests {
         metrics.watch_delivered("Secret", Duration::ZERO);
         metrics.set_certificate_not_after("team", "a", 1);
         let text = metrics.encode();
+        let page = include_str!("../docs/operations.md");
         let mut described = 0;
         for line in text.lines().filter(|l| *l != "# EOF") {
             let name = line.strip_prefix("# ").and_then(|l| l.split(' ').nth(1)).unwrap_or(line);
             assert!(name.starts_with("private_registry_operator_"), "{line}");
             if let Some(help) = line.strip_prefix("# HELP ") {
-                assert!(help.split_once(' ').is_some_and(|(_, words)| words.len() > 10), "{line}");
+                let (name, words) = help.split_once(' ').expect("a name and words");
+                assert!(words.len() > 10, "{line}");
+                let row = format!("| `{}", name.trim_start_matches("private_registry_operator_"));
+                assert!(page.contains(&row), "{name} is not in docs/operations.md");
                 described += 1;
             }
         }

@@ -178,6 +178,18 @@ fn viewers_read_editors_write_and_nobody_gets_more() {
     assert_eq!(rights_of("private-registry-view"), view);
     let edit: Rights = on("privateregistries", &["create", "update", "patch", "delete", "deletecollection"]).collect();
     assert_eq!(rights_of("private-registry-edit"), edit);
+    // Each built-in role takes up what is labelled for it.
+    let labels_of = |name: &str| {
+        let role = of_kind(&roles, "ClusterRole").find(|role| role["metadata"]["name"] == name).expect("a role");
+        let labels = role["metadata"]["labels"].as_object().expect("labels").iter();
+        labels
+            .filter(|(_, value)| *value == "true")
+            .filter_map(|(key, _)| key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-").map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(labels_of("private-registry-view"), ["admin", "edit", "view"]);
+    assert_eq!(labels_of("private-registry-edit"), ["admin", "edit"]);
+    assert_eq!(labels_of("private-registry-admin"), ["admin"]);
     assert_eq!(of_kind(&rendered(DEFINITION, &["--set", "userRoles=false"]), "ClusterRole").count(), 0);
 }
 
@@ -248,6 +260,152 @@ fn every_argument_of_the_operators_pod_is_one_that_the_program_knows() {
     }
 }
 
+/// Every value of the chart as `a.b.c`. What a pod's manifest defines is one value.
+fn leaves(values: &Value, path: &str, found: &mut BTreeSet<String>) {
+    for (name, value) in values.as_object().expect("an object") {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let is_leaf = ["resources", "podSecurityContext", "securityContext"].contains(&path.as_str());
+        match value.as_object() {
+            Some(inner) if !is_leaf && !inner.is_empty() => leaves(value, &path, found),
+            _ => drop(found.insert(path)),
+        }
+    }
+}
+
+#[test]
+fn every_value_does_something_and_is_documented() {
+    // What is given, and what is in the objects then and not before.
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let cases = [
+        ("watch.namespaces", json!(["red"]), "--watch-namespace=red"),
+        ("image.repository", json!("other.example/operator"), "other.example/operator:"),
+        ("image.tag", json!("v7"), "operator.example/operator:v7"),
+        ("image.digest", json!(digest), "operator.example/operator@sha256:aaa"),
+        ("image.pullPolicy", json!("Always"), "imagePullPolicy: Always"),
+        ("imagePullSecrets", json!([{"name": "mine"}]), "imagePullSecrets:\n        - name: mine"),
+        ("registry.image", json!("mirror.example/registry:3.1.2"), "--registry-image=mirror.example/registry:3.1.2"),
+        ("clusterDomain", json!("corp.local"), "--cluster-domain=corp.local"),
+        ("replicas", json!(2), "replicas: 2"),
+        ("logFormat", json!("text"), "--log-format=text"),
+        ("logLevel", json!("debug"), "--log-level=debug"),
+        ("concurrency", json!(3), "--concurrency=3"),
+        ("extraArgs", json!(["--lease-retry=1s"]), "- --lease-retry=1s"),
+        ("extraEnv", json!([{"name": "HTTPS_PROXY", "value": "proxy"}]), "name: HTTPS_PROXY"),
+        ("http.address", json!("[::]"), "--listen=[::]:8080"),
+        ("http.port", json!(9090), "containerPort: 9090"),
+        ("metrics.service.annotations", json!({"a": "b-7"}), "a: b-7"),
+        ("metrics.serviceMonitor.enabled", json!(true), "kind: ServiceMonitor"),
+        ("metrics.serviceMonitor.interval", json!("7s"), "interval: 7s"),
+        ("metrics.serviceMonitor.labels", json!({"release": "b-7"}), "release: b-7"),
+        ("serviceAccount.name", json!("mine"), "serviceAccountName: mine"),
+        ("serviceAccount.annotations", json!({"a": "b-7"}), "a: b-7"),
+        ("nameOverride", json!("other"), "name: operator-other"),
+        ("fullnameOverride", json!("whole"), "name: whole"),
+        ("podAnnotations", json!({"a": "b-7"}), "a: b-7"),
+        ("podLabels", json!({"a": "b-7"}), "a: b-7"),
+        ("priorityClassName", json!("high"), "priorityClassName: high"),
+        ("nodeSelector", json!({"disk": "ssd"}), "disk: ssd"),
+        ("tolerations", json!([{"key": "infra", "operator": "Exists"}]), "key: infra"),
+        ("affinity", json!({"nodeAffinity": {}}), "nodeAffinity: {}"),
+        ("topologySpreadConstraints", json!([{"topologyKey": "zone"}]), "topologyKey: zone"),
+        ("resources", json!({"limits": {"cpu": "7"}}), "cpu: \"7\""),
+        ("podSecurityContext", json!({"fsGroup": 7}), "fsGroup: 7"),
+        ("securityContext", json!({"privileged": true}), "privileged: true"),
+    ];
+    let mut values = BTreeSet::new();
+    let text = fs::read_to_string(root().join(OPERATOR).join("values.yaml")).unwrap();
+    leaves(&serde_saphyr::from_str(&text).unwrap(), "", &mut values);
+    // These two take something away: see the next test.
+    let tried = cases.iter().map(|(path, ..)| (*path).to_owned());
+    assert_eq!(
+        tried.chain(["rbac.create".to_owned(), "serviceAccount.create".to_owned()]).collect::<BTreeSet<_>>(),
+        values
+    );
+
+    let readme = fs::read_to_string(root().join(OPERATOR).join("README.md")).unwrap();
+    for path in values {
+        let last = path.rsplit('.').next().unwrap_or_default();
+        assert!(
+            readme.contains(&format!("`{path}`")) || readme.contains(&format!("`.{last}`")),
+            "{path} is not in README.md"
+        );
+    }
+    let with = |value: &str| {
+        // Details of the monitor show in a monitor.
+        let monitor = format!("metrics.serviceMonitor.enabled={}", value.starts_with("metrics.serviceMonitor."));
+        let image = r#"image.repository="operator.example/operator""#;
+        let mut helm = tool("helm");
+        helm.args(["template", "operator", OPERATOR, "--namespace", "system"]);
+        printed(helm.args(["--set-json", image, "--set-json", &monitor, "--set-json", value]))
+    };
+    let before = with("replicas=1");
+    for (path, value, sign) in cases {
+        assert!(!before.contains(sign), "{path}: {sign} is there anyway");
+        let text = with(&format!("{path}={value}"));
+        assert!(text.contains(sign), "{path}={value}: no {sign} in\n{text}");
+    }
+}
+
+#[test]
+fn names_that_yaml_takes_for_something_else_stay_names() {
+    let mut helm = tool("helm");
+    helm.args(["template", "7", OPERATOR, "--namespace", "8"]).args(IMAGE);
+    let objects = documents(&printed(helm.args(["--set-string", "watch.namespaces={yes,123}"])));
+    let mut namespaces = BTreeSet::new();
+    for object in &objects {
+        namespaces.insert(object["metadata"]["namespace"].as_str().unwrap_or_else(|| panic!("{object}")));
+        let labels = object["metadata"]["labels"].as_object().unwrap();
+        assert!(labels.values().all(Value::is_string), "{labels:?}");
+        for subject in object["subjects"].as_array().into_iter().flatten() {
+            assert_eq!(subject["namespace"], "8");
+        }
+    }
+    assert_eq!(namespaces, BTreeSet::from(["123", "8", "yes"]));
+}
+
+/// What Helm prints after an installation.
+fn notes(values: &[&str]) -> String {
+    let mut helm = tool("helm");
+    helm.args(["install", "operator", OPERATOR, "--namespace", "system", "--dry-run=client"]).args(IMAGE).args(values);
+    let text = printed(&mut helm);
+    text.split_once("NOTES:").expect("notes").1.to_owned()
+}
+
+#[test]
+fn the_notes_say_what_can_be_read_and_give_the_next_three_commands() {
+    let commands = |notes: &str| {
+        let lines = notes.lines().filter(|line| line.starts_with("   "));
+        lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let everywhere = notes(&[]);
+    assert!(
+        everywhere.contains("every Secret of the cluster") && everywhere.contains("watch.namespaces"),
+        "{everywhere}"
+    );
+    let [apply, wait, read] = &commands(&everywhere)[..] else { panic!("{everywhere}") };
+    let file = apply.strip_prefix("kubectl apply -f ").expect("a file");
+    let registry = documents(&fs::read_to_string(root().join(file)).unwrap()).pop().unwrap();
+    let (name, namespace) = (&registry["metadata"]["name"], &registry["metadata"]["namespace"]);
+    assert_eq!((name, namespace), (&json!("team-a"), &json!("registries")));
+    assert!(wait.starts_with("kubectl --namespace registries wait privateregistry/team-a "), "{wait}");
+    assert!(read.starts_with("kubectl --namespace registries get secret team-a-admin "), "{read}");
+    assert!(read.ends_with(r#"go-template='{{.data.password | base64decode}}{{"\n"}}'"#), "{read}");
+
+    let here = notes(&["--set", "watch.namespaces={red,blue}"]);
+    assert!(here.contains("can read their Secrets: red, blue."), "{here}");
+    let [apply, wait, read] = &commands(&here)[..] else { panic!("{here}") };
+    let manifest =
+        apply.strip_prefix("echo '").and_then(|rest| rest.strip_suffix("' | kubectl apply -f -")).expect("a manifest");
+    let manifest: Value = serde_saphyr::from_str(manifest).unwrap();
+    assert_eq!(
+        (&manifest["metadata"], &manifest["spec"]),
+        (&json!({"name": "team-a", "namespace": "red"}), &json!({}))
+    );
+    assert!(
+        wait.starts_with("kubectl --namespace red wait ") && read.starts_with("kubectl --namespace red get secret ")
+    );
+}
+
 #[test]
 fn parts_appear_when_they_are_asked_for() {
     let budgets = |values| of_kind(&operator(values), "PodDisruptionBudget").count();
@@ -310,6 +468,9 @@ fn a_wrong_value_is_refused_with_its_name() {
         (&["registry.image="], "image"),
         (&["metrics.serviceMonitor.interval=often"], "interval"),
         (&["serviceAccount.create=false"], "serviceAccount.name"),
+        (&["watch=null"], "watch"),
+        (&["concurrency=null"], "concurrency"),
+        (&["metrics=null"], "metrics"),
     ] {
         let mut helm = tool("helm");
         helm.args(["template", "operator", OPERATOR]);

@@ -47,7 +47,7 @@ pub enum LogLevel {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct UploadPurging {
-    /// Default true.
+    /// Whether such uploads are removed, default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// How old an upload must be, default 168h.

@@ -203,6 +203,39 @@ mod tests {
         }
     }
 
+    /// Every field of ours below `field`, with its path. What Kubernetes defines is described there.
+    fn fields<'a>(schema: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}/{name}");
+            found.push((path.clone(), field));
+            if !FOREIGN.contains(&path.as_str()) {
+                fields(field, &path, found);
+                fields(&field["items"], &path, found);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_is_described_and_bounded() {
+        let schema = schema();
+        let mut found = Vec::new();
+        fields(&schema, "", &mut found);
+        assert!(found.len() > 80, "{}", found.len());
+        for (path, field) in found {
+            let kinds = ["/apiVersion", "/kind", "/metadata", "/spec/pod/resources/claims/name"];
+            let words = field["description"].as_str().unwrap_or_default();
+            assert!(words.len() > 15 || kinds.contains(&path.as_str()), "{path} has no description: {field}");
+            let has = |keys: &[&str]| keys.iter().any(|key| !field[*key].is_null());
+            let is_bounded = match field["type"].as_str() {
+                Some("array") => has(&["x-kubernetes-list-type"]) && has(&["maxItems"]),
+                Some("string") => has(&["maxLength", "enum", "format"]),
+                Some("integer") => has(&["minimum"]),
+                _ => true,
+            };
+            assert!(is_bounded || !path.starts_with("/spec/"), "{path} has no bounds: {field}");
+        }
+    }
+
     #[test]
     fn whole_numbers_are_written_as_such() {
         let text = crd_yaml();

@@ -98,7 +98,7 @@ pub struct PrivateRegistryStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub users: Vec<UserStatus>,
-    /// The volume.
+    /// The volume that holds the images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
     /// Image that is wanted.
@@ -158,7 +158,7 @@ pub struct CertificateStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct UserStatus {
-    /// Name.
+    /// Name that is logged in with.
     pub name: String,
     /// Secret and key that the password comes from.
     pub source: String,

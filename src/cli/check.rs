@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::cel::Validator;
-use serde_json::Value;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
 
 use super::manifests::{self, Document};
 use super::structure;
@@ -15,19 +17,25 @@ use crate::model::{self, Observed, ObservedClaim, Resolved, Settings};
 /// Made of the types, so once is enough for any number of manifests.
 static SCHEMA: LazyLock<Value> = LazyLock::new(api::schema);
 
+/// What the API server asks of every object's metadata, which no definition can say.
+static METADATA: LazyLock<Value> = LazyLock::new(|| {
+    let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<ObjectMeta>().to_value();
+    schema["required"] = json!(["name"]);
+    let fields = &mut schema["properties"];
+    fields["namespace"]["pattern"] = json!("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$");
+    fields["labels"]["additionalProperties"]["pattern"] = json!("^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$");
+    schema
+});
+
 /// Prints a line for each fault, then one that counts.
 pub(super) fn check(files: &[PathBuf]) -> ExitCode {
-    let registries = match manifests::registries(files) {
-        Ok(registries) => registries,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let manifests::Found { registries, unreadable } = manifests::find(files);
+    unreadable.iter().for_each(|line| super::complain(line));
     let faulty = registries.iter().filter(|document| tell_faults(document, resolve(document)).is_none()).count();
     let noun = if registries.len() == 1 { "PrivateRegistry" } else { "PrivateRegistries" };
     super::print(&format!("{} {noun}, {faulty} invalid\n", registries.len()));
-    if faulty == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if faulty == 0 && unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints what is wrong with a manifest; otherwise gives the registry.
@@ -37,7 +45,7 @@ pub(super) fn tell_faults(document: &Document, resolved: Result<Resolved, Vec<St
         Err(faults) => faults,
     };
     for fault in faults {
-        eprintln!("{}: {}: {fault}", document.file, document.title());
+        super::complain(&format!("{}: {}: {fault}", document.file, document.title()));
     }
     None
 }
@@ -58,19 +66,19 @@ pub(super) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
 fn admit(document: &Document) -> Result<PrivateRegistry, Vec<String>> {
     let mut object = document.object.clone();
     let mut faults = Vec::new();
-    if object["apiVersion"] != "privateregistry.dev/v1alpha1" {
-        faults.push(format!("apiVersion: {} is not served; write privateregistry.dev/v1alpha1", object["apiVersion"]));
+    match object["apiVersion"].as_str() {
+        Some("privateregistry.dev/v1alpha1") => {}
+        Some(other) => faults.push(format!("apiVersion: {other} is not served; write privateregistry.dev/v1alpha1")),
+        None => faults.push("apiVersion: is missing; write privateregistry.dev/v1alpha1".to_owned()),
     }
     let fields = object.as_object_mut();
     let allowed = ["apiVersion", "kind", "metadata", "spec", "status"];
     if let Some(stray) = fields.and_then(|fields| fields.keys().find(|field| !allowed.contains(&field.as_str()))) {
         faults.push(format!("{stray}: is no field of this object"));
     }
-    if !object["metadata"]["name"].is_string() {
-        faults.push(format!(
-            "metadata.name: {} is no text; quote it if it is a number or a word like true",
-            object["metadata"]["name"]
-        ));
+    faults.extend(structure::violations(&METADATA, &object["metadata"], "metadata"));
+    if object["metadata"].is_null() {
+        faults.push("metadata.name: is missing".to_owned());
     }
     // What the schema's default says.
     if object["spec"].is_null() {
@@ -95,8 +103,6 @@ fn admit(document: &Document) -> Result<PrivateRegistry, Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn faults_of(spec: &Value) -> Vec<String> {
@@ -149,10 +155,33 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_yaml_takes_for_something_else_is_told() {
-        let object = json!({"apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": {"name": true}});
-        let faults = resolve(&Document { file: String::new(), object }).err().unwrap_or_default();
-        assert!(faults[0].contains("metadata.name") && faults[0].contains("quote it"), "{faults:?}");
+    fn what_stands_around_the_spec_is_checked_too() {
+        let of = |version: Value, metadata: Value| {
+            let object = json!({"apiVersion": version, "kind": "PrivateRegistry", "metadata": metadata});
+            resolve(&Document { file: String::new(), object }).err().unwrap_or_default().join("; ")
+        };
+        let served = || json!("privateregistry.dev/v1alpha1");
+        assert_eq!(of(served(), json!({"name": "a", "namespace": "b", "labels": {"a/b": "c"}})), "");
+        for (version, metadata, words) in [
+            (json!(null), json!({"name": "a"}), "apiVersion: is missing"),
+            (
+                json!("privateregistries.dev/v1"),
+                json!({"name": "a"}),
+                "apiVersion: privateregistries.dev/v1 is not served",
+            ),
+            (served(), json!(null), "metadata.name: is missing"),
+            (served(), json!({}), "metadata.name: is missing"),
+            (served(), json!("a"), "metadata: must be of type object"),
+            (served(), json!({"name": true}), "metadata.name: must be of type string: put true in quotes"),
+            (served(), json!({"name": "A"}), "metadata.name must begin"),
+            (served(), json!({"name": "a", "namespace": "B_c"}), "metadata.namespace: "),
+            (served(), json!({"name": "a", "lables": {}}), "metadata.lables: is no field"),
+            (served(), json!({"name": "a", "labels": {"b": 1}}), "metadata.labels.b: must be of type string"),
+            (served(), json!({"name": "a", "labels": {"b": "c d"}}), "metadata.labels.b: "),
+        ] {
+            let said = of(version, metadata.clone());
+            assert!(said.contains(words), "{metadata}: {said}");
+        }
     }
 
     #[test]

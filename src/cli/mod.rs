@@ -1,5 +1,4 @@
 //! The command line: one file per family of subcommands, each arm calls one function. Printing happens here and nowhere else.
-#![allow(clippy::print_stderr, reason = "a command line prints")]
 
 mod check;
 mod manifests;
@@ -8,6 +7,7 @@ mod run;
 mod structure;
 mod volume;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,18 +34,42 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator, in a cluster or against the current kubeconfig.
+    ///
+    /// No flag is needed. It keeps running until SIGTERM or Ctrl-C; wrong flags, or no cluster to talk to, end it with exit code 2 and
+    /// the reason. Registries need the definition: see `crd`.
+    #[command(after_help = "Examples:\n  \
+        private-registry-operator run\n  \
+        private-registry-operator run --context staging --watch-namespace team-a --watch-namespace team-b\n  \
+        private-registry-operator run --log-level info,private_registry_operator::apply=debug --listen 127.0.0.1:8080")]
     Run(Box<RunOptions>),
-    /// Print the CustomResourceDefinition, to be applied with kubectl apply --server-side -f -.
+    /// Print the definition of PrivateRegistry.
+    #[command(after_help = "Examples:\n  private-registry-operator crd | kubectl apply --server-side -f -")]
     Crd,
     /// Print every object that the operator would make of a manifest; secrets appear as a placeholder.
     ///
     /// Exit code 0: everything was rendered; 1: a manifest is invalid, and standard error says why.
+    #[command(after_help = "Examples:\n  \
+        private-registry-operator render -f registry.yaml\n  \
+        kubectl kustomize overlays/production | private-registry-operator render -f - > children.yaml\n\n\
+        What only the cluster knows (certificates, password hashes, addresses) is the text PLACEHOLDER, so the output is\n\
+        for reading and comparing, not for kubectl apply.")]
     Render(FileOptions),
     /// Validate manifests without a cluster, with the rules that the API server applies.
     ///
-    /// Exit code 0: all are valid; 1: some are not, and each line says file, object, field and reason.
+    /// Exit code 0: all are valid; 1: some are not or cannot be read, and each line says file, object, field and reason.
+    ///
+    /// Objects of other kinds are passed over. What only the cluster knows (Secrets, StorageClasses, an older version of the same
+    /// registry) is not checked.
+    #[command(after_help = "Examples:\n  \
+        private-registry-operator check -f registry.yaml\n  \
+        private-registry-operator check -f registries/ -f more.yaml\n  \
+        kubectl kustomize overlays/production | private-registry-operator check -f -")]
     Check(FileOptions),
     /// Print a completion script for a shell.
+    #[command(after_help = "Examples:\n  \
+        source <(private-registry-operator completions bash)\n  \
+        private-registry-operator completions zsh > \"${fpath[1]}/_private-registry-operator\"\n  \
+        private-registry-operator completions fish > ~/.config/fish/completions/private-registry-operator.fish")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -90,8 +114,12 @@ pub fn main() -> ExitCode {
 
 /// Prints to standard output. Whoever closes it early, as `head` does, has read enough.
 fn print(text: &str) {
-    use std::io::Write as _;
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints a line to standard error, likewise.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]

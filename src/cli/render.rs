@@ -15,15 +15,10 @@ const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
 
 /// Prints the children of every registry in `files` as YAML documents.
 pub(super) fn render(files: &[PathBuf]) -> ExitCode {
-    let registries = match manifests::registries(files) {
-        Ok(registries) => registries,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let mut code = ExitCode::SUCCESS;
-    for document in &registries {
+    let found = manifests::find(files);
+    found.unreadable.iter().for_each(|line| super::complain(line));
+    let mut code = if found.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    for document in &found.registries {
         match check::tell_faults(document, check::resolve(document)) {
             Some(resolved) => super::print(&yaml(&resolved)),
             None => code = ExitCode::FAILURE,

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
+
 use crate::api;
 use crate::apply::{KINDS, Kind, Observer, Verb};
 use crate::controller::queue::Limits;
@@ -30,16 +32,16 @@ const STUCK: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub struct RunOptions {
     /// Watch registries in this namespace only; can be given more than once. Absent: all namespaces.
-    #[arg(long = "watch-namespace", env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE")]
+    #[arg(long = "watch-namespace", env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE", value_parser = runtime::settings::name)]
     watch_namespaces: Vec<String>,
     /// Image of registries whose manifest names none.
-    #[arg(long, env = "REGISTRY_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().registry_image)]
+    #[arg(long, env = "REGISTRY_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().registry_image, value_parser = NonEmptyStringValueParser::new())]
     registry_image: String,
     /// The operator's own image: registries' pods probe their volume with it before they start.
-    #[arg(long, env = "OPERATOR_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().operator_image)]
+    #[arg(long, env = "OPERATOR_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().operator_image, value_parser = NonEmptyStringValueParser::new())]
     operator_image: String,
     /// DNS domain of the cluster.
-    #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
+    #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = runtime::settings::name)]
     cluster_domain: String,
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -62,7 +64,7 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
     match runtime::run(&options.process, needs, env!("COMMIT"), work) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("private-registry-operator: {error}");
+            super::complain(&format!("private-registry-operator: {error}"));
             ExitCode::from(2)
         }
     }

@@ -34,7 +34,11 @@ fn visit(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
         _ => true,
     };
     if !fits {
-        found.push(format!("{path}: must be of type {}", schema["type"].as_str().unwrap_or("?")));
+        let wanted = schema["type"].as_str().unwrap_or("?");
+        // The commonest slip: YAML takes 1.0 and true for something else than text.
+        let is_bare = wanted == "string" && (value.is_number() || value.is_boolean());
+        let advice = if is_bare { format!(": put {value} in quotes") } else { String::new() };
+        found.push(format!("{path}: must be of type {wanted}{advice}"));
         return;
     }
     if let Some(allowed) = schema["enum"].as_array()

@@ -12,7 +12,7 @@ const PROBE: &str = ".private-registry-write-probe";
 /// Writes, syncs and removes a file in `folder`. One line on standard error says why that failed and what to do.
 pub(super) fn check(folder: &Path) -> ExitCode {
     let Err(error) = write(folder) else { return ExitCode::SUCCESS };
-    eprintln!("{}", explain(folder, &error));
+    super::complain(&explain(folder, &error));
     if is_full(&error) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::fence::Fence;
-use super::settings::duration;
+use super::settings::{duration, name};
 
 pub mod lease;
 
@@ -28,10 +28,10 @@ pub struct LeaderSettings {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub leader_elect: bool,
     /// Name of the Lease; all copies must use the same
-    #[arg(long, value_name = "NAME", default_value = "private-registry-operator")]
+    #[arg(long, value_name = "NAME", default_value = "private-registry-operator", value_parser = name)]
     pub lease_name: String,
     /// Namespace of the Lease [default: the pod's, else the one in which another copy holds it, else the one of the kubeconfig's context]
-    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", value_parser = name)]
     pub lease_namespace: Option<String>,
     /// How long a silent leader keeps the others waiting
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
