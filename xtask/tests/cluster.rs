@@ -74,6 +74,25 @@ fn a_command_that_is_killed_midway_leaves_nothing() -> Result<()> {
     wait(Duration::from_secs(5), "nothing is left", || left(state.path()).is_empty())
 }
 
+/// As after a power failure: a folder and its lock, and nobody who holds it.
+#[test]
+fn down_clears_what_nobody_looks_after_and_knows_no_other_names() -> Result<()> {
+    let state = tempfile::tempdir_in("/tmp")?;
+    let run = state.path().join("private-registry-operator/run");
+    fs::create_dir_all(run.join("abcdef/log"))?;
+    fs::write(run.join("abcdef.lock"), "")?;
+    let status = said(&mut xtask(state.path(), &["status"]))?;
+    ensure!(status.contains("abcdef") && status.contains("left over"), "{status}");
+    let down = said(&mut xtask(state.path(), &["down"]))?;
+    ensure!(down.starts_with("ended abcdef") && left(state.path()).is_empty(), "{down}{:?}", left(state.path()));
+
+    let unknown = xtask(state.path(), &["down", "abcdef"]).output()?;
+    let words = String::from_utf8_lossy(&unknown.stderr);
+    ensure!(!unknown.status.success() && words.contains("there is no cluster abcdef"), "{words}");
+    ensure!(said(&mut xtask(state.path(), &["down"]))?.contains("nothing was running"), "there was nothing");
+    Ok(())
+}
+
 fn wait(limit: Duration, what: &str, is_so: impl Fn() -> bool) -> Result<()> {
     let started = Instant::now();
     while !is_so() {
