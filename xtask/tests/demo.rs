@@ -1,4 +1,6 @@
-//! `cargo xtask demo`, as a newcomer runs it. Its state is kept apart from the clusters of whoever runs the tests.
+//! `cargo xtask demo`, as a newcomer runs it.
+
+mod support;
 
 use std::{
     path::Path,
@@ -7,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use support::State;
 use testbed::{Family, Mode, Progress, Tools, skip, traces::Traces};
 
 /// What it says while it goes on, in this order: one line a step, and what the step has shown.
@@ -27,10 +30,8 @@ const STORY: [&str; 13] = [
 ];
 
 /// Runs a chore; gives everything that it said, the progress first.
-fn xtask(state: &Path, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(arguments).env("XDG_STATE_HOME", state).env_remove("KUBECONFIG");
-    let Output { status, stdout, stderr } = command.output()?;
+fn xtask(state: &State, arguments: &[&str]) -> Result<String> {
+    let Output { status, stdout, stderr } = state.xtask(arguments).env_remove("KUBECONFIG").output()?;
     let said = format!("{}{}", String::from_utf8_lossy(&stderr), String::from_utf8_lossy(&stdout));
     ensure!(status.success(), "{arguments:?}: {said}");
     Ok(said)
@@ -42,8 +43,8 @@ fn the_demo_shows_all_that_it_promises_and_goes_on_until_it_is_taken_down() -> R
         return Ok(());
     }
     let before = Traces::of_machine("none");
-    let state = tempfile::tempdir_in("/tmp")?;
-    let said = xtask(state.path(), &["demo"])?;
+    let state = State::new()?;
+    let said = xtask(&state, &["demo"])?;
     STORY.iter().try_fold(said.as_str(), |rest, expected| {
         let (_, rest) = rest.split_once(expected).with_context(|| format!("{expected:?} was to come next: {said}"))?;
         anyhow::Ok(rest)
@@ -58,9 +59,9 @@ fn the_demo_shows_all_that_it_promises_and_goes_on_until_it_is_taken_down() -> R
     let waited = kubectl.args(["wait", "privateregistry/team-a", "--for=condition=Ready", "--timeout=60s"]).output()?;
     ensure!(waited.status.success(), "{waited:?}");
 
-    ensure!(xtask(state.path(), &["demo", "--down"])?.contains("ended "), "it is to say what it ended");
-    ensure!(xtask(state.path(), &["cluster", "status"])?.contains("nothing is running"), "it is still there");
-    ensure!(xtask(state.path(), &["demo", "--down"])?.contains("no demo of this checkout is running"), "a second time");
+    ensure!(xtask(&state, &["demo", "--down"])?.contains("ended "), "it is to say what it ended");
+    ensure!(xtask(&state, &["cluster", "status"])?.contains("nothing is running"), "it is still there");
+    ensure!(xtask(&state, &["demo", "--down"])?.contains("no demo of this checkout is running"), "a second time");
     let left = Traces::left(&id, &before, Duration::from_secs(5));
     ensure!(left.is_empty(), "{left:#?}");
     Ok(())
