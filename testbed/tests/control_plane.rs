@@ -1,5 +1,7 @@
 //! A bare control plane does what a cluster does, shows what was asked of it, can be mistreated, and leaves nothing.
 
+mod support;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -172,6 +174,19 @@ async fn an_api_server_can_be_killed_frozen_and_brought_back() -> Result<()> {
     maps.get("kept").await?;
     ensure!(plane.audit().await.is_err(), "nobody asked for an audit log");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_control_plane_is_usable_within_five_seconds() -> Result<()> {
+    if skip(Mode::ControlPlane) {
+        return Ok(());
+    }
+    Tools::ensure(Family::CONTROL_PLANE, &Progress::auto())?;
+    let started = Instant::now();
+    let plane = ControlPlane::start(Options::default()).await?;
+    let (took, limit) = (started.elapsed(), support::limit_here(Duration::from_secs(5)));
+    ensure!(took < limit, "{took:?}, limit {limit:?}");
+    plane.stop()
 }
 
 #[tokio::test]
