@@ -20,7 +20,11 @@ use testbed::{
     sandbox::{self, Instance},
 };
 
-use crate::{cluster, given::Given, workspace};
+use crate::{
+    cluster,
+    given::{self, Given},
+    workspace,
+};
 use objects::Objects;
 use person::Person;
 use place::Place;
@@ -119,7 +123,8 @@ fn here(set: &[String], progress: &Progress) -> Result<Demo> {
 /// Everything for a cluster that exists: only clients, most of which are there ready-made.
 fn elsewhere(kubeconfig: &Path, set: &[String], progress: &Progress) -> Result<Demo> {
     let Given { kubeconfig, set } = Given::new(kubeconfig, set)?;
-    let tools = Tools::ensure(&[Family::Helm, Family::Kubectl, Family::Crane, Family::Pause], progress)?;
+    let families: Vec<_> = [Family::Helm, Family::Kubectl].iter().chain(given::FAMILIES).copied().collect();
+    let tools = Tools::ensure(&families, progress)?;
     Ok(Demo { tools, values: set, cluster: Cluster::Given(kubeconfig), progress: progress.clone() })
 }
 
