@@ -168,9 +168,8 @@ impl Demo {
         story.kill(&person, &digest).await?;
         drop(person);
         let ours = story.place.is_ours();
-        let (kubectl, kubeconfig) = story.place.leave()?;
-        farewell(&kubectl, &kubeconfig, ours);
-        Ok(())
+        let (tools, kubeconfig) = story.place.leave()?;
+        farewell(&tools, &kubeconfig, ours)
     }
 }
 
@@ -242,10 +241,10 @@ impl Story {
     }
 }
 
-fn farewell(kubectl: &Path, kubeconfig: &Path, is_ours: bool) {
+fn farewell(tools: &Tools, kubeconfig: &Path, is_ours: bool) -> Result<()> {
     println!("\n{} What you could do next:\n", if is_ours { "The cluster goes on." } else { "The registry goes on." });
     println!("    export KUBECONFIG={}", kubeconfig.display());
-    println!("    alias kubectl={}", kubectl.display());
+    println!("    alias kubectl={} helm={}", tools.path("kubectl")?.display(), tools.path("helm")?.display());
     println!("    kubectl -n {NAMESPACE} get privateregistry -o wide");
     println!("    kubectl -n {NAMESPACE} describe privateregistry {REGISTRY}");
     println!("    kubectl -n {NAMESPACE} get deployment,service,secret,configmap,pvc");
@@ -259,6 +258,7 @@ fn farewell(kubectl: &Path, kubeconfig: &Path, is_ours: bool) {
             println!("    helm -n {SYSTEM} uninstall {chart}");
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
