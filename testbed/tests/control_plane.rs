@@ -23,7 +23,7 @@ use kube::{
 use nix::unistd::{Uid, chown, setgid, setgroups, setuid};
 use serde_json::json;
 use testbed::{
-    ControlPlane, Family, Mode, Options, Progress, Tools, control_plane,
+    ControlPlane, Family, Mode, Options, Progress, Tools, control_plane, debian,
     sandbox::{Kind, Sandbox},
     skip,
     traces::Traces,
@@ -248,6 +248,11 @@ async fn is_usable_by_nobody(tools: &Tools) -> Result<()> {
     setgid(65534.into())?;
     setuid(65534.into())?;
     ensure!(fs::create_dir(cache.join("x")).is_err(), "nobody may only read it");
+    let refusal = testbed::missing(Mode::Node).context("nobody can't have a node")?;
+    ensure!(refusal.starts_with("node mode needs root on Linux") && refusal.lines().count() == 1, "{refusal}");
+    let absent = [debian::Program { name: "no-such-program", package: "its-package" }];
+    let refusal = debian::ensure(&absent).err().context("nobody can't install")?.to_string();
+    ensure!(refusal.contains("its-package"), "{refusal}");
 
     let plane =
         ControlPlane::start_in(Arc::new(Sandbox::create(Kind::ControlPlane)?), tools, Options::default()).await?;
