@@ -75,3 +75,39 @@ pub fn skip_because(reason: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    /// Runs itself again as a test that can't run here.
+    #[test]
+    fn a_test_that_cannot_run_here_is_named_with_the_reason_and_fails_in_ci() {
+        const AGAIN: &str = "RUN_AS_A_TEST_THAT_CANNOT";
+        const NAME: &str = "requirements::tests::a_test_that_cannot_run_here_is_named_with_the_reason_and_fails_in_ci";
+        if env::var_os(AGAIN).is_some() {
+            assert!(skip_because("no moon"));
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (ci, may_skip) in
+            [(None, true), (Some(""), true), (Some("false"), true), (Some("true"), false), (Some("1"), false)]
+        {
+            let list = folder.path().join("skipped");
+            let mut test = Command::new(env::current_exe().unwrap());
+            test.args(["--exact", NAME])
+                .env(AGAIN, "1")
+                .env(SKIPPED, &list)
+                .env_remove("CI")
+                .envs(ci.map(|ci| ("CI", ci)));
+            let output = test.output().unwrap();
+            assert_eq!(output.status.success(), may_skip, "CI={ci:?}: {output:?}");
+            let listed = fs::read_to_string(&list).unwrap_or_default();
+            let expected = if may_skip { format!("skipped {NAME}: no moon\n") } else { String::new() };
+            assert_eq!(listed, expected, "CI={ci:?}");
+            drop(fs::remove_file(&list));
+        }
+    }
+}

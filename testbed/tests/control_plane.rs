@@ -1,7 +1,11 @@
 //! A bare control plane does what a cluster does, shows what was asked of it, can be mistreated, and leaves nothing.
 
+mod support;
+
 use std::{
-    path::Path,
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,8 +20,14 @@ use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
+use nix::unistd::{Uid, chown, setgid, setgroups, setuid};
 use serde_json::json;
-use testbed::{ControlPlane, Mode, Options, control_plane, skip, traces::Traces};
+use testbed::{
+    ControlPlane, Family, Mode, Options, Progress, Tools, control_plane, debian,
+    sandbox::{Kind, Sandbox},
+    skip,
+    traces::Traces,
+};
 use tokio::sync::OnceCell;
 
 /// Stopping takes a third of a second on an idle machine.
@@ -167,6 +177,19 @@ async fn an_api_server_can_be_killed_frozen_and_brought_back() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_control_plane_is_usable_within_five_seconds() -> Result<()> {
+    if skip(Mode::ControlPlane) {
+        return Ok(());
+    }
+    Tools::ensure(Family::CONTROL_PLANE, &Progress::auto())?;
+    let started = Instant::now();
+    let plane = ControlPlane::start(Options::default()).await?;
+    let (took, limit) = (started.elapsed(), support::limit_here(Duration::from_secs(5)));
+    ensure!(took < limit, "{took:?}, limit {limit:?}");
+    plane.stop()
+}
+
+#[tokio::test]
 async fn two_control_planes_run_side_by_side_and_leave_nothing() -> Result<()> {
     if skip(Mode::ControlPlane) {
         return Ok(());
@@ -185,5 +208,59 @@ async fn two_control_planes_run_side_by_side_and_leave_nothing() -> Result<()> {
         let left = Traces::left(sandbox.id(), &before, PATIENCE);
         ensure!(left.is_empty() && !sandbox.dir().exists(), "{left:#?}");
     }
+    Ok(())
+}
+
+/// As root, runs itself again and becomes nobody, with programs from a second cache, the only one that nobody may read. An ordinary user
+/// runs the tests above as it is.
+#[tokio::test]
+async fn an_ordinary_user_needs_no_root_and_may_use_a_cache_of_others() -> Result<()> {
+    const AGAIN: &str = "BECOME_NOBODY";
+    if skip(Mode::ControlPlane) || !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let tools = Tools::ensure(Family::CONTROL_PLANE, &Progress::auto())?;
+    if env::var_os(AGAIN).is_some() {
+        return is_usable_by_nobody(&tools).await;
+    }
+    let home = tempfile::tempdir_in("/tmp")?;
+    let cache = home.path().join("cache");
+    fs::create_dir(&cache)?;
+    for (_, programs) in tools.folders() {
+        let copied = Command::new("cp").arg("-a").arg(programs.parent().context("its folder")?).arg(&cache).status()?;
+        ensure!(copied.success(), "copy {}", programs.display());
+    }
+    chown(home.path(), Some(65534.into()), Some(65534.into()))?;
+    let mut test = Command::new(env::current_exe()?);
+    test.args(["--exact", "an_ordinary_user_needs_no_root_and_may_use_a_cache_of_others"]);
+    test.env(AGAIN, "1").env("HOME", home.path()).env_remove("XDG_STATE_HOME").env_remove("XDG_CACHE_HOME");
+    // Should it not find them, it is to fail, not to build them again.
+    let output = test.env("TESTBED_CACHE", &cache).env("GOPROXY", "off").output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    ensure!(!home.path().join(".cache").exists(), "what is in the second cache is not made again");
+    Ok(())
+}
+
+async fn is_usable_by_nobody(tools: &Tools) -> Result<()> {
+    let cache = PathBuf::from(env::var_os("TESTBED_CACHE").context("a second cache")?);
+    ensure!(tools.path("etcd")?.starts_with(&cache), "{}", tools.path("etcd")?.display());
+    setgroups(&[])?;
+    setgid(65534.into())?;
+    setuid(65534.into())?;
+    ensure!(fs::create_dir(cache.join("x")).is_err(), "nobody may only read it");
+    let refusal = testbed::missing(Mode::Node).context("nobody can't have a node")?;
+    ensure!(refusal.starts_with("node mode needs root on Linux") && refusal.lines().count() == 1, "{refusal}");
+    let absent = [debian::Program { name: "no-such-program", package: "its-package" }];
+    let refusal = debian::ensure(&absent).err().context("nobody can't install")?.to_string();
+    ensure!(refusal.contains("its-package"), "{refusal}");
+
+    let plane =
+        ControlPlane::start_in(Arc::new(Sandbox::create(Kind::ControlPlane)?), tools, Options::default()).await?;
+    plane.usable().await?;
+    let maps = Api::<ConfigMap>::default_namespaced(plane.client().await?);
+    maps.create(&PostParams::default(), &config_map("of-nobody")?).await?;
+    let folder = plane.sandbox().dir().to_owned();
+    plane.stop()?;
+    ensure!(!folder.exists(), "{} is left", folder.display());
     Ok(())
 }

@@ -75,17 +75,38 @@ fn a_stopped_sandbox_leaves_nothing() -> Result<()> {
     nothing_is_left_of(sandbox.id(), sandbox.dir())
 }
 
-#[test]
-fn a_panic_ends_the_sandbox() -> Result<()> {
-    let sandbox = Sandbox::create(Kind::ControlPlane)?;
-    start_sleepers(&sandbox, Place::Host)?;
+/// Panics in a thread that owns a sandbox; gives its name and folder.
+fn panic_with(sandbox: Sandbox) -> Result<(String, PathBuf)> {
     let (id, dir) = (sandbox.id().to_owned(), sandbox.dir().to_owned());
     let panicked = thread::spawn(move || {
         let _owned = sandbox;
         panic!("as a failing test does");
     });
     ensure!(panicked.join().is_err(), "the thread was to panic");
+    Ok((id, dir))
+}
+
+#[test]
+fn a_panic_ends_the_sandbox() -> Result<()> {
+    let sandbox = Sandbox::create(Kind::ControlPlane)?;
+    start_sleepers(&sandbox, Place::Host)?;
+    let (id, dir) = panic_with(sandbox)?;
     nothing_is_left_of(&id, &dir)
+}
+
+#[test]
+fn a_node_leaves_the_machine_as_it_was_after_a_panic() -> Result<()> {
+    if skip(Mode::Node) {
+        return Ok(());
+    }
+    let before = Traces::of_machine("none");
+    let sandbox = Sandbox::create(Kind::Node)?;
+    start_sleepers(&sandbox, Place::Inside)?;
+    let (id, dir) = panic_with(sandbox)?;
+    nothing_is_left_of(&id, &dir)?;
+    let left = Traces::left(&id, &before, Duration::from_secs(5));
+    ensure!(left.is_empty(), "{left:#?}");
+    Ok(())
 }
 
 #[test]
@@ -210,14 +231,20 @@ fn ctrl_c_takes_the_sandbox_with_it() -> Result<()> {
 }
 
 #[test]
-fn a_killed_owner_takes_its_node_with_it() -> Result<()> {
+fn a_node_leaves_the_machine_as_it_was_when_its_owner_is_interrupted_or_killed() -> Result<()> {
     if skip(Mode::Node) {
         return Ok(());
     }
-    let owner = Owner::start(&["OWN_A_NODE"])?;
-    let (id, dir) = (owner.id.clone(), owner.dir.clone());
-    owner.ends_by(Signal::SIGKILL)?;
-    within(Duration::from_secs(5), "nothing is left", || nothing_is_left_of(&id, &dir).is_ok())
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let before = Traces::of_machine("none");
+        let owner = Owner::start(&["OWN_A_NODE"])?;
+        let (id, dir) = (owner.id.clone(), owner.dir.clone());
+        owner.ends_by(signal)?;
+        within(Duration::from_secs(5), "nothing is left", || nothing_is_left_of(&id, &dir).is_ok())?;
+        let left = Traces::left(&id, &before, Duration::from_secs(5));
+        ensure!(left.is_empty(), "{signal}: {left:#?}");
+    }
+    Ok(())
 }
 
 #[test]

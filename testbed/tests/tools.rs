@@ -39,3 +39,23 @@ fn one_program_of_five_names_answers_to_each() -> Result<()> {
     ensure!(said(&tools, "etcd", &["--version"])?.contains("etcd Version: 3.6"), "etcd");
     Ok(())
 }
+
+#[test]
+fn what_runs_on_a_node_is_of_the_pinned_versions() -> Result<()> {
+    if skip(Mode::Node) {
+        return Ok(());
+    }
+    let tools = Tools::ensure(Family::NODE, &Progress::auto())?;
+    for (program, argument, expected) in [
+        ("containerd", "--version", "/v2 2.3."),
+        ("ctr", "--version", "/v2 2.3."),
+        ("registry", "--version", "v3.1.2"),
+        ("coredns", "-version", "CoreDNS-1."),
+        ("crane", "version", "v0."),
+        ("portmap", "--version", "CNI portmap plugin"),
+    ] {
+        let text = said(&tools, program, &[argument])?;
+        ensure!(text.contains(expected), "{program} says {text}");
+    }
+    Ok(())
+}

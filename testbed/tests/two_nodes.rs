@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use support::{create, has, pod};
+use support::{create, has, limit_here, pod};
 use testbed::{Mode, Node, image, node};
 
 async fn run(node: &Node) -> Pod {
@@ -18,14 +18,15 @@ async fn run(node: &Node) -> Pod {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_started_at_once_do_not_know_of_each_other() {
+async fn two_nodes_started_at_once_are_there_within_fifteen_seconds_and_do_not_know_of_each_other() {
     if testbed::skip(Mode::Node) {
         return;
     }
     let started = Instant::now();
     let (one, two) =
         tokio::try_join!(Node::start(node::Options::default()), Node::start(node::Options::default())).unwrap();
-    println!("two nodes started in {:?}", started.elapsed());
+    let (took, limit) = (started.elapsed(), limit_here(Duration::from_secs(15)));
+    assert!(took < limit, "started in {took:?}, limit {limit:?}");
     assert_ne!(one.sandbox().node_address(), two.sandbox().node_address());
 
     let (pod_one, pod_two) = tokio::join!(run(&one), run(&two));

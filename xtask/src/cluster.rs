@@ -133,8 +133,12 @@ async fn start(node: bool, audit: bool) -> Result<PathBuf> {
 pub(crate) fn down(id: Option<&str>) -> Result<()> {
     let started = Instant::now();
     let mut cleared = sandbox::clear_orphans()?;
-    let running = sandbox::instances()?.into_iter().filter(|instance| instance.state == State::Detached);
-    for instance in running.filter(|instance| id.is_none_or(|id| id == instance.id)) {
+    let running = match id {
+        Some(id) if cleared.iter().any(|orphan| orphan == id) => Vec::new(),
+        Some(id) => vec![newest(Some(id))?],
+        None => sandbox::instances()?.into_iter().filter(|instance| instance.state == State::Detached).collect(),
+    };
+    for instance in running {
         instance.remove()?;
         cleared.push(instance.id);
     }
@@ -191,7 +195,7 @@ fn age(created: Timestamp) -> String {
     rounded.map_or_else(|_| "?".to_owned(), |span| format!("{span:#}").replace(' ', ""))
 }
 
-/// The cluster that a command without `--id` means.
+/// The cluster of that name, or the one that a command without a name means.
 fn newest(id: Option<&str>) -> Result<Instance> {
     let instances = sandbox::instances()?;
     let mut fitting = instances.into_iter().rev().filter(|instance| match id {

@@ -1,4 +1,6 @@
-//! `cargo xtask cluster`, as a person uses it. Its state is kept apart from the clusters of whoever runs the tests.
+//! `cargo xtask cluster`, as a person uses it.
+
+mod support;
 
 use std::{
     fs,
@@ -9,12 +11,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use support::State;
 use testbed::{Mode, skip};
 
-fn xtask(state: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.arg("cluster").args(arguments).env("XDG_STATE_HOME", state);
-    command
+fn xtask(state: &State, arguments: &[&str]) -> Command {
+    state.xtask(&[&["cluster"], arguments].concat())
 }
 
 fn said(command: &mut Command) -> Result<String> {
@@ -24,10 +25,9 @@ fn said(command: &mut Command) -> Result<String> {
 }
 
 /// Folders and locks of instances. The file that guards them stays.
-fn left(state: &Path) -> Vec<String> {
-    let run = state.join("private-registry-operator/run");
+fn left(state: &State) -> Vec<String> {
     let entries =
-        fs::read_dir(run).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        fs::read_dir(state.run()).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     entries.filter(|name| name != ".guard").collect()
 }
 
@@ -36,23 +36,23 @@ fn a_cluster_goes_on_after_the_command_until_it_is_taken_down() -> Result<()> {
     if skip(Mode::ControlPlane) {
         return Ok(());
     }
-    let state = tempfile::tempdir_in("/tmp")?;
-    let text = said(&mut xtask(state.path(), &["up"]))?;
-    let kubeconfig = said(&mut xtask(state.path(), &["kubeconfig"]))?;
+    let state = State::new()?;
+    let text = said(&mut xtask(&state, &["up"]))?;
+    let kubeconfig = said(&mut xtask(&state, &["kubeconfig"]))?;
     ensure!(text.contains(kubeconfig.trim()) && Path::new(kubeconfig.trim()).is_file(), "{text}{kubeconfig}");
-    let status = said(&mut xtask(state.path(), &["status"]))?;
+    let status = said(&mut xtask(&state, &["status"]))?;
     ensure!(status.contains("control plane") && status.contains("until `down`") && status.contains("yes"), "{status}");
-    let logs = said(&mut xtask(state.path(), &["logs"]))?;
+    let logs = said(&mut xtask(&state, &["logs"]))?;
     ensure!(logs.lines().eq(["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]), "{logs}");
-    ensure!(said(&mut xtask(state.path(), &["logs", "kube-apiserver"]))?.lines().count() > 10, "the log is empty");
+    ensure!(said(&mut xtask(&state, &["logs", "kube-apiserver"]))?.lines().count() > 10, "the log is empty");
 
     let started = Instant::now();
-    let down = said(&mut xtask(state.path(), &["down"]))?;
+    let down = said(&mut xtask(&state, &["down"]))?;
     ensure!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     ensure!(down.starts_with("ended "), "{down}");
-    ensure!(left(state.path()).is_empty(), "{:?}", left(state.path()));
-    ensure!(said(&mut xtask(state.path(), &["status"]))?.contains("nothing is running"), "it is still there");
-    ensure!(!xtask(state.path(), &["kubeconfig"]).output()?.status.success(), "there is no kubeconfig any more");
+    ensure!(left(&state).is_empty(), "{:?}", left(&state));
+    ensure!(said(&mut xtask(&state, &["status"]))?.contains("nothing is running"), "it is still there");
+    ensure!(!xtask(&state, &["kubeconfig"]).output()?.status.success(), "there is no kubeconfig any more");
     Ok(())
 }
 
@@ -61,17 +61,33 @@ fn a_command_that_is_killed_midway_leaves_nothing() -> Result<()> {
     if skip(Mode::ControlPlane) {
         return Ok(());
     }
-    let state = tempfile::tempdir_in("/tmp")?;
-    let mut up = xtask(state.path(), &["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let apiserver_starts = || {
-        left(state.path()).iter().any(|name| {
-            state.path().join("private-registry-operator/run").join(name).join("log/kube-apiserver.log").exists()
-        })
-    };
+    let state = State::new()?;
+    let mut up = xtask(&state, &["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let apiserver_starts =
+        || left(&state).iter().any(|name| state.run().join(name).join("log/kube-apiserver.log").exists());
     wait(Duration::from_secs(60), "the API server starts", apiserver_starts)?;
     up.kill().context("kill the command")?;
     up.wait()?;
-    wait(Duration::from_secs(5), "nothing is left", || left(state.path()).is_empty())
+    wait(Duration::from_secs(5), "nothing is left", || left(&state).is_empty())
+}
+
+/// As after a power failure: a folder and its lock, and nobody who holds it.
+#[test]
+fn down_clears_what_nobody_looks_after_and_knows_no_other_names() -> Result<()> {
+    let state = State::new()?;
+    let run = state.run();
+    fs::create_dir_all(run.join("abcdef/log"))?;
+    fs::write(run.join("abcdef.lock"), "")?;
+    let status = said(&mut xtask(&state, &["status"]))?;
+    ensure!(status.contains("abcdef") && status.contains("left over"), "{status}");
+    let down = said(&mut xtask(&state, &["down"]))?;
+    ensure!(down.starts_with("ended abcdef") && left(&state).is_empty(), "{down}{:?}", left(&state));
+
+    let unknown = xtask(&state, &["down", "abcdef"]).output()?;
+    let words = String::from_utf8_lossy(&unknown.stderr);
+    ensure!(!unknown.status.success() && words.contains("there is no cluster abcdef"), "{words}");
+    ensure!(said(&mut xtask(&state, &["down"]))?.contains("nothing was running"), "there was nothing");
+    Ok(())
 }
 
 fn wait(limit: Duration, what: &str, is_so: impl Fn() -> bool) -> Result<()> {

@@ -9,6 +9,7 @@ mod process;
 mod reach;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fs::{self, File},
     net::Ipv4Addr,
@@ -95,16 +96,14 @@ impl Sandbox {
         let started = Instant::now();
         loop {
             let guard = instance::guard(run)?;
-            let taken = instance::taken_slots(run)?;
-            if let Some(free) = SLOTS.into_iter().find(|slot| !taken.contains_key(slot)) {
-                return Self::register(run, Kind::Node, Some(free), &guard);
+            match find_slot(&instance::taken_slots(run)?) {
+                Slot::Free(slot) => return Self::register(run, Kind::Node, Some(slot), &guard),
+                Slot::Awaited if started.elapsed() < SLOT_PATIENCE => {}
+                Slot::Awaited | Slot::Kept => bail!(
+                    "two nodes are running already; `cargo xtask cluster status` shows them, `cargo xtask cluster down` ends them"
+                ),
             }
             drop(guard);
-            if started.elapsed() > SLOT_PATIENCE {
-                bail!(
-                    "two nodes are running already; `cargo xtask cluster status` shows them, `cluster down` ends them"
-                );
-            }
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -264,10 +263,48 @@ impl Drop for Sandbox {
     }
 }
 
+/// Whether a node may start.
+#[derive(Debug, PartialEq, Eq)]
+enum Slot {
+    Free(u8),
+    /// Somebody's node will end by itself.
+    Awaited,
+    /// Nodes go on until somebody takes them down: waiting would be in vain.
+    Kept,
+}
+
+/// `taken` as in [`instance::taken_slots`].
+fn find_slot(taken: &BTreeMap<u8, bool>) -> Slot {
+    match SLOTS.into_iter().find(|slot| !taken.contains_key(slot)) {
+        Some(free) => Slot::Free(free),
+        None if taken.values().all(|is_detached| *is_detached) => Slot::Kept,
+        None => Slot::Awaited,
+    }
+}
+
 /// Six characters, different for every call on this machine.
 fn new_id() -> String {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let seed = (std::process::id(), Timestamp::now().as_nanosecond(), CALLS.fetch_add(1, Ordering::Relaxed));
     let digest = Sha256::digest(format!("{seed:?}"));
     digest[..3].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_third_node_waits_for_one_that_ends_by_itself_and_for_no_other() {
+        for (taken, expected) in [
+            (vec![], Slot::Free(1)),
+            (vec![(1, true)], Slot::Free(2)),
+            (vec![(2, false)], Slot::Free(1)),
+            (vec![(1, false), (2, false)], Slot::Awaited),
+            (vec![(1, true), (2, false)], Slot::Awaited),
+            (vec![(1, true), (2, true)], Slot::Kept),
+        ] {
+            assert_eq!(find_slot(&BTreeMap::from_iter(taken.clone())), expected, "{taken:?}");
+        }
+    }
 }

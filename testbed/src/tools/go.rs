@@ -41,7 +41,8 @@ fn minor(version: &str) -> Option<u32> {
 pub(super) fn download(source: &Path) -> Result<()> {
     let output = go(source).args(["mod", "download"]).output().context("run go")?;
     if !output.status.success() {
-        bail!("modules could not be fetched:\n{}", last_lines(&String::from_utf8_lossy(&output.stderr)));
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("modules could not be fetched:\n{}{}", last_lines(&text), hint(&text));
     }
     Ok(())
 }
@@ -134,8 +135,10 @@ fn hint(text: &str) -> &'static str {
         "\nThe disk is full: a cold build needs about 8 GB."
     } else if text.contains("signal: killed") {
         "\nThe kernel killed it, most likely for lack of memory: a build needs about 3 GB."
-    } else if text.contains("dial tcp") || text.contains("proxyconnect") {
-        "\nModules could not be fetched: check the network, or GOPROXY."
+    } else if text.contains("dial tcp") || text.contains("proxyconnect") || text.contains("GOPROXY=off") {
+        "\nCheck the network, or GOPROXY: each module is fetched once and then kept by Go."
+    } else if text.contains("requires go >=") {
+        "\nThis Go is too old for it: see https://go.dev/doc/install."
     } else {
         ""
     }
@@ -154,6 +157,31 @@ mod tests {
         assert_eq!(minor("go version go1.26.8 linux/amd64"), Some(26));
         assert_eq!(minor("go version go1.27rc1 linux/amd64"), Some(27));
         assert_eq!(minor("go version devel go1.28-abc linux/amd64"), None);
+    }
+
+    #[test]
+    fn what_usually_helps_is_said_with_the_failure() {
+        for (text, expected) in [
+            ("write /tmp/x: no space left on device", "disk"),
+            ("compile: signal: killed", "memory"),
+            ("Get \"https://proxy.example/x\": dial tcp: lookup proxy.example: no such host", "network"),
+            ("go: go.mod requires go >= 1.26.3 (running go 1.26.0; GOTOOLCHAIN=local)", "too old"),
+        ] {
+            assert!(hint(text).contains(expected), "{text}: {}", hint(text));
+        }
+        assert_eq!(hint("main.go:3:2: undefined: x"), "");
+    }
+
+    #[test]
+    fn modules_that_cannot_be_fetched_come_with_what_helps() {
+        if crate::skip(crate::Mode::ControlPlane) {
+            return;
+        }
+        let source = tempfile::tempdir().unwrap();
+        // Refused before any network is asked.
+        fs::write(source.path().join("go.mod"), "module x\n\ngo 1.999.0\n").unwrap();
+        let message = format!("{:#}", download(source.path()).unwrap_err());
+        assert!(message.contains("requires go >= 1.999.0") && message.contains("go.dev/doc/install"), "{message}");
     }
 
     #[test]

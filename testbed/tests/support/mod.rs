@@ -1,5 +1,6 @@
 //! What the tests on real clusters share: writing objects, and waiting for what they become.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -11,6 +12,14 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+/// What was promised for an idle machine, on this one: longer by as many programs as want each core.
+pub(crate) fn limit_here(promised: Duration) -> Duration {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = text.split(' ').next().unwrap().parse().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    promised.mul_f64((load / cores as f64).max(1.0))
+}
 
 /// Creates an object in the namespace `default`.
 pub(crate) async fn create<K>(client: &Client, object: Value) -> K

@@ -20,7 +20,11 @@ use testbed::{
     sandbox::{self, Instance},
 };
 
-use crate::{cluster, given::Given, workspace};
+use crate::{
+    cluster,
+    given::{self, Given},
+    workspace,
+};
 use objects::Objects;
 use person::Person;
 use place::Place;
@@ -119,7 +123,8 @@ fn here(set: &[String], progress: &Progress) -> Result<Demo> {
 /// Everything for a cluster that exists: only clients, most of which are there ready-made.
 fn elsewhere(kubeconfig: &Path, set: &[String], progress: &Progress) -> Result<Demo> {
     let Given { kubeconfig, set } = Given::new(kubeconfig, set)?;
-    let tools = Tools::ensure(&[Family::Helm, Family::Kubectl, Family::Crane, Family::Pause], progress)?;
+    let families: Vec<_> = [Family::Helm, Family::Kubectl].iter().chain(given::FAMILIES).copied().collect();
+    let tools = Tools::ensure(&families, progress)?;
     Ok(Demo { tools, values: set, cluster: Cluster::Given(kubeconfig), progress: progress.clone() })
 }
 
@@ -163,9 +168,8 @@ impl Demo {
         story.kill(&person, &digest).await?;
         drop(person);
         let ours = story.place.is_ours();
-        let (kubectl, kubeconfig) = story.place.leave()?;
-        farewell(&kubectl, &kubeconfig, ours);
-        Ok(())
+        let (tools, kubeconfig) = story.place.leave()?;
+        farewell(&tools, &kubeconfig, ours)
     }
 }
 
@@ -237,10 +241,10 @@ impl Story {
     }
 }
 
-fn farewell(kubectl: &Path, kubeconfig: &Path, is_ours: bool) {
+fn farewell(tools: &Tools, kubeconfig: &Path, is_ours: bool) -> Result<()> {
     println!("\n{} What you could do next:\n", if is_ours { "The cluster goes on." } else { "The registry goes on." });
     println!("    export KUBECONFIG={}", kubeconfig.display());
-    println!("    alias kubectl={}", kubectl.display());
+    println!("    alias kubectl={} helm={}", tools.path("kubectl")?.display(), tools.path("helm")?.display());
     println!("    kubectl -n {NAMESPACE} get privateregistry -o wide");
     println!("    kubectl -n {NAMESPACE} describe privateregistry {REGISTRY}");
     println!("    kubectl -n {NAMESPACE} get deployment,service,secret,configmap,pvc");
@@ -254,6 +258,7 @@ fn farewell(kubectl: &Path, kubeconfig: &Path, is_ours: bool) {
             println!("    helm -n {SYSTEM} uninstall {chart}");
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

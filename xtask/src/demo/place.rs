@@ -160,15 +160,15 @@ impl Place {
         Ok(command)
     }
 
-    /// From now on the cluster goes on without us. Gives kubectl and the kubeconfig, for going on by hand.
-    pub(super) fn leave(self) -> Result<(PathBuf, PathBuf)> {
-        let (kubectl, kubeconfig) = (self.tools.path("kubectl")?.to_owned(), self.kubeconfig().to_owned());
+    /// From now on the cluster goes on without us. Gives the programs and the kubeconfig, for going on by hand.
+    pub(super) fn leave(self) -> Result<(Tools, PathBuf)> {
+        let kubeconfig = self.kubeconfig().to_owned();
         if let Cluster::Node(node) = self.cluster {
             super::mark(workspace::root(), node.sandbox().dir())?;
             let own = std::env::current_exe().context("find this program")?;
             node.outlive(&own, &["cluster", "forward"], &["cluster", "provision"])?;
         }
-        Ok((kubectl, kubeconfig))
+        Ok((self.tools, kubeconfig))
     }
 }
 

@@ -8,7 +8,7 @@ use testbed::{Family, Mode, Progress, Tools, debian, tools};
 
 use super::step::{Counts, Step};
 use crate::{
-    given::Given,
+    given::{self, Given},
     workspace::{self, IntegrationTest, Workspace},
 };
 
@@ -69,7 +69,7 @@ impl Group {
     pub(super) fn families(self, given: Option<&Given>) -> &'static [Family] {
         let node = || testbed::missing(Mode::Node).is_none();
         match self {
-            Self::E2e if given.is_some() => &[Family::Pause, Family::Crane],
+            Self::E2e if given.is_some() => given::FAMILIES,
             Self::Testbed | Self::E2e if node() => Family::NODE,
             Self::Testbed | Self::Apiserver if testbed::missing(Mode::ControlPlane).is_none() => Family::CONTROL_PLANE,
             _ => &[],
@@ -210,6 +210,12 @@ mod tests {
         let tests = Workspace::read().unwrap().integration_tests();
         let names: BTreeSet<_> = tests.iter().map(|test| &test.name).collect();
         assert_eq!(names.len(), tests.len(), "{tests:?}");
+    }
+
+    #[test]
+    fn a_cluster_that_is_given_needs_no_go_program_of_a_cluster() {
+        let given = Given { kubeconfig: PathBuf::from("/kubeconfig"), set: Vec::new() };
+        assert_eq!(Group::E2e.families(Some(&given)), [Family::Pause, Family::Crane]);
     }
 
     #[test]

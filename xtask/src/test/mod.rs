@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -101,12 +101,21 @@ impl Run {
                 self.compile(*group)?;
             }
             let built = building.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            built.context("build the programs of clusters")?;
-            for group in with_clusters {
-                outcomes.push(self.group(group)?);
-            }
+            let rest = with_clusters.into_iter().map(|group| match &built {
+                Ok(_) => self.group(group),
+                Err(error) => self.cannot_run(group, error),
+            });
+            outcomes.extend(rest.collect::<Result<Vec<_>>>()?);
             Ok(outcomes)
         })
+    }
+
+    /// A group whose programs could not be built is one failed test: its tests would each try to build them again.
+    fn cannot_run(&self, group: Group, error: &anyhow::Error) -> Result<Outcome> {
+        let name = group.name();
+        let mut log = Log::create(self.logs.join(&name).with_extension("log"), true)?;
+        log.line(&format!("error: {name} cannot run: build the programs of clusters: {error:#}"), &self.progress)?;
+        Ok(Outcome { name, tally: Tally::one(false), took: Duration::ZERO, skipped: Vec::new(), log: log.path })
     }
 
     /// Runs a group. What keeps it from running is one failed test, so that the other groups still run.
@@ -181,4 +190,24 @@ fn lines(path: &Path) -> Vec<String> {
 
 fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_cannot_be_built_fail_the_group_and_not_the_summary() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, workspace) = (folder.path().to_owned(), Workspace::read().unwrap());
+        let run = Run { workspace, logs, progress: Progress::silent(), verbose: false, given: None };
+        let outcome = run.cannot_run(Group::E2e, &anyhow::anyhow!("no network")).unwrap();
+        assert!(
+            fs::read_to_string(&outcome.log)
+                .unwrap()
+                .contains("e2e cannot run: build the programs of clusters: no network")
+        );
+        let summary = Summary { outcomes: vec![outcome], took: Duration::ZERO };
+        assert!(summary.has_failed() && summary.to_string().ends_with("\n0 passed, 1 failed, 0 skipped"), "{summary}");
+    }
 }
