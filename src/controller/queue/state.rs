@@ -29,7 +29,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { debounce: Duration::from_millis(30), rest_after_failure: Duration::from_secs(1), overtakes_in_a_row: 9 }
+        Self { debounce: Duration::from_millis(30), rest_after_failure: Duration::from_secs(1), overtakes_in_a_row: 19 }
     }
 }
 
