@@ -1,4 +1,4 @@
-//! An API server in memory, for tests: get, apply with field managers and uid, delete with preconditions. It can be told to do something of its own just
+//! An API server in memory, for tests: get, post, apply with field managers and uid, delete with preconditions. It can be told to do something of its own just
 //! before a request, which is how races are made.
 
 use std::collections::BTreeMap;
