@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use operator_engine::apply::{self, Engine, Live};
 use serde_json::Value;
 
 use crate::api::PrivateRegistry;
-use crate::apply::{self, Engine, Live, kinds};
+use crate::desired::kinds;
 use crate::model::{Child, Observed, ObservedClaim, SecretContent};
 use crate::secret::Sensitive;
 

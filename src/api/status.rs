@@ -30,7 +30,7 @@ pub mod reason {
     /// Everything is as the manifest says.
     pub const SETTLED: &str = "Settled";
     /// The workload is coming up or rolling out.
-    pub const PROGRESSING: &str = "Progressing";
+    pub const PROGRESSING: &str = operator_engine::work::events::PROGRESSING;
     /// `spec.suspend` is true.
     pub const SUSPENDED: &str = "Suspended";
     /// A user scaled the Deployment to zero and the restart policy is UnlessStopped.

@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 
+use operator_engine::apply::{self};
+
 use super::error::Error;
-use crate::apply::{self, kinds};
+use crate::desired::kinds;
 
 /// Where fields of the Service come from: beginning of the path in the child, field of the manifest.
 const SERVICE: &[(&str, &str)] = &[
@@ -64,7 +66,7 @@ fn origin(message: &str, origins: &[(&str, &'static str)]) -> Option<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::{Kind, ObjectRef, Verb};
+    use operator_engine::apply::{Kind, ObjectRef, Verb};
 
     fn refused(kind: &'static Kind, code: u16, message: &str) -> Error {
         let object = ObjectRef::new(kind, "registries", "team-a");

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
+use operator_engine::apply::Live;
 use serde_json::Value;
 
 use super::error::Error;
 use crate::api::{self, CertificateStatus};
-use crate::apply::Live;
 use crate::desired;
 use crate::model::{Child, Observed, Resolved, Tls, labels};
 use crate::pki::bundle::Bundle;

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use operator_engine::apply::Live;
 
 use super::error::Error;
 use crate::api::{GeneratedAdmin, UserStatus};
-use crate::apply::Live;
 use crate::credentials::table::Stored as StoredTable;
 use crate::credentials::{self, Password, Source, SourceKind, UserName, Wanted, docker_config, generated, hashing};
 use crate::desired::secrets::{ADMIN, HTPASSWD_KEY, HTTP_SECRET_KEY};

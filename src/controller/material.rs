@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use operator_engine::apply::{Live, Owner};
 use serde_json::Value;
 use tracing::info;
 
@@ -11,7 +12,7 @@ use super::context::Context;
 use super::error::Error;
 use super::logins::{self, Stored as StoredLogins};
 use super::running;
-use crate::apply::{Live, Owner, kinds};
+use crate::desired::kinds;
 use crate::desired::{Material, workload};
 use crate::model::{Child, Observed, Resolved, labels};
 use crate::status::{Certificate, Logins, summary};

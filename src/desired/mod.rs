@@ -4,6 +4,7 @@ pub mod claim;
 pub mod config;
 pub mod disruption_budget;
 pub mod identity;
+pub mod kinds;
 pub mod material;
 pub mod pod;
 pub mod secrets;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use private_registry_operator::apply::KINDS;
+use private_registry_operator::desired::kinds::KINDS;
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, namespace};
