@@ -225,10 +225,7 @@ mod tests {
     #[test]
     fn who_waits_for_a_claim_is_known_whether_it_names_it_or_owns_it() {
         let (recall, foo, bar) = (Recall::default(), Key::new("n", "foo"), Key::new("n", "bar"));
-        recall.note(
-            &foo,
-            &registry(&serde_json::json!({"storage": {"persistentVolumeClaim": {"claimName": "bar-data"}}})),
-        );
+        recall.note(&foo, &registry(&serde_json::json!({"storage": {"existingClaim": {"name": "bar-data"}}})));
         recall.note(&bar, &registry(&serde_json::json!({})));
         assert_eq!(recall.rivals(&foo), BTreeSet::from([bar.clone()]));
         assert_eq!(recall.rivals(&bar), BTreeSet::from([foo]));
