@@ -128,7 +128,11 @@ mod tests {
     async fn the_reference_of_somebody_else_stays() {
         let cluster = Cluster::new();
         let theirs = json!([{"apiVersion": "v1", "kind": "Thing", "name": "b", "uid": "uid-b", "controller": true}]);
-        cluster.put(SECRET, NAME, json!({"metadata": {"ownerReferences": theirs, "labels": {"test.dev/owner": "team-a"}}}));
+        cluster.put(
+            SECRET,
+            NAME,
+            json!({"metadata": {"ownerReferences": theirs, "labels": {"test.dev/owner": "team-a"}}}),
+        );
         assert!(!cluster.engine.release(&owner(), SECRET, NAME).await.unwrap());
         assert_eq!(cluster.get(SECRET, NAME).unwrap()["metadata"]["ownerReferences"], theirs);
     }
