@@ -59,7 +59,11 @@ pub(super) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
         if registry.spec.replicas.is_some_and(|replicas| replicas > 1) { "ReadWriteMany" } else { "ReadWriteOnce" };
     let claim = ObservedClaim { modes: vec![mode.to_owned()] };
     let observed = Observed { claim: Some(claim), ..Observed::default() };
-    model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])
+    let resolved =
+        model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])?;
+    let faults = resolved.faults.clone();
+    let told = faults.all().map(|blocked| blocked.message.clone()).collect::<Vec<_>>();
+    if told.is_empty() { Ok(resolved) } else { Err(told) }
 }
 
 /// What the API server's admission would say.

@@ -12,7 +12,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "private-registry-operator";
 /// Annotation of a Deployment: how many replicas the operator wants, so that a zero by the user can be told from its own.
 pub const REPLICAS: &str = "privateregistry.dev/replicas";
-/// Annotation of a pod template: SHA-256 of the certificate, so that a new one rolls the pods.
+/// Annotation of a workload and of its pod template: SHA-256 of the certificate, so that a new one rolls the pods.
 pub const TLS_CHECKSUM: &str = "privateregistry.dev/tls-checksum";
 /// Annotation of a pod template: SHA-256 of the configuration.
 pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
@@ -20,8 +20,8 @@ pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
 pub const TEMPLATE: &str = "privateregistry.dev/template";
 /// Annotation of a Deployment or Job: the operator's image that its pods probe their volume with.
 pub const PROBE_IMAGE: &str = "privateregistry.dev/probe-image";
-/// Annotation of the htpasswd Secret: where each hash came from.
-pub const SOURCES: &str = "privateregistry.dev/sources";
+/// Annotation of a running pod: SHA-256 of the table of users that its kubelet was told of.
+pub const USERS_CHECKSUM: &str = "privateregistry.dev/users-checksum";
 /// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own.
 pub const ISSUED: &str = "privateregistry.dev/issued";
 /// Annotation of the TLS Secret: the request for renewal that was served last.

@@ -177,7 +177,7 @@ async fn readiness_names_what_is_missing_until_it_is_there() {
     });
     seconds(4).await;
     let text = health.readiness().text;
-    assert!(text.contains("older than this operator: it lacks spec.users; kubectl apply"), "{text}");
+    assert!(text.contains("older than this operator: it lacks spec.users; apply the definition"), "{text}");
     assert!(text.contains("ok       rights\n") && !health.readiness().ok, "{text}");
 
     cluster.change(|facts| facts.schema = Some(schema()));
