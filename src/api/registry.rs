@@ -113,7 +113,7 @@ pub struct PrivateRegistrySpec {
     /// Labels for every object that the operator makes, pods included, for instance those that a policy of the cluster asks for.
     /// Those that the operator sets itself win. A change restarts the registry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 32), inner(length(max = 63), regex(pattern = rules::LABEL_VALUE)))]
     pub common_labels: BTreeMap<String, String>,
 }
 
