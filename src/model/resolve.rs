@@ -1,6 +1,6 @@
 //! From what a user wrote and what it refers to, to a registry in which nothing is open, or to the reason why not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Map;
@@ -8,7 +8,7 @@ use serde_json::Map;
 use super::image::{self, Version};
 use super::resolved::{Faults, Resolved, Service, Storage, Tls};
 use super::users::users;
-use super::{Child, HostPort, Observed, RegistryName, Settings};
+use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
     AccessMode, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec, annotation,
 };
@@ -79,6 +79,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         Tls::Unreadable
     });
     let addresses = addresses(&spec.addresses, &mut faults.address);
+    let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
 
     Ok(Resolved {
@@ -104,7 +105,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         config: spec.config.clone().unwrap_or_default(),
         extra_config,
         pod: spec.pod.clone().unwrap_or_default(),
-        common_labels: spec.common_labels.clone(),
+        common_labels,
         renew_request: metadata.annotations.as_ref().and_then(|all| all.get(annotation::RENEW)).cloned(),
         faults,
     })
@@ -134,6 +135,17 @@ fn addresses(given: &[String], fault: &mut Option<Blocked>) -> Vec<HostPort> {
         }
     };
     given.iter().filter_map(read).collect()
+}
+
+/// Those that Kubernetes takes; the first other one is the fault.
+fn common_labels(given: &BTreeMap<String, String>, fault: &mut Option<Blocked>) -> BTreeMap<String, String> {
+    if let Some(key) = given.keys().find(|key| !labels::is_key(key)) {
+        *fault = Some(Blocked::invalid(format!(
+            "spec.commonLabels: {key:?} is no key of a label; write for instance cost-center or example.com/team"
+        )));
+    }
+    let legal = given.iter().filter(|(key, _)| labels::is_key(key));
+    legal.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn storage(
@@ -319,6 +331,7 @@ mod tests {
                 false,
                 "spec.tls.privateCA.duration",
             ),
+            (json!({"commonLabels": {"a b": "c"}}), "InvalidManifest", false, "spec.commonLabels"),
             (json!({"addresses": ["300.1.2.3"]}), "InvalidManifest", false, "spec.addresses"),
             (json!({"tls": {"secret": {"name": "team-a-tls"}}}), "InvalidManifest", false, "another name"),
             (
