@@ -29,6 +29,7 @@ mod leadership;
 mod logins;
 mod material;
 mod newer;
+mod parts;
 mod pods;
 mod quiet;
 mod rights;
