@@ -468,10 +468,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_answer_takes_more_memory_than_its_limit() {
         let client = gate(None).guard(streaming("{", &[(0, 3 << 20); 100]));
-        let error = secrets(&client).list(&ListParams::default()).await.unwrap_err();
+        let error = in_time(secrets(&client).list(&ListParams::default())).await.unwrap_err();
         assert!(is_too_large(&error), "{error}");
         assert_eq!(super::super::api_error::explain(&error), "the answer to list Secret is larger than 8 MiB");
-        let error = secrets(&client).get("a").await.unwrap_err();
+        let error = in_time(secrets(&client).get("a")).await.unwrap_err();
         assert_eq!(super::super::api_error::explain(&error), "the answer to get Secret is larger than 4 MiB");
     }
 
