@@ -21,8 +21,6 @@ mod testing;
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use kube::Client;
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::backoff::Class;
@@ -154,26 +152,16 @@ impl Operator {
             ctx.engine_metrics.reconciled(outcome(finished.outcome), finished.took);
             ctx.engine_metrics.queue_waited(finished.grant.waited);
         };
-        let first_rounds = async {
-            let synced: FuturesUnordered<_> = self.scopes.iter().map(|scope| self.synced(scope)).collect();
-            let mut synced = synced.ready_chunks(self.scopes.len().max(1));
-            while let Some(scopes) = synced.next().await {
-                for scope in &scopes {
-                    self.ctx.rounds.open(scope);
-                }
-                self.ctx.round(&scopes).await;
-            }
+        let first_round = async {
+            let known = async |scope: Scope| self.watches.scope_synced(&scope).await;
+            let keys = || self.ctx.registries.keys();
+            self.ctx.rounds.first(&self.scopes, known, keys, &self.ctx.queue, &self.ctx.engine).await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
             _ = run_workers(&self.ctx.queue, self.limits, stop, handler, observe) => {}
-            () = first_rounds => {}
+            () = first_round => {}
         }
-    }
-
-    async fn synced(&self, scope: &Scope) -> Scope {
-        self.watches.scope_synced(scope).await;
-        scope.clone()
     }
 
     /// Trusts nothing that is remembered any more: lists everything anew, and looks once at every registry of which passes may run.

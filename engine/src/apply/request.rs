@@ -72,8 +72,8 @@ pub enum Failure {
         /// The fields that the API server objects to.
         fields: Vec<String>,
     },
-    /// There was no answer.
-    #[error("the API server could not be reached")]
+    /// There was no answer, or not all of it.
+    #[error("no answer from the API server")]
     Transport(#[source] kube::Error),
     /// The request could not be built: a name that is no name.
     #[error("the request could not be built")]

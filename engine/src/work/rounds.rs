@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
@@ -35,7 +37,7 @@ pub struct Rounds {
 impl Rounds {
     /// All of this scope is known now, so that passes may judge by what they see. Its first round, which must follow, comes to every owner that was
     /// known before; what happens from now on is a reason for a pass.
-    pub fn open(&self, scope: &Scope) {
+    fn open(&self, scope: &Scope) {
         self.opened().insert(scope.clone());
     }
 
@@ -53,6 +55,29 @@ impl Rounds {
     pub fn passed(&self, key: &Key) {
         if self.waiting().remove(key) {
             self.passed.notify_one();
+        }
+    }
+
+    /// The first round, scope by scope as `known` says that all of one is known: one that can't be listed keeps no other one waiting. `keys`: all
+    /// owners as of now. Returns after the last scope's round, which may be never.
+    pub async fn first<Known: Future<Output = ()>>(
+        &self,
+        scopes: &[Scope],
+        known: impl Fn(Scope) -> Known,
+        keys: impl Fn() -> Vec<Key>,
+        queue: &Queue,
+        engine: &Engine,
+    ) {
+        let waited = |scope: &Scope| {
+            known(scope.clone()).map({
+                let scope = scope.clone();
+                move |()| scope
+            })
+        };
+        let mut ready = scopes.iter().map(waited).collect::<FuturesUnordered<_>>().ready_chunks(scopes.len().max(1));
+        while let Some(scopes) = ready.next().await {
+            scopes.iter().for_each(|scope| self.open(scope));
+            self.run(&keys(), &scopes, queue, engine).await;
         }
     }
 
@@ -193,6 +218,40 @@ mod tests {
             assert!(memory.seen(kinds::SECRET, &metadata).changed);
         }
         Engine::new(Client::new(silence, "default"), memory, marks, Arc::new(()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_is_never_known_keeps_no_other_one_waiting() {
+        let keys = vec![Key::new("a", "one"), Key::new("b", "two"), Key::new("c", "three")];
+        let scopes = Scope::of(&["a", "b", "c"].map(str::to_owned));
+        let (rounds, queue, engine) = (Rounds::default(), Queue::default(), engine_of_silence(&[]));
+        let known = async |scope: Scope| match scope.namespace() {
+            Some("a") => {}
+            Some("b") => std::future::pending().await,
+            _ => tokio::time::sleep(Duration::from_secs(100)).await,
+        };
+        let passed = Mutex::new(Vec::new());
+        let passes = async {
+            loop {
+                let lease = queue.next().await;
+                assert!(rounds.is_open(&lease.key().namespace));
+                passed.lock().unwrap().push(lease.key().to_string());
+                rounds.passed(lease.key());
+                lease.end(End::Done { after: None });
+            }
+        };
+        let first = rounds.first(&scopes, known, || keys.clone(), &queue, &engine);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(99)).await;
+            assert_eq!(*passed.lock().unwrap(), ["a/one"]);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        };
+        tokio::select! {
+            () = first => panic!("b is never known"),
+            () = passes => {}
+            () = later => {}
+        }
+        assert_eq!(*passed.lock().unwrap(), ["a/one", "c/three"]);
     }
 
     #[tokio::test(start_paused = true)]
