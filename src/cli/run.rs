@@ -54,8 +54,16 @@ pub struct RunOptions {
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
+    /// For tests of renewal: registries of this namespace get serving certificates that live this long, whatever their manifests say.
+    #[arg(long, value_name = "NAMESPACE=DURATION", value_parser = short_certificates)]
+    short_certificates_for_tests: Option<(String, Duration)>,
     #[command(flatten)]
     process: process::Settings,
+}
+
+fn short_certificates(text: &str) -> Result<(String, Duration), String> {
+    let (namespace, duration) = text.split_once('=').ok_or("must be NAMESPACE=DURATION, for instance renewals=3m")?;
+    Ok((process::settings::name(namespace)?, process::settings::duration(duration)?))
 }
 
 /// Runs until it is told to stop. Exit codes: see [`operator_engine::process`].
@@ -67,6 +75,7 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
         registry_image: options.registry_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
+        short_certificates: options.short_certificates_for_tests,
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
     let (metrics, engine_metrics) = Metrics::new(&PROGRAM);

@@ -13,6 +13,9 @@ const SERVICE: &[(&str, &str)] = &[
     ("spec.ports[0]", "spec.service.port"),
     ("spec.type", "spec.service.type"),
     ("spec.loadBalancerClass", "spec.service.loadBalancerClass"),
+    ("spec.ipFamilyPolicy", "spec.service.ipFamilyPolicy"),
+    ("spec.externalTrafficPolicy", "spec.service.externalTrafficPolicy"),
+    ("metadata.labels", "spec.commonLabels"),
     ("spec.loadBalancerSourceRanges", "spec.service.loadBalancerSourceRanges"),
     ("metadata.annotations", "spec.service.annotations"),
 ];
@@ -28,6 +31,8 @@ const WORKLOAD: &[(&str, &str)] = &[
     ("spec.template.spec.topologySpreadConstraints", "spec.pod.topologySpreadConstraints"),
     ("spec.template.spec.priorityClassName", "spec.pod.priorityClassName"),
     ("spec.template.spec.securityContext", "spec.pod.securityContext"),
+    ("spec.template.spec.containers[0].securityContext", "spec.pod.containerSecurityContext"),
+    ("metadata.labels", "spec.commonLabels"),
     ("spec.template.spec.imagePullSecrets", "spec.pod.imagePullSecrets"),
     ("spec.template.spec.containers[0].resources", "spec.pod.resources"),
     ("spec.template.spec.containers[0].env", "spec.pod.env"),

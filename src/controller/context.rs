@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn who_waits_for_a_claim_is_known_whether_it_names_it_or_owns_it() {
         let (references, foo, bar) = (References::default(), Key::new("n", "foo"), Key::new("n", "bar"));
-        let named = serde_json::json!({"storage": {"persistentVolumeClaim": {"claimName": "bar-data"}}});
+        let named = serde_json::json!({"storage": {"existingClaim": {"name": "bar-data"}}});
         references.refer(&foo, referred(&foo, &registry(&named)));
         references.refer(&bar, referred(&bar, &registry(&serde_json::json!({}))));
         assert_eq!(rivals(&references, &foo), BTreeSet::from([bar.clone()]));

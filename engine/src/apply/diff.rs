@@ -30,7 +30,7 @@ const KEYED: &[(&str, &[&str])] = &[
 ];
 
 /// Lists in which only membership counts.
-const SETS: &[&str] = &["finalizers"];
+const SETS: &[&str] = &["accessModes", "finalizers"];
 
 /// Maps whose values are quantities.
 const QUANTITIES: &[&str] = &["capacity", "limits", "requests"];

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::diff::{Difference, diff};
 use super::fields::{Owned, stale, written_entry};
-use super::kinds::{Kind, Remedy};
+use super::kinds::{Grows, Kind, Remedy};
 use super::path;
 use super::quantity::Quantity;
 
@@ -44,16 +44,20 @@ pub(super) fn change(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -
     }
 }
 
-/// What is sent instead of `wanted`, because the API server wouldn't take it: a size that would shrink stays as it is, and a field that can't be
-/// taken back once it was set is sent again.
+/// What is sent instead of `wanted`, because the API server wouldn't take it: a size that would shrink stays as it is, or is taken back as far as
+/// it was never reached, and a field that can't be taken back once it was set is sent again.
 pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &str) -> Value {
-    for path in kind.grows {
-        let amount = |object: &Value| path::find(object, path).and_then(Value::as_str).and_then(Quantity::parse);
-        if let (Some(has), Some(wants)) = (amount(live), amount(&wanted))
-            && has > wants
-            && let Some(live) = path::find(live, path)
-        {
-            path::put(&mut wanted, path, live.clone());
+    for Grows { path, has } in kind.grows {
+        let amount = |object: &Value, path: &str| path::find(object, path)?.as_str().and_then(Quantity::parse);
+        let (Some(asked), Some(wants)) = (amount(live, path), amount(&wanted, path)) else { continue };
+        if asked <= wants {
+            continue;
+        }
+        // Kubernetes takes back a request to grow since 1.34, down to what is more than the object has.
+        match amount(live, has).filter(|has| *has < asked) {
+            Some(has) if wants > has => {}
+            Some(has) if has.next_whole() < asked => path::put(&mut wanted, path, has.next_whole().to_string().into()),
+            _ => path::put(&mut wanted, path, path::find(live, path).cloned().unwrap_or_default()),
         }
     }
     let owned = Owned::of(kind, live, manager).unwrap_or_default();
@@ -126,7 +130,7 @@ mod tests {
                 PERSISTENT_VOLUME_CLAIM,
                 json!({"spec": {"storageClassName": "a", "accessModes": ["ReadWriteOnce"]}}),
                 json!({"spec": {"storageClassName": "a", "accessModes": ["ReadWriteMany"]}}),
-                Change::Never("spec.accessModes[0]".into()),
+                Change::Never("spec.accessModes".into()),
             ),
             (SECRET, json!({"type": "Opaque"}), json!({"type": "kubernetes.io/tls"}), Change::Never("type".into())),
         ] {
@@ -172,6 +176,33 @@ mod tests {
         for (live, wanted, sent) in [("1Gi", "2Gi", "2Gi"), ("2Gi", "1Gi", "2Gi"), ("1Gi", "1024Mi", "1024Mi")] {
             assert_eq!(concede(PERSISTENT_VOLUME_CLAIM, &claim(live), claim(wanted), "us"), claim(sent));
         }
+    }
+
+    #[test]
+    fn a_claim_that_could_not_be_grown_goes_back_to_a_little_more_than_it_has() {
+        let live = |asked: &str, has: &str| {
+            let mut claim = claim(asked);
+            claim["status"] = json!({"capacity": {"storage": has}});
+            claim
+        };
+        for (asked, has, wanted, sent) in [
+            ("100Ti", "1Gi", "2Gi", "2Gi"),
+            ("100Ti", "1Gi", "1Gi", "1073741825"),
+            ("100Ti", "1Gi", "500Mi", "1073741825"),
+            ("1073741825", "1Gi", "1Gi", "1073741825"),
+            ("2Gi", "2Gi", "1Gi", "2Gi"),
+            ("2Gi", "3Gi", "1Gi", "2Gi"),
+        ] {
+            let conceded = concede(PERSISTENT_VOLUME_CLAIM, &live(asked, has), claim(wanted), "us");
+            assert_eq!(conceded, claim(sent), "{asked}, of which there are {has}, to {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_access_modes_is_no_difference() {
+        let modes = |modes: [&str; 2]| json!({"spec": {"accessModes": modes}});
+        let (one, other) = (modes(["ReadWriteOnce", "ReadWriteMany"]), modes(["ReadWriteMany", "ReadWriteOnce"]));
+        assert_eq!(change(PERSISTENT_VOLUME_CLAIM, &one, &other, "us"), Change::Nothing);
     }
 
     #[test]

@@ -64,6 +64,14 @@ pub struct Immutable {
     pub remedy: Remedy,
 }
 
+/// A quantity that may grow and never shrink. A request to grow that has not been fulfilled may be taken back.
+pub struct Grows {
+    /// Where it is asked for.
+    pub path: &'static str,
+    /// Where the object says how much it really has.
+    pub has: &'static str,
+}
+
 /// One kind of object that is written.
 pub struct Kind {
     /// API group; empty for the core group.
@@ -88,8 +96,8 @@ pub struct Kind {
     pub immutable: &'static [Immutable],
     /// Whether its whole `spec` may be replaced, with what others added, when merging can't make it as wanted.
     pub is_replaceable: bool,
-    /// Quantities that may grow and never shrink: the larger of wanted and live is sent.
-    pub grows: &'static [&'static str],
+    /// Quantities that may grow and never shrink.
+    pub grows: &'static [Grows],
     /// Whether the API server keeps an object as it is sent, without defaults. Then it is created by POST, which costs the server a sixth less than
     /// an apply. Otherwise the defaults would count as written by us, and look like fields that we no longer send.
     pub is_verbatim: bool,
@@ -164,7 +172,7 @@ pub const PERSISTENT_VOLUME_CLAIM: &Kind = &Kind {
         refuse("spec.volumeMode"),
         refuse("spec.volumeName"),
     ],
-    grows: &["spec.resources.requests.storage"],
+    grows: &[Grows { path: "spec.resources.requests.storage", has: "status.capacity.storage" }],
     ..PLAIN
 };
 

@@ -1,5 +1,7 @@
 //! Kubernetes quantities as exact numbers, so that `1000m` and `1`, or `1Gi` and `1024Mi`, are seen to be the same. Pure.
 
+use std::fmt;
+
 /// A quantity in billionths: the finest that the API server keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Quantity(i128);
@@ -28,6 +30,20 @@ impl Quantity {
         let denominator = 10_i128.checked_pow(decimals)?.checked_mul(denominator)?;
         let nanos = numerator / denominator + i128::from(numerator % denominator != 0);
         Some(Self(if negative { -nanos } else { nanos }))
+    }
+}
+
+impl Quantity {
+    /// The smallest whole number that is more.
+    pub(super) fn next_whole(self) -> Self {
+        Self((self.0.div_euclid(NANO) + 1) * NANO)
+    }
+}
+
+impl fmt::Display for Quantity {
+    /// In whole units; what is less than one counts as one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.div_euclid(NANO) + i128::from(self.0.rem_euclid(NANO) != 0))
     }
 }
 
