@@ -18,11 +18,12 @@ pub struct Program {
 }
 
 /// What the engine itself asks for.
-const OWN: [(&str, &str); 4] = [
+const OWN: [(&str, &str); 5] = [
     ("events", "Event"),
     ("leases", "Lease"),
     ("pods", "Pod"),
     ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
 ];
 
 impl Program {

@@ -29,8 +29,12 @@ const WATCHES: &str = "watches";
 const REGISTRIES: &str = "registries";
 /// Heartbeat of liveness: the loop.
 const LOOP: &str = "loop";
+/// Heartbeat of liveness: the passes.
+const PASSES: &str = "passes";
 const TICK: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(60);
+/// Ten times what one pass may take.
+const NO_PASS: Duration = Duration::from_secs(5 * 60);
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -65,7 +69,8 @@ fn short_certificates(text: &str) -> Result<(String, Duration), String> {
 /// Runs until it is told to stop. Exit codes: see [`operator_engine::process`].
 pub(super) fn run(options: RunOptions) -> ExitCode {
     let scopes = Scope::of(&options.watch_namespaces);
-    let needs = Needs { definition: definition(), rights: rights(&scopes) };
+    let namespaces = scopes.iter().filter_map(Scope::namespace).map(str::to_owned).collect();
+    let needs = Needs { definition: definition(), rights: rights(), namespaces };
     let settings = Settings {
         registry_image: options.registry_image,
         operator_image: options.operator_image,
@@ -98,9 +103,12 @@ async fn work(
         Operator::start(client, scopes, settings, limits, &instance, (registries, process.metrics.clone()), counted);
 
     let heartbeat = process.health.heartbeat(LOOP, STUCK);
+    let passing = process.health.heartbeat(PASSES, NO_PASS);
     let look = async {
         loop {
             heartbeat.tick();
+            passing.alive_at(operator.queue().well_until());
+            process.metrics.set_queue_depth(operator.queue().depth().due);
             tell(&operator.watches().states(), &process);
             process.health.set(REGISTRIES, decoded(&operator.undecodable()));
             tokio::time::sleep(TICK).await;
@@ -193,7 +201,7 @@ fn definition() -> Definition {
 }
 
 /// Every right that passes use, derived from the table of kinds.
-fn rights(scopes: &[Scope]) -> Vec<Right> {
+fn rights() -> Vec<Right> {
     let fixed = [
         (api::GROUP, "privateregistries", &["list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
@@ -202,22 +210,13 @@ fn rights(scopes: &[Scope]) -> Vec<Right> {
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
     let children = KINDS.iter().map(|kind: &Kind| (kind.group, kind.plural, kind.verbs));
-    let mut rights = Vec::new();
-    for scope in scopes {
-        let namespace = match scope {
-            Scope::All => None,
-            Scope::Namespace(own) => Some(own.clone()),
-        };
-        for (group, resource, verbs) in fixed.into_iter().chain(children.clone()) {
-            rights.extend(verbs.iter().map(|verb| Right {
-                group: group.to_owned(),
-                resource: resource.to_owned(),
-                verb: (*verb).to_owned(),
-                namespace: namespace.clone(),
-            }));
-        }
-    }
-    rights
+    let right = |group: &str, resource: &str, verb: &str| Right {
+        group: group.to_owned(),
+        resource: resource.to_owned(),
+        verb: verb.to_owned(),
+    };
+    let all = fixed.into_iter().chain(children);
+    all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(group, resource, verb))).collect()
 }
 
 /// Counts writes of children.

@@ -43,7 +43,7 @@ impl Intake {
     /// The registry that owns a changed object, and those that refer to it. What is heard before the first round is no reason for a pass:
     /// the round comes to all.
     fn queue_all(&self, kind: &'static str, namespace: &str, name: &str, owner: Option<&str>) {
-        if !self.ctx.rounds.have_begun() {
+        if !self.ctx.rounds.is_open(namespace) {
             return;
         }
         let owner = owner.map(|owner| Key::new(namespace, owner));
@@ -68,11 +68,6 @@ impl Sink for Intake {
         }
     }
 
-    /// The memory keeps account of a running list itself.
-    fn interested(&self, _: &Watched, _: &Meta) -> bool {
-        false
-    }
-
     fn seen(&self, watched: &Watched, _: &Scope, meta: &Meta) {
         let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
         let notice = self.ctx.memory.seen(kind, meta.meta());
@@ -89,7 +84,7 @@ impl Sink for Intake {
         }
     }
 
-    fn relisted(&self, watched: &Watched, scope: &Scope, _: BTreeSet<(String, String)>) {
+    fn relisted(&self, watched: &Watched, scope: &Scope) {
         match Self::kind(watched) {
             Some(kind) => {
                 for missing in self.ctx.memory.relisted(kind, scope.namespace()) {
@@ -100,7 +95,9 @@ impl Sink for Intake {
             // Pods that went meanwhile: whoever was told of them asks again.
             None => {
                 for key in self.ctx.recall.forget_pods() {
-                    self.ctx.queue.add(&key, Urgency::Change);
+                    if self.ctx.rounds.is_open(&key.namespace) {
+                        self.ctx.queue.add(&key, Urgency::Change);
+                    }
                 }
             }
         }

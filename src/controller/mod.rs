@@ -94,11 +94,14 @@ impl Operator {
                     }
                     What::Added => {
                         shared.meet(&change.key);
-                        if shared.rounds.have_begun() {
+                        if shared.rounds.is_open(&change.key.namespace) {
                             shared.tell_rivals(&change.key);
                             shared.queue.add(&change.key, Urgency::Manifest);
                         }
                     }
+                    // No pass comes that would forget it, on a standby for as long as it is one.
+                    What::Removed if !shared.rounds.is_open(&change.key.namespace) => shared.forget(&change.key),
+                    _ if !shared.rounds.is_open(&change.key.namespace) => {}
                     _ => shared.queue.add(&change.key, Urgency::Manifest),
                 }
             });
@@ -118,14 +121,15 @@ impl Operator {
         &self.watches
     }
 
-    /// Works until `stop` resolves, then lets running passes end. Waits for the streams first: who acts on half a picture deletes
-    /// what is only not seen yet.
+    /// Which registries wait for a pass, for liveness and metrics.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.ctx.queue
+    }
+
+    /// Works until `stop` resolves, then lets running passes end. In each scope, waits for its streams first: who acts on half a picture deletes
+    /// what is only not seen yet. A scope that can't be listed keeps no other one waiting.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
-        let mut stop = std::pin::pin!(stop);
-        tokio::select! {
-            () = &mut stop => return,
-            () = self.watches.synced() => {}
-        }
         let ctx = self.ctx.clone();
         let handler = move |grant: queue::Grant| {
             let ctx = ctx.clone();
@@ -136,10 +140,11 @@ impl Operator {
             ctx.rounds.passed(&finished.grant.key);
             ctx.engine_metrics.reconciled(outcome(finished.outcome), finished.took);
             ctx.engine_metrics.queue_waited(finished.grant.waited);
-            ctx.engine_metrics.set_queue_depth(ctx.queue.depth().due);
         };
         let first_round = async {
-            self.ctx.round(&self.scopes).await;
+            let known = async |scope: Scope| self.watches.scope_synced(&scope).await;
+            let keys = || self.ctx.registries.keys();
+            self.ctx.rounds.first(&self.scopes, known, keys, &self.ctx.queue, &self.ctx.engine).await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -148,11 +153,11 @@ impl Operator {
         }
     }
 
-    /// Trusts nothing that is remembered any more: lists everything anew, and looks at every registry once.
+    /// Trusts nothing that is remembered any more: lists everything anew, and looks once at every registry of which passes may run.
     pub async fn sweep(&self) {
         self.ctx.memory.sweep();
         self.watches.relist();
-        self.ctx.round(&self.scopes).await;
+        self.ctx.round(&self.ctx.rounds.open_scopes()).await;
     }
 }
 

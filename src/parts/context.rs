@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use operator_engine::apply::{Engine, Memory};
+use operator_engine::apply::{Engine, Memory, ObjectRef};
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::events::Events;
 use operator_engine::work::queue::{Key, Queue, Urgency};
@@ -19,6 +19,7 @@ use operator_engine::work::watches::Scope;
 use super::Error;
 use super::workload::Answers;
 use crate::api::PrivateRegistry;
+use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
 use crate::model::{Child, Settings, labels};
 use crate::observe;
@@ -86,7 +87,16 @@ impl Context {
 
     /// Remembers what a registry refers to.
     pub(crate) fn note(&self, key: &Key, registry: &PrivateRegistry) {
-        self.references.refer(key, referred(key, registry));
+        self.forget_unreferred(self.references.refer(key, referred(key, registry)));
+    }
+
+    /// What nobody refers to any more may hold passwords, and nobody will tell us when it goes.
+    fn forget_unreferred(&self, dropped: Vec<Reference>) {
+        for (kind, namespace, name) in dropped {
+            if let Some(kind) = KINDS.named(kind) {
+                self.memory.forget(&ObjectRef::new(kind, &namespace, &name));
+            }
+        }
     }
 
     /// Learns what a new registry refers to.
@@ -116,7 +126,7 @@ impl Context {
         self.answers.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
-        self.references.refer(key, BTreeSet::new());
+        self.forget_unreferred(self.references.refer(key, BTreeSet::new()));
     }
 }
 

@@ -4,8 +4,7 @@
 
 use std::fmt;
 
-use kube::api::Api;
-use kube::core::{ApiResource, DynamicObject, PartialObjectMeta, Resource};
+use kube::core::{ApiResource, DynamicObject, Resource};
 
 /// When a kind is written: all children of one stage are written before the first of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -262,22 +261,6 @@ impl Kind {
             api_version: self.api_version(),
             kind: self.kind.to_owned(),
             plural: self.plural.to_owned(),
-        }
-    }
-
-    /// Whole objects of this kind; `namespace: None` means all namespaces (list and watch only).
-    pub fn api(&self, client: kube::Client, namespace: Option<&str>) -> Api<DynamicObject> {
-        match namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &self.api_resource()),
-            None => Api::all_with(client, &self.api_resource()),
-        }
-    }
-
-    /// Only the metadata of objects of this kind: what the watches use.
-    pub fn metadata_api(&self, client: kube::Client, namespace: Option<&str>) -> Api<PartialObjectMeta<DynamicObject>> {
-        match namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &self.api_resource()),
-            None => Api::all_with(client, &self.api_resource()),
         }
     }
 

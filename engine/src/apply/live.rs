@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::Marks;
@@ -58,11 +57,6 @@ impl Live {
     /// The JSON itself. Don't print it.
     pub fn value(&self) -> &Value {
         &self.value
-    }
-
-    /// As a typed object, for example `Deployment`. Fields that aren't remembered are absent or at their default. `None` if it has another shape.
-    pub fn typed<K: DeserializeOwned>(&self) -> Option<K> {
-        K::deserialize(&*self.value).ok()
     }
 
     /// What is at a path of plain field names, for example `spec.clusterIP`.
@@ -233,17 +227,6 @@ mod tests {
             deployment.trimmed(Depth::Unread, &MARKS),
             json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 2}}),
         );
-    }
-
-    #[test]
-    fn a_trimmed_object_is_still_typed() {
-        let deployment = Live::new(
-            kinds::DEPLOYMENT,
-            json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}),
-        );
-        let typed: k8s_openapi::api::apps::v1::Deployment = deployment.typed().unwrap();
-        assert_eq!(typed.spec.replicas, Some(2));
-        assert_eq!(typed.status.unwrap().ready_replicas, Some(1));
     }
 
     #[test]

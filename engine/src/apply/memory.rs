@@ -81,6 +81,8 @@ struct Entry {
     owner: Option<String>,
     /// Somebody reads it by name.
     is_read: bool,
+    /// A request was sent about it, whose answer may still come.
+    is_asked: bool,
     /// When a watch last showed it.
     seen_at: u64,
     news: News,
@@ -187,11 +189,17 @@ impl Memory {
             Content::Unknown | Content::Stale => true,
             Content::Absent => false,
         };
+        let notice = Notice { changed, owner: entry.owner.clone() };
+        // Nobody here has asked for it: whoever makes and deletes objects with our label must not fill the memory.
+        if !entry.is_asked && !entry.is_read {
+            state.remove(&object);
+            return notice;
+        }
         if changed {
             entry.content = Content::Absent;
         }
         entry.news = News { at, what: Heard::Gone(deleted) };
-        Notice { changed, owner: entry.owner.clone() }
+        notice
     }
 
     /// A watch begins to list anew; `scope` is its namespace, `None` for all. Everything listed is to be given to [`Memory::seen`].
@@ -230,9 +238,10 @@ impl Memory {
             entry.content = Content::Stale;
         }
         let known: BTreeSet<ObjectRef> = state.entries.keys().cloned().collect();
-        for children in state.children.values_mut() {
+        state.children.retain(|_, children| {
             children.retain(|child| known.contains(child));
-        }
+            !children.is_empty()
+        });
     }
 
     /// Nobody refers to this object any more. A child stays known.
@@ -295,6 +304,7 @@ impl Memory {
     pub(super) fn begin(&self, object: &ObjectRef, owner: Option<&str>) -> Since {
         let mut state = self.lock();
         let entry = state.entry(object, owner);
+        entry.is_asked = true;
         if matches!(entry.content, Content::Unknown) {
             entry.content = Content::Stale;
         }
@@ -409,6 +419,17 @@ impl State {
         entry
     }
 
+    fn remove(&mut self, object: &ObjectRef) {
+        let owner = self.entries.remove(object).and_then(|entry| entry.owner);
+        let Some(key) = owner.map(|owner| (object.namespace.to_string(), owner)) else { return };
+        if let Some(children) = self.children.get_mut(&key) {
+            children.remove(object);
+            if children.is_empty() {
+                self.children.remove(&key);
+            }
+        }
+    }
+
     fn is_relisting(&self, kind: &'static Kind, namespace: &str) -> bool {
         self.relists.contains_key(&(kind, None)) || self.relists.contains_key(&(kind, Some(namespace.to_owned())))
     }
@@ -418,7 +439,7 @@ impl Entry {
     /// What happened before is unknown; an answer to a request that began before can't be trusted.
     fn unknown(at: u64) -> Self {
         let news = News { at, what: Heard::Uncertain };
-        Self { content: Content::Unknown, owner: None, is_read: false, seen_at: 0, news }
+        Self { content: Content::Unknown, owner: None, is_read: false, is_asked: false, seen_at: 0, news }
     }
 
     fn may_exist(&self) -> bool {

@@ -9,7 +9,8 @@ use super::request::Failure;
 
 impl Engine {
     /// What is stale of these owners' children, (namespace, name), is remembered in full until it has been compared. All owners are in `namespace`;
-    /// `None`: anywhere. Nothing relies on it: a child that isn't listed, or not as the watch last showed it, is read when its turn comes.
+    /// `None`: anywhere. Nothing relies on it: a child that isn't listed, or not as the watch last showed it, is read when its turn comes. So are
+    /// those of a kind whose list is too large to be taken in: whoever puts our label on objects of his own makes it as large as he likes.
     ///
     /// # Errors
     /// The first list that failed; the other kinds aren't listed then.
@@ -30,7 +31,12 @@ impl Engine {
                     self.memory.remember_listed(&ObjectRef::new(kind, live.namespace(), live.name()), &live);
                 }
             };
-            self.requests.list(kind, namespace, &selector, remember).await?;
+            match self.requests.list(kind, namespace, &selector, remember).await {
+                Err(failure) if failure.is_too_large() => {
+                    tracing::info!(kind = kind.kind, %failure, "too large to be listed; children are read one by one");
+                }
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -115,6 +121,23 @@ mod tests {
         cluster.requests();
         cluster.engine.apply_all(&owner(), &children()).await.unwrap();
         assert_eq!(cluster.requests().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_somebody_else_made_huge_costs_reads_by_name_of_its_kind_alone() {
+        let mut cluster = restarted().await;
+        cluster.guard();
+        let labels = json!({"test.dev/owner": "team-a"});
+        let content = "x".repeat(1 << 20);
+        for n in 0..9 {
+            let theirs = json!({"metadata": {"labels": labels}, "data": {"content": content}});
+            cluster.put(SECRET, &format!("theirs-{n}"), theirs);
+        }
+        cluster.engine.read_ahead(None, &owners()).await.unwrap();
+        let lists = ["list Service/services 200", "list ConfigMap/configmaps 200", "list Secret/secrets 200"];
+        assert_eq!(cluster.requests(), lists);
+        cluster.engine.apply_all(&owner(), &children()).await.unwrap();
+        assert_eq!(cluster.requests(), ["read Secret/team-a-ca 200"]);
     }
 
     #[tokio::test]

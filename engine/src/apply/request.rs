@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::kinds::{self, Deletion, Kind};
 use super::live::Live;
 use super::{ObjectRef, path};
+use crate::process::{api_error, gate};
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +72,8 @@ pub enum Failure {
         /// The fields that the API server objects to.
         fields: Vec<String>,
     },
-    /// There was no answer.
-    #[error("the API server could not be reached")]
+    /// There was no answer, or not all of it.
+    #[error("no answer from the API server")]
     Transport(#[source] kube::Error),
     /// The request could not be built: a name that is no name.
     #[error("the request could not be built")]
@@ -80,6 +81,13 @@ pub enum Failure {
     /// The answer is no JSON object.
     #[error("the API server's answer could not be read")]
     Unreadable,
+}
+
+impl Failure {
+    /// Whether the answer was larger than this program takes in.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Transport(error) if gate::is_too_large(error))
+    }
 }
 
 /// What became of a deletion.
@@ -304,8 +312,11 @@ fn refusal(kind: &Kind, code: u16, answer: &Value) -> Failure {
         causes.iter().map(|cause| cause.field.clone()).filter(|field| !field.is_empty()).collect();
     // Missing rights and quotas are told in full; whoever denies a Secret for what is in it may quote it.
     let is_quotable = kind != kinds::SECRET || code == 404 || code == 403 && !status.message.contains("denied");
-    let message =
-        if is_quotable { status.message } else { format!("{} {}", status.reason, fields.join(", ")).trim().to_owned() };
+    let message = if is_quotable {
+        api_error::shortened(&status.message)
+    } else {
+        api_error::shortened(&format!("{} {}", status.reason, fields.join(", ")))
+    };
     Failure::Api { code, message, fields }
 }
 
@@ -341,6 +352,14 @@ mod tests {
     fn a_refusal_of_anything_else_is_passed_on_in_full() {
         let failure = refusal(kinds::SERVICE, 422, &status("port is already allocated"));
         assert_eq!(failure.to_string(), "422 port is already allocated");
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_of_bounded_length() {
+        for kind in [kinds::SERVICE, kinds::SECRET] {
+            let words = refusal(kind, 403, &status(&"no\n".repeat(9_000))).to_string();
+            assert!(words.chars().count() < 450 && !words.contains('\n'), "{words}");
+        }
     }
 
     #[test]

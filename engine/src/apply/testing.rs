@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 use kube::Client;
@@ -18,6 +19,9 @@ use super::kinds::{
 use super::memory::{Memory, Notice};
 use super::wanted::{Child, Hold};
 use super::{Engine, Marks, ObjectRef, Owner, path};
+use crate::metrics::Metrics;
+use crate::process::gate::Gate;
+use crate::testing::PROGRAM;
 
 pub(super) const MARKS: Marks = Marks {
     field_manager: "test-operator",
@@ -163,9 +167,26 @@ impl Cluster {
     pub(super) fn lose_next_answer(&self) {
         self.store.lock().unwrap().lose_answer = true;
     }
+
+    /// From now on requests pass through the gate, as they do in the process.
+    pub(super) fn guard(&mut self) {
+        let gate = Gate {
+            fence: None,
+            header_limit: Duration::from_secs(10),
+            concurrency: 16,
+            metrics: Metrics::new(&PROGRAM, |_| ()),
+        };
+        let client = gate.guard(client(&self.store));
+        self.engine = Engine::new(client, self.memory.clone(), MARKS, Arc::new(()));
+    }
 }
 
 fn operator(store: &Arc<Mutex<Store>>) -> (Arc<Memory>, Engine) {
+    let memory = Arc::new(Memory::new(MARKS));
+    (memory.clone(), Engine::new(client(store), memory, MARKS, Arc::new(())))
+}
+
+fn client(store: &Arc<Mutex<Store>>) -> Client {
     let store = store.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
         let store = store.clone();
@@ -177,8 +198,7 @@ fn operator(store: &Arc<Mutex<Store>>) -> (Arc<Memory>, Engine) {
             Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
         }
     });
-    let memory = Arc::new(Memory::new(MARKS));
-    (memory.clone(), Engine::new(Client::new(service, "default"), memory, MARKS, Arc::new(())))
+    Client::new(service, "default")
 }
 
 fn url(kind: &Kind, name: &str) -> String {

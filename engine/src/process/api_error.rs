@@ -10,7 +10,7 @@ use kube::client::AuthError;
 use kube::config::KubeconfigError;
 use kube::core::Status;
 
-use super::gate::GateError;
+use super::gate;
 
 /// Longest text taken over from a server.
 const LONGEST_MESSAGE: usize = 400;
@@ -48,7 +48,8 @@ pub fn explain(error: &kube::Error) -> String {
     }
 }
 
-fn refused(status: &Status) -> String {
+/// The same for a refusal.
+pub(crate) fn refused(status: &Status) -> String {
     let message = shortened(&status.message);
     match status.code {
         401 => "the API server does not accept our credentials (401): the token or client certificate is wrong or has \
@@ -64,7 +65,7 @@ fn refused(status: &Status) -> String {
 }
 
 /// At most [`LONGEST_MESSAGE`] characters of `text`, in one line.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -118,7 +119,7 @@ fn credentials(error: &AuthError) -> String {
 
 fn transport(error: &(dyn StdError + 'static)) -> String {
     let chain = || std::iter::successors(Some(error), |&error| error.source());
-    if let Some(gate) = chain().find_map(|error| error.downcast_ref::<GateError>()) {
+    if let Some(gate) = chain().find_map(|error| error.downcast_ref::<gate::GateError>()) {
         return gate.to_string();
     }
     if let Some(error) = chain().find_map(|error| error.downcast_ref::<AuthError>()) {

@@ -1,7 +1,8 @@
-//! What every request to the API server passes through: a bound on how many run at once, the fence, a time limit, a few retries, metrics.
+//! What every request to the API server passes through: a bound on how many run at once, the fence, time limits, a few retries, metrics.
 //!
-//! It bounds the wait for the headers of an answer, not for its body: a watch answers at once and then streams for minutes.
+//! The body of an answer has limits of its own ([`body`]); only the stream of a watch has none, which is meant to be silent for minutes.
 
+use std::error::Error as StdError;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,6 +17,10 @@ use tokio::time::Instant;
 use super::fence::Fence;
 use crate::Program;
 use crate::metrics::Metrics;
+
+mod body;
+
+use body::{Allowance, Bounded};
 
 /// How often a refused request is sent again at most.
 const RETRIES: u32 = 3;
@@ -32,6 +37,30 @@ pub enum GateError {
     /// No headers within the limit.
     #[error("the API server did not answer within {} s", .0.as_secs())]
     NoAnswer(Duration),
+    /// The headers came, and then the rest did not.
+    #[error("the API server's answer stopped in the middle, after {0} bytes")]
+    Stalled(u64),
+    /// More than this program ever takes in.
+    #[error("the answer to {verb} {kind} is larger than {} MiB", .limit >> 20)]
+    TooLarge {
+        /// What was asked, in the words of RBAC.
+        verb: &'static str,
+        /// Of which kind.
+        kind: &'static str,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+}
+
+/// What of an error is the gate's own doing.
+pub fn cause(error: &kube::Error) -> Option<&GateError> {
+    let first: &(dyn StdError + 'static) = error;
+    std::iter::successors(Some(first), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
+
+/// Whether `error` says that the answer was larger than this program takes in; asking for less can help.
+pub fn is_too_large(error: &kube::Error) -> bool {
+    matches!(cause(error), Some(GateError::TooLarge { .. }))
 }
 
 /// Whether `error` says that the [`Fence`] refused a write.
@@ -69,13 +98,24 @@ impl Gate {
         Client::new(service, namespace).with_valid_until(valid_until)
     }
 
-    async fn send(&self, mut request: Request<Body>, transport: &Client) -> Result<Response<Body>, kube::Error> {
+    async fn send(&self, request: Request<Body>, transport: &Client) -> Result<Response<Bounded>, kube::Error> {
         let call = Call::of(&request, self.metrics.program());
+        let response = self.answer(request, &call, transport).await?;
+        let allowance = Allowance::of(&call, response.status());
+        Ok(response.map(|body| Bounded::new(body, allowance)))
+    }
+
+    async fn answer(
+        &self,
+        mut request: Request<Body>,
+        call: &Call,
+        transport: &Client,
+    ) -> Result<Response<Body>, kube::Error> {
         let deadline = Instant::now() + self.header_limit;
         let mut tries = 0;
         loop {
             let spare = if tries < RETRIES { copy(&request) } else { None };
-            let response = self.attempt(request, &call, transport, deadline).await?;
+            let response = self.attempt(request, call, transport, deadline).await?;
             let (Some(pause), Some(next)) = (pause(&response, tries), spare) else { return Ok(response) };
             if Instant::now() + pause >= deadline {
                 return Ok(response);
@@ -203,6 +243,7 @@ impl Call {
 mod tests {
     use std::sync::Mutex;
 
+    use futures::StreamExt;
     use k8s_openapi::api::core::v1::Secret;
     use kube::Api;
     use kube::api::{ListParams, PostParams};
@@ -376,6 +417,71 @@ mod tests {
         };
         let (_, _, written) = tokio::join!(api.get("a"), api.get("b"), later);
         assert!(is_fenced(&written.unwrap_err()));
+    }
+
+    /// A server whose answers begin with `start` and go on with what `more` says: so many bytes after each pause; then there is silence.
+    fn streaming(start: &'static str, more: &'static [(u64, usize)]) -> Client {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let more = futures::stream::iter(more).then(async |(seconds, bytes)| {
+                tokio::time::sleep(Duration::from_secs(*seconds)).await;
+                hyper::body::Bytes::from(vec![b' '; *bytes])
+            });
+            let start = futures::stream::once(std::future::ready(hyper::body::Bytes::from(start)));
+            let all = start.chain(more).chain(futures::stream::pending());
+            let frames = all.map(|bytes| Ok::<_, std::io::Error>(hyper::body::Frame::data(bytes)));
+            std::future::ready(Ok::<_, kube::Error>(Response::new(http_body_util::StreamBody::new(Box::pin(frames)))))
+        });
+        Client::new(service, "default")
+    }
+
+    async fn in_time<T>(call: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(3600), call).await.expect("it never ends")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_stops_in_the_middle_is_given_up_on() {
+        let client = gate(None).guard(streaming(r#"{"items":["#, &[(15, 1)]));
+        for list in [true, false] {
+            let started = Instant::now();
+            let error = match list {
+                true => in_time(secrets(&client).list(&ListParams::default())).await.unwrap_err(),
+                false => in_time(secrets(&client).get("a")).await.unwrap_err(),
+            };
+            assert_eq!(started.elapsed(), Duration::from_secs(35), "15 s until the last byte, 20 s of silence");
+            assert!(matches!(cause(&error), Some(GateError::Stalled(11))), "{error}");
+            assert_eq!(
+                super::super::api_error::explain(&error),
+                "the API server's answer stopped in the middle, after 11 bytes"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_trickles_for_ever_is_given_up_on() {
+        let client = gate(None).guard(streaming("{", &[(14, 1); 100]));
+        let started = Instant::now();
+        let error = in_time(secrets(&client).get("a")).await.unwrap_err();
+        assert_eq!(started.elapsed(), Duration::from_secs(60));
+        assert!(matches!(cause(&error), Some(GateError::Stalled(5))), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_answer_takes_more_memory_than_its_limit() {
+        let client = gate(None).guard(streaming("{", &[(0, 3 << 20); 100]));
+        let error = in_time(secrets(&client).list(&ListParams::default())).await.unwrap_err();
+        assert!(is_too_large(&error), "{error}");
+        assert_eq!(super::super::api_error::explain(&error), "the answer to list Secret is larger than 8 MiB");
+        let error = in_time(secrets(&client).get("a")).await.unwrap_err();
+        assert_eq!(super::super::api_error::explain(&error), "the answer to get Secret is larger than 4 MiB");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stream_of_a_watch_may_be_silent_and_long() {
+        const EVENT: &str = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"a\"}}}\n";
+        let client = gate(None).guard(streaming(EVENT, &[(100, 9 << 20), (100, 1)]));
+        let mut events = Box::pin(secrets(&client).watch(&Default::default(), "1").await.unwrap());
+        assert!(matches!(events.next().await, Some(Ok(kube::api::WatchEvent::Added(_)))));
+        assert!(tokio::time::timeout(Duration::from_secs(150), events.next()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

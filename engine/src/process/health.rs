@@ -141,8 +141,13 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Still alive.
     pub fn tick(&self) {
+        self.alive_at(Instant::now());
+    }
+
+    /// Alive at that moment, for all that is known.
+    pub fn alive_at(&self, moment: Instant) {
         if let Some(beat) = self.health.lock().beats.get_mut(self.name) {
-            beat.last = Instant::now();
+            beat.last = moment;
         }
     }
 }

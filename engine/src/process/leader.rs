@@ -138,20 +138,20 @@ pub enum Action {
 pub struct Candidate {
     identity: String,
     seen: Option<(Record, Instant)>,
+    /// Since when there is none, although there was one.
+    missing: Option<Instant>,
 }
 
 impl Candidate {
     /// `identity` must be one that no other process ever has; see [`identity`].
     pub fn new(identity: String) -> Self {
-        Self { identity, seen: None }
+        Self { identity, seen: None, missing: None }
     }
 
     /// Judges the lease as read at `now`; `None` if there is none.
     pub fn observe(&mut self, record: Option<&Record>, now: Instant) -> Action {
-        let Some(record) = record else {
-            self.seen = None;
-            return Action::Claim;
-        };
+        let Some(record) = record else { return self.observe_none(now) };
+        self.missing = None;
         let since = match &self.seen {
             Some((seen, since)) if seen == record => *since,
             _ => now,
@@ -162,6 +162,16 @@ impl Candidate {
             return Action::Claim;
         }
         Action::Wait { leader: record.holder.clone(), expires }
+    }
+
+    /// Whoever held it may have renewed it a moment before somebody deleted it, and goes on until its next renewal fails.
+    fn observe_none(&mut self, now: Instant) -> Action {
+        let Some((last, _)) = &self.seen else { return Action::Claim };
+        let expires = *self.missing.get_or_insert(now) + last.duration;
+        if last.holder.is_empty() || last.holder == self.identity || now >= expires {
+            return Action::Claim;
+        }
+        Action::Wait { leader: last.holder.clone(), expires }
     }
 
     /// What to write to claim the lease, or to renew it. `wall` is only for people to read.

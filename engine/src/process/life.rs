@@ -225,11 +225,13 @@ where
     W: FnOnce(Process) -> F,
     F: Future<Output = Result<(), WorkError>>,
 {
+    let (rights, stop) = (preflight.clone(), process.stop.clone());
+    tokio::spawn(async move { rights.until_entitled(&stop).await });
     if preflight.until_served(&process.stop).await == Served::Stopping {
         return Ok(());
     }
     let stop = process.stop.clone();
-    tokio::spawn(async move { preflight.until_complete(&stop).await });
+    tokio::spawn(async move { preflight.until_current(&stop).await });
     work(process).await
 }
 

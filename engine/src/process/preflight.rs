@@ -4,15 +4,20 @@
 //! which the operator has no right.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream;
+use futures::{StreamExt, TryStreamExt};
 use http::Request;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, ResourceRule, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
+    SelfSubjectRulesReviewSpec, SubjectRulesReviewStatus,
+};
 use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use serde_json::Value;
+use tokio::time::{Instant, timeout};
 
 use super::api_error::explain;
 use super::health::{Health, State};
@@ -26,7 +31,7 @@ pub const DEFINITION: &str = "resource definition";
 pub const RIGHTS: &str = "rights";
 
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
-/// A whole look; single requests have their own limits.
+/// A look at the definition; single requests have their own limits.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
 const QUESTIONS_AT_ONCE: usize = 8;
 /// More than this many missing things are only counted.
@@ -41,12 +46,10 @@ pub struct Right {
     pub resource: String,
     /// Such as `list`.
     pub verb: String,
-    /// Where; `None` for the whole cluster.
-    pub namespace: Option<String>,
 }
 
 impl Right {
-    fn review(&self) -> SelfSubjectAccessReview {
+    fn review(&self, namespace: Option<&str>) -> SelfSubjectAccessReview {
         let (resource, subresource) = match self.resource.split_once('/') {
             Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
             None => (self.resource.as_str(), None),
@@ -56,13 +59,27 @@ impl Right {
             resource: Some(resource.to_owned()),
             subresource,
             verb: Some(self.verb.clone()),
-            namespace: self.namespace.clone(),
+            namespace: namespace.map(str::to_owned),
             ..ResourceAttributes::default()
         };
         SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() },
             ..SelfSubjectAccessReview::default()
         }
+    }
+
+    /// Whether one of a namespace's rules grants it, to objects of every name.
+    fn is_in(&self, rules: &[ResourceRule]) -> bool {
+        let has =
+            |list: &Option<Vec<String>>, wanted: &str| list.iter().flatten().any(|one| one == "*" || one == wanted);
+        // `*/status` stands for the status of everything.
+        let any = self.resource.split_once('/').map(|(_, subresource)| format!("*/{subresource}"));
+        rules.iter().any(|rule| {
+            rule.verbs.iter().any(|verb| verb == "*" || *verb == self.verb)
+                && has(&rule.api_groups, &self.group)
+                && (has(&rule.resources, &self.resource) || any.as_deref().is_some_and(|any| has(&rule.resources, any)))
+                && rule.resource_names.iter().flatten().next().is_none()
+        })
     }
 }
 
@@ -72,10 +89,7 @@ impl std::fmt::Display for Right {
         if !self.group.is_empty() {
             write!(formatter, ".{}", self.group)?;
         }
-        match &self.namespace {
-            Some(namespace) => write!(formatter, " in {namespace}"),
-            None => write!(formatter, " in all namespaces"),
-        }
+        Ok(())
     }
 }
 
@@ -101,6 +115,8 @@ pub struct Needs {
     pub definition: Definition,
     /// Its rights.
     pub rights: Vec<Right>,
+    /// Where it needs them; none: in the whole cluster.
+    pub namespaces: Vec<String>,
 }
 
 /// What [`Preflight::until_served`] found.
@@ -133,33 +149,26 @@ impl Preflight {
 
     /// Returns once the resource is served: before that there is nothing to watch.
     pub async fn until_served(&self, stop: &Stop) -> Served {
-        loop {
-            let look = async { tokio::join!(self.look_for_definition(), self.look_for_rights()) };
-            let looked = tokio::select! {
-                () = stop.requested() => return Served::Stopping,
-                looked = tokio::time::timeout(LOOK_LIMIT, look) => looked,
-            };
-            if matches!(looked, Ok((true, _))) {
-                return Served::Yes;
-            }
-            if paused(stop).await.is_err() {
-                return Served::Stopping;
-            }
+        match until(stop, || limited(self.look_for_definition())).await {
+            Ok(()) => Served::Yes,
+            Err(Stopping) => Served::Stopping,
         }
     }
 
-    /// Returns once everything is as needed, or at the stop. Meant to run beside the work: a missing right stops one thing, not everything.
-    pub async fn until_complete(&self, stop: &Stop) {
-        loop {
-            let look = async { tokio::join!(self.look_at_schema(), self.look_for_rights()) };
-            let complete = tokio::select! {
-                () = stop.requested() => return,
-                looked = tokio::time::timeout(LOOK_LIMIT, look) => matches!(looked, Ok((true, true))),
-            };
-            if complete || paused(stop).await.is_err() {
-                return;
-            }
-        }
+    /// Returns once the served definition is as needed, or at the stop. Meant to run beside the work: an old definition is no reason to do nothing.
+    pub async fn until_current(&self, stop: &Stop) {
+        let _ = until(stop, || limited(self.look_at_schema())).await;
+    }
+
+    /// Returns once all rights are there, or at the stop. Meant to run beside everything else: a missing right stops one thing, and asking for many may
+    /// take a while.
+    pub async fn until_entitled(&self, stop: &Stop) {
+        let places = match self.needs.namespaces.as_slice() {
+            [] => vec![None],
+            namespaces => namespaces.iter().cloned().map(Some).collect(),
+        };
+        let missing = Mutex::new(places);
+        let _ = until(stop, || self.look_for_rights(&missing)).await;
     }
 
     fn report(&self, latch: &'static str, state: State) -> bool {
@@ -235,53 +244,104 @@ impl Preflight {
         self.client.request(request.body(Vec::new()).map_err(Error::HttpError)?).await
     }
 
-    async fn look_for_rights(&self) -> bool {
-        if self.health.get(RIGHTS) == Some(State::Ok) {
-            return true;
+    /// Asks for the rights in these places, and keeps those where some are missing or could not be asked for: the next look is at them alone.
+    async fn look_for_rights(&self, places: &Mutex<Vec<Option<String>>>) -> bool {
+        let asked = lock(places).clone();
+        let mut answers = stream::iter(asked)
+            .map(|place| async move {
+                let answer = self.missing_in(place.as_deref()).await;
+                (place, answer)
+            })
+            .buffer_unordered(QUESTIONS_AT_ONCE);
+        let (mut missing, mut unasked) = (BTreeSet::new(), None);
+        while let Some((place, answer)) = answers.next().await {
+            match answer {
+                Ok(lacking) if lacking.is_empty() => lock(places).retain(|other| *other != place),
+                Ok(lacking) => missing.extend(lacking),
+                // The rest would fare alike, one time limit after the other.
+                Err(error) => {
+                    unasked = Some(explain(&error));
+                    break;
+                }
+            }
+        }
+        if !missing.is_empty() {
+            return self.report(
+                RIGHTS,
+                State::Failed(format!(
+                    "missing: {}; install the chart's roles and bindings for this ServiceAccount",
+                    listed(&missing)
+                )),
+            );
+        }
+        self.report(RIGHTS, unasked.map_or(State::Ok, |why| State::Waiting(format!("could not be asked for: {why}"))))
+    }
+
+    /// The rights that are missing in one place, in words. For a namespace one question is enough, unless an authorizer can't list what it grants.
+    async fn missing_in(&self, place: Option<&str>) -> Result<Vec<String>, Error> {
+        let mut missing = self.needs.rights.clone();
+        if let Some(namespace) = place {
+            let rules = self.rules(namespace).await?;
+            missing.retain(|right| !right.is_in(&rules.resource_rules));
+            if !rules.incomplete {
+                return Ok(missing.into_iter().map(|right| format!("{right} in {namespace}")).collect());
+            }
         }
         let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let answers = stream::iter(self.needs.rights.clone())
+        let answers = stream::iter(missing)
             .map(|right| {
-                let reviews = reviews.clone();
+                let (reviews, review) = (reviews.clone(), right.review(place));
                 async move {
-                    let answer = reviews.create(&PostParams::default(), &right.review()).await?;
+                    let answer = reviews.create(&PostParams::default(), &review).await?;
                     Ok::<_, Error>((right, answer.status.is_some_and(|status| status.allowed)))
                 }
             })
             .buffer_unordered(QUESTIONS_AT_ONCE)
-            .collect::<Vec<_>>()
-            .await;
-        let mut missing = BTreeSet::new();
-        for answer in answers {
-            match answer {
-                Ok((_, true)) => {}
-                Ok((right, false)) => {
-                    missing.insert(right.to_string());
-                }
-                Err(error) => {
-                    return self.report(RIGHTS, State::Waiting(format!("could not be asked for: {}", explain(&error))));
-                }
-            }
-        }
-        if missing.is_empty() {
-            return self.report(RIGHTS, State::Ok);
-        }
-        self.report(
-            RIGHTS,
-            State::Failed(format!(
-                "missing: {}; install the chart's roles and bindings for this ServiceAccount",
-                listed(&missing)
-            )),
-        )
+            .try_collect::<Vec<_>>()
+            .await?;
+        let refused = answers.into_iter().filter(|(_, allowed)| !allowed);
+        let place = place.map_or_else(|| "all namespaces".to_owned(), str::to_owned);
+        Ok(refused.map(|(right, _)| format!("{right} in {place}")).collect())
+    }
+
+    async fn rules(&self, namespace: &str) -> Result<SubjectRulesReviewStatus, Error> {
+        let reviews: Api<SelfSubjectRulesReview> = Api::all(self.client.clone());
+        let question = SelfSubjectRulesReview {
+            spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_owned()) },
+            ..SelfSubjectRulesReview::default()
+        };
+        let answer = reviews.create(&PostParams::default(), &question).await?;
+        Ok(answer.status.unwrap_or(SubjectRulesReviewStatus { incomplete: true, ..Default::default() }))
     }
 }
 
-/// Waits for the next look; an error says that the process is to stop.
-async fn paused(stop: &Stop) -> Result<(), ()> {
-    match tokio::time::timeout(BETWEEN_LOOKS, stop.requested()).await {
-        Ok(()) => Err(()),
-        Err(_) => Ok(()),
+/// The process is to stop.
+struct Stopping;
+
+/// Looks until all is well. What takes long is asked seldom.
+async fn until<Look: Future<Output = bool>>(stop: &Stop, look: impl Fn() -> Look) -> Result<(), Stopping> {
+    loop {
+        let started = Instant::now();
+        let complete = tokio::select! {
+            () = stop.requested() => return Err(Stopping),
+            complete = look() => complete,
+        };
+        if complete {
+            return Ok(());
+        }
+        let pause = BETWEEN_LOOKS.max(started.elapsed() * 10);
+        if timeout(pause, stop.requested()).await.is_ok() {
+            return Err(Stopping);
+        }
     }
+}
+
+async fn limited(look: impl Future<Output = bool>) -> bool {
+    timeout(LOOK_LIMIT, look).await.unwrap_or(false)
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn listed(missing: &BTreeSet<String>) -> String {

@@ -3,9 +3,10 @@
 //! It starts before everything else and ends with the process, so that "why is it not ready?" always has an answer. It says nothing that a neighbour in
 //! the cluster may not know.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -15,12 +16,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::health::{Answer, Health};
 use crate::metrics::{self, Metrics};
 
-/// Connections at once; more wait in the system's queue. Nobody needs many to ask for three pages.
+/// Connections at once. Nobody needs many to ask for three pages; whoever has the most loses his oldest to the next one that comes.
 const CONNECTIONS: usize = 64;
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// A whole connection: a scraper may keep it for a few rounds, nobody may keep it for ever.
@@ -84,17 +85,11 @@ impl Server {
 
     /// Serves until dropped.
     pub async fn serve(self, health: Health, metrics: Arc<Metrics>) -> Infallible {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let guests = Guests::default();
         loop {
-            // The semaphore is never closed; without a slot there is just one more connection.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok();
             match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let connection = connection(stream, health.clone(), Arc::clone(&metrics));
-                    tokio::spawn(async move {
-                        let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-                        drop(slot);
-                    });
+                Ok((stream, peer)) => {
+                    guests.welcome(peer.ip(), connection(stream, health.clone(), Arc::clone(&metrics)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept a connection for health and metrics");
@@ -103,6 +98,48 @@ impl Server {
             }
         }
     }
+}
+
+/// The open connections, in the order in which they came. A probe that is not answered ends the process, so none may wait because of what others hold.
+#[derive(Clone, Default)]
+struct Guests(Arc<Mutex<BTreeMap<u64, Guest>>>);
+
+struct Guest {
+    from: IpAddr,
+    task: AbortHandle,
+}
+
+impl Guests {
+    /// Serves one more; another one has to go if there are too many.
+    fn welcome(&self, from: IpAddr, connection: impl Future<Output = ()> + Send + 'static) {
+        let mut guests = self.lock();
+        if guests.len() >= CONNECTIONS
+            && let Some(guest) = whose_turn(&guests).and_then(|number| guests.remove(&number))
+        {
+            guest.task.abort();
+        }
+        let number = guests.last_key_value().map_or(0, |(last, _)| last + 1);
+        let all = self.clone();
+        let served = tokio::spawn(async move {
+            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
+            all.lock().remove(&number);
+        });
+        guests.insert(number, Guest { from, task: served.abort_handle() });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Guest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The oldest connection of the address that has the most: one that holds many pushes out its own and nobody else's.
+fn whose_turn(guests: &BTreeMap<u64, Guest>) -> Option<u64> {
+    let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for guest in guests.values() {
+        *counts.entry(guest.from).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    guests.iter().find(|(_, guest)| counts.get(&guest.from) == Some(&most)).map(|(number, _)| *number)
 }
 
 fn is_no_ipv6(error: &std::io::Error) -> bool {
@@ -213,6 +250,45 @@ mod tests {
         assert_eq!(ask(address, "GET /").await.0, 404);
         assert_eq!(ask(address, "POST /metrics").await.0, 405);
         assert_eq!(ask(address, "HEAD /healthz").await.0, 200);
+    }
+
+    /// Holds connections in every way there is: silent, in the middle of a request, kept alive after an answer.
+    async fn hold(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+        let mut held = Vec::new();
+        for n in 0..count {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let start = ["", "GET /healthz HTTP/1.1\r\nhost:", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"][n % 3];
+            stream.write_all(start.as_bytes()).await.unwrap();
+            held.push(stream);
+        }
+        held
+    }
+
+    #[tokio::test]
+    async fn probes_are_answered_whatever_others_hold() {
+        let address = started(&Health::default()).await;
+        let held = hold(address, 200).await;
+        for _ in 0..3 {
+            let probe = tokio::time::timeout(Duration::from_secs(1), ask(address, "GET /healthz"));
+            assert_eq!(probe.await.expect("a probe waits no longer").0, 200);
+        }
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn who_holds_many_connections_loses_them_and_nobody_else() {
+        let address = started(&Health::default()).await;
+        let local = tokio::net::TcpSocket::new_v4().unwrap();
+        local.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut probe = local.connect(address).await.unwrap();
+        let held = hold(address, 200).await;
+
+        probe.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut reply = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(1), probe.read_to_string(&mut reply));
+        read.await.expect("it came first, and is one").unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        drop(held);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::metrics::Metrics;
+use crate::process::api_error;
 
 /// Reason of a condition whose state merely goes on: another message under it is no event.
 pub const PROGRESSING: &str = "Progressing";
@@ -182,7 +183,10 @@ impl Events {
         }
         match published {
             Ok(()) => self.metrics.event_published(),
-            Err(error) => debug!(object = about.name, reason = event.reason, %error, "event not published"),
+            Err(error) => {
+                let why = api_error::explain(&error);
+                debug!(object = about.name, reason = event.reason, why, "event not published");
+            }
         }
     }
 

@@ -135,6 +135,11 @@ impl Queue {
         self.state().depth(Instant::now())
     }
 
+    /// Until when nothing was amiss with the passes; see [`QueueState::well_until`].
+    pub fn well_until(&self) -> Instant {
+        self.state().well_until(Instant::now())
+    }
+
     fn state(&self) -> MutexGuard<'_, QueueState> {
         // Each step leaves the state whole, so a panic elsewhere in the holder's thread has broken nothing.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,16 +163,6 @@ impl Lease {
     /// The registry.
     pub fn key(&self) -> &Key {
         &self.grant.key
-    }
-
-    /// The pass worked; look again after this time, or never.
-    pub fn done(self, after: Option<Duration>) -> Option<Duration> {
-        self.end(End::Done { after })
-    }
-
-    /// The pass failed. Returns the wait until the next one.
-    pub fn failed(self, class: Class) -> Option<Duration> {
-        self.end(End::Failed(class))
     }
 
     /// Ends the pass. Returns the wait until the next one, if there will be one without a further event.

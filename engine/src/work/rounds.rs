@@ -2,10 +2,11 @@
 //! ([`Engine::read_ahead`]) and yet few of them are in memory at once.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
@@ -22,19 +23,32 @@ const NAMESAKES: usize = 4 * BATCH;
 const LEFT: usize = BATCH / 2;
 /// A pass has a time limit; whatever else may keep one from ending must not end the round.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for all lists of a batch. What has not come by then is read one by one: reading ahead saves requests, it is no condition of anything.
+const READ_AHEAD: Duration = Duration::from_secs(30);
 
 /// The rounds, and which owners wait for their turn in one.
 #[derive(Debug, Default)]
 pub struct Rounds {
-    begun: AtomicBool,
+    open: Mutex<BTreeSet<Scope>>,
     waiting: Mutex<BTreeSet<Key>>,
     passed: Notify,
 }
 
 impl Rounds {
-    /// Whether the first round has begun. It comes to every owner that was known by then.
-    pub fn have_begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
+    /// All of this scope is known now, so that passes may judge by what they see. Its first round, which must follow, comes to every owner that was
+    /// known before; what happens from now on is a reason for a pass.
+    fn open(&self, scope: &Scope) {
+        self.opened().insert(scope.clone());
+    }
+
+    /// Whether passes may run in this namespace. What happens before is no reason for one: the first round comes to all.
+    pub fn is_open(&self, namespace: &str) -> bool {
+        self.opened().iter().any(|scope| scope.covers(namespace))
+    }
+
+    /// The scopes in which passes may run.
+    pub fn open_scopes(&self) -> Vec<Scope> {
+        self.opened().iter().cloned().collect()
     }
 
     /// A pass of this owner is over.
@@ -44,9 +58,31 @@ impl Rounds {
         }
     }
 
+    /// The first round, scope by scope as `known` says that all of one is known: one that can't be listed keeps no other one waiting. `keys`: all
+    /// owners as of now. Returns after the last scope's round, which may be never.
+    pub async fn first<Known: Future<Output = ()>>(
+        &self,
+        scopes: &[Scope],
+        known: impl Fn(Scope) -> Known,
+        keys: impl Fn() -> Vec<Key>,
+        queue: &Queue,
+        engine: &Engine,
+    ) {
+        let waited = |scope: &Scope| {
+            known(scope.clone()).map({
+                let scope = scope.clone();
+                move |()| scope
+            })
+        };
+        let mut ready = scopes.iter().map(waited).collect::<FuturesUnordered<_>>().ready_chunks(scopes.len().max(1));
+        while let Some(scopes) = ready.next().await {
+            scopes.iter().for_each(|scope| self.open(scope));
+            self.run(&keys(), &scopes, queue, engine).await;
+        }
+    }
+
     /// One round. Ends when each of `keys` had its pass.
     pub async fn run(&self, keys: &[Key], scopes: &[Scope], queue: &Queue, engine: &Engine) {
-        self.begun.store(true, Ordering::Release);
         let started = Instant::now();
         for scope in scopes {
             let own = keys.iter().filter(|key| scope.covers(&key.namespace)).cloned().collect();
@@ -71,6 +107,10 @@ impl Rounds {
         }
     }
 
+    fn opened(&self) -> MutexGuard<'_, BTreeSet<Scope>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiting(&self) -> MutexGuard<'_, BTreeSet<Key>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,8 +121,10 @@ async fn read_ahead(engine: &Engine, scope: &Scope, batch: &[Key]) {
         return;
     }
     let owners = batch.iter().map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
-    if let Err(error) = engine.read_ahead(scope.namespace(), &owners).await {
-        debug!(%error, %scope, "children could not be listed; they are read one by one");
+    match timeout(READ_AHEAD, engine.read_ahead(scope.namespace(), &owners)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, %scope, "children could not be listed; they are read one by one"),
+        Err(_) => debug!(%scope, "children were not listed in time; they are read one by one"),
     }
 }
 
@@ -101,7 +143,15 @@ fn batches(mut keys: Vec<Key>) -> Vec<Vec<Key>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use kube::Client;
+    use kube::core::ObjectMeta;
+
+    use super::super::queue::End;
     use super::*;
+    use crate::apply::{Marks, Memory, kinds};
 
     fn keys(names: impl IntoIterator<Item = (usize, usize)>) -> Vec<Key> {
         names.into_iter().map(|(namespace, name)| Key::new(format!("ns-{namespace}"), format!("r-{name:04}"))).collect()
@@ -128,6 +178,99 @@ mod tests {
         let rounds = Rounds::default();
         rounds.waiting().extend(keys([(0, 0)]));
         rounds.until_left(0).await;
+    }
+
+    #[test]
+    fn a_scope_is_open_by_itself() {
+        let (rounds, a) = (Rounds::default(), Scope::Namespace("a".to_owned()));
+        assert!(!rounds.is_open("a"));
+        rounds.open(&a);
+        assert!(rounds.is_open("a") && !rounds.is_open("b"));
+        assert_eq!(rounds.open_scopes(), [a]);
+        rounds.open(&Scope::All);
+        assert!(rounds.is_open("b"));
+    }
+
+    /// Children that are remembered as stale, and an API server that answers no list of them.
+    fn engine_of_silence(keys: &[Key]) -> Engine {
+        let silence = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, kube::Error>>()
+        });
+        let marks = Marks {
+            field_manager: "test-operator",
+            owner_label: "test.dev/owner",
+            managed_by_label: "app.kubernetes.io/managed-by",
+            managed_by: "test-operator",
+            adopt: "test.dev/adopt",
+            owner_kind: "Thing",
+        };
+        let memory = Arc::new(Memory::new(marks));
+        for key in keys {
+            let labels = BTreeMap::from([("test.dev/owner".to_owned(), key.name.clone())]);
+            let metadata = ObjectMeta {
+                name: Some(key.name.clone()),
+                namespace: Some(key.namespace.clone()),
+                uid: Some("u".to_owned()),
+                resource_version: Some("7".to_owned()),
+                labels: Some(labels),
+                ..ObjectMeta::default()
+            };
+            assert!(memory.seen(kinds::SECRET, &metadata).changed);
+        }
+        Engine::new(Client::new(silence, "default"), memory, marks, Arc::new(()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_is_never_known_keeps_no_other_one_waiting() {
+        let keys = vec![Key::new("a", "one"), Key::new("b", "two"), Key::new("c", "three")];
+        let scopes = Scope::of(&["a", "b", "c"].map(str::to_owned));
+        let (rounds, queue, engine) = (Rounds::default(), Queue::default(), engine_of_silence(&[]));
+        let known = async |scope: Scope| match scope.namespace() {
+            Some("a") => {}
+            Some("b") => std::future::pending().await,
+            _ => tokio::time::sleep(Duration::from_secs(100)).await,
+        };
+        let passed = Mutex::new(Vec::new());
+        let passes = async {
+            loop {
+                let lease = queue.next().await;
+                assert!(rounds.is_open(&lease.key().namespace));
+                passed.lock().unwrap().push(lease.key().to_string());
+                rounds.passed(lease.key());
+                lease.end(End::Done { after: None });
+            }
+        };
+        let first = rounds.first(&scopes, known, || keys.clone(), &queue, &engine);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(99)).await;
+            assert_eq!(*passed.lock().unwrap(), ["a/one"]);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        };
+        tokio::select! {
+            () = first => panic!("b is never known"),
+            () = passes => {}
+            () = later => {}
+        }
+        assert_eq!(*passed.lock().unwrap(), ["a/one", "c/three"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_never_comes_holds_up_a_batch_for_half_a_minute_and_no_other() {
+        let keys = keys((0..2 * BATCH).map(|name| (0, name)));
+        let (rounds, queue, engine) = (Rounds::default(), Queue::default(), engine_of_silence(&keys));
+        let passes = async {
+            loop {
+                let lease = queue.next().await;
+                rounds.passed(lease.key());
+                lease.end(End::Done { after: None });
+            }
+        };
+        let started = Instant::now();
+        tokio::select! {
+            () = rounds.run(&keys, &[Scope::All], &queue, &engine) => {}
+            () = passes => {}
+        }
+        assert_eq!(started.elapsed(), 2 * READ_AHEAD);
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,8 +59,16 @@ pub struct Objects<K> {
 struct Inner<K> {
     objects: BTreeMap<Key, Arc<K>>,
     undecodable: BTreeMap<Key, String>,
-    /// What the running list of a scope has shown so far.
-    listings: BTreeMap<Scope, BTreeSet<Key>>,
+    listings: BTreeMap<Scope, Listing>,
+}
+
+/// The running list of a scope.
+#[derive(Debug, Default)]
+struct Listing {
+    /// What it has shown so far.
+    shown: BTreeSet<Key>,
+    /// What answers have shown since it began: the list may be older than those.
+    learned: BTreeSet<Key>,
 }
 
 impl<K> Default for Objects<K> {
@@ -76,24 +84,25 @@ impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
         let mut inner = self.write();
         match event {
             Event::Init => {
-                inner.listings.insert(scope.clone(), BTreeSet::new());
+                inner.listings.insert(scope.clone(), Listing::default());
                 Vec::new()
             }
             Event::InitApply(object) => {
                 let key = key_of(object.meta());
-                if let Some(listed) = inner.listings.get_mut(scope) {
-                    listed.insert(key.clone());
-                }
-                inner.take(key, object)
+                let may_go_back = inner.listings.get_mut(scope).is_some_and(|listing| {
+                    listing.shown.insert(key.clone());
+                    !listing.learned.contains(&key)
+                });
+                inner.take(key, object, may_go_back)
             }
             Event::InitDone => {
-                let listed = inner.listings.remove(scope).unwrap_or_default();
+                let listed = inner.listings.remove(scope).unwrap_or_default().shown;
                 let known = inner.objects.keys().chain(inner.undecodable.keys());
                 let gone: Vec<Key> =
                     known.filter(|key| scope.covers(&key.namespace) && !listed.contains(*key)).cloned().collect();
                 gone.into_iter().filter_map(|key| inner.remove(key)).collect()
             }
-            Event::Apply(object) => inner.take(key_of(object.meta()), object),
+            Event::Apply(object) => inner.take(key_of(object.meta()), object, false),
             Event::Delete(object) => inner.remove(key_of(object.meta())).into_iter().collect(),
         }
     }
@@ -108,7 +117,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
         if known.meta().uid != object.meta().uid {
             return None;
         }
-        inner.take(key, DeserializeGuard(Ok(object))).pop()
+        let running = inner.listings.iter_mut().filter(|(scope, _)| scope.covers(&key.namespace));
+        running.for_each(|(_, listing)| {
+            listing.learned.insert(key.clone());
+        });
+        inner.take(key, DeserializeGuard(Ok(object)), false).pop()
     }
 
     /// The object of this name, if it is there and could ever be decoded. One that can't be any more has the generation, spec and
@@ -152,10 +165,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
-    fn take(&mut self, key: Key, object: DeserializeGuard<K>) -> Vec<Change> {
+    /// `may_go_back`: after a restored backup a list shows what was before, with lower versions. A watch never does.
+    fn take(&mut self, key: Key, object: DeserializeGuard<K>, may_go_back: bool) -> Vec<Change> {
         match object.0 {
             Ok(object) => {
-                let changes = self.know(&key, object);
+                let changes = self.know(&key, object, may_go_back);
                 // What is older than what is known tells nothing of the present.
                 if !changes.is_empty() {
                     self.undecodable.remove(&key);
@@ -163,7 +177,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
                 changes
             }
             Err(InvalidObject { error, metadata }) => {
-                let mut changes = self.know_metadata(&key, metadata);
+                let mut changes = self.know_metadata(&key, metadata, may_go_back);
                 let before = self.undecodable.insert(key.clone(), error.clone());
                 if before.is_none_or(|before| before != error) {
                     changes.push(Change { key, what: What::Undecodable });
@@ -174,22 +188,22 @@ impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
     }
 
     /// Metadata can always be read, and may say that the object is paused or goes. The generation stays that of the spec.
-    fn know_metadata(&mut self, key: &Key, metadata: ObjectMeta) -> Vec<Change> {
+    fn know_metadata(&mut self, key: &Key, metadata: ObjectMeta, may_go_back: bool) -> Vec<Change> {
         match self.objects.get(key) {
             Some(known) if known.meta().uid == metadata.uid => {
                 let mut object = K::clone(known);
                 *object.meta_mut() = ObjectMeta { generation: known.meta().generation, ..metadata };
-                self.know(key, object)
+                self.know(key, object, may_go_back)
             }
             Some(_) => self.remove(key.clone()).into_iter().collect(),
             None => Vec::new(),
         }
     }
 
-    fn know(&mut self, key: &Key, mut object: K) -> Vec<Change> {
+    fn know(&mut self, key: &Key, mut object: K, may_go_back: bool) -> Vec<Change> {
         prune(object.meta_mut());
         let known = self.objects.get(key).map(|known| known.meta());
-        let happened = known.map_or(Happened::New, |known| compare(known, object.meta()));
+        let happened = known.map_or(Happened::New, |known| compare(known, object.meta(), may_go_back));
         if matches!(happened, Happened::Nothing) {
             return Vec::new();
         }
@@ -216,12 +230,14 @@ enum Happened {
     Changed(What),
 }
 
-fn compare(known: &ObjectMeta, now: &ObjectMeta) -> Happened {
+fn compare(known: &ObjectMeta, now: &ObjectMeta, may_go_back: bool) -> Happened {
     if known.uid != now.uid {
         return Happened::Replaced;
     }
     let version = |meta: &ObjectMeta| meta.resource_version.clone().unwrap_or_default();
     match compare_versions(&version(now), &version(known)) {
+        // Generations were counted anew, too: the same one may stand for another spec.
+        Some(Ordering::Less) if may_go_back => return Happened::Changed(What::SpecChanged),
         Some(Ordering::Less | Ordering::Equal) => return Happened::Nothing,
         Some(Ordering::Greater) | None => {}
     }

@@ -116,6 +116,30 @@ fn a_list_that_breaks_off_removes_nothing() {
 }
 
 #[test]
+fn a_list_after_a_restored_backup_goes_back_and_a_watch_never_does() {
+    let bench = Bench::new();
+    bench.list(&Scope::All, vec![good(object("team", "a", 900))]);
+    assert_eq!(bench.apply(object("team", "a", 600)), [""; 0], "an event that came late");
+    assert_eq!(bench.list(&Scope::All, vec![good(object("team", "a", 600))]), ["a SpecChanged"]);
+    assert_eq!(bench.apply(with(601, |meta| meta.generation = Some(2))), ["a SpecChanged"], "followed from there");
+    assert_eq!(
+        bench.list(&Scope::All, vec![broken_with(object("team", "a", 500), "no")]),
+        ["a SpecChanged", "a Undecodable"]
+    );
+}
+
+#[test]
+fn a_list_that_is_older_than_the_answer_to_a_write_does_not_go_back() {
+    let bench = Bench::new();
+    bench.list(&Scope::All, vec![good(object("team", "a", 5))]);
+    bench.on(&Scope::All, Event::Init);
+    bench.0.learn(object("team", "a", 7));
+    assert_eq!(bench.on(&Scope::All, Event::InitApply(good(object("team", "a", 6)))), [""; 0]);
+    bench.on(&Scope::All, Event::InitDone);
+    assert_eq!(bench.0.get(&Key::new("team", "a")).unwrap().metadata.resource_version.as_deref(), Some("7"));
+}
+
+#[test]
 fn another_object_of_the_same_name_is_a_removal_and_an_addition() {
     let bench = Bench::new();
     bench.apply(with(1, |_| ()));

@@ -133,25 +133,16 @@ pub trait Sink: Send + Sync + 'static {
         let _ = (watched, scope);
     }
 
-    /// Whether the name of this object shall be remembered until the list is complete. With thousands of foreign
-    /// Secrets in a cluster, say no to those.
-    fn interested(&self, watched: &Watched, meta: &Meta) -> bool;
-
     /// The object is there: listed, created or changed.
     fn seen(&self, watched: &Watched, scope: &Scope, meta: &Meta);
 
     /// The object was deleted, or its labels don't match the selector any more.
     fn gone(&self, watched: &Watched, scope: &Scope, meta: &Meta);
 
-    /// A list is complete: of the objects of interest, these exist, as (namespace, name). Others were deleted while
-    /// nobody looked, and no [`Sink::gone`] comes for them. An object that was created, or became interesting, while
-    /// the list ran may be missing too: take it as a reason to look, not as proof.
-    fn relisted(&self, watched: &Watched, scope: &Scope, listed: BTreeSet<(String, String)>);
-
-    /// The stream failed, for this reason. It goes on by itself.
-    fn failed(&self, watched: &Watched, scope: &Scope, reason: &str) {
-        let _ = (watched, scope, reason);
-    }
+    /// A list is complete. What was there before and was not seen since [`Sink::relist_started`] was deleted while nobody looked, and no
+    /// [`Sink::gone`] comes for it. An object that was created while the list ran may be missing too: take it as a reason to look, not as
+    /// proof.
+    fn relisted(&self, watched: &Watched, scope: &Scope);
 }
 
 /// All streams. They end when it is dropped.
@@ -191,7 +182,7 @@ impl Watches {
             Scope::Namespace(own) => Api::<Meta>::namespaced_with(client, own, &resource),
         };
         let watched = Arc::new(watched);
-        let feed = Feed { watched: watched.clone(), scope: scope.clone(), sink, listed: BTreeSet::new() };
+        let feed = Feed { watched: watched.clone(), scope: scope.clone(), sink };
         self.follow(watched, scope, false, api, feed);
     }
 
@@ -233,10 +224,19 @@ impl Watches {
     /// Waits until every stream has delivered a complete list (of an optional kind: or it turned out to be absent).
     /// Waits for ever if one can't; [`Watches::states`] says which and why.
     pub async fn synced(&self) {
+        self.all_synced(|_| true).await;
+    }
+
+    /// The same for the streams of one scope, whatever becomes of the others.
+    pub async fn scope_synced(&self, scope: &Scope) {
+        self.all_synced(|health| health.scope == *scope).await;
+    }
+
+    async fn all_synced(&self, counts: impl Fn(&health::Health) -> bool) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.states().iter().all(|state| state.synced) {
+            if self.streams.iter().filter(|health| counts(health)).all(|health| health.state().synced) {
                 return;
             }
             changed.await;
@@ -262,40 +262,26 @@ impl Watches {
     }
 }
 
-/// Hands a metadata stream to the sink, and keeps the names of a running list.
+/// Hands a metadata stream to the sink.
 struct Feed {
     watched: Arc<Watched>,
     scope: Scope,
     sink: Arc<dyn Sink>,
-    listed: BTreeSet<(String, String)>,
 }
 
 impl Consumer<Meta> for Feed {
     fn event(&mut self, event: Event<Meta>) {
         let (watched, scope, sink) = (&*self.watched, &self.scope, &*self.sink);
         match event {
-            Event::Init => {
-                self.listed.clear();
-                sink.relist_started(watched, scope);
-            }
-            Event::InitApply(meta) => {
-                if sink.interested(watched, &meta) {
-                    self.listed.insert((meta.namespace().to_owned(), meta.name().to_owned()));
-                }
-                sink.seen(watched, scope, &meta);
-            }
-            Event::InitDone => sink.relisted(watched, scope, std::mem::take(&mut self.listed)),
-            Event::Apply(meta) => sink.seen(watched, scope, &meta),
+            Event::Init => sink.relist_started(watched, scope),
+            Event::InitApply(meta) | Event::Apply(meta) => sink.seen(watched, scope, &meta),
+            Event::InitDone => sink.relisted(watched, scope),
             Event::Delete(meta) => sink.gone(watched, scope, &meta),
         }
     }
 
-    fn failed(&mut self, reason: &str) {
-        self.sink.failed(&self.watched, &self.scope, reason);
-    }
-
     fn absent(&mut self) {
-        self.sink.relisted(&self.watched, &self.scope, BTreeSet::new());
+        self.sink.relisted(&self.watched, &self.scope);
     }
 }
 

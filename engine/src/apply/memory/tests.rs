@@ -55,6 +55,24 @@ fn ten_thousand_foreign_objects_cost_nothing() {
 }
 
 #[test]
+fn labelled_objects_that_come_and_go_leave_nothing_behind() {
+    let memory = memory();
+    for i in 0..10_000 {
+        let theirs = metadata(&object(&format!("theirs-{i}"), "u", 1));
+        assert!(memory.seen(SECRET, &theirs).changed);
+        assert_eq!(memory.gone(SECRET, &theirs), Notice { changed: true, owner: Some("team-a".into()) });
+    }
+    assert!(memory.is_empty());
+    assert!(memory.lock().children.is_empty());
+
+    remember(&memory, "ours", 1);
+    memory.gone(SECRET, &metadata(&object("ours", "u", 1)));
+    assert_eq!(memory.len(), 1, "an answer about it may still come");
+    memory.sweep();
+    assert!(memory.is_empty() && memory.lock().children.is_empty());
+}
+
+#[test]
 fn a_labelled_object_is_known_as_a_child_before_it_is_read() {
     let memory = memory();
     let notice = memory.seen(SECRET, &metadata(&object("a", "u", 1)));

@@ -185,6 +185,22 @@ async fn a_candidate_judges_by_what_it_saw_itself() {
     assert_eq!(candidate.observe(Some(&renewed), start + 29 * SECOND), Action::Claim, "silent for its duration");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_deleted_counts_as_held_for_its_duration() {
+    let start = Instant::now();
+    let mut candidate = Candidate::new("a".into());
+    candidate.observe(Some(&held_by("b")), start);
+    let wait = Action::Wait { leader: "b".into(), expires: start + 22 * SECOND };
+    assert_eq!(candidate.observe(None, start + 7 * SECOND), wait, "it may have been renewed just before");
+    assert_eq!(candidate.observe(None, start + 21 * SECOND), wait);
+    assert_eq!(candidate.observe(None, start + 22 * SECOND), Action::Claim);
+    for nobody in ["", "a"] {
+        let mut candidate = Candidate::new("a".into());
+        candidate.observe(Some(&held_by(nobody)), start);
+        assert_eq!(candidate.observe(None, start), Action::Claim, "{nobody:?}");
+    }
+}
+
 #[test]
 fn a_claim_tells_people_since_when_and_how_often() {
     let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(9).unwrap());
@@ -383,6 +399,22 @@ async fn a_deleted_lease_ends_the_leader() {
     first.leads_after(SECOND).await;
     cluster.0.lock().unwrap().record = None;
     assert_eq!(first.task.await.unwrap(), Lost::Deleted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_does_not_take_over_a_deleted_lease_while_its_holder_may_still_write() {
+    let cluster = Cluster::default();
+    let first = Process::start(&cluster, "first");
+    first.leads_after(SECOND).await;
+    let second = Process::start(&cluster, "second");
+    sleep(60 * SECOND).await;
+    first.frozen.send_replace(true);
+    cluster.0.lock().unwrap().record = None;
+    while first.fence.allows() {
+        assert!(!second.fence.allows(), "two may write");
+        sleep(Duration::from_millis(50)).await;
+    }
+    second.leads_after(20 * SECOND).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -117,7 +117,7 @@ where
     };
     let preflight = Preflight::new(
         client.clone(),
-        Needs { definition, rights: Vec::new() },
+        Needs { definition, rights: Vec::new(), namespaces: Vec::new() },
         PROGRAM.definition_advice,
         health.clone(),
     );

@@ -19,8 +19,18 @@ struct Facts {
     resources: Option<Vec<&'static str>>,
     schema: Option<Value>,
     refused: Vec<&'static str>,
+    /// Namespaces in which nothing is granted.
+    foreign: Vec<&'static str>,
+    /// Some authorizer can't list what it grants: its rules are left out.
+    incomplete: bool,
+    /// Nobody answers what the operator may do.
+    mute: bool,
     asked: usize,
 }
+
+/// What the operator of these tests needs.
+const RIGHTS_NEEDED: [(&str, &str, &str); 3] =
+    [("list", "", "secrets"), ("create", "", "services"), ("patch", "example.dev", "things/status")];
 
 impl Cluster {
     fn change(&self, change: impl FnOnce(&mut Facts)) {
@@ -34,6 +44,9 @@ impl Cluster {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect_bytes().await?;
+                if facts.lock().unwrap().mute && head.uri.path().contains("authorization.k8s.io") {
+                    std::future::pending::<()>().await;
+                }
                 let mut facts = facts.lock().unwrap();
                 facts.asked += 1;
                 if facts.down {
@@ -76,6 +89,18 @@ impl Facts {
                 review["status"] = json!({"allowed": !self.refused.contains(&right.as_str())});
                 (201, review)
             }
+            "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews" => {
+                let mut review: Value = serde_json::from_slice(body).unwrap();
+                let foreign = self.foreign.contains(&review["spec"]["namespace"].as_str().unwrap());
+                let granted = RIGHTS_NEEDED.iter().filter(|(verb, _, resource)| {
+                    !foreign && !self.incomplete && !self.refused.contains(&format!("{verb} {resource}").as_str())
+                });
+                let rule = |(verb, group, resource): &(&str, &str, &str)| json!({"verbs": [verb], "apiGroups": [group], "resources": [resource]});
+                let rules: Vec<_> = granted.map(rule).collect();
+                review["status"] =
+                    json!({"incomplete": self.incomplete, "resourceRules": rules, "nonResourceRules": []});
+                (201, review)
+            }
             other => panic!("asked for {other}"),
         }
     }
@@ -99,16 +124,15 @@ fn without(path: &str) -> Value {
     schema
 }
 
-fn right(verb: &str, resource: &str, namespace: Option<&str>) -> Right {
-    Right {
-        group: String::new(),
-        resource: resource.into(),
-        verb: verb.into(),
-        namespace: namespace.map(str::to_owned),
-    }
+fn right((verb, group, resource): (&str, &str, &str)) -> Right {
+    Right { group: group.into(), resource: resource.into(), verb: verb.into() }
 }
 
 fn preflight(cluster: &Cluster) -> (Preflight, Health) {
+    preflight_in(cluster, &[])
+}
+
+fn preflight_in(cluster: &Cluster, namespaces: &[String]) -> (Preflight, Health) {
     let health = Health::default();
     let definition = Definition {
         group: "example.dev".into(),
@@ -117,12 +141,9 @@ fn preflight(cluster: &Cluster) -> (Preflight, Health) {
         kind: "Thing".into(),
         schema: schema(),
     };
-    let rights = vec![
-        right("list", "secrets", None),
-        right("create", "services", Some("team")),
-        Right { group: "example.dev".into(), ..right("patch", "things/status", None) },
-    ];
-    (Preflight::new(cluster.client(), Needs { definition, rights }, PROGRAM.definition_advice, health.clone()), health)
+    let rights = RIGHTS_NEEDED.map(right).to_vec();
+    let needs = Needs { definition, rights, namespaces: namespaces.to_vec() };
+    (Preflight::new(cluster.client(), needs, PROGRAM.definition_advice, health.clone()), health)
 }
 
 async fn seconds(count: u64) {
@@ -136,8 +157,11 @@ async fn readiness_names_what_is_missing_until_it_is_there() {
     let (preflight, health) = preflight(&cluster);
     let stop = Stop::default();
     let run = tokio::spawn(async move {
-        assert_eq!(preflight.until_served(&stop).await, Served::Yes);
-        preflight.until_complete(&stop).await;
+        let served = async {
+            assert_eq!(preflight.until_served(&stop).await, Served::Yes);
+            preflight.until_current(&stop).await;
+        };
+        tokio::join!(served, preflight.until_entitled(&stop));
     });
 
     seconds(4).await;
@@ -167,7 +191,7 @@ async fn readiness_names_what_is_missing_until_it_is_there() {
     let text = health.readiness().text;
     assert!(text.contains("waiting  resource definition: its schema is not published yet\n"), "{text}");
     assert!(
-        text.contains("failed   rights: missing: create services in team, list secrets in all namespaces, patch things/status.example.dev in all namespaces; install"),
+        text.contains("failed   rights: missing: create services in all namespaces, list secrets in all namespaces, patch things/status.example.dev in all namespaces; install"),
         "{text}"
     );
 
@@ -203,6 +227,79 @@ async fn a_stop_ends_the_looking_at_once() {
     let asked = tokio::time::Instant::now();
     assert_eq!(looking.await.unwrap(), Served::Stopping);
     assert_eq!(asked.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_said_about_rights_holds_nothing_up() {
+    let cluster = Cluster::default();
+    cluster.change(|facts| (facts.mute, facts.resources) = (true, Some(vec!["things"])));
+    let (preflight, health) = preflight(&cluster);
+    let stop = Stop::default();
+    let served = tokio::time::timeout(Duration::from_secs(1), preflight.until_served(&stop)).await;
+    assert_eq!(served, Ok(Served::Yes));
+    assert!(health.readiness().text.contains("waiting  rights"), "{}", health.readiness().text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_question_a_namespace_tells_all_rights_and_only_where_some_are_missing_it_is_asked_again() {
+    let cluster = Cluster::default();
+    cluster.change(|facts| facts.foreign = vec!["ns-7"]);
+    let namespaces: Vec<String> = (0..500).map(|n| format!("ns-{n}")).collect();
+    let (preflight, health) = preflight_in(&cluster, &namespaces);
+    let looking = tokio::spawn(async move { preflight.until_entitled(&Stop::default()).await });
+    seconds(1).await;
+    assert_eq!(cluster.0.lock().unwrap().asked, 500);
+    let text = health.readiness().text;
+    assert!(
+        text.contains("failed   rights: missing: create services in ns-7, list secrets in ns-7, patch things/status.example.dev in ns-7; install"),
+        "{text}"
+    );
+
+    seconds(3).await;
+    assert_eq!(cluster.0.lock().unwrap().asked, 501);
+    cluster.change(|facts| facts.foreign = vec![]);
+    seconds(3).await;
+    assert!(health.readiness().text.contains("ok       rights\n"), "{}", health.readiness().text);
+    looking.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_namespaces_rules_leave_out_is_asked_one_by_one() {
+    let cluster = Cluster::default();
+    cluster.change(|facts| (facts.incomplete, facts.refused) = (true, vec!["create services"]));
+    let (preflight, health) = preflight_in(&cluster, &["team".to_owned()]);
+    let looking = tokio::spawn(async move { preflight.until_entitled(&Stop::default()).await });
+    seconds(1).await;
+    let text = health.readiness().text;
+    assert!(text.contains("failed   rights: missing: create services in team; install"), "{text}");
+    cluster.change(|facts| facts.refused = vec![]);
+    seconds(3).await;
+    looking.await.unwrap();
+}
+
+#[test]
+fn a_rule_grants_what_it_names_and_no_more() {
+    let rule = |verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]| {
+        let list = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        ResourceRule {
+            verbs: list(verbs).unwrap(),
+            api_groups: list(groups),
+            resources: list(resources),
+            resource_names: list(names),
+        }
+    };
+    let status = right(("patch", "example.dev", "things/status"));
+    for (granted, rule) in [
+        (true, rule(&["get", "patch"], &["other", "example.dev"], &["things", "things/status"], &[])),
+        (true, rule(&["*"], &["*"], &["*"], &[])),
+        (true, rule(&["patch"], &["example.dev"], &["*/status"], &[])),
+        (false, rule(&["get"], &["example.dev"], &["things/status"], &[])),
+        (false, rule(&["patch"], &[""], &["things/status"], &[])),
+        (false, rule(&["patch"], &["example.dev"], &["things"], &[])),
+        (false, rule(&["patch"], &["example.dev"], &["things/status"], &["only-this"])),
+    ] {
+        assert_eq!(status.is_in(std::slice::from_ref(&rule)), granted, "{rule:?}");
+    }
 }
 
 #[test]

@@ -92,6 +92,9 @@ pub struct QueueState {
     entries: BTreeMap<Key, Entry>,
     lines: [Line; Urgency::COUNT],
     tickets: u64,
+    running: usize,
+    /// When a pass last began or ended, or was first asked for: before that there is nobody to run one.
+    moved: Option<Instant>,
 }
 
 /// Keys of one urgency that wait and don't run.
@@ -112,7 +115,7 @@ impl Line {
 impl QueueState {
     /// An empty queue.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, entries: BTreeMap::new(), lines: Default::default(), tickets: 0 }
+        Self { settings, entries: BTreeMap::new(), lines: Default::default(), tickets: 0, running: 0, moved: None }
     }
 
     /// Asks for a pass of `key` at `due` (in the past: at once). Of several wishes the earliest time and the highest
@@ -145,6 +148,7 @@ impl QueueState {
 
     /// What may run at `now`: the most urgent of what is due, but see [`Settings::overtakes_in_a_row`].
     pub fn next(&mut self, now: Instant) -> Next {
+        self.moved.get_or_insert(now);
         let is_due = |line: &Line| line.head().is_some_and(|due| due <= now);
         let due = || Urgency::iter().rev().filter(|urgency| is_due(self.line(*urgency)));
         let starved = due().find(|urgency| self.line(*urgency).overtaken >= self.settings.overtakes_in_a_row);
@@ -163,6 +167,7 @@ impl QueueState {
         let Some(entry) = self.entries.get_mut(&key) else { return Next::Idle };
         entry.waiting = None;
         entry.running = Some(urgency);
+        (self.running, self.moved) = (self.running + 1, Some(now));
         Next::Run(Grant { urgency, failures: entry.failures, waited: now.saturating_duration_since(due), key })
     }
 
@@ -171,6 +176,7 @@ impl QueueState {
     pub fn finish(&mut self, key: &Key, end: End, now: Instant) -> Option<Duration> {
         let entry = self.entries.get_mut(key)?;
         let urgency = entry.running.take()?;
+        (self.running, self.moved) = (self.running - 1, Some(now));
         let (rest, again) = match end {
             End::Done { after } => {
                 entry.failures = 0;
@@ -200,6 +206,17 @@ impl QueueState {
         self.entries.get(key)?.waiting.map(|wait| wait.due.saturating_duration_since(now))
     }
 
+    /// Until when nothing was amiss: `now`, unless something is due or runs. Then the moment at which a pass last began or ended, or at which
+    /// something became due while none ran. Every pass has a time limit, so that this is never long ago while passes are run.
+    pub fn well_until(&self, now: Instant) -> Instant {
+        let due = self.lines.iter().filter_map(Line::head).filter(|due| *due <= now).min();
+        match (self.moved, due) {
+            (Some(moved), _) if self.running > 0 => moved,
+            (Some(moved), Some(due)) => moved.max(due),
+            (Some(_), None) | (None, _) => now,
+        }
+    }
+
     /// How full the queue is at `now`.
     pub fn depth(&self, now: Instant) -> Depth {
         let waiting: usize = self.lines.iter().map(|line| line.keys.len()).sum();
@@ -207,7 +224,7 @@ impl QueueState {
         Depth {
             due,
             later: waiting - due,
-            running: self.entries.values().filter(|entry| entry.running.is_some()).count(),
+            running: self.running,
             failing: self.entries.values().filter(|entry| entry.failures > 0).count(),
         }
     }

@@ -327,3 +327,28 @@ proptest! {
         prop_assert!(passes[..21].contains(&key("changed")), "{:?}", passes);
     }
 }
+
+#[test]
+fn passes_that_do_not_move_are_noticed() {
+    let mut bench = Bench::new();
+    let well = |bench: &Bench| bench.now - bench.state.well_until(bench.now);
+    let rest = End::Done { after: Some(Duration::from_secs(600)) };
+
+    bench.change("a");
+    bench.now += Duration::from_secs(900);
+    assert_eq!(well(&bench), Duration::ZERO, "nobody is there who would run it: a standby");
+
+    assert!(bench.run().is_some());
+    bench.now += Duration::from_secs(400);
+    assert_eq!(well(&bench), Duration::from_secs(400), "a pass that does not end");
+    bench.finish("a", rest);
+    assert_eq!(well(&bench), Duration::ZERO);
+
+    bench.now += Duration::from_secs(500);
+    assert_eq!(well(&bench), Duration::ZERO, "nothing is due");
+    bench.now += Duration::from_secs(300);
+    let late = well(&bench);
+    assert!(late > Duration::from_secs(80) && late < Duration::from_secs(320), "due, and nobody takes it: {late:?}");
+    assert!(bench.run().is_some());
+    assert_eq!(well(&bench), Duration::ZERO);
+}

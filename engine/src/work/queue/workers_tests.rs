@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::*;
+use crate::process::health::Health;
 use crate::work::queue::{Key, Urgency};
 
 fn key(name: &str) -> Key {
@@ -161,7 +162,7 @@ async fn a_lease_dropped_without_a_word_counts_as_a_bug() {
     let lease = queue.next().await;
     assert!(dropped.elapsed() > Duration::from_secs(200));
     assert_eq!(lease.grant().failures, 1);
-    lease.done(None);
+    lease.end(End::Done { after: None });
     assert_eq!(queue.depth(), crate::work::queue::Depth::default());
 }
 
@@ -184,4 +185,47 @@ async fn several_waiters_each_get_a_key() {
     }
     keys.sort();
     assert_eq!(keys, ["0", "1", "2", "3"].map(key));
+}
+
+/// What liveness is told: once a second, until when all was well.
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_never_ends_fails_liveness_and_a_quiet_cluster_does_not() {
+    let health = Health::default();
+    let passing = health.heartbeat("passes", Duration::from_secs(300));
+    let queue = Queue::default();
+    let watched = queue.clone();
+    let _looking = AbortOnDropHandle(tokio::spawn(async move {
+        loop {
+            passing.alive_at(watched.well_until());
+            sleep(Duration::from_secs(1)).await;
+        }
+    }));
+    let limits = Limits { pass: Duration::from_secs(86_400), concurrency: 1, ..Limits::default() };
+    let stuck = |grant: Grant| async move {
+        if grant.key.name == "stuck" {
+            std::future::pending::<()>().await;
+        }
+        End::Done { after: Some(Duration::from_secs(600)) }
+    };
+    let workers = queue.clone();
+    let _working = AbortOnDropHandle(tokio::spawn(async move {
+        run_workers(&workers, limits, std::future::pending(), stuck, |_| ()).await
+    }));
+
+    queue.add(&key("sound"), Urgency::Change);
+    sleep(Duration::from_secs(3600)).await;
+    assert!(health.liveness().ok, "{}", health.liveness().text);
+    queue.add(&key("stuck"), Urgency::Change);
+    sleep(Duration::from_secs(290)).await;
+    assert!(health.liveness().ok, "{}", health.liveness().text);
+    sleep(Duration::from_secs(20)).await;
+    assert!(!health.liveness().ok, "{}", health.liveness().text);
+}
+
+struct AbortOnDropHandle<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDropHandle<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Scope, Watched};
+use crate::process::api_error;
 
 /// The state of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +204,7 @@ pub(super) fn explain(error: &watcher::Error, watched: &Watched, scope: &Scope) 
             decoding.line(),
             decoding.column()
         )),
-        other => Trouble::Other(format!("can't {verb} {} {scope}: {}", watched.plural, chain(other))),
+        other => Trouble::Other(format!("can't {verb} {} {scope}: {}", watched.plural, api_error::explain(other))),
     }
 }
 
@@ -216,23 +217,43 @@ fn explain_status(verb: &str, status: &kube::core::Status, watched: &Watched, sc
             "403 forbidden: the operator has no right to {verb} {} {scope}; its service account needs list and watch",
             watched.resource()
         )),
-        code => Trouble::Other(format!(
-            "can't {verb} {} {scope}: the API server answers {code} {}: {}",
-            watched.plural, status.reason, status.message
-        )),
+        _ => Trouble::Other(format!("can't {verb} {} {scope}: {}", watched.plural, api_error::refused(status))),
     }
 }
 
-/// The messages of an error and of its causes, without repetition.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+#[cfg(test)]
+mod tests {
+    use super::super::Watched;
+    use super::*;
+
+    const PLANTED: &str = "hunter2-planted";
+
+    fn words(error: kube::Error) -> String {
+        let watched = Watched::kind_of::<k8s_openapi::api::core::v1::Secret>();
+        match explain(&watcher::Error::WatchStartFailed(error), &watched, &Scope::All) {
+            Trouble::Other(words) => words,
+            other => panic!("{other:?}"),
         }
-        source = cause.source();
     }
-    text
+
+    #[test]
+    fn what_a_credential_plugin_said_is_not_shown() {
+        let out = std::process::Output {
+            status: std::process::ExitStatus::default(),
+            stdout: PLANTED.as_bytes().to_vec(),
+            stderr: PLANTED.as_bytes().to_vec(),
+        };
+        let failed = kube::client::AuthError::AuthExecRun { cmd: PLANTED.to_owned(), out: Box::new(out) };
+        let words = words(kube::Error::Service(Box::new(failed)));
+        assert!(words.starts_with("can't watch secrets in all namespaces: the kubeconfig's credential plugin failed"));
+        assert!(!words.contains(PLANTED), "{words}");
+    }
+
+    #[test]
+    fn a_proxys_page_is_not_shown() {
+        let page = format!("<html>{PLANTED}{}</html>", "x".repeat(9_000));
+        let no_status = kube::core::Status::failure(&page, "Failed to parse error data").with_code(502);
+        let words = words(kube::Error::Api(no_status.boxed()));
+        assert!(words.contains("502") && words.len() < 300 && !words.contains(PLANTED), "{words}");
+    }
 }

@@ -7,39 +7,19 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use sha2::{Digest, Sha256};
+use serde::de::{Deserialize, Deserializer};
 
 /// The metadata of one watched object, without annotations and managed fields.
 #[derive(Debug, Clone, Default)]
 pub struct Meta {
     kept: ObjectMeta,
-    digest: u128,
 }
 
 impl Meta {
-    /// What a watch would show of an object with this metadata. For comparing a write's answer with later events.
-    pub fn of(full: &ObjectMeta) -> Self {
-        let digest = digest_of(b'l', full.labels.iter().flatten()) ^ digest_of(b'a', full.annotations.iter().flatten());
-        let kept = ObjectMeta {
-            name: full.name.clone(),
-            namespace: full.namespace.clone(),
-            uid: full.uid.clone(),
-            resource_version: full.resource_version.clone(),
-            generation: full.generation,
-            deletion_timestamp: full.deletion_timestamp.clone(),
-            labels: full.labels.clone(),
-            owner_references: full.owner_references.clone(),
-            ..ObjectMeta::default()
-        };
-        Self { kept, digest }
-    }
-
     /// `metadata.name`
     pub fn name(&self) -> &str {
         self.kept.name.as_deref().unwrap_or_default()
@@ -80,11 +60,6 @@ impl Meta {
     pub fn is_terminating(&self) -> bool {
         self.kept.deletion_timestamp.is_some()
     }
-
-    /// A digest of all labels and annotations, in no order. Equal digests: equal labels and annotations.
-    pub fn digest(&self) -> u128 {
-        self.digest
-    }
 }
 
 /// Which of two resource versions of one object is the newer one; `None` if one of them isn't a decimal number, which a
@@ -96,7 +71,6 @@ pub fn compare_versions(left: &str, right: &str) -> Option<Ordering> {
 impl<'de> Deserialize<'de> for Meta {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Wire { metadata } = Wire::deserialize(deserializer)?;
-        let digest = digest_of(b'l', metadata.labels.iter().flatten()) ^ metadata.annotations.unwrap_or_default().0;
         let kept = ObjectMeta {
             name: metadata.name,
             namespace: metadata.namespace,
@@ -108,7 +82,7 @@ impl<'de> Deserialize<'de> for Meta {
             owner_references: metadata.owner_references,
             ..ObjectMeta::default()
         };
-        Ok(Self { kept, digest })
+        Ok(Self { kept })
     }
 }
 
@@ -127,48 +101,7 @@ struct WireMeta {
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
-    annotations: Option<Annotations>,
     owner_references: Option<Vec<OwnerReference>>,
-}
-
-/// A map of annotations of which only the digest is kept.
-#[derive(Default)]
-struct Annotations(u128);
-
-impl<'de> Deserialize<'de> for Annotations {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Hashing;
-        impl<'de> Visitor<'de> for Hashing {
-            type Value = Annotations;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
-                let mut digest = 0;
-                while let Some(entry) = map.next_entry::<Cow<'de, str>, Cow<'de, str>>()? {
-                    digest ^= digest_of(b'a', [entry]);
-                }
-                Ok(Annotations(digest))
-            }
-        }
-        deserializer.deserialize_map(Hashing)
-    }
-}
-
-/// Independent of the order of the entries, so that it can be made while they arrive.
-fn digest_of(what: u8, entries: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> u128 {
-    entries.into_iter().fold(0, |digest, (name, value)| {
-        let entry = Sha256::new()
-            .chain_update([what])
-            .chain_update(name.as_ref())
-            .chain_update([0])
-            .chain_update(value.as_ref());
-        let mut half = [0; 16];
-        half.copy_from_slice(&entry.finalize()[..16]);
-        digest ^ u128::from_be_bytes(half)
-    })
 }
 
 impl Resource for Meta {
@@ -243,45 +176,6 @@ mod tests {
     fn annotations_and_managed_fields_are_not() {
         let meta: Meta = serde_json::from_value(example()).unwrap();
         assert!(!format!("{meta:?}").contains("planted"), "{meta:?}");
-    }
-
-    #[test]
-    fn an_event_and_a_writes_answer_give_the_same_digest() {
-        let full: ObjectMeta = serde_json::from_value(example()["metadata"].clone()).unwrap();
-        let from_event: Meta = serde_json::from_str(&example().to_string()).unwrap();
-        assert_eq!(Meta::of(&full).digest(), from_event.digest());
-        assert_eq!(format!("{:?}", Meta::of(&full)), format!("{from_event:?}"));
-    }
-
-    #[test]
-    fn the_digest_sees_every_change_of_labels_and_annotations_and_nothing_else() {
-        let digest = |change: &dyn Fn(&mut serde_json::Value)| {
-            let mut object = example();
-            change(&mut object["metadata"]);
-            serde_json::from_value::<Meta>(object).unwrap().digest()
-        };
-        let original = digest(&|_| {});
-        let nothing = digest(&|meta| {
-            meta["annotations"] = json!(null);
-            meta["labels"] = json!({});
-        });
-        assert_eq!(nothing, 0);
-        assert_eq!(original, digest(&|meta| meta["resourceVersion"] = json!("18")));
-        let changed = [
-            digest(&|meta| meta["labels"]["more"] = json!("x")),
-            digest(&|meta| meta["annotations"]["more"] = json!("x")),
-            digest(&|meta| meta["annotations"]["note"] = json!("x")),
-            digest(&|meta| meta["annotations"]["note"] = json!("")),
-            digest(&|meta| {
-                let labels = meta["labels"].take();
-                meta["labels"] = meta["annotations"].take();
-                meta["annotations"] = labels;
-            }),
-        ];
-        for (n, digest) in changed.iter().enumerate() {
-            assert_ne!(original, *digest, "change {n}");
-            assert!(!changed[..n].contains(digest), "change {n}");
-        }
     }
 
     #[test]

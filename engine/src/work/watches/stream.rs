@@ -13,9 +13,10 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, runtime};
 use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
-use tracing::error;
+use tracing::{debug, error};
 
 use super::health::{Health, Phase, Trouble, explain};
+use crate::process::gate;
 
 /// How long the API server may be silent in the middle of a list.
 const LIST_SILENCE: Duration = Duration::from_secs(60);
@@ -26,10 +27,12 @@ const WATCH_SECONDS: u32 = 200;
 
 /// Objects per page of a list: what is in memory at once.
 const PAGE: u32 = 100;
+/// By how much a page shrinks when it was too large to be taken in: whoever may make objects decides how large they are.
+const SHRINK: u32 = 4;
 
 /// What to ask of the API server.
 pub(super) fn config(selector: Option<&str>) -> watcher::Config {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
     match selector {
         Some(selector) => config.labels(selector),
         None => config,
@@ -39,10 +42,6 @@ pub(super) fn config(selector: Option<&str>) -> watcher::Config {
 /// Who hears one stream.
 pub(super) trait Consumer<K>: Send + 'static {
     fn event(&mut self, event: Event<K>);
-
-    fn failed(&mut self, reason: &str) {
-        let _ = reason;
-    }
 
     /// The kind has just turned out to be unknown to the API server.
     fn absent(&mut self) {}
@@ -63,8 +62,10 @@ pub(super) async fn follow<K, C>(
     C: Consumer<K>,
 {
     let mut backoff = DefaultBackoff::default();
+    let mut page = PAGE;
     loop {
-        let once = follow_once(&api, &config, &health, &mut rounds, &mut consumer, &mut backoff);
+        let config = config.clone().page_size(page);
+        let once = follow_once(&api, config, &health, &mut rounds, &mut consumer, &mut backoff, &mut page);
         // Whatever a consumer does to itself, the stream begins again with a full list.
         if AssertUnwindSafe(once).catch_unwind().await.is_err() {
             error!(watched = %health.watched, scope = %health.scope, "handling an event panicked; listing again");
@@ -74,19 +75,20 @@ pub(super) async fn follow<K, C>(
     }
 }
 
-/// Lists and watches until only a new list can help.
+/// Lists and watches until only a new list can help, and says in `page` how large that one's pages may be.
 async fn follow_once<K, C>(
     api: &Api<K>,
-    config: &watcher::Config,
+    config: watcher::Config,
     health: &Health,
     rounds: &mut Rounds,
     consumer: &mut C,
     backoff: &mut DefaultBackoff,
+    page: &mut u32,
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     C: Consumer<K>,
 {
-    let mut stream = pin!(runtime::watcher(api.clone(), config.clone()));
+    let mut stream = pin!(runtime::watcher(api.clone(), config));
     let mut listing = true;
     loop {
         let next = tokio::select! {
@@ -99,7 +101,6 @@ async fn follow_once<K, C>(
             Err(_) => {
                 let silence = LIST_SILENCE.as_secs();
                 let reason = format!("the API server was silent for {silence} s in a list of {}", health.watched);
-                consumer.failed(&reason);
                 health.failing(Phase::Failing(reason));
                 return;
             }
@@ -119,17 +120,22 @@ async fn follow_once<K, C>(
                 }
                 consumer.event(event);
                 if complete {
+                    *page = PAGE;
                     health.listed();
                 }
             }
+            Some(Err(watcher::Error::InitialListFailed(error))) if *page > 1 && gate::is_too_large(&error) => {
+                *page = (*page / SHRINK).max(1);
+                debug!(watched = %health.watched, scope = %health.scope, page, "a page was too large; listing in smaller ones");
+                return;
+            }
             Some(Err(error)) => {
                 let trouble = explain(&error, &health.watched, &health.scope);
-                let list_again = matches!(trouble, Trouble::Expired | Trouble::Absent);
+                let list_again = matches!(trouble, Trouble::Expired | Trouble::Absent) || was_away(&error);
                 match trouble {
                     Trouble::Expired => {}
                     Trouble::Absent if health.required => {
                         let reason = format!("the API server does not know {}: is its CRD installed?", health.watched);
-                        consumer.failed(&reason);
                         health.failing(Phase::Failing(reason));
                     }
                     Trouble::Absent => {
@@ -138,7 +144,6 @@ async fn follow_once<K, C>(
                         }
                     }
                     Trouble::Other(reason) => {
-                        consumer.failed(&reason);
                         health.failing(Phase::Failing(reason));
                     }
                 }
@@ -150,6 +155,12 @@ async fn follow_once<K, C>(
             }
         }
     }
+}
+
+/// Whether no API server was there when a watch was to go on. It may come back from a backup, with versions lower than those that we know: to a watch
+/// from a version that is still to come it would show nothing until then.
+fn was_away(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(error @ kube::Error::Service(_)) if gate::cause(error).is_none())
 }
 
 async fn pause(backoff: &mut DefaultBackoff) {
