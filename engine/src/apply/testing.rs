@@ -166,6 +166,17 @@ impl Cluster {
         });
     }
 
+    /// A field is changed while somebody writes something else: nobody becomes its manager. The watch tells.
+    pub(super) fn amend(&self, kind: &'static Kind, name: &str, at: &str, value: Value) {
+        let mut store = self.store.lock().unwrap();
+        let version = store.next().to_string();
+        let object = store.objects.get_mut(&url(kind, name)).unwrap();
+        set(object, at, value);
+        object["metadata"]["resourceVersion"] = json!(version);
+        drop(store);
+        self.tell(kind, name);
+    }
+
     /// From now on, everything that is written goes through `admission`.
     pub(super) fn admit(&self, admission: impl Fn(&mut Value, bool) + Send + 'static) {
         self.store.lock().unwrap().admission = Some(Box::new(admission));

@@ -1,5 +1,7 @@
 //! What the server makes of what it is sent, and what others change back.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -141,19 +143,34 @@ async fn what_somebody_edits_is_repaired_beside_an_amendment_and_after_a_restart
 }
 
 #[tokio::test]
-async fn a_webhook_that_answers_otherwise_each_time_is_a_fight() {
+async fn what_a_webhook_changes_when_others_write_is_as_wanted_where_the_object_vouches_for_it_and_else_a_fight() {
     let cluster = Cluster::new();
-    let count = std::sync::atomic::AtomicU64::new(0);
-    cluster.admit(move |object, _| {
-        let count = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        set(object, "spec.type", json!(format!("Type{count}")));
-    });
+    apply(&cluster, &deployment("r:1")).await;
     apply(&cluster, &service()).await;
+    cluster.requests();
     for _ in 0..3 {
-        cluster.edit(SERVICE, "team-a", |object| object["spec"]["type"] = json!("TypeX"));
-        apply(&cluster, &service()).await;
+        cluster.amend(DEPLOYMENT, "team-a", "spec.replicas", json!(2));
+        assert_eq!(outcome(&cluster, &deployment("r:1")).await, Outcome::Unchanged);
+        cluster.amend(SERVICE, "team-a", "spec.type", json!("NodePort"));
+        assert_eq!(outcome(&cluster, &service()).await, Outcome::Changed);
     }
-    assert!(apply(&cluster, &service()).await.contested.is_some());
+    assert_eq!(writes(&cluster), ["update Service/team-a 200"; 3]);
+    assert_eq!(apply(&cluster, &service()).await.contested.unwrap().rival, Rival::Admission);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_that_answers_otherwise_each_time_is_damped() {
+    let cluster = Cluster::new();
+    let count = AtomicU64::new(0);
+    cluster.admit(move |object, _| set(object, "spec.type", json!(format!("Type{}", count.fetch_add(1, Relaxed)))));
+    apply(&cluster, &service()).await;
+    cluster.requests();
+    for number in 0..60 {
+        cluster.amend(SERVICE, "team-a", "spec.type", json!(format!("Other{number}")));
+        apply(&cluster, &service()).await;
+        advance(SECOND).await;
+    }
+    assert_eq!(writes(&cluster), ["update Service/team-a 200"; 3]);
 }
 
 // Fights.
