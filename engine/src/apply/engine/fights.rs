@@ -225,6 +225,19 @@ async fn a_field_that_is_changed_back_each_time_is_told_with_the_managers_name_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_manager_is_named_even_if_the_object_was_read_for_something_else() {
+    let cluster = Cluster::new();
+    apply(&cluster, &htpasswd("YQ==")).await;
+    for _ in 0..3 {
+        cluster.edit_as("policy", SECRET, "team-a", "metadata.labels.x", Some(json!("theirs")));
+        cluster.engine.read(SECRET, "registries", "team-a").await.unwrap();
+        apply(&cluster, &htpasswd("YQ==")).await;
+    }
+    let contest = apply(&cluster, &htpasswd("YQ==")).await.contested.unwrap();
+    assert_eq!(contest.rival, Rival::Manager("policy".into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fight_ends_when_the_field_stays_ours() {
     let cluster = fought_over().await;
     let contest = apply(&cluster, &deployment("r:1")).await.contested.unwrap();
