@@ -17,6 +17,10 @@
 //! | [`memory`] | what is known without asking; fed by answers and by watch events |
 //! | [`Engine`] | the decisions, in the order of the picture; nothing else sends a request |
 //!
+//! What the caller does with [`Applied`]: `contested` is told in the owner's status (its text names the object, the field and who changes it back), and
+//! the owner has another pass after [`Contest::look_again`], whatever else it waits for; with [`Outcome::Damped`] the object isn't as wanted meanwhile.
+//! `amended` may be told; nothing has to be done about it. Both are there in every pass, also in one that asks for nothing.
+//!
 //! Four promises: an object that isn't proved ours is not touched; what didn't change costs no request; what others change back each time is not written
 //! for ever; no error and no log shows an object's content.
 

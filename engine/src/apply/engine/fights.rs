@@ -280,6 +280,32 @@ async fn a_job_that_is_suspended_again_and_again_is_a_fight() {
     assert_eq!(damped.contested.unwrap().rival, Rival::Manager("kueue".into()));
 }
 
+/// A policy that changes the pod of a finished Job and takes the stamp away: nothing tells that from an edit.
+#[tokio::test(start_paused = true)]
+async fn a_job_is_not_made_again_for_ever() {
+    let cluster = Cluster::new();
+    apply(&cluster, &job("r:1")).await;
+    cluster.requests();
+    for number in 0..20 {
+        cluster.edit(JOB, "team-a", |object| {
+            set(object, "metadata.annotations", json!({}));
+            set(
+                object,
+                "spec.template.spec.containers",
+                json!([{"name": "registry", "image": format!("other:{number}")}]),
+            );
+        });
+        if outcome(&cluster, &job("r:1")).await == Outcome::Replacing {
+            cluster.delete(JOB, "team-a");
+            assert_eq!(outcome(&cluster, &job("r:1")).await, Outcome::Created);
+        }
+        advance(SECOND).await;
+    }
+    let deletions = cluster.requests().into_iter().filter(|request| request.starts_with("delete")).count();
+    assert_eq!(deletions, 3);
+    assert!(apply(&cluster, &job("r:1")).await.contested.is_some());
+}
+
 fn htpasswd(users: &str) -> Child {
     let metadata = json!({"labels": {"x": "ours"}});
     child(SECRET, "team-a", Hold::Disposable, json!({"metadata": metadata, "data": {"htpasswd": users}}))
