@@ -88,7 +88,7 @@ async fn what_a_webhook_changes_only_in_new_objects_stays_when_a_jobs_other_fiel
         let mut cluster = Cluster::new();
         cluster.admit(|object, is_new| {
             if is_new {
-                mirror(object)
+                mirror(object);
             }
         });
         apply(&cluster, &job("r:1")).await;
