@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::kinds::DEPLOYMENT;
@@ -164,4 +165,43 @@ fn it_is_told_with_the_name_and_the_field_that_is_lost() {
 fn who_has_no_name_is_told_from_what_happens_on_the_way_in() {
     assert_eq!(Rival::Admission.to_string(), "an admission webhook or policy");
     assert_eq!(Rival::Somebody.to_string(), "somebody");
+}
+
+proptest! {
+    /// However the other times its changes, a field is repaired at most six times in ten minutes: thrice at once, then after 1, 2 and 4 minutes.
+    #[test]
+    fn a_field_is_never_written_often(gaps in prop::collection::vec(1_u64..900, 1..200)) {
+        let mut fight = Fight::new();
+        let (mut seconds, mut repairs) = (0, Vec::new());
+        for gap in gaps {
+            seconds += gap;
+            if fight.changed_back(seconds, "spec.replicas") {
+                repairs.push(seconds);
+            }
+        }
+        for (number, first) in repairs.iter().enumerate() {
+            let within = repairs[number..].iter().filter(|repair| **repair < first + 600).count();
+            prop_assert!(within <= 6, "{:?}", repairs);
+        }
+    }
+
+    /// Whoever looks again when told to repairs a lost field as soon as it may be, and sees the end of a fight.
+    #[test]
+    fn looking_again_when_told_misses_nothing(gaps in prop::collection::vec(1_u64..300, 3..40)) {
+        let mut fight = Fight::begun();
+        let mut seconds = 20;
+        for gap in gaps {
+            let Some(contest) = fight.contest(seconds) else { return Ok(()) };
+            let told = contest.look_again.as_secs();
+            prop_assert!(told <= 600 && (told > 0 || contest.is_due()));
+            if told > 0 && contest.is_lost {
+                prop_assert!(!fight.changed_back(seconds + told - 1, "spec.replicas"), "not a second earlier");
+                prop_assert!(fight.changed_back(seconds + told, "spec.replicas"), "then at once");
+                seconds += told;
+            } else {
+                seconds += gap;
+                fight.changed_back(seconds, "spec.replicas");
+            }
+        }
+    }
 }
