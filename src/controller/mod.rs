@@ -38,6 +38,7 @@ pub const MARKS: Marks = Marks {
     managed_by_label: labels::MANAGED_BY,
     managed_by: labels::MANAGER,
     adopt: "privateregistry.dev/adopt",
+    applied: "privateregistry.dev/applied",
     owner_kind: "PrivateRegistry",
 };
 

@@ -96,10 +96,12 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     if pass.failures.is_overtaken() {
         return Ok(Next::Look(SOON));
     }
+    let (contested, repair) = pass.failures.contests();
     let looks = looks(pass, &certificate, &logins, &running);
     let findings = Findings {
         registry: pass.registry,
         holds,
+        contested,
         service: address.service(),
         address: pass.registry.faults.address.as_ref().map(Problem::of).or(address.problem.clone()),
         claim: storage.claim(),
@@ -112,7 +114,9 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     };
     let wait = findings.is_waiting().then_some(summary::PATIENCE.unsigned_abs());
     report(pass.manifest, summary::summarise(&findings, pass.before, pass.now), pass.ctx).await?;
-    let next = looks.into_iter().chain(wait).fold(resync(pass.manifest), Duration::min);
+    // A repair that is due was made in this pass.
+    let repair = repair.map(|wait| wait.max(SOON));
+    let next = looks.into_iter().chain(wait).chain(repair).fold(resync(pass.manifest), Duration::min);
     let (reasons, class) = pass.failures.take();
     for reason in reasons {
         pass.ctx.engine_metrics.reconcile_failed(reason);

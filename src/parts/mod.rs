@@ -25,9 +25,10 @@ pub mod workload;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_engine::apply::{self, Applied, Claim, Kind, ObjectRef, Owner, Verb};
+use operator_engine::apply::{self, Applied, Claim, Contest, Kind, ObjectRef, Owner, Verb};
 use operator_engine::process::api_error;
 use operator_engine::work::backoff::Class;
 use operator_engine::work::queue::Key;
@@ -70,6 +71,8 @@ pub type Keep = BTreeSet<(&'static Kind, String)>;
 #[derive(Debug, Default)]
 pub struct Failures {
     all: Mutex<Vec<(&'static str, Class)>>,
+    /// Fields of children that others change back each time.
+    contests: Mutex<Vec<Contest>>,
     /// Somebody was faster than this pass: what it found is not of the present.
     is_overtaken: AtomicBool,
 }
@@ -77,6 +80,18 @@ pub struct Failures {
 impl Failures {
     fn note(&self, reason: &'static str, class: Class) {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push((reason, class));
+    }
+
+    fn contested(&self, contest: Option<&Contest>) {
+        self.contests.lock().unwrap_or_else(PoisonError::into_inner).extend(contest.cloned());
+    }
+
+    /// What is fought over, as the user is told, and when the next repair is due.
+    pub fn contests(&self) -> (Option<Problem>, Option<Duration>) {
+        let contests = self.contests.lock().unwrap_or_else(PoisonError::into_inner);
+        let words: Vec<_> = contests.iter().map(ToString::to_string).collect();
+        let problem = (!words.is_empty()).then(|| Problem::stuck("Contested", words.join("; ")));
+        (problem, contests.iter().map(|contest| contest.look_again).min())
     }
 
     /// Whether the world changed under this pass, so that it is to be decided anew and nothing is to be said of it.
@@ -107,7 +122,9 @@ impl Pass<'_> {
     /// Writes one child, if it differs.
     async fn apply(&self, object: desired::Object) -> Result<Applied, Error> {
         let child = child(object);
-        Ok(self.ctx.engine.apply(&self.owner, &child).await?)
+        let applied = self.ctx.engine.apply(&self.owner, &child).await?;
+        self.failures.contested(applied.contested.as_ref());
+        Ok(applied)
     }
 
     /// What an error means to the user. It is counted, and decides when the registry is looked at again.

@@ -82,7 +82,10 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
         *asked = given.clone();
     }
     match engine.apply(&pass.owner, &wanted).await {
-        Ok(applied) => (Some(applied.live), None),
+        Ok(applied) => {
+            pass.failures.contested(applied.contested.as_ref());
+            (Some(applied.live), None)
+        }
         Err(apply::Error::Refused { message, .. }) if known.is_some() => {
             let problem = format!(
                 "PersistentVolumeClaim {name} was refused ({message}); choose a StorageClass that allows it, or set the size back"

@@ -130,6 +130,8 @@ pub struct Findings<'a> {
     pub registry: &'a Resolved,
     /// What keeps children from outliving the registry that are to.
     pub holds: Option<Problem>,
+    /// What others change back each time.
+    pub contested: Option<Problem>,
     /// The live Service, if there is one.
     pub service: Option<&'a Value>,
     /// What keeps the Service from being as wanted.
@@ -154,7 +156,7 @@ impl Findings<'_> {
     /// Everything that stands in the way, in the order of the parts.
     fn problems(&self) -> impl Iterator<Item = &Problem> {
         let early = [&self.holds, &self.address, &self.storage, &self.certificate.problem];
-        early.into_iter().flatten().chain(&self.logins.problems).chain(&self.running)
+        early.into_iter().flatten().chain(&self.logins.problems).chain(&self.running).chain(&self.contested)
     }
 
     /// Whether something may end by itself, so that it is looked again before the usual time.

@@ -66,6 +66,7 @@ impl Case {
         let findings = Findings {
             registry: &self.registry,
             holds: None,
+            contested: None,
             service: Some(&self.service),
             address: self.address.clone(),
             claim: self.claim.as_ref(),

@@ -43,7 +43,8 @@ async fn a_removed_user_is_out_and_a_certificate_renewed_while_everything_else_i
     let registry = with_two_users(&team).await;
     team.settles().await;
     let serial = registry.object.at("/status/certificate/serial").await;
-    let (deployment, config) = (registry.deployment().at("/metadata/generation").await, registry.child("Secret", "-config"));
+    let (deployment, config) =
+        (registry.deployment().at("/metadata/generation").await, registry.child("Secret", "-config"));
     let written = config.at("/data").await;
 
     registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
@@ -54,7 +55,10 @@ async fn a_removed_user_is_out_and_a_certificate_renewed_while_everything_else_i
     registry.apply(spec).await.unwrap();
 
     is_out(&registry, "ben").await;
-    registry.object.becomes(PATIENCE, "has a new certificate", |live| live["status"]["certificate"]["serial"] != serial).await;
+    registry
+        .object
+        .becomes(PATIENCE, "has a new certificate", |live| live["status"]["certificate"]["serial"] != serial)
+        .await;
     let words = registry.says("AddressReady", "False", "Refused").await;
     assert!(words.contains("spec.service.nodePort"), "{words}");
     registry.says("UsersReady", "True", "Written").await;
