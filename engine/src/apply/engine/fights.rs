@@ -373,6 +373,18 @@ async fn giving_in_ends_a_fight_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_that_the_other_puts_right_is_as_wanted_at_once() {
+    let cluster = fought_over().await;
+    scale(&cluster);
+    assert_eq!(outcome(&cluster, &deployment("r:1")).await, Outcome::Damped);
+    cluster.edit_as("kube-controller-manager", DEPLOYMENT, "team-a", "spec.replicas", Some(json!(1)));
+    let settled = apply(&cluster, &deployment("r:1")).await;
+    assert_eq!((settled.outcome, settled.contested.unwrap().is_lost), (Outcome::Unchanged, false));
+    advance(10 * MINUTE).await;
+    assert_eq!(apply(&cluster, &deployment("r:1")).await.contested, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fight_is_forgotten_with_the_owner() {
     let cluster = fought_over().await;
     cluster.memory.forget_owner("registries", "team-a");
