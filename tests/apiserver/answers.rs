@@ -114,7 +114,7 @@ async fn what_ran_before_stays_available_and_keeps_what_it_mounts_while_the_mani
 
     registry.says("Ready", "False", "WaitingForSecret").await;
     registry.says("Available", "True", "Answering").await;
-    assert_eq!(registry.object.at("/status/replicas").await, 1);
+    assert_eq!(registry.object.at("/status/readyReplicas").await, 1);
     assert_eq!(registry.deployment().at("/spec").await, pods);
     assert_eq!(configuration.at("/data").await, mounted, "its process may start again");
 
