@@ -111,6 +111,7 @@ impl Words<'_> {
             "ConfigMap" => self.texts(&mut child["data"]),
             "Service" => self.ports(&mut child["spec"]),
             "PersistentVolumeClaim" => child["spec"]["volumeName"] = json!("VOLUME"),
+            "Deployment" | "Job" => without_empty(&mut child["spec"]["template"]["spec"]["securityContext"]),
             _ => {}
         }
         self.reworded(&child)
@@ -255,6 +256,13 @@ static VOLATILE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 
 static PEM: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"-----BEGIN ([A-Z ]+)-----([A-Za-z0-9+/=\s]+)-----END").unwrap());
+
+/// An empty section means the same as none.
+fn without_empty(fields: &mut Value) {
+    if let Some(fields) = fields.as_object_mut() {
+        fields.retain(|_, value| value.as_object().is_none_or(|inner| !inner.is_empty()));
+    }
+}
 
 /// Each user with the cost of the hash and the password that it is of.
 fn table(text: &str) -> Value {

@@ -31,5 +31,7 @@ mod proxy;
 mod settling;
 mod values;
 
+mod broken;
+mod disturbed;
 mod fields;
 mod killed;

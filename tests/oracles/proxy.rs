@@ -40,13 +40,13 @@ pub enum Fault {
     KillBefore { registry: String, write: usize },
     /// The operator is killed after its n-th write about this registry was done, and before it hears of it.
     KillAfter { registry: String, write: usize },
-    /// Each m-th request is answered with this status and not passed on. 409 concerns writes only.
+    /// One request in `every` is answered with this status and not passed on. 409 concerns writes only.
     Refuse { code: u16, every: usize },
-    /// Of each m-th answer that is no watch, only half ever arrives.
+    /// Of one answer in `every` that is no watch, only half ever arrives.
     Stall { every: usize },
     /// Each watch ends after this time.
     CloseWatches { after: Duration },
-    /// Each m-th event of a watch is lost.
+    /// One event of a watch in `every` is lost.
     LoseEvents { every: usize },
     /// Nothing that a watch says is heard.
     Blind,
@@ -304,6 +304,14 @@ impl Call {
     }
 }
 
+/// One in so many, the same in every run, and in no rhythm: a pass asks the same questions each time, and the same one would be hit for ever.
+fn one_in(every: usize, number: usize) -> bool {
+    let mut mixed = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % every as u64 == 0
+}
+
 /// What is to be done with one request.
 enum Deed {
     Pass,
@@ -400,11 +408,11 @@ impl State {
             }
             Fault::Refuse { code, every } if code != 409 || write => {
                 plan.counted += 1;
-                if plan.counted % every == 0 { Deed::Refuse(code) } else { Deed::Pass }
+                if one_in(every, plan.counted) { Deed::Refuse(code) } else { Deed::Pass }
             }
             Fault::Stall { every } => {
                 plan.counted += 1;
-                if plan.counted % every == 0 { Deed::Half } else { Deed::Pass }
+                if one_in(every, plan.counted) { Deed::Half } else { Deed::Pass }
             }
             Fault::Lag if call.lists() => match plan.lists_before.get(key).cloned() {
                 Some(before) => {
@@ -486,7 +494,7 @@ async fn watch(state: &Arc<State>, parts: &http::request::Parts) -> Result<Answe
     {
         let mut plan = state.plan.lock().unwrap();
         plan.counted += 1;
-        if plan.counted % every == 0 {
+        if one_in(every, plan.counted) {
             return Ok(full(StatusCode::from_u16(code).unwrap(), refusal(code, "InternalError").to_string()));
         }
     }
@@ -543,7 +551,7 @@ impl Plan {
             }
             Fault::LoseEvents { every } if !line.windows(10).any(|window| window == b"\"BOOKMARK\"") => {
                 self.counted += 1;
-                self.counted % every != 0
+                !one_in(every, self.counted)
             }
             _ => true,
         }

@@ -9,7 +9,7 @@ use crate::cluster::Namespace;
 use crate::wait::eventually;
 
 /// For many registries on a machine that has much else to do.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What ends by itself here, by condition and reason.
 const WAITING: [(&str, &str); 4] = [

@@ -55,6 +55,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("nodeAffinityPolicy", vec![json!("Honor"), json!("Ignore")]),
         ("nodeTaintsPolicy", vec![json!("Honor"), json!("Ignore")]),
         ("fieldRef.apiVersion", vec![json!("v1")]),
+        ("fileKeyRef.volumeName", vec![json!("data")]),
         ("fieldRef.fieldPath", vec![json!("metadata.name"), json!("metadata.namespace")]),
         ("resourceFieldRef.containerName", vec![json!("registry"), json!("check-volume")]),
         ("resourceFieldRef.resource", vec![json!("limits.cpu"), json!("requests.cpu")]),
@@ -123,6 +124,12 @@ fn neighbours() -> Vec<(&'static str, Value)> {
         ("fileKeyRef.volumeName", json!({"path": "settings", "key": "ONE"})),
         ("fileKeyRef.optional", json!({"volumeName": "data", "path": "settings", "key": "ONE"})),
     ]
+}
+
+/// The rest of the manifest, with the field and without it. Hundreds of volumes would prove nothing about a label.
+fn ground(path: &str) -> Value {
+    let about_storage = path == "replicas" || path.starts_with("storage.");
+    if about_storage { json!({}) } else { json!({"storage": {"emptyDir": {}}}) }
 }
 
 /// Fields that what is around them cannot be without, although the definition does not say so.
@@ -235,7 +242,7 @@ pub fn walks(leaf: &Leaf) -> Result<Vec<Walk>, String> {
     let values = values(leaf)?;
     let with = |value: Option<&Value>| manifest(&leaf.path, value);
     let stays = leaf.required || ends(&STAYS.iter().map(|path| (*path, ())).collect::<Vec<_>>(), &leaf.path).is_some();
-    let without = if stays { json!({}) } else { with(None) };
+    let without = if stays { ground(&leaf.path) } else { with(None) };
     let walk = |first: Value, second: &Value| Walk {
         path: leaf.path.clone(),
         first,
@@ -251,7 +258,7 @@ pub fn walks(leaf: &Leaf) -> Result<Vec<Walk>, String> {
 
 /// A manifest with this field, and with what must stand around it.
 pub fn manifest(path: &str, value: Option<&Value>) -> Value {
-    let mut spec = json!({});
+    let mut spec = ground(path);
     fill(&mut spec, "", path, path, value);
     spec
 }
