@@ -15,16 +15,15 @@
 //! | [`pki`] | certificates: when to renew (pure), how to issue (effect) |
 //! | [`credentials`] | password hashes, the htpasswd file, the generated admin |
 //! | [`desired`] | pure builders, one file per kind of child |
-//! | [`apply`] | compare and write; knows objects, not registries |
 //! | [`status`] | conditions and the summary a user reads |
-//! | [`controller`] | the loop: queue, watches, `reconcile` |
-//! | [`runtime`] | the process: client, leader election, health, logs, shutdown |
+//! | [`controller`] | one pass, and what brings it about |
 //! | [`cli`] | one file per family of subcommands |
-//! | [`metrics`] | what the process counts, as OpenMetrics |
+//! | [`metrics`] | what is counted of registries |
 //! | [`secret`] | `Sensitive<T>`: what must never be printed |
+//!
+//! Comparing and writing, the queue, the watches and the process around them know no registry: they are the crate [`operator_engine`].
 
 pub mod api;
-pub mod apply;
 pub mod cli;
 pub mod controller;
 pub mod credentials;
@@ -33,6 +32,25 @@ pub mod metrics;
 pub mod model;
 pub mod observe;
 pub mod pki;
-pub mod runtime;
 pub mod secret;
 pub mod status;
+
+/// Who runs, as the engine is told.
+pub const PROGRAM: operator_engine::Program = operator_engine::Program {
+    name: env!("CARGO_PKG_NAME"),
+    target: env!("CARGO_CRATE_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    commit: env!("COMMIT"),
+    resources: &[
+        ("privateregistries", "PrivateRegistry"),
+        ("deployments", "Deployment"),
+        ("jobs", "Job"),
+        ("services", "Service"),
+        ("serviceaccounts", "ServiceAccount"),
+        ("secrets", "Secret"),
+        ("configmaps", "ConfigMap"),
+        ("persistentvolumeclaims", "PersistentVolumeClaim"),
+        ("poddisruptionbudgets", "PodDisruptionBudget"),
+    ],
+    definition_advice: "kubectl apply --server-side -f crds/, or install or upgrade the chart private-registry-crds",
+};

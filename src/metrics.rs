@@ -1,61 +1,15 @@
-//! Every metric of the operator, with its help text.
+//! What the operator counts of registries, beside what the loop and the process count of themselves ([`operator_engine::metrics`]).
 //!
-//! Labels are words that the program knows (`&'static str`), so no input can make the number of series grow. The one exception is the expiry of
-//! certificates, which has a series per registry and is removed together with it.
+//! The expiry of certificates has a series per registry, which is removed together with it: the only labels that come from input.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
+use operator_engine::Program;
+use operator_engine::metrics::Metrics as EngineMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::time::Instant;
-
-/// The media type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-const PREFIX: &str = "private_registry_operator";
-
-type Word = &'static str;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ByOutcome {
-    outcome: Word,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ByReason {
-    reason: Word,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ByVerb {
-    verb: Word,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ByRequest {
-    verb: Word,
-    kind: Word,
-    code: Word,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ByWrite {
-    kind: Word,
-    outcome: Word,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ByKind {
-    kind: Word,
-}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ByRegistry {
@@ -63,100 +17,24 @@ struct ByRegistry {
     name: String,
 }
 
-/// The operator's metrics. Made once, shared by `Arc`.
-#[derive(Debug)]
+/// What the operator counts of registries. Cheap to clone.
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    registry: Registry,
-    reconciles: Family<ByOutcome, Counter>,
-    reconcile_duration: Histogram,
-    reconcile_errors: Family<ByReason, Counter>,
-    queue_depth: Gauge,
-    queue_wait: Histogram,
-    panics: Counter,
-    api_requests: Family<ByRequest, Counter>,
-    api_request_duration: Family<ByVerb, Histogram>,
-    writes: Family<ByWrite, Counter>,
-    status_writes: Counter,
-    events: Counter,
-    leader: Gauge,
     registries: Gauge,
-    watch_age: Family<ByKind, Gauge<f64, AtomicU64>>,
-    watch_seen: Mutex<BTreeMap<Word, Instant>>,
     certificate_not_after: Family<ByRegistry, Gauge>,
 }
 
-/// From 1 ms to 16 s in steps of two: one API call to a whole pass.
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.001, 2.0, 15))
-}
-
 impl Metrics {
-    /// All metrics at zero. `version` and `commit` become the labels of `…_build_info`.
-    pub fn new(version: Word, commit: Word) -> Arc<Self> {
-        let mut metrics = Self {
-            registry: Registry::with_prefix(PREFIX),
-            reconciles: Family::default(),
-            reconcile_duration: seconds(),
-            reconcile_errors: Family::default(),
-            queue_depth: Gauge::default(),
-            queue_wait: seconds(),
-            panics: Counter::default(),
-            api_requests: Family::default(),
-            api_request_duration: Family::new_with_constructor(seconds),
-            writes: Family::default(),
-            status_writes: Counter::default(),
-            events: Counter::default(),
-            leader: Gauge::default(),
-            registries: Gauge::default(),
-            watch_age: Family::default(),
-            watch_seen: Mutex::default(),
-            certificate_not_after: Family::default(),
-        };
-        metrics.register(version, commit);
-        Arc::new(metrics)
+    /// All metrics of a process at zero: those of registries, and those of the engine, on one page.
+    #[must_use]
+    pub fn new(program: &Program) -> (Self, Arc<EngineMetrics>) {
+        let own = Self::default();
+        let all = EngineMetrics::new(program, |registry| own.register(registry));
+        (own, all)
     }
 
-    fn register(&mut self, version: Word, commit: Word) {
-        let registry = &mut self.registry;
-        registry.register("build", "What is running", Info::new([("version", version), ("commit", commit)]));
-        registry.register("reconciles", "Passes over one registry, by how they ended", self.reconciles.clone());
-        registry.register_with_unit(
-            "reconcile_duration",
-            "Time of one pass over one registry",
-            Unit::Seconds,
-            self.reconcile_duration.clone(),
-        );
-        registry.register("reconcile_errors", "Passes that failed, by reason", self.reconcile_errors.clone());
-        registry.register("queue_depth", "Registries that wait for a pass", self.queue_depth.clone());
-        registry.register_with_unit(
-            "queue_wait",
-            "Time from a registry being due to the start of its pass",
-            Unit::Seconds,
-            self.queue_wait.clone(),
-        );
-        registry.register("panics", "Panics; each one is a bug", self.panics.clone());
-        registry.register(
-            "api_requests",
-            "Requests to the API server, by verb, kind and status",
-            self.api_requests.clone(),
-        );
-        registry.register_with_unit(
-            "api_request_duration",
-            "Time from a request to the headers of its answer, by verb",
-            Unit::Seconds,
-            self.api_request_duration.clone(),
-        );
-        registry.register("writes", "Children written, by kind and by what became of them", self.writes.clone());
-        registry.register("status_writes", "Writes of a registry's status", self.status_writes.clone());
-        registry.register("events", "Kubernetes events published", self.events.clone());
-        registry.register("leader", "1 if this process holds the lease, else 0", self.leader.clone());
+    fn register(&self, registry: &mut Registry) {
         registry.register("registries", "Registries known to this process", self.registries.clone());
-        registry.register_with_unit(
-            "last_watch_event_age",
-            "Time since the watches on a kind last delivered anything, by kind",
-            Unit::Seconds,
-            self.watch_age.clone(),
-        );
         registry.register_with_unit(
             "registry_certificate_not_after_timestamp",
             "When the registry's serving certificate expires, in seconds since 1970",
@@ -165,68 +43,9 @@ impl Metrics {
         );
     }
 
-    /// A pass ended. `outcome` is one of the controller's words.
-    pub fn reconciled(&self, outcome: Word, took: Duration) {
-        self.reconciles.get_or_create(&ByOutcome { outcome }).inc();
-        self.reconcile_duration.observe(took.as_secs_f64());
-    }
-
-    /// A pass failed; `reason` is the error's one word.
-    pub fn reconcile_failed(&self, reason: Word) {
-        self.reconcile_errors.get_or_create(&ByReason { reason }).inc();
-    }
-
-    /// How many registries wait for a pass now.
-    pub fn set_queue_depth(&self, depth: usize) {
-        self.queue_depth.set(clamp(depth));
-    }
-
-    /// A registry waited this long for its pass to start.
-    pub fn queue_waited(&self, waited: Duration) {
-        self.queue_wait.observe(waited.as_secs_f64());
-    }
-
-    /// A panic happened. The panic hook calls this, so whoever catches a panic must not count it again.
-    pub fn panicked(&self) {
-        self.panics.inc();
-    }
-
-    /// A request was sent (each try counts). `took` runs to the headers of the answer.
-    pub fn api_request(&self, verb: Word, kind: Word, code: Word, took: Duration) {
-        self.api_requests.get_or_create(&ByRequest { verb, kind, code }).inc();
-        self.api_request_duration.get_or_create(&ByVerb { verb }).observe(took.as_secs_f64());
-    }
-
-    /// A child was written, or refused; `outcome` is one of the apply engine's words.
-    pub fn wrote(&self, kind: Word, outcome: Word) {
-        self.writes.get_or_create(&ByWrite { kind, outcome }).inc();
-    }
-
-    /// A registry's status was written.
-    pub fn status_written(&self) {
-        self.status_writes.inc();
-    }
-
-    /// A Kubernetes event was published.
-    pub fn event_published(&self) {
-        self.events.inc();
-    }
-
-    /// Whether this process holds the lease.
-    pub fn set_leader(&self, leads: bool) {
-        self.leader.set(leads.into());
-    }
-
     /// How many registries are known.
     pub fn set_registries(&self, count: usize) {
-        self.registries.set(clamp(count));
-    }
-
-    /// The watches on `kind` delivered something so long ago: an event, a bookmark, a page of a list. The age grows by itself.
-    pub fn watch_delivered(&self, kind: Word, ago: Duration) {
-        if let Some(seen) = Instant::now().checked_sub(ago) {
-            self.watch_seen.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, seen);
-        }
+        self.registries.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// When a registry's serving certificate expires, in seconds since 1970.
@@ -238,49 +57,29 @@ impl Metrics {
     pub fn forget_certificate(&self, namespace: &str, name: &str) {
         self.certificate_not_after.remove(&of(namespace, name));
     }
-
-    /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
-    pub fn encode(&self) -> String {
-        for (kind, seen) in &*self.watch_seen.lock().unwrap_or_else(PoisonError::into_inner) {
-            self.watch_age.get_or_create(&ByKind { kind }).set(seen.elapsed().as_secs_f64());
-        }
-        let mut text = String::new();
-        // Writing to a String can't fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
-    }
 }
 
 fn of(namespace: &str, name: &str) -> ByRegistry {
     ByRegistry { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-fn clamp(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-
-    fn metrics() -> Arc<Metrics> {
-        Metrics::new("0.0.0", "abc")
-    }
-
-    fn has(metrics: &Metrics, line: &str) -> bool {
-        metrics.encode().lines().any(|l| l == line)
-    }
+    use crate::PROGRAM;
 
     #[test]
-    fn every_metric_has_a_help_text_and_the_prefix() {
-        let metrics = metrics();
-        metrics.reconciled("settled", Duration::from_millis(3));
-        metrics.api_request("get", "Secret", "2xx", Duration::from_millis(3));
-        metrics.wrote("Service", "created");
-        metrics.reconcile_failed("NotOurs");
-        metrics.watch_delivered("Secret", Duration::ZERO);
-        metrics.set_certificate_not_after("team", "a", 1);
-        let text = metrics.encode();
+    fn every_metric_has_a_help_text_the_prefix_and_a_row_in_the_documentation() {
+        let (own, all) = Metrics::new(&PROGRAM);
+        all.reconciled("settled", Duration::from_millis(3));
+        all.api_request("get", "Secret", "2xx", Duration::from_millis(3));
+        all.wrote("Service", "created");
+        all.reconcile_failed("NotOurs");
+        all.watch_delivered("Secret", Duration::ZERO);
+        own.set_certificate_not_after("team", "a", 1);
+        let text = all.encode();
         let page = include_str!("../docs/operations.md");
         let mut described = 0;
         for line in text.lines().filter(|l| *l != "# EOF") {
@@ -299,41 +98,15 @@ mod tests {
     }
 
     #[test]
-    fn counters_count_and_carry_their_labels() {
-        let metrics = metrics();
-        metrics.reconciled("settled", Duration::from_millis(3));
-        metrics.reconciled("settled", Duration::from_millis(3));
-        metrics.wrote("Service", "created");
-        metrics.status_written();
-        metrics.set_leader(true);
-        assert!(has(&metrics, r#"private_registry_operator_reconciles_total{outcome="settled"} 2"#));
-        assert!(has(&metrics, r#"private_registry_operator_writes_total{kind="Service",outcome="created"} 1"#));
-        assert!(has(&metrics, "private_registry_operator_status_writes_total 1"));
-        assert!(has(&metrics, "private_registry_operator_leader 1"));
-        assert!(has(&metrics, r#"private_registry_operator_build_info{version="0.0.0",commit="abc"} 1"#));
-    }
-
-    #[test]
     fn a_registry_that_is_gone_leaves_no_series() {
-        let metrics = metrics();
-        metrics.set_certificate_not_after("team", "a", 1_700_000_000);
-        metrics.set_certificate_not_after("team", "b", 1_700_000_000);
-        metrics.forget_certificate("team", "a");
-        let text = metrics.encode();
+        let (own, all) = Metrics::new(&PROGRAM);
+        own.set_certificate_not_after("team", "a", 1_700_000_000);
+        own.set_certificate_not_after("team", "b", 1_700_000_000);
+        own.forget_certificate("team", "a");
+        let text = all.encode();
         assert!(!text.contains(r#"name="a""#), "{text}");
         assert!(text.contains(
             r#"private_registry_operator_registry_certificate_not_after_timestamp_seconds{namespace="team",name="b"} 1700000000"#
         ));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_age_of_a_watch_is_taken_when_asked() {
-        let metrics = metrics();
-        tokio::time::advance(Duration::from_secs(7)).await;
-        metrics.watch_delivered("Secret", Duration::from_secs(3));
-        tokio::time::advance(Duration::from_secs(7)).await;
-        assert!(has(&metrics, r#"private_registry_operator_last_watch_event_age_seconds{kind="Secret"} 10.0"#));
-        metrics.watch_delivered("Secret", Duration::ZERO);
-        assert!(has(&metrics, r#"private_registry_operator_last_watch_event_age_seconds{kind="Secret"} 0.0"#));
     }
 }

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use operator_engine::apply::{self, Engine, Live};
 use serde_json::Value;
 
 use crate::api::PrivateRegistry;
-use crate::apply::{self, Engine, Live, kinds};
+use crate::desired::kinds;
 use crate::model::{Child, Observed, ObservedClaim, SecretContent};
 use crate::secret::Sensitive;
 
@@ -16,7 +17,10 @@ use crate::secret::Sensitive;
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
     let auth = registry.spec.auth.as_ref();
     let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| user.password_secret_ref.name.clone());
-    let tables = auth.into_iter().flat_map(|auth| &auth.users_from).map(|from| from.secret_ref.name.clone());
+    let tables = auth.into_iter().flat_map(|auth| &auth.users_from).filter_map(|from| {
+        let names = from.secret_ref.as_ref().map(|secret| &secret.name);
+        names.or(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name)).cloned()
+    });
     let certificate = registry.spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| secret.name.clone());
     users.chain(tables).chain(certificate).collect()
 }
@@ -24,7 +28,7 @@ pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
 /// Name of the existing claim that a manifest refers to.
 #[must_use]
 pub fn claim(registry: &PrivateRegistry) -> Option<&str> {
-    registry.spec.storage.as_ref()?.persistent_volume_claim.as_ref()?.claim_name.as_deref()
+    registry.spec.storage.as_ref()?.existing_claim.as_ref().map(|claim| claim.name.as_str())
 }
 
 /// Reads what `registry` refers to; `rivals` are other registries that may want its claim.
@@ -53,6 +57,7 @@ fn content(live: &Live) -> SecretContent {
     let keys = live.at("data").and_then(Value::as_object).into_iter().flat_map(|data| data.keys());
     SecretContent {
         uid: live.uid().to_owned(),
+        kind: live.at("type").and_then(Value::as_str).unwrap_or_default().to_owned(),
         resource_version: live.resource_version().to_owned(),
         data: keys.filter_map(|key| Some((key.clone(), Sensitive::new(live.data(key)?)))).collect(),
     }
@@ -103,7 +108,7 @@ mod tests {
     }
 
     fn naming(claim: &str) -> Value {
-        json!({"persistentVolumeClaim": {"claimName": claim}})
+        json!({"existingClaim": {"name": claim}})
     }
 
     /// Who holds the claim of the first and of the second of two registries.

@@ -13,12 +13,11 @@ use std::{
 /// import the outer one may not import it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["api", "apply", "controller", "desired", "metrics", "model", "runtime", "secret"]),
+    ("cli", &["PROGRAM", "api", "controller", "desired", "metrics", "model", "secret"]),
     (
         "controller",
         &[
             "api",
-            "apply",
             "credentials",
             "credentials::generated",
             "credentials::hashing",
@@ -28,15 +27,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "observe",
             "pki",
             "pki::issue",
-            "runtime",
             "secret",
             "status",
             "status::write",
         ],
     ),
-    ("runtime", &["metrics"]),
-    ("observe", &["api", "apply", "model", "secret"]),
-    ("apply", &[]),
+    ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),
     ("status", &["api", "desired", "model", "pki"]),
     ("desired", &["api", "credentials", "model", "pki", "secret"]),
@@ -111,7 +107,7 @@ fn every_module_has_its_row_and_every_row_its_module() {
 #[test]
 fn planted_violations_are_found_with_file_and_line() {
     let planted = [
-        ("model/a.rs", "//! use crate::apply;\n\nuse crate::apply::diff;\n", "model/a.rs:3: model imports apply"),
+        ("model/a.rs", "//! use crate::observe;\n\nuse crate::observe::diff;\n", "model/a.rs:3: model imports observe"),
         ("model/a.rs", "use crate::{\n    api,\n    observe::read,\n};\n", "model/a.rs:3: model imports observe"),
         (
             "model/a.rs",
@@ -119,7 +115,7 @@ fn planted_violations_are_found_with_file_and_line() {
             "model/a.rs:1: model imports pki::issue\nmodel/a.rs:1: model imports pki",
         ),
         ("pki/policy.rs", "fn x() { super::issue::issue_leaf() }\n", "pki/policy.rs:1: pki imports pki::issue"),
-        ("apply/b.rs", "const X: &str = crate::api::NAME;\n", "apply/b.rs:1: apply imports api"),
+        ("secret/b.rs", "const X: &str = crate::api::NAME;\n", "secret/b.rs:1: secret imports api"),
         ("new/mod.rs", "use crate::secret;\n", "new/mod.rs:1: new imports secret"),
         ("desired/c.rs", "use kube::{Api, ResourceExt};\n", "desired/c.rs:1: Api"),
         ("status/d.rs", "fn x() {\n    let y = jiff::Timestamp::now();\n}\n", "status/d.rs:2: Timestamp::now"),
@@ -137,13 +133,13 @@ fn planted_violations_are_found_with_file_and_line() {
 fn comments_texts_and_tests_are_not_code() {
     let harmless = r##"
         //! Client, tokio
-        /* async /* nested */ crate::apply */
-        const A: &str = "Client \" crate::apply";
-        const B: &str = r#"tokio " crate::apply"#;
+        /* async /* nested */ crate::observe */
+        const A: &str = "Client \" crate::observe";
+        const B: &str = r#"tokio " crate::observe"#;
         const C: [char; 2] = ['"', '\''];
         fn generic<'a>(of: &'a str) {}
         #[cfg(test)]
-        use crate::apply::Live;
+        use crate::observe::Live;
         #[cfg(test)]
         #[path = "elsewhere.rs"]
         mod tests;
@@ -153,11 +149,11 @@ fn comments_texts_and_tests_are_not_code() {
         }
     "##;
     let source =
-        Source::of([("model/a.rs", harmless), ("model/elsewhere.rs", "use crate::apply;\nuse tokio::test;\n")]);
+        Source::of([("model/a.rs", harmless), ("model/elsewhere.rs", "use crate::observe;\nuse tokio::test;\n")]);
     assert_eq!(report(&source.wrong_imports()), "");
     assert_eq!(report(&source.impurities()), "");
-    let not_a_test = Source::of([("model/a.rs", ""), ("model/elsewhere.rs", "use crate::apply;\n")]);
-    assert_eq!(report(&not_a_test.wrong_imports()), "model/elsewhere.rs:1: model imports apply");
+    let not_a_test = Source::of([("model/a.rs", ""), ("model/elsewhere.rs", "use crate::observe;\n")]);
+    assert_eq!(report(&not_a_test.wrong_imports()), "model/elsewhere.rs:1: model imports observe");
 }
 
 /// Something that stands where it must not.

@@ -11,12 +11,21 @@ use std::{
 use regex::Regex;
 
 /// Where words for conditions and events come from.
-const SPEAKERS: [&str; 8] =
-    ["api/status.rs", "apply/error.rs", "controller", "credentials", "model", "observe.rs", "pki", "status"];
+const SPEAKERS: [&str; 9] = [
+    "engine/src/apply/error.rs",
+    "engine/src/work/events.rs",
+    "src/api/status.rs",
+    "src/controller",
+    "src/credentials",
+    "src/model",
+    "src/observe.rs",
+    "src/pki",
+    "src/status",
+];
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 24] = [
+const OF_KUBERNETES: [&str; 23] = [
     "Complete",
     "CrashLoopBackOff",
     "CreateContainerConfigError",
@@ -35,7 +44,6 @@ const OF_KUBERNETES: [&str; 24] = [
     "Pod",
     "PodScheduled",
     "PrivateRegistry",
-    "Queue",
     "ReadWriteMany",
     "ReplicaFailure",
     "RunContainerError",
@@ -85,7 +93,7 @@ fn documented() -> BTreeSet<String> {
 
 /// Words with the file that says them: whole texts in CamelCase, and the variants that say why a certificate is issued.
 fn said() -> BTreeSet<(String, PathBuf)> {
-    let source = root().join("src");
+    let source = root();
     let mut files = Vec::new();
     SPEAKERS.iter().for_each(|speaker| collect(&source.join(speaker), &mut files));
     let mut said = BTreeSet::new();
@@ -94,7 +102,7 @@ fn said() -> BTreeSet<(String, PathBuf)> {
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let code: String =
             text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-        let file = file.strip_prefix(&source).unwrap().to_owned();
+        let file = file.strip_prefix(source).unwrap().to_owned();
         let mut words: Vec<_> = captures("\"([A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*)\"", &code).collect();
         if file.ends_with("pki/policy.rs") {
             let variants = captures(r"pub enum Renew \{([^}]*)\}", &code).next().unwrap();

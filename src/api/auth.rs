@@ -9,29 +9,52 @@ use super::rules;
 /// Who may log in. Absent: one generated user `admin`, whose password is in the Secret NAME-admin.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::NO_AUTH_ALONE)]
+#[x_kube(validation = rules::ONE_AUTH, validation = rules::NO_AUTH_ALONE)]
 pub struct AuthSpec {
+    /// Names and passwords, checked by the registry itself. The default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub htpasswd: Option<HtpasswdSpec>,
+    /// No login: everybody who reaches the registry may push and pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub none: Option<NoAuth>,
+    /// The user that the operator makes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminSpec>,
     /// Users, each with a password in a Secret. Changes reach the running registry without a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub users: Vec<UserSpec>,
-    /// Secrets that hold many users each: every key is a user name, its value the password.
+    /// Secrets that hold many users each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub users_from: Vec<UsersFrom>,
-    /// Auto (default): a user `admin` exists while no other does. Always: it stays beside the others. Never: it is not made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generated_admin: Option<GeneratedAdmin>,
+}
+
+/// Names and passwords, checked by the registry itself against a table of bcrypt hashes.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HtpasswdSpec {
     /// Work factor of the password hashes, default 5. The registry hashes at every request: each step up doubles the time, 10
-    /// allows about 12 requests a second. The passwords lie in Secrets beside the hashes, so a higher cost protects little.
+    /// allows about 12 requests a second. The passwords lie in Secrets beside the hashes, so a higher cost protects little. Lines
+    /// of an htpasswd file keep the cost that they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 12))]
     pub bcrypt_cost: Option<u32>,
-    /// No login: everybody who reaches the registry may push and pull.
+}
+
+/// The user that the operator makes itself. Name and password are in the Secret NAME-admin.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminSpec {
+    /// Auto (default): it exists while no other user does. Always: it stays beside the others. Never: it is not made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub none: Option<NoAuth>,
+    pub generate: Option<GenerateAdmin>,
+    /// Name to log in with, default `admin`: no colon, no blanks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]
+    pub username: Option<String>,
 }
 
 /// One user.
@@ -39,7 +62,7 @@ pub struct AuthSpec {
 #[serde(rename_all = "camelCase")]
 pub struct UserSpec {
     /// Name to log in with: no colon, no blanks.
-    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*$"))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]
     pub name: String,
     /// Where the password is, 8 to 72 bytes.
     pub password_secret_ref: SecretKeyRef,
@@ -58,12 +81,30 @@ pub struct SecretKeyRef {
     pub key: Option<String>,
 }
 
-/// A Secret that holds many users.
+/// A Secret that holds many users: exactly one of its fields.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::ONE_USERS_SOURCE)]
 pub struct UsersFrom {
-    /// The Secret, in the registry's namespace.
-    pub secret_ref: SecretRef,
+    /// A Secret of which every key is a user's name and every value its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// A key of a Secret that holds lines of an htpasswd file (`htpasswd -B`), so that users keep the passwords that they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub htpasswd_secret_ref: Option<HtpasswdSecretRef>,
+}
+
+/// A key of a Secret in the registry's namespace, with lines of an htpasswd file.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HtpasswdSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret. Absent: `htpasswd`, or `auth`, as ingress controllers call it, if the Secret has no key of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
 }
 
 /// A Secret in the registry's namespace.
@@ -75,9 +116,9 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// When the operator makes a user `admin` with a password of its own.
+/// When the operator makes a user of its own.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
-pub enum GeneratedAdmin {
+pub enum GenerateAdmin {
     /// While no other user exists.
     #[default]
     Auto,

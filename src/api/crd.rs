@@ -13,12 +13,13 @@ use super::PrivateRegistry;
 
 /// Fields that embed a type of Kubernetes' own. Their inner descriptions would make the definition five times as large, and
 /// `kubectl explain pod.spec` has them.
-const FOREIGN: [&str; 7] = [
+const FOREIGN: [&str; 8] = [
     "/spec/pod/tolerations",
     "/spec/pod/affinity",
     "/spec/pod/topologySpreadConstraints",
     "/spec/pod/env",
     "/spec/pod/securityContext",
+    "/spec/pod/containerSecurityContext",
     "/spec/pod/imagePullSecrets",
     "/status/conditions",
 ];
@@ -26,16 +27,19 @@ const FOREIGN: [&str; 7] = [
 /// Sections that mean something although they are empty. Server-side apply owns them as a whole: field by field, it would turn one into
 /// null, and so into nothing, when the last field that its manager wrote goes (structured-merge-diff). Who shortens `emptyDir: {sizeLimit:
 /// 5Gi}` to `emptyDir: {}` would be told that no storage is given.
-const ATOMIC: [&str; 9] = [
-    "/spec/tls/selfSigned",
+const ATOMIC: [&str; 12] = [
+    "/spec/tls/privateCA",
     "/spec/tls/secret",
     "/spec/tls/none",
     "/spec/storage/persistentVolumeClaim",
+    "/spec/storage/existingClaim",
     "/spec/storage/emptyDir",
+    "/spec/auth/htpasswd",
     "/spec/auth/none",
     "/spec/pod/affinity",
     "/spec/pod/resources",
     "/spec/pod/securityContext",
+    "/spec/pod/containerSecurityContext",
 ];
 
 /// Annotation with the SHA-256 of the schema, so that the operator can say that an installed definition is older than itself.
@@ -190,12 +194,14 @@ mod tests {
     fn an_optional_choice_says_its_default_and_what_each_value_does() {
         let mut schema = schema();
         for path in [
-            "/spec/auth/generatedAdmin",
+            "/spec/auth/admin/generate",
             "/spec/config/logLevel",
             "/spec/deletionPolicy",
             "/spec/restartPolicy/type",
             "/spec/service/type",
-            "/spec/tls/selfSigned/keyAlgorithm",
+            "/spec/tls/certificate/keyAlgorithm",
+            "/spec/service/ipFamilyPolicy",
+            "/spec/service/externalTrafficPolicy",
         ] {
             let field = field(&mut schema, path);
             assert!(field["enum"].is_array(), "{path}: {field}");

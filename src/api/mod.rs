@@ -16,19 +16,23 @@ mod status;
 mod storage;
 mod tls;
 
-pub use auth::{AuthSpec, GeneratedAdmin, NoAuth, SecretKeyRef, SecretRef, UserSpec, UsersFrom};
+pub use auth::{
+    AdminSpec, AuthSpec, GenerateAdmin, HtpasswdSecretRef, HtpasswdSpec, NoAuth, SecretKeyRef, SecretRef, UserSpec,
+    UsersFrom,
+};
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
 pub use crd::{crd, crd_yaml, schema};
 pub use pod::{PodSpec, Resources};
-pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec};
+pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretSpec};
 pub use restart::{RestartPolicySpec, RestartType};
 pub use scalar::{GoDuration, Quantity};
-pub use service::{ServiceSpec, ServiceType};
+pub use service::{ExternalTrafficPolicy, IpFamilyPolicy, ServiceSpec, ServiceType};
 pub use status::{
-    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
+    Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, PrivateRegistryStatus, StorageStatus,
+    UserSource, UserSourceKind, UserStatus, condition, reason,
 };
-pub use storage::{AccessMode, ClaimSpec, EmptyDirSpec, StorageSpec};
-pub use tls::{KeyAlgorithm, NoTls, SecretTls, SelfSigned, TlsSpec};
+pub use storage::{AccessMode, ClaimSpec, EmptyDirSpec, ExistingClaim, StorageSpec};
+pub use tls::{CertificateSpec, KeyAlgorithm, NoTls, PrivateCa, SecretTls, TlsSpec};
 
 /// API group of every kind, label and annotation of this operator.
 pub const GROUP: &str = "privateregistry.dev";

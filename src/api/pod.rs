@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, EnvVar, LocalObjectReference, PodSecurityContext, Toleration, TopologySpreadConstraint,
+    Affinity, EnvVar, LocalObjectReference, PodSecurityContext, SecurityContext, Toleration, TopologySpreadConstraint,
 };
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct PodSpec {
     /// More annotations for the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Labels that a node must have.
+    /// Labels that a node must have, beside `kubernetes.io/os: linux`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate.
@@ -44,16 +44,22 @@ pub struct PodSpec {
     /// CPU and memory of the registry's container. Absent: requests of 50m and 64Mi, no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// More environment variables, for instance HTTP_PROXY. Names that begin with REGISTRY_ are refused: they would override
-    /// the rendered configuration without a word.
+    /// More environment variables, for instance HTTP_PROXY. Names that begin with REGISTRY_ are refused, because they would
+    /// override the rendered configuration without a word; but REGISTRY_PROXY_USERNAME and REGISTRY_PROXY_PASSWORD may come from
+    /// a Secret (valueFrom.secretKeyRef).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub env: Vec<EnvVar>,
-    /// Replaces the pod's security context (user, group and fsGroup 65532, RuntimeDefault seccomp) as a whole. `{}` lets the
-    /// platform choose, as OpenShift wants it.
+    /// Changes the fields that it names of the pod's security context (user, group and fsGroup 65532, runAsNonRoot,
+    /// RuntimeDefault seccomp) and leaves the others. `{}`, which names none, leaves user, group and fsGroup to the platform, as
+    /// OpenShift wants it; that the process is not root is demanded of the containers all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
+    /// Changes the fields that it names of both containers' security context (runAsNonRoot, no privilege escalation, no
+    /// capabilities, read-only root file system, RuntimeDefault seccomp) and leaves the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_security_context: Option<SecurityContext>,
     /// Secrets to pull the registry's own image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

@@ -1,5 +1,7 @@
 //! The resource itself.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,10 @@ use super::{
     derive = "PartialEq",
     doc = "A private container registry: encrypted, with logins, on storage that is kept.",
     validation = rules::NAME,
+    validation = rules::SIZE_GROWS,
+    validation = rules::INPUT_SECRETS_ARE_NO_CHILDREN,
+    validation = rules::USERS_SECRETS_ARE_NO_CHILDREN,
+    validation = rules::CLAIM_IS_NO_CHILD,
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),
     printcolumn(name = "TLS Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
@@ -30,7 +36,7 @@ use super::{
     printcolumn(name = "Storage", type_ = "string", json_path = ".status.storage.capacity"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = 1),
-    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", priority = 1),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas", priority = 1),
     printcolumn(name = "Restart", type_ = "string", json_path = ".status.restartPolicy", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1)
 )]
@@ -42,8 +48,9 @@ use super::{
     validation = rules::STORAGE_KIND_FIXED,
     validation = rules::STORAGE_CLASS_FIXED,
     validation = rules::ACCESS_MODES_FIXED,
-    validation = rules::CLAIM_NAME_FIXED,
-    validation = rules::SIZE_GROWS
+    validation = rules::EXISTING_CLAIM_FIXED,
+    validation = rules::COMMON_LABELS,
+    validation = rules::PULL_SECRETS_NEED_LOGINS
 )]
 pub struct PrivateRegistrySpec {
     /// Image of the registry, 3.1.1 or newer. Absent: the version that this operator was tested with, by digest.
@@ -54,12 +61,15 @@ pub struct PrivateRegistrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub replicas: Option<i32>,
-    /// Names that clients use for this registry, without port. They become names in the certificate; the first is shown as the
-    /// address. Making them resolve is up to your DNS.
+    /// What clients write before the first slash of an image name, beside the Service's own addresses: a DNS name, an IPv4
+    /// address or an IPv6 address in brackets, with the port that they use if it is not 443. Each is taken as it stands: it is
+    /// covered by the certificate, shown in the status (the first as the address) and has a login in NAME-pull. Making it lead to
+    /// the Service is up to your DNS, nodes and proxies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 253), regex(pattern = rules::DNS_NAME)))]
+    #[schemars(length(max = 32), inner(length(max = 259), regex(pattern = rules::HOST_PORT)))]
+    #[x_kube(validation = rules::ADDRESSES_ARE_NO_PATHS)]
     #[x_kube(merge_strategy = ListMerge::Set)]
-    pub hostnames: Vec<String>,
+    pub addresses: Vec<String>,
     /// The Service in front of the registry. Absent: ClusterIP, port 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
@@ -72,6 +82,12 @@ pub struct PrivateRegistrySpec {
     /// Who may log in. Absent: one generated user `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
+    /// The login that pods of the registry's namespace pull with, in the Secret NAME-pull. Absent: the generated admin's, if there
+    /// is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub pull_secrets: Vec<PullSecretSpec>,
     /// What happens when the registry's process ends. Absent: it is always restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<RestartPolicySpec>,
@@ -86,14 +102,29 @@ pub struct PrivateRegistrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigSpec>,
     /// More sections of the registry's configuration file, as the registry's documentation has them: catalog, health,
-    /// middleware, notifications, policy, proxy, redis, tags, validation. Do not put secrets here: whoever reads this object
-    /// reads them.
+    /// middleware, notifications, policy, proxy, tags, validation. They are merged with what the operator sets. Do not put secrets
+    /// here: whoever reads this object reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub extra_config: Option<Map<String, Value>>,
     /// How the registry's pods run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodSpec>,
+    /// Labels for every object that the operator makes, pods included, for instance those that a policy of the cluster asks for.
+    /// Those that the operator sets itself win. A change restarts the registry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    pub common_labels: BTreeMap<String, String>,
+}
+
+/// A login for pods.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecretSpec {
+    /// The user that pods pull as: one of auth.users or usersFrom.secretRef, or the generated admin. Its password must be known, so
+    /// a line of an htpasswd file will not do.
+    #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]
+    pub user: String,
 }
 
 /// What happens to kept children when the registry is deleted.

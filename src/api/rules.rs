@@ -6,8 +6,10 @@
 /// Rule and message, in the form that kube's derive takes.
 pub type Rule = (&'static str, &'static str);
 
-/// Pattern of a DNS name: labels of up to 63 characters.
-pub const DNS_NAME: &str = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+/// Pattern of what stands before the first slash of an image name, coarse; `model` parses it.
+pub const HOST_PORT: &str = r"^(\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]|[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*)(:[1-9][0-9]{0,4})?$";
+/// Pattern of a user's name: no colon, no blanks, and nothing that an htpasswd file takes for a comment.
+pub const USER_NAME: &str = r"^[^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*$";
 /// Pattern of a DNS name whose first label may be a wildcard.
 pub const DNS_NAME_OR_WILDCARD: &str =
     r"^(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
@@ -26,7 +28,7 @@ pub const IMAGE_TOO_OLD: Rule = (
 );
 /// A volume that only one node can mount serves one pod.
 pub const REPLICAS_NEED_SHARED_STORAGE: Rule = (
-    "!has(self.replicas) || self.replicas <= 1 || (has(self.storage) && has(self.storage.persistentVolumeClaim) && (has(self.storage.persistentVolumeClaim.claimName) || (has(self.storage.persistentVolumeClaim.accessModes) && self.storage.persistentVolumeClaim.accessModes.exists(m, m == 'ReadWriteMany'))))",
+    "!has(self.replicas) || self.replicas <= 1 || (has(self.storage) && (has(self.storage.existingClaim) || (has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.accessModes) && self.storage.persistentVolumeClaim.accessModes.exists(m, m == 'ReadWriteMany'))))",
     "spec.replicas greater than 1 needs storage that several pods can share: set spec.storage.persistentVolumeClaim.accessModes to [ReadWriteMany]",
 );
 /// A Job runs one pod.
@@ -36,67 +38,105 @@ pub const JOBS_RUN_ONE: Rule = (
 );
 /// Data would be left behind.
 pub const STORAGE_KIND_FIXED: Rule = (
-    "(has(self.storage) && has(self.storage.emptyDir)) == (has(oldSelf.storage) && has(oldSelf.storage.emptyDir))",
-    "spec.storage cannot change between persistentVolumeClaim and emptyDir: the images would be left behind; make a new registry and copy them",
+    "(has(self.storage) && has(self.storage.emptyDir)) == (has(oldSelf.storage) && has(oldSelf.storage.emptyDir)) && (has(self.storage) && has(self.storage.existingClaim)) == (has(oldSelf.storage) && has(oldSelf.storage.existingClaim))",
+    "spec.storage cannot change between persistentVolumeClaim, existingClaim and emptyDir: the images would be left behind; create a new registry and copy them",
 );
 /// Kubernetes cannot change a claim's class.
 pub const STORAGE_CLASS_FIXED: Rule = (
-    "(has(self.storage) && has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.storageClassName) ? self.storage.persistentVolumeClaim.storageClassName : '') == (has(oldSelf.storage) && has(oldSelf.storage.persistentVolumeClaim) && has(oldSelf.storage.persistentVolumeClaim.storageClassName) ? oldSelf.storage.persistentVolumeClaim.storageClassName : '')",
-    "spec.storage.persistentVolumeClaim.storageClassName cannot be changed: Kubernetes does not move a volume; make a new registry and copy the images",
+    "(has(self.storage) && has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.storageClassName) ? [self.storage.persistentVolumeClaim.storageClassName] : []) == (has(oldSelf.storage) && has(oldSelf.storage.persistentVolumeClaim) && has(oldSelf.storage.persistentVolumeClaim.storageClassName) ? [oldSelf.storage.persistentVolumeClaim.storageClassName] : [])",
+    "spec.storage.persistentVolumeClaim.storageClassName cannot be changed (absent is the default class, \"\" is no class): Kubernetes does not move a volume; create a new registry and copy the images",
 );
-/// Kubernetes cannot change a claim's access modes.
+/// Kubernetes cannot change a claim's access modes. Their order means nothing.
 pub const ACCESS_MODES_FIXED: Rule = (
-    "(has(self.storage) && has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.accessModes) ? self.storage.persistentVolumeClaim.accessModes : ['ReadWriteOnce']) == (has(oldSelf.storage) && has(oldSelf.storage.persistentVolumeClaim) && has(oldSelf.storage.persistentVolumeClaim.accessModes) ? oldSelf.storage.persistentVolumeClaim.accessModes : ['ReadWriteOnce'])",
-    "spec.storage.persistentVolumeClaim.accessModes cannot be changed: Kubernetes keeps a claim's modes; make a new registry and copy the images",
+    "['ReadWriteOnce', 'ReadWriteOncePod', 'ReadWriteMany'].all(mode, (has(self.storage) && has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.accessModes) && self.storage.persistentVolumeClaim.accessModes.size() > 0 ? self.storage.persistentVolumeClaim.accessModes.exists(m, m == mode) : mode == 'ReadWriteOnce') == (has(oldSelf.storage) && has(oldSelf.storage.persistentVolumeClaim) && has(oldSelf.storage.persistentVolumeClaim.accessModes) && oldSelf.storage.persistentVolumeClaim.accessModes.size() > 0 ? oldSelf.storage.persistentVolumeClaim.accessModes.exists(m, m == mode) : mode == 'ReadWriteOnce'))",
+    "spec.storage.persistentVolumeClaim.accessModes cannot be changed: Kubernetes keeps a claim's modes; create a new registry and copy the images",
 );
 /// Another claim holds other images.
-pub const CLAIM_NAME_FIXED: Rule = (
-    "(has(self.storage) && has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.claimName) ? self.storage.persistentVolumeClaim.claimName : '') == (has(oldSelf.storage) && has(oldSelf.storage.persistentVolumeClaim) && has(oldSelf.storage.persistentVolumeClaim.claimName) ? oldSelf.storage.persistentVolumeClaim.claimName : '')",
-    "spec.storage.persistentVolumeClaim.claimName cannot be changed: the other claim holds other images; make a new registry",
+pub const EXISTING_CLAIM_FIXED: Rule = (
+    "!has(self.storage) || !has(self.storage.existingClaim) || !has(oldSelf.storage) || !has(oldSelf.storage.existingClaim) || self.storage.existingClaim.name == oldSelf.storage.existingClaim.name",
+    "spec.storage.existingClaim.name cannot be changed: the other claim holds other images; create a new registry",
 );
-/// Volumes never shrink.
+/// Volumes never shrink, but growing one may fail, and can then be taken back.
 pub const SIZE_GROWS: Rule = (
-    "quantity(has(self.storage) && has(self.storage.persistentVolumeClaim) && has(self.storage.persistentVolumeClaim.size) ? string(self.storage.persistentVolumeClaim.size) : '10Gi').compareTo(quantity(has(oldSelf.storage) && has(oldSelf.storage.persistentVolumeClaim) && has(oldSelf.storage.persistentVolumeClaim.size) ? string(oldSelf.storage.persistentVolumeClaim.size) : '10Gi')) >= 0",
-    "spec.storage.persistentVolumeClaim.size can only grow (absent means 10Gi): Kubernetes does not shrink a volume",
+    "quantity(has(self.spec.storage) && has(self.spec.storage.persistentVolumeClaim) && has(self.spec.storage.persistentVolumeClaim.size) ? string(self.spec.storage.persistentVolumeClaim.size) : '10Gi').compareTo(quantity(has(oldSelf.spec.storage) && has(oldSelf.spec.storage.persistentVolumeClaim) && has(oldSelf.spec.storage.persistentVolumeClaim.size) ? string(oldSelf.spec.storage.persistentVolumeClaim.size) : '10Gi')) >= 0 || (has(self.status) && has(self.status.storage) && has(self.status.storage.capacity) && isQuantity(self.status.storage.capacity) && quantity(has(self.spec.storage) && has(self.spec.storage.persistentVolumeClaim) && has(self.spec.storage.persistentVolumeClaim.size) ? string(self.spec.storage.persistentVolumeClaim.size) : '10Gi').compareTo(quantity(self.status.storage.capacity)) >= 0)",
+    "spec.storage.persistentVolumeClaim.size (absent means 10Gi) cannot be smaller than the volume, whose size is in status.storage.capacity: Kubernetes does not shrink a volume",
 );
 
 /// Storage is a union.
 pub const ONE_STORAGE: Rule = (
-    "has(self.persistentVolumeClaim) != has(self.emptyDir)",
-    "spec.storage needs exactly one of persistentVolumeClaim and emptyDir",
-);
-/// What an existing claim is like was decided when it was made.
-pub const EXISTING_CLAIM_ALONE: Rule = (
-    "!has(self.claimName) || (!has(self.size) && !has(self.storageClassName) && !has(self.accessModes))",
-    "claimName names an existing claim: size, storageClassName and accessModes cannot stand beside it",
+    "[has(self.persistentVolumeClaim), has(self.existingClaim), has(self.emptyDir)].filter(given, given).size() == 1",
+    "spec.storage needs exactly one of persistentVolumeClaim, existingClaim and emptyDir",
 );
 /// A volume has a size.
 pub const POSITIVE: Rule =
     ("quantity(string(self)).isGreaterThan(quantity('0'))", "must be greater than 0, for instance 20Gi");
 
 /// TLS is a union.
-pub const ONE_TLS: Rule = (
-    "[has(self.selfSigned), has(self.secret), has(self.none)].filter(given, given).size() == 1",
-    "spec.tls needs exactly one of selfSigned, secret and none",
+pub const ONE_SIGNER: Rule = (
+    "[has(self.privateCA), has(self.secret), has(self.none)].filter(given, given).size() <= 1",
+    "spec.tls takes at most one of privateCA, secret and none",
+);
+/// Nobody signs what somebody else has signed.
+pub const CERTIFICATE_NEEDS_A_SIGNER: Rule = (
+    "!has(self.certificate) || (!has(self.secret) && !has(self.none))",
+    "spec.tls.certificate describes a certificate that the operator has signed, and cannot be combined with secret or none: remove one of them",
 );
 /// A certificate cannot outlive its authority.
-pub const AUTHORITY_OUTLIVES_LEAF: Rule = (
-    "!has(self.caDuration) || duration(self.caDuration) >= duration(has(self.duration) ? self.duration : '8760h')",
-    "caDuration must be at least as long as duration (absent means 8760h): a certificate cannot outlive its authority",
+pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
+    "duration(has(self.privateCA) && has(self.privateCA.duration) ? self.privateCA.duration : '87600h') >= duration(has(self.certificate) && has(self.certificate.duration) ? self.certificate.duration : '8760h')",
+    "spec.tls.privateCA.duration (absent means 87600h) must be at least as long as spec.tls.certificate.duration (absent means 8760h): a certificate cannot outlive its authority",
 );
-/// The same against the default authority.
-pub const LEAF_AT_MOST_DEFAULT_AUTHORITY: Rule = (
-    "has(self.caDuration) || !has(self.duration) || duration(self.duration) <= duration('87600h')",
-    "duration is longer than the authority's default life of 87600h: set caDuration too",
-);
-/// Shorter makes no sense and would keep the registry restarting.
+/// A shorter one would be renewed more often than pods should restart.
+pub const AT_LEAST_AN_HOUR: Rule =
+    ("duration(self) >= duration('1h')", "must be a duration of at least 1h, for instance 720h");
+/// Shorter makes no sense.
 pub const AT_LEAST_A_MINUTE: Rule =
     ("duration(self) >= duration('1m')", "must be a duration of at least 1m, for instance 720h");
 
 /// Authentication is a union.
+pub const ONE_AUTH: Rule =
+    ("!has(self.htpasswd) || !has(self.none)", "spec.auth takes at most one of htpasswd and none");
+/// Who lets everybody in has no users.
 pub const NO_AUTH_ALONE: Rule = (
-    "!has(self.none) || ((!has(self.users) || self.users.size() == 0) && (!has(self.usersFrom) || self.usersFrom.size() == 0) && !has(self.generatedAdmin))",
-    "spec.auth.none switches logins off: users, usersFrom and generatedAdmin cannot stand beside it",
+    "!has(self.none) || ((!has(self.users) || self.users.size() == 0) && (!has(self.usersFrom) || self.usersFrom.size() == 0) && !has(self.admin))",
+    "spec.auth.none switches logins off and cannot be combined with users, usersFrom or admin",
+);
+/// Passwords and hashes are read differently.
+pub const ONE_USERS_SOURCE: Rule = (
+    "has(self.secretRef) != has(self.htpasswdSecretRef)",
+    "an entry of usersFrom needs exactly one of secretRef and htpasswdSecretRef",
+);
+/// Without logins there is none to hand out.
+pub const PULL_SECRETS_NEED_LOGINS: Rule = (
+    "!has(self.pullSecrets) || self.pullSecrets.size() == 0 || !has(self.auth) || !has(self.auth.none)",
+    "spec.pullSecrets holds a login and cannot be combined with spec.auth.none",
+);
+
+/// Image names whose first part has neither dot nor port are read as paths of Docker Hub.
+pub const ADDRESSES_ARE_NO_PATHS: Rule = (
+    "self.all(address, address == 'localhost' || address.contains('.') || address.contains(':'))",
+    "each of spec.addresses needs a dot or a port: clients read registry/app as a path of Docker Hub, but registry:5000/app and registry.example.com/app as an address",
+);
+/// What Kubernetes takes as a label.
+pub const COMMON_LABELS: Rule = (
+    r"!has(self.commonLabels) || self.commonLabels.all(key, key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self.commonLabels[key].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))",
+    "spec.commonLabels: keys and values must be such as Kubernetes takes for labels, at most 63 characters of letters, digits, '-', '_' and '.'",
+);
+
+/// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
+pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
+    "!has(self.spec.tls) || !has(self.spec.tls.secret) || !(self.spec.tls.secret.name in ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix))",
+    "spec.tls.secret.name is the name of a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store your own under another name",
+);
+/// The same for users.
+pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (
+    "!has(self.spec.auth) || ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
+    "spec.auth refers to a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store users' passwords in one of another name; auth.admin keeps the generated user",
+);
+/// The same for the volume.
+pub const CLAIM_IS_NO_CHILD: Rule = (
+    "!has(self.spec.storage) || !has(self.spec.storage.existingClaim) || self.spec.storage.existingClaim.name != self.metadata.name + '-data'",
+    "spec.storage.existingClaim.name is the claim that the operator makes for this registry itself: write persistentVolumeClaim instead",
 );
 
 /// A retry limit belongs to one type.
@@ -119,8 +159,14 @@ pub const SOURCE_RANGES_NEED_TYPE: Rule = (
     "loadBalancerSourceRanges needs type: LoadBalancer",
 );
 
+/// External traffic belongs to two types.
+pub const TRAFFIC_POLICY_NEEDS_TYPE: Rule = (
+    "!has(self.externalTrafficPolicy) || (has(self.type) && self.type in ['NodePort', 'LoadBalancer'])",
+    "externalTrafficPolicy needs type: NodePort or LoadBalancer",
+);
+
 /// The registry lets environment variables override its file.
 pub const NO_REGISTRY_ENV: Rule = (
-    "!has(self.env) || self.env.all(variable, !variable.name.startsWith('REGISTRY_'))",
-    "env names must not begin with REGISTRY_: they would override the rendered configuration; use spec.config or spec.extraConfig",
+    "!has(self.env) || self.env.all(variable, !variable.name.startsWith('REGISTRY_') || (variable.name in ['REGISTRY_PROXY_USERNAME', 'REGISTRY_PROXY_PASSWORD'] && has(variable.valueFrom) && has(variable.valueFrom.secretKeyRef)))",
+    "env names must not begin with REGISTRY_: they would override the rendered configuration; use spec.config or spec.extraConfig. Only REGISTRY_PROXY_USERNAME and REGISTRY_PROXY_PASSWORD are allowed, with valueFrom.secretKeyRef",
 );

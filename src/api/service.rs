@@ -14,7 +14,8 @@ use super::rules;
 #[x_kube(
     validation = rules::NODE_PORT_NEEDS_TYPE,
     validation = rules::LOAD_BALANCER_CLASS_NEEDS_TYPE,
-    validation = rules::SOURCE_RANGES_NEED_TYPE
+    validation = rules::SOURCE_RANGES_NEED_TYPE,
+    validation = rules::TRAFFIC_POLICY_NEEDS_TYPE
 )]
 pub struct ServiceSpec {
     /// ClusterIP (default), NodePort or LoadBalancer. It can be changed at any time.
@@ -40,6 +41,36 @@ pub struct ServiceSpec {
     #[schemars(length(max = 64), inner(length(max = 43), regex(pattern = r"^[0-9a-fA-F:.]+/[0-9]{1,3}$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub load_balancer_source_ranges: Vec<String>,
+    /// SingleStack (default): addresses of the cluster's first IP family. PreferDualStack: of both, where the cluster has both.
+    /// RequireDualStack: of both, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_family_policy: Option<IpFamilyPolicy>,
+    /// With type NodePort or LoadBalancer, Cluster (default): any node passes traffic on. Local: only nodes with a pod of the
+    /// registry do, and the registry's log shows clients' own addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_traffic_policy: Option<ExternalTrafficPolicy>,
+}
+
+/// Which IP families the Service has addresses of.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
+pub enum IpFamilyPolicy {
+    /// The cluster's first.
+    #[default]
+    SingleStack,
+    /// Both, where the cluster has both.
+    PreferDualStack,
+    /// Both.
+    RequireDualStack,
+}
+
+/// Which nodes pass traffic from outside on.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
+pub enum ExternalTrafficPolicy {
+    /// Any node.
+    #[default]
+    Cluster,
+    /// Nodes with a pod of the registry.
+    Local,
 }
 
 /// Kind of Service.

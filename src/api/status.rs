@@ -30,7 +30,7 @@ pub mod reason {
     /// Everything is as the manifest says.
     pub const SETTLED: &str = "Settled";
     /// The workload is coming up or rolling out.
-    pub const PROGRESSING: &str = "Progressing";
+    pub const PROGRESSING: &str = operator_engine::work::events::PROGRESSING;
     /// `spec.suspend` is true.
     pub const SUSPENDED: &str = "Suspended";
     /// A user scaled the Deployment to zero and the restart policy is UnlessStopped.
@@ -81,7 +81,7 @@ pub struct PrivateRegistryStatus {
     /// Since when an object that the manifest names has been missing; absent while nothing is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Time>,
-    /// Address to use in image names: the first host name, else the load balancer's address, else the Service's.
+    /// Address to use in image names: the first of spec.addresses, else the load balancer's address, else the Service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Every address that the certificate covers, and from where each is reachable.
@@ -106,10 +106,13 @@ pub struct PrivateRegistryStatus {
     pub image: Option<String>,
     /// Pods that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replicas: Option<i32>,
+    pub ready_replicas: Option<i32>,
     /// Restart policy that is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
+    /// Value of the annotation privateregistry.dev/renew that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_renew_request: Option<String>,
 }
 
 /// One address.
@@ -145,13 +148,34 @@ pub struct CertificateStatus {
     pub renew_at: Option<String>,
     /// Serial number, hexadecimal.
     pub serial: String,
-    /// SHA-256 fingerprints of the authorities that clients must trust now.
+    /// Why it was issued, in one word; absent for your own certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The authorities that clients must trust now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub ca_fingerprints: Vec<String>,
-    /// Value of the annotation privateregistry.dev/renew that was served last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub served_request: Option<String>,
+    pub authorities: Vec<AuthorityStatus>,
+}
+
+/// An authority that clients must trust.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// SHA-256 of its certificate, as `openssl x509 -fingerprint -sha256` prints it.
+    pub fingerprint: String,
+    /// Valid until, RFC 3339.
+    pub not_after: String,
+    /// Whether it signs now.
+    pub stage: AuthorityStage,
+}
+
+/// Whether an authority signs.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorityStage {
+    /// It signed the certificate that is served.
+    Active,
+    /// It signed earlier ones, which clients may still meet.
+    Former,
 }
 
 /// One user.
@@ -160,11 +184,34 @@ pub struct CertificateStatus {
 pub struct UserStatus {
     /// Name that is logged in with.
     pub name: String,
-    /// Secret and key that the password comes from.
-    pub source: String,
+    /// Where the password or the hash comes from.
+    pub source: UserSource,
     /// When the password or its cost changed last, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,
+}
+
+/// Where a user comes from.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UserSource {
+    /// By which field of the manifest the user is there.
+    pub kind: UserSourceKind,
+    /// Name of the Secret.
+    pub name: String,
+    /// Key in the Secret.
+    pub key: String,
+}
+
+/// By which field of the manifest a user is there.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserSourceKind {
+    /// auth.users.
+    Users,
+    /// auth.usersFrom.
+    UsersFrom,
+    /// auth.admin: the operator made it.
+    GeneratedAdmin,
 }
 
 /// The volume.
@@ -176,6 +223,7 @@ pub struct StorageStatus {
     pub claim_name: Option<String>,
     /// Size of the bound volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub capacity: Option<String>,
     /// Size that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

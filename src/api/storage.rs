@@ -11,24 +11,28 @@ use super::{Quantity, rules};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::ONE_STORAGE)]
 pub struct StorageSpec {
-    /// A PersistentVolumeClaim: one that the operator makes (named NAME-data), or an existing one.
+    /// A PersistentVolumeClaim that the operator makes, named NAME-data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimSpec>,
-    /// A folder that is lost with the pod. For trying things out; the condition StorageReady says so.
+    /// A PersistentVolumeClaim that exists already. The operator mounts it and never resizes or deletes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing_claim: Option<ExistingClaim>,
+    /// A directory that is lost with the pod. For trying things out; the condition StorageReady says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<EmptyDirSpec>,
 }
 
-/// A claim that the operator makes, or the name of an existing one.
+/// A claim that the operator makes.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::EXISTING_CLAIM_ALONE)]
 pub struct ClaimSpec {
-    /// Size of the volume, default 10Gi. It can only grow, and only if the StorageClass allows expansion.
+    /// Size of the volume, default 10Gi. It can grow if the StorageClass allows expansion, and go back down to what the volume
+    /// really has (status.storage.capacity) when growing it has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::POSITIVE)]
     pub size: Option<Quantity>,
-    /// StorageClass of the volume; absent: the cluster's default class. It cannot be changed later.
+    /// StorageClass of the volume. Absent: the cluster's default class; `""`: a volume that no class provisions. It cannot be
+    /// changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
@@ -37,10 +41,15 @@ pub struct ClaimSpec {
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub access_modes: Vec<AccessMode>,
-    /// An existing claim in the registry's namespace. The operator mounts it and never resizes or deletes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+}
+
+/// A claim that exists already.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExistingClaim {
+    /// Name of the claim, in the registry's namespace. It cannot be changed later.
     #[schemars(length(min = 1, max = 253))]
-    pub claim_name: Option<String>,
+    pub name: String,
 }
 
 /// How a volume may be mounted.
@@ -54,11 +63,11 @@ pub enum AccessMode {
     ReadWriteMany,
 }
 
-/// A folder that is lost with the pod.
+/// A directory that is lost with the pod.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct EmptyDirSpec {
-    /// Most that the folder may hold; the pod is evicted when it grows past it.
+    /// Maximum size of the directory; the pod is evicted when it grows past it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::POSITIVE)]
     pub size_limit: Option<Quantity>,

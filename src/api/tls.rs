@@ -6,45 +6,58 @@ use serde::{Deserialize, Serialize};
 
 use super::{GoDuration, rules};
 
-/// Who signs the serving certificate: at most one of its fields; none of them means selfSigned.
+/// Who signs the serving certificate, and what it is like: at most one of privateCA, secret and none; without any, privateCA.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::ONE_TLS)]
+#[x_kube(
+    validation = rules::ONE_SIGNER,
+    validation = rules::CERTIFICATE_NEEDS_A_SIGNER,
+    validation = rules::AUTHORITY_OUTLIVES_CERTIFICATE
+)]
 pub struct TlsSpec {
-    /// The operator makes an authority for this registry and renews the certificate by itself. The default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub self_signed: Option<SelfSigned>,
+    /// The operator makes an authority for this registry alone and renews the certificate by itself. The default.
+    #[serde(rename = "privateCA", default, skip_serializing_if = "Option::is_none")]
+    pub private_ca: Option<PrivateCa>,
     /// Your own certificate. It is checked and copied, so that a broken new version is never served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretTls>,
     /// Plain HTTP, for registries behind something else that terminates TLS. Logins cross the network readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<NoTls>,
+    /// What the certificate is like, where the operator has it signed: with privateCA. Absent: an ECDSA certificate of a year for
+    /// every name and address that the operator knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateSpec>,
 }
 
-/// A certificate from the registry's own authority.
+/// An authority for this registry alone. Its key is in the Secret NAME-ca, its certificate in the ConfigMap NAME-ca-bundle.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::AUTHORITY_OUTLIVES_LEAF, validation = rules::LEAF_AT_MOST_DEFAULT_AUTHORITY)]
-pub struct SelfSigned {
-    /// Life of the serving certificate, default 8760h (a year), at least 1m. It is renewed after two thirds of it.
+pub struct PrivateCa {
+    /// Life of the authority, default 87600h (ten years), at least 1h and at least as long as the certificate's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::AT_LEAST_A_MINUTE)]
+    #[x_kube(validation = rules::AT_LEAST_AN_HOUR)]
     pub duration: Option<GoDuration>,
-    /// Life of the authority, default 87600h (ten years), at least as long as the certificate's.
+}
+
+/// What the serving certificate is like.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSpec {
+    /// Life of the certificate, default 8760h (a year), at least 1h. It is renewed after two thirds of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::AT_LEAST_A_MINUTE)]
-    pub ca_duration: Option<GoDuration>,
+    #[x_kube(validation = rules::AT_LEAST_AN_HOUR)]
+    pub duration: Option<GoDuration>,
     /// Kind of key, default ECDSAP256, which every client of the last ten years understands. RSA is not among them: elliptic
     /// curves are faster and smaller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<KeyAlgorithm>,
-    /// More DNS names for the certificate, beside the Service's names and spec.hostnames.
+    /// More DNS names for the certificate, beside the Service's names and those in spec.addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253), regex(pattern = rules::DNS_NAME_OR_WILDCARD)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub dns_names: Vec<String>,
-    /// More IP addresses for the certificate, for instance those of the nodes when the Service is a NodePort.
+    /// More IP addresses for the certificate, beside the Service's and those in spec.addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 45), regex(pattern = rules::IP_ADDRESS)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

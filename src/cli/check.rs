@@ -120,8 +120,8 @@ mod tests {
             (json!({"replicas": "2"}), "spec.replicas"),
             (json!({"replicas": 0}), "spec.replicas"),
             (json!({"service": {"type": "Ingress"}}), "spec.service.type"),
-            (json!({"tls": {"selfSigned": {"duration": "1d"}}}), "spec.tls.selfSigned.duration"),
-            (json!({"tls": {"selfSigned": {"duration": "10s"}}}), "spec.tls.selfSigned.duration"),
+            (json!({"tls": {"certificate": {"duration": "1d"}}}), "spec.tls.certificate.duration"),
+            (json!({"tls": {"privateCA": {"duration": "59m"}}}), "spec.tls.privateCA.duration"),
             (
                 json!({"auth": {"users": [{"name": "a:b", "passwordSecretRef": {"name": "s"}}]}}),
                 "spec.auth.users[0].name",
@@ -132,7 +132,9 @@ mod tests {
                 "spec.storage.persistentVolumeClaim.size",
             ),
             (json!({"image": "registry:2.8.3"}), "spec.image"),
-            (json!({"hostnames": ["a.example", "a.example"]}), "spec.hostnames[1]"),
+            (json!({"addresses": ["a.example", "a.example"]}), "spec.addresses[1]"),
+            (json!({"addresses": ["https://a.example"]}), "spec.addresses[0]"),
+            (json!({"commonLabels": {"team": "a b"}}), "spec.commonLabels"),
             (
                 json!({"auth": {"users": [
                     {"name": "a", "passwordSecretRef": {"name": "s"}}, {"name": "a", "passwordSecretRef": {"name": "t"}},
@@ -141,7 +143,8 @@ mod tests {
             ),
             // What admission cannot check.
             (json!({"extraConfig": {"htp": {}}}), "spec.extraConfig"),
-            (json!({"tls": {"selfSigned": {"ipAddresses": ["1.2.3.444"]}}}), "spec.tls.selfSigned.ipAddresses"),
+            (json!({"tls": {"certificate": {"ipAddresses": ["1.2.3.444"]}}}), "spec.tls.certificate.ipAddresses"),
+            (json!({"addresses": ["1.2.3.444"]}), "spec.addresses"),
         ] {
             let faults = faults_of(&spec);
             assert!(faults.iter().any(|fault| fault.contains(field)), "{field}: {faults:?}");
@@ -186,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_cannot_be_looked_at_is_no_fault() {
-        let spec = json!({"replicas": 2, "storage": {"persistentVolumeClaim": {"claimName": "mine"}}});
+        let spec = json!({"replicas": 2, "storage": {"existingClaim": {"name": "mine"}}});
         assert_eq!(faults_of(&spec), Vec::<String>::new());
     }
 }

@@ -40,7 +40,7 @@ enum Command {
     #[command(after_help = "Examples:\n  \
         private-registry-operator run\n  \
         private-registry-operator run --context staging --watch-namespace team-a --watch-namespace team-b\n  \
-        private-registry-operator run --log-level info,private_registry_operator::apply=debug --listen 127.0.0.1:8080")]
+        private-registry-operator run --log-level info,operator_engine::apply=debug --listen 127.0.0.1:8080")]
     Run(Box<RunOptions>),
     /// Print the definition of PrivateRegistry.
     #[command(after_help = "Examples:\n  private-registry-operator crd | kubectl apply --server-side -f -")]

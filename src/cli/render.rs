@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{check, manifests};
-use crate::api::GeneratedAdmin;
+use crate::api::GenerateAdmin;
 use crate::desired::{self, Authority, Material, Run, ServingCertificate, Table};
 use crate::model::{Resolved, Tls, Users};
 
@@ -60,7 +60,7 @@ fn decoded(value: &Value) -> String {
 fn placeholders(registry: &Resolved) -> Material {
     let text = || PLACEHOLDER.to_owned();
     let has_logins = !matches!(registry.users, Users::Everybody);
-    let own_authority = matches!(registry.tls, Tls::SelfSigned { .. });
+    let own_authority = matches!(registry.tls, Tls::PrivateCa { .. });
     Material {
         certificate: registry.has_tls().then(|| ServingCertificate {
             chain: text(),
@@ -74,7 +74,7 @@ fn placeholders(registry: &Resolved) -> Material {
         bundle: own_authority.then(text),
         table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
         admin: has_admin(&registry.users).then(|| text().into()),
-        pull: has_logins.then(|| text().into()),
+        pull: (has_admin(&registry.users) || registry.pull_user.is_some()).then(|| text().into()),
         http_secret: text().into(),
     }
 }
@@ -83,10 +83,10 @@ fn placeholders(registry: &Resolved) -> Material {
 fn has_admin(users: &Users) -> bool {
     match users {
         Users::Everybody => false,
-        Users::Table { candidates, missing, generated, .. } => match generated {
-            GeneratedAdmin::Always => true,
-            GeneratedAdmin::Never => false,
-            GeneratedAdmin::Auto => candidates.is_empty() && missing.is_empty(),
+        Users::Table { candidates, missing, admin, .. } => match admin.generate {
+            GenerateAdmin::Always => true,
+            GenerateAdmin::Never => false,
+            GenerateAdmin::Auto => candidates.is_empty() && missing.is_empty(),
         },
     }
 }

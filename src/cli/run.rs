@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
+use operator_engine::apply::{Kind, Observer, Verb};
+use operator_engine::metrics::Metrics as EngineMetrics;
+use operator_engine::process;
+use operator_engine::process::health::State;
+use operator_engine::process::life::{Process, WorkError};
+use operator_engine::process::preflight::{Definition, Needs, Right};
+use operator_engine::work::backoff;
+use operator_engine::work::queue::Limits;
+use operator_engine::work::watches::{Phase, Scope, StreamState};
 
+use crate::PROGRAM;
 use crate::api;
-use crate::apply::{KINDS, Kind, Observer, Verb};
-use crate::controller::queue::Limits;
-use crate::controller::watches::{Phase, Scope, StreamState};
-use crate::controller::{Operator, backoff};
+use crate::controller::Operator;
+use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
 use crate::model::Settings;
-use crate::runtime::health::State;
-use crate::runtime::preflight::{Definition, Needs, Right};
-use crate::runtime::process::{Process, WorkError};
-use crate::runtime::{self, gate};
 
 /// Latch of readiness: the streams of changes.
 const WATCHES: &str = "watches";
@@ -32,7 +36,7 @@ const STUCK: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub struct RunOptions {
     /// Watch registries in this namespace only; can be given more than once. Absent: all namespaces.
-    #[arg(long = "watch-namespace", env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE", value_parser = runtime::settings::name)]
+    #[arg(long = "watch-namespace", env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE", value_parser = process::settings::name)]
     watch_namespaces: Vec<String>,
     /// Image of registries whose manifest names none.
     #[arg(long, env = "REGISTRY_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().registry_image, value_parser = NonEmptyStringValueParser::new())]
@@ -41,16 +45,24 @@ pub struct RunOptions {
     #[arg(long, env = "OPERATOR_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().operator_image, value_parser = NonEmptyStringValueParser::new())]
     operator_image: String,
     /// DNS domain of the cluster.
-    #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = runtime::settings::name)]
+    #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = process::settings::name)]
     cluster_domain: String,
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
+    /// For tests of renewal: registries of this namespace get serving certificates that live this long, whatever their manifests say.
+    #[arg(long, value_name = "NAMESPACE=DURATION", value_parser = short_certificates)]
+    short_certificates_for_tests: Option<(String, Duration)>,
     #[command(flatten)]
-    process: runtime::Settings,
+    process: process::Settings,
 }
 
-/// Runs until it is told to stop. Exit codes: see [`crate::runtime`].
+fn short_certificates(text: &str) -> Result<(String, Duration), String> {
+    let (namespace, duration) = text.split_once('=').ok_or("must be NAMESPACE=DURATION, for instance renewals=3m")?;
+    Ok((process::settings::name(namespace)?, process::settings::duration(duration)?))
+}
+
+/// Runs until it is told to stop. Exit codes: see [`operator_engine::process`].
 pub(super) fn run(options: RunOptions) -> ExitCode {
     let scopes = Scope::of(&options.watch_namespaces);
     let needs = Needs { definition: definition(), rights: rights(&scopes) };
@@ -58,10 +70,12 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
         registry_image: options.registry_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
+        short_certificates: options.short_certificates_for_tests,
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
-    let work = move |process: Process| async move { work(process, &scopes, settings, limits).await };
-    match runtime::run(&options.process, needs, env!("COMMIT"), work) {
+    let (metrics, engine_metrics) = Metrics::new(&PROGRAM);
+    let work = move |process: Process| async move { work(process, &scopes, settings, limits, metrics).await };
+    match process::run(&options.process, needs, engine_metrics, work) {
         Ok(exit) => exit.into(),
         Err(error) => {
             super::complain(&format!("private-registry-operator: {error}"));
@@ -70,11 +84,18 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
     }
 }
 
-async fn work(process: Process, scopes: &[Scope], settings: Settings, limits: Limits) -> Result<(), WorkError> {
+async fn work(
+    process: Process,
+    scopes: &[Scope],
+    settings: Settings,
+    limits: Limits,
+    registries: Metrics,
+) -> Result<(), WorkError> {
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "private-registry-operator".to_owned());
     let counted = Arc::new(Counted(process.metrics.clone()));
     let client = process.clients.work.clone();
-    let operator = Operator::start(client, scopes, settings, limits, &instance, process.metrics.clone(), counted);
+    let operator =
+        Operator::start(client, scopes, settings, limits, &instance, (registries, process.metrics.clone()), counted);
 
     let heartbeat = process.health.heartbeat(LOOP, STUCK);
     let look = async {
@@ -146,7 +167,7 @@ fn tell(states: &[StreamState], process: &Process) {
 fn silences(states: &[StreamState]) -> BTreeMap<&'static str, Duration> {
     let mut silences = BTreeMap::new();
     for state in states {
-        let longest: &mut Duration = silences.entry(gate::kind_of(&state.watched.plural)).or_default();
+        let longest: &mut Duration = silences.entry(PROGRAM.kind_of(&state.watched.plural)).or_default();
         *longest = state.heard.max(*longest);
     }
     silences
@@ -180,7 +201,7 @@ fn rights(scopes: &[Scope]) -> Vec<Right> {
         ("", "pods", &["list", "watch"]),
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
-    let children = KINDS.iter().map(|kind: &&Kind| (kind.group, kind.plural, kind.verbs));
+    let children = KINDS.iter().map(|kind: &Kind| (kind.group, kind.plural, kind.verbs));
     let mut rights = Vec::new();
     for scope in scopes {
         let namespace = match scope {
@@ -200,7 +221,7 @@ fn rights(scopes: &[Scope]) -> Vec<Right> {
 }
 
 /// Counts writes of children.
-struct Counted(Arc<Metrics>);
+struct Counted(Arc<EngineMetrics>);
 
 impl Observer for Counted {
     fn requested(&self, kind: &'static Kind, verb: Verb, status: u16) {
@@ -223,7 +244,7 @@ impl Observer for Counted {
 mod tests {
     use super::*;
     use crate::api::PrivateRegistry;
-    use crate::controller::watches::Watched;
+    use operator_engine::work::watches::Watched;
 
     #[test]
     fn of_a_kind_in_several_namespaces_the_longest_silence_counts() {
@@ -249,8 +270,8 @@ mod tests {
 
     #[test]
     fn requests_about_every_child_are_counted_under_its_kind() {
-        for kind in KINDS {
-            assert_eq!(gate::kind_of(kind.plural), kind.kind);
+        for kind in KINDS.iter() {
+            assert_eq!(PROGRAM.kind_of(kind.plural), kind.kind);
         }
     }
 }

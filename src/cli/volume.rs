@@ -7,13 +7,26 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-const PROBE: &str = ".private-registry-write-probe";
+/// Directories that the registry writes into, below the volume's root. A volume that came from elsewhere may have them with another
+/// owner than its root.
+const BELOW: [&str; 3] = ["docker/registry/v2", "docker/registry/v2/repositories", "docker/registry/v2/blobs"];
 
-/// Writes, syncs and removes a file in `folder`. One line on standard error says why that failed and what to do.
+/// Writes, syncs and removes a file in `folder` and in the registry's directories below it, as far as they exist. One line on standard
+/// error says why that failed and what to do.
 pub(super) fn check(folder: &Path) -> ExitCode {
-    let Err(error) = write(folder) else { return ExitCode::SUCCESS };
-    super::complain(&explain(folder, &error));
-    if is_full(&error) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let below = BELOW.iter().map(|path| folder.join(path)).filter(|path| path.is_dir());
+    for folder in std::iter::once(folder.to_owned()).chain(below) {
+        let Err(error) = write(&folder) else { continue };
+        super::complain(&explain(&folder, &error));
+        return if is_full(&error) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    ExitCode::SUCCESS
+}
+
+/// A name for each pod: replicas that start together share the volume and must not remove each other's file.
+fn probe() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!(".private-registry-write-probe-{}-{}", host.trim(), std::process::id())
 }
 
 /// A full volume takes no image and gives every one that it has: whoever pulls must not wait until somebody makes room.
@@ -22,7 +35,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 fn write(folder: &Path) -> io::Result<()> {
-    let path = folder.join(PROBE);
+    let path = folder.join(probe());
     let mut file = fs::File::create(&path)?;
     let written = file.write_all(b"written to see whether this volume can be written\n").and_then(|()| file.sync_all());
     drop(file);
@@ -38,7 +51,7 @@ fn explain(folder: &Path, error: &io::Error) -> String {
         .map_or_else(|_| "this user".to_owned(), |me| format!("user {}:{}", me.uid(), me.gid()));
     let next = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "the storage ignores fsGroup: give the folder to group 65532 with mode 2775, or set spec.pod.securityContext to a user that may write it"
+            "the storage ignores fsGroup: give the directory and what is in it to group 65532 with mode 2775, or set spec.pod.securityContext to a user that may write it"
         }
         io::ErrorKind::ReadOnlyFilesystem => {
             "the volume is mounted read-only: see kubectl describe pod, and the volume's own health"
@@ -60,6 +73,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_of_the_registry_are_tried_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = folder.path().join(BELOW[2]);
+        fs::create_dir_all(&blobs).unwrap();
+        assert_eq!(check(folder.path()), ExitCode::SUCCESS);
+        assert_eq!(fs::read_dir(&blobs).unwrap().count(), 0);
+
+        // Whoever runs the tests as root may write everywhere, but not where a file of the probe's name cannot be made.
+        fs::create_dir(blobs.join(probe())).unwrap();
+        assert_eq!(check(folder.path()), ExitCode::FAILURE);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 
+use operator_engine::apply::{self};
+
 use super::error::Error;
-use crate::apply::{self, kinds};
+use crate::desired::kinds;
 
 /// Where fields of the Service come from: beginning of the path in the child, field of the manifest.
 const SERVICE: &[(&str, &str)] = &[
@@ -11,6 +13,9 @@ const SERVICE: &[(&str, &str)] = &[
     ("spec.ports[0]", "spec.service.port"),
     ("spec.type", "spec.service.type"),
     ("spec.loadBalancerClass", "spec.service.loadBalancerClass"),
+    ("spec.ipFamilyPolicy", "spec.service.ipFamilyPolicy"),
+    ("spec.externalTrafficPolicy", "spec.service.externalTrafficPolicy"),
+    ("metadata.labels", "spec.commonLabels"),
     ("spec.loadBalancerSourceRanges", "spec.service.loadBalancerSourceRanges"),
     ("metadata.annotations", "spec.service.annotations"),
 ];
@@ -26,6 +31,8 @@ const WORKLOAD: &[(&str, &str)] = &[
     ("spec.template.spec.topologySpreadConstraints", "spec.pod.topologySpreadConstraints"),
     ("spec.template.spec.priorityClassName", "spec.pod.priorityClassName"),
     ("spec.template.spec.securityContext", "spec.pod.securityContext"),
+    ("spec.template.spec.containers[0].securityContext", "spec.pod.containerSecurityContext"),
+    ("metadata.labels", "spec.commonLabels"),
     ("spec.template.spec.imagePullSecrets", "spec.pod.imagePullSecrets"),
     ("spec.template.spec.containers[0].resources", "spec.pod.resources"),
     ("spec.template.spec.containers[0].env", "spec.pod.env"),
@@ -64,7 +71,7 @@ fn origin(message: &str, origins: &[(&str, &'static str)]) -> Option<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::{Kind, ObjectRef, Verb};
+    use operator_engine::apply::{Kind, ObjectRef, Verb};
 
     fn refused(kind: &'static Kind, code: u16, message: &str) -> Error {
         let object = ObjectRef::new(kind, "registries", "team-a");

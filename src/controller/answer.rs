@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use operator_engine::work::queue::{Key, Queue, Urgency};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::queue::{Key, Queue, Urgency};
 use crate::status::summary::Answer;
 
 /// How soon a registry is asked again whose answer was not good.

@@ -2,16 +2,16 @@
 //! [`super::logins`], in which something random is made; it is stored before anything uses it.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
+use operator_engine::apply::Live;
 use serde_json::Value;
 
 use super::error::Error;
-use crate::api::{self, CertificateStatus};
-use crate::apply::Live;
+use crate::api::{self, AuthorityStage, AuthorityStatus, CertificateStatus};
 use crate::desired;
-use crate::model::{Child, Observed, Resolved, Tls, labels};
+use crate::model::{Child, Host, Observed, Resolved, Tls, labels};
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::CertificateFacts;
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Renew, Request};
@@ -59,18 +59,18 @@ pub(super) fn settle(
     match &registry.tls {
         Tls::None => Ok(Settled::default()),
         Tls::Own { secret } => Ok(take_over(registry, secret, stored, observed, now)),
-        Tls::SelfSigned { .. } => self_signed(registry, stored, service, rollout_pending, now),
+        Tls::PrivateCa { .. } => private_ca(registry, stored, service, rollout_pending, now),
     }
 }
 
-fn self_signed(
+fn private_ca(
     registry: &Resolved,
     stored: &Stored<'_>,
     service: &Value,
     rollout_pending: bool,
     now: Timestamp,
 ) -> Result<Settled, Error> {
-    let Tls::SelfSigned { duration, ca_duration, key_algorithm, .. } = &registry.tls else {
+    let Tls::PrivateCa { duration, ca_duration, key_algorithm, .. } = &registry.tls else {
         return Ok(Settled::default());
     };
     let (dns_names, ip_addresses) = hosts(registry, service);
@@ -140,9 +140,10 @@ fn self_signed(
         report: Certificate {
             served: facts.map(|facts| CertificateStatus {
                 renew_at: Some(policy::renew_at(&facts, &registry.uid).to_string()),
-                served_request: served_request.clone(),
-                ..certificate_status(&facts, &bundle)
+                reason: issued.or(last_reason).map(|word| word.to_string()),
+                ..certificate_status(&facts, &bundle, leaf.as_ref())
             }),
+            handled_request: served_request.clone(),
             problem,
             note: join(node_port_note(registry).into_iter().chain(request_note(registry))),
         },
@@ -175,7 +176,8 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
         let still = if good { "; the last good one is still served" } else { "" };
         Settled {
             report: Certificate {
-                served: facts.map(|facts| certificate_status(&facts, &bundle)),
+                served: facts.map(|facts| certificate_status(&facts, &bundle, kept.as_ref())),
+                handled_request: None,
                 problem: Some(Problem { reason: reason.to_owned(), message: format!("{message}{still}"), waiting }),
                 note: None,
             },
@@ -201,9 +203,11 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
     let value = |key: &str| content.data.get(key).map(|value| value.expose().as_slice());
     let material = import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt") };
     // The cluster's own names are not asked of a company's certificate: only those that the user wrote.
-    let dns_names = registry.hostnames.iter().cloned().collect();
-    let hosts = import::Hosts { dns_names: &dns_names, ip_addresses: &BTreeSet::new() };
-    let imported = match import::check(material, hosts, now) {
+    let (dns_names, ip_addresses) = written(registry);
+    let hosts = import::Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
+    let copy = stored.leaf.filter(|live| live.annotation(labels::ISSUED).is_none()).and_then(leaf_of);
+    let copy = copy.and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
+    let imported = match import::check(material, hosts, copy.as_ref(), now) {
         Ok(imported) => imported,
         Err(error) => return keep(error.reason(), format!("Secret {secret}: {error}"), false),
     };
@@ -211,12 +215,13 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
     let mut notes: Vec<_> = imported.notes.iter().map(ToString::to_string).collect();
     if !imported.uncovered.is_empty() {
         let names = imported.uncovered.iter().cloned().collect::<Vec<_>>().join(", ");
-        notes.push(format!("it does not cover {names} of spec.hostnames: clients that use these names will refuse it"));
+        notes.push(format!("it does not cover {names} of spec.addresses: clients that use these names will refuse it"));
     }
     Settled {
         look_again: Some(imported.facts.not_after),
         report: Certificate {
-            served: Some(certificate_status(&imported.facts, &bundle)),
+            served: Some(certificate_status(&imported.facts, &bundle, Some(&imported.leaf))),
+            handled_request: None,
             problem: None,
             note: join(notes),
         },
@@ -233,15 +238,27 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
     }
 }
 
+/// The hosts of `spec.addresses`.
+fn written(registry: &Resolved) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for address in &registry.addresses {
+        match address.host() {
+            Host::Name(name) => _ = names.insert(name.clone()),
+            Host::Ip(ip) => _ = addresses.insert(*ip),
+        }
+    }
+    (names, addresses)
+}
+
 /// Names and addresses that clients of a registry use. Nodes are never read: whoever uses node ports lists their addresses.
 fn hosts(registry: &Resolved, service: &Value) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
-    let Tls::SelfSigned { dns_names, ip_addresses, .. } = &registry.tls else { return Default::default() };
-    let mut names = dns_names.clone();
-    let mut addresses = ip_addresses.clone();
+    let Tls::PrivateCa { dns_names, ip_addresses, .. } = &registry.tls else { return Default::default() };
+    let (mut names, mut addresses) = written(registry);
+    names.extend(dns_names.iter().cloned());
+    addresses.extend(ip_addresses);
     names.extend(registry.service_names());
-    names.extend(registry.hostnames.iter().cloned());
     names.insert("localhost".to_owned());
-    addresses.insert(IpAddr::from([127, 0, 0, 1]));
+    addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
     let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     addresses.extend(list("/spec/clusterIPs").filter_map(Value::as_str).filter_map(|ip| ip.parse::<IpAddr>().ok()));
     for ingress in list("/status/loadBalancer/ingress") {
@@ -251,12 +268,21 @@ fn hosts(registry: &Resolved, service: &Value) -> (BTreeSet<String>, BTreeSet<Ip
     (names, addresses)
 }
 
-fn certificate_status(facts: &CertificateFacts, bundle: &Bundle) -> CertificateStatus {
+fn certificate_status(facts: &CertificateFacts, bundle: &Bundle, leaf: Option<&Leaf>) -> CertificateStatus {
+    let stage = |signs: bool| if signs { AuthorityStage::Active } else { AuthorityStage::Former };
+    let authorities = bundle.signing(leaf.map(|leaf| leaf.chain_pem.as_str()).unwrap_or_default());
     CertificateStatus {
         not_before: facts.not_before.to_string(),
         not_after: facts.not_after.to_string(),
         serial: facts.serial.clone(),
-        ca_fingerprints: bundle.facts().into_iter().map(|facts| facts.fingerprint).collect(),
+        authorities: authorities
+            .into_iter()
+            .map(|(facts, signs)| AuthorityStatus {
+                fingerprint: facts.fingerprint,
+                not_after: facts.not_after.to_string(),
+                stage: stage(signs),
+            })
+            .collect(),
         ..CertificateStatus::default()
     }
 }
@@ -274,12 +300,10 @@ fn authority_missing(registry: &Resolved) -> Problem {
 }
 
 fn node_port_note(registry: &Resolved) -> Option<String> {
-    let Tls::SelfSigned { ip_addresses, .. } = &registry.tls else { return None };
-    (registry.service.kind == api::ServiceType::NodePort && ip_addresses.is_empty() && registry.hostnames.is_empty())
-        .then(|| {
-            "the nodes' addresses are not in it: list those that clients use in spec.tls.selfSigned.ipAddresses"
-                .to_owned()
-        })
+    (registry.service.kind == api::ServiceType::NodePort && registry.addresses.is_empty()).then(|| {
+        "the nodes' addresses are not in the certificate: list those that clients use, with the node port, in spec.addresses"
+            .to_owned()
+    })
 }
 
 /// `leaf-2026-11` asks for a leaf too: the rest tells one request from the next.
@@ -353,7 +377,7 @@ mod tests {
         /// What lies there after the pass, beside what status says was served and why a certificate was issued.
         fn pass(&self, registry: &Resolved) -> (Self, Option<String>, Option<Renew>) {
             let settled = self.settle(registry);
-            let told = settled.report.served.as_ref().and_then(|served| served.served_request.clone());
+            let told = settled.report.handled_request.clone();
             let issued = settled.issued;
             let material = desired::Material {
                 certificate: settled.serving,

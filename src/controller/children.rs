@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use operator_engine::apply::{self, Applied, Kind, Live, Owner};
+
 use crate::api::PrivateRegistry;
-use crate::apply::{self, Applied, Kind, Live, Owner, kinds};
+use crate::desired::kinds::{self, KINDS};
 use crate::desired::{Hold, Material, Object};
 use crate::model::{Child, Resolved};
 
@@ -30,7 +32,7 @@ pub(super) fn children(objects: Vec<Object>) -> Vec<apply::Child> {
                 Hold::Kept => apply::Hold::Kept,
                 Hold::Released => apply::Hold::KeptUntilOwnerGoes,
             };
-            Some(apply::Child { kind: apply::Kind::named(object.kind)?, name: object.name, hold, body: object.body })
+            Some(apply::Child { kind: KINDS.named(object.kind)?, name: object.name, hold, body: object.body })
         })
         .collect()
 }
@@ -50,7 +52,7 @@ pub(super) fn wanted_names(
     plan: &[Object],
 ) -> BTreeSet<(&'static Kind, String)> {
     // Kinds of the foundation are never pruned.
-    let named = |object: &Object| Some((Kind::named(object.kind)?, object.name.clone()));
+    let named = |object: &Object| Some((KINDS.named(object.kind)?, object.name.clone()));
     let mut wanted: BTreeSet<_> = plan.iter().filter_map(named).collect();
     // What cannot be made again is never pruned, only let go on purpose.
     wanted.extend([Child::Ca, Child::Admin].map(|child| (kinds::SECRET, registry.name.child(child))));
@@ -75,16 +77,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::apply::kinds::Prune;
     use crate::controller::testing::resolved;
     use crate::desired;
+    use operator_engine::apply::kinds::Prune;
 
     #[test]
     fn what_a_registry_stands_on_is_of_kinds_that_are_never_pruned() {
         let registry = resolved(&json!({}), &json!({}));
         let claim = desired::claim::build(&registry);
         for object in desired::foundation(&registry).into_iter().chain(claim) {
-            assert_eq!(Kind::named(object.kind).unwrap().prune, Prune::Never, "{}", object.kind);
+            assert_eq!(KINDS.named(object.kind).unwrap().prune, Prune::Never, "{}", object.kind);
         }
     }
 }

@@ -7,19 +7,24 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
+use operator_engine::apply::{Engine, Memory};
+use operator_engine::metrics::Metrics as EngineMetrics;
+use operator_engine::work::events::Events;
+use operator_engine::work::queue::{Key, Queue, Urgency};
+use operator_engine::work::references::{Reference, References};
+use operator_engine::work::rounds::Rounds;
+use operator_engine::work::store::Objects;
+use operator_engine::work::watches::Scope;
 
 use super::answer::Answers;
 use super::error::Error;
-use super::events::Events;
-use super::queue::{Key, Queue, Urgency};
-use super::rounds::Rounds;
-use super::store::Registries;
 use crate::api::PrivateRegistry;
-use crate::apply::{Engine, Memory};
 use crate::metrics::Metrics;
 use crate::model::{Child, Settings, labels};
 use crate::observe;
 use crate::status::PodFacts;
+
+const CLAIM: &str = "PersistentVolumeClaim";
 
 /// What every pass shares.
 pub struct Context {
@@ -30,13 +35,15 @@ pub struct Context {
     /// What is known of children and of what manifests refer to.
     pub memory: Arc<Memory>,
     /// The registries as the API server last showed them.
-    pub registries: Arc<Registries<PrivateRegistry>>,
+    pub registries: Arc<Objects<PrivateRegistry>>,
     /// The operator's own settings.
     pub settings: Settings,
     /// Publishes Kubernetes events.
     pub events: Events,
-    /// Every metric.
-    pub metrics: Arc<Metrics>,
+    /// What is counted of registries.
+    pub metrics: Metrics,
+    /// What is counted of passes.
+    pub engine_metrics: Arc<EngineMetrics>,
     /// Which registry is looked at next.
     pub queue: Queue,
     /// What passes remember beside children.
@@ -45,6 +52,8 @@ pub struct Context {
     pub(super) answers: Answers,
     /// Looks at every registry.
     pub(super) rounds: Rounds,
+    /// Which registry refers to what.
+    pub references: References,
 }
 
 impl Context {
@@ -70,22 +79,32 @@ impl Context {
         Ok(as_they_are)
     }
 
+    /// One round over all registries.
+    pub(super) async fn round(&self, scopes: &[Scope]) {
+        self.rounds.run(&self.registries.keys(), scopes, &self.queue, &self.engine).await;
+    }
+
+    /// Remembers what a registry refers to.
+    pub(super) fn note(&self, key: &Key, registry: &PrivateRegistry) {
+        self.references.refer(key, referred(key, registry));
+    }
+
     /// Learns what a new registry refers to.
     pub(super) fn meet(&self, key: &Key) {
         if let Some(registry) = self.registries.get(key) {
-            self.recall.note(key, &registry);
+            self.note(key, &registry);
         }
     }
 
     /// The registries that may want a claim that this one has. All that exist have been met: the watch of registries comes before any pass.
     pub(super) fn rivals(&self, key: &Key) -> Vec<Arc<PrivateRegistry>> {
-        self.recall.rivals(key).iter().filter_map(|rival| self.registries.get(rival)).collect()
+        rivals(&self.references, key).iter().filter_map(|rival| self.registries.get(rival)).collect()
     }
 
     /// Has those looked at that may want a claim of this registry, which is new or gone. Creation times have whole seconds, so who comes second to
     /// a claim may still be the first by name.
     pub(super) fn tell_rivals(&self, key: &Key) {
-        for rival in self.recall.rivals(key).iter().filter(|rival| self.registries.get(rival).is_some()) {
+        for rival in rivals(&self.references, key).iter().filter(|rival| self.registries.get(rival).is_some()) {
             self.queue.add(rival, Urgency::Change);
         }
     }
@@ -97,7 +116,7 @@ impl Context {
         self.answers.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
-        self.recall.refer(key, BTreeSet::new());
+        self.references.refer(key, BTreeSet::new());
     }
 }
 
@@ -106,33 +125,9 @@ impl Context {
 pub struct Recall {
     /// `None` while they are being listed.
     pods: Mutex<BTreeMap<Key, Option<Vec<PodFacts>>>>,
-    references: Mutex<References>,
-}
-
-/// An object that a manifest refers to: kind, namespace, name.
-type Reference = (&'static str, String, String);
-
-/// Who refers to what, both ways.
-#[derive(Default)]
-struct References {
-    of: BTreeMap<Key, BTreeSet<Reference>>,
-    to: BTreeMap<Reference, BTreeSet<Key>>,
 }
 
 impl Recall {
-    /// Who may want a claim that `key` has, its own or one that it names: whoever names it, too, and whose own it would be.
-    fn rivals(&self, key: &Key) -> BTreeSet<Key> {
-        const CLAIM: &str = "PersistentVolumeClaim";
-        let references = locked(&self.references);
-        let named = references.of.get(key).into_iter().flatten().filter(|(kind, ..)| *kind == CLAIM).cloned();
-        let data = Child::Data.suffix();
-        let claims: Vec<_> = named.chain([(CLAIM, key.namespace.clone(), format!("{}{data}", key.name))]).collect();
-        let naming = claims.iter().filter_map(|claim| references.to.get(claim)).flatten().cloned();
-        let owning =
-            claims.iter().filter_map(|(_, namespace, claim)| Some(Key::new(namespace, claim.strip_suffix(data)?)));
-        naming.chain(owning).filter(|rival| rival != key).collect()
-    }
-
     /// What is known of a registry's pods. If it is nothing, they are to be listed and learned.
     fn pods_of(&self, key: &Key) -> Option<Vec<PodFacts>> {
         locked(&self.pods).entry(key.clone()).or_default().clone()
@@ -154,42 +149,25 @@ impl Recall {
     pub fn forget_pods(&self) -> Vec<Key> {
         std::mem::take(&mut *locked(&self.pods)).into_keys().collect()
     }
+}
 
-    /// Remembers what a registry refers to.
-    pub fn note(&self, key: &Key, registry: &PrivateRegistry) {
-        let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
-        let mut names: BTreeSet<_> = observe::secrets(registry).into_iter().map(|name| at("Secret", name)).collect();
-        names.extend(observe::claim(registry).map(|name| at("PersistentVolumeClaim", name.to_owned())));
-        self.refer(key, names);
-    }
+/// The objects that a registry refers to.
+fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
+    let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
+    let secrets = observe::secrets(registry).into_iter().map(|name| at("Secret", name));
+    secrets.chain(observe::claim(registry).map(|name| at(CLAIM, name.to_owned()))).collect()
+}
 
-    /// The registries that refer to an object.
-    #[must_use]
-    pub fn referrers(&self, kind: &'static str, namespace: &str, name: &str) -> Vec<Key> {
-        let references = locked(&self.references);
-        let found = references.to.get(&(kind, namespace.to_owned(), name.to_owned()));
-        found.into_iter().flatten().cloned().collect()
-    }
-
-    fn refer(&self, key: &Key, names: BTreeSet<Reference>) {
-        let mut references = locked(&self.references);
-        let References { of, to } = &mut *references;
-        if of.get(key).map_or(names.is_empty(), |known| *known == names) {
-            return;
-        }
-        for name in of.remove(key).into_iter().flatten() {
-            if let Some(keys) = to.get_mut(&name) {
-                keys.remove(key);
-            }
-        }
-        to.retain(|_, keys| !keys.is_empty());
-        for name in &names {
-            to.entry(name.clone()).or_default().insert(key.clone());
-        }
-        if !names.is_empty() {
-            of.insert(key.clone(), names);
-        }
-    }
+/// Who may want a claim that `key` has, its own or one that it names: whoever names it, too, and whose own it would be.
+fn rivals(references: &References, key: &Key) -> BTreeSet<Key> {
+    let data = Child::Data.suffix();
+    let own = (CLAIM, key.namespace.clone(), format!("{}{data}", key.name));
+    let claims = references.of(key).into_iter().filter(|(kind, ..)| *kind == CLAIM).chain([own]);
+    let wanting = claims.flat_map(|(kind, namespace, claim)| {
+        let owner = claim.strip_suffix(data).map(|owner| Key::new(&namespace, owner));
+        references.to(kind, &namespace, &claim).into_iter().chain(owner)
+    });
+    wanting.filter(|rival| rival != key).collect()
 }
 
 fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -224,24 +202,12 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_claim_is_known_whether_it_names_it_or_owns_it() {
-        let (recall, foo, bar) = (Recall::default(), Key::new("n", "foo"), Key::new("n", "bar"));
-        recall.note(
-            &foo,
-            &registry(&serde_json::json!({"storage": {"persistentVolumeClaim": {"claimName": "bar-data"}}})),
-        );
-        recall.note(&bar, &registry(&serde_json::json!({})));
-        assert_eq!(recall.rivals(&foo), BTreeSet::from([bar.clone()]));
-        assert_eq!(recall.rivals(&bar), BTreeSet::from([foo]));
-        assert_eq!(recall.rivals(&Key::new("other", "bar")), BTreeSet::new());
-    }
-
-    #[test]
-    fn a_reference_is_known_until_the_manifest_drops_it() {
-        let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
-        recall.note(&key, &registry(&serde_json::json!({"tls": {"secret": {"name": "mine"}}})));
-        assert_eq!(recall.referrers("Secret", "n", "mine"), std::slice::from_ref(&key));
-        assert!(recall.referrers("Secret", "other", "mine").is_empty());
-        recall.note(&key, &registry(&serde_json::json!({})));
-        assert!(recall.referrers("Secret", "n", "mine").is_empty());
+        let (references, foo, bar) = (References::default(), Key::new("n", "foo"), Key::new("n", "bar"));
+        let named = serde_json::json!({"storage": {"existingClaim": {"name": "bar-data"}}});
+        references.refer(&foo, referred(&foo, &registry(&named)));
+        references.refer(&bar, referred(&bar, &registry(&serde_json::json!({}))));
+        assert_eq!(rivals(&references, &foo), BTreeSet::from([bar.clone()]));
+        assert_eq!(rivals(&references, &bar), BTreeSet::from([foo]));
+        assert_eq!(rivals(&references, &Key::new("other", "bar")), BTreeSet::new());
     }
 }

@@ -1,7 +1,8 @@
 //! What can go wrong in a pass: a variant per step, one word for condition, event and metric, and whether trying again can help.
 
-use super::backoff::Class;
-use crate::apply;
+use operator_engine::apply;
+use operator_engine::work::backoff::Class;
+
 use crate::credentials::generated::NoRandomness;
 use crate::credentials::hashing::HashError;
 use crate::pki::issue::IssueError;

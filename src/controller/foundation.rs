@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use operator_engine::apply::{self, Live, Owner};
 use serde_json::Value;
 
 use super::children::{children, live};
 use super::context::Context;
 use super::error::Error;
 use crate::api::ServiceType;
-use crate::apply::{self, Live, Owner, kinds};
 use crate::desired;
+use crate::desired::kinds;
 use crate::model::{self, Child, Resolved};
 
 /// The Service and the claim, as the server has them.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Resource as _;
+use operator_engine::apply::Kind;
+use operator_engine::work::queue::{Key, Urgency};
+use operator_engine::work::watches::{Meta, Scope, Sink, Watched};
 
 use super::context::Context;
-use super::queue::{Key, Urgency};
-use super::watches::{Meta, Scope, Sink, Watched};
-use crate::apply::{KINDS, Kind};
+use crate::desired::kinds::KINDS;
 use crate::model::labels;
 
 const POD: &str = "Pod";
@@ -36,7 +37,7 @@ pub(super) struct Intake {
 
 impl Intake {
     fn kind(watched: &Watched) -> Option<&'static Kind> {
-        Kind::named(&watched.kind)
+        KINDS.named(&watched.kind)
     }
 
     /// The registry that owns a changed object, and those that refer to it. What is heard before the first round is no reason for a pass:
@@ -46,8 +47,7 @@ impl Intake {
             return;
         }
         let owner = owner.map(|owner| Key::new(namespace, owner));
-        let concerned: BTreeSet<_> =
-            self.ctx.recall.referrers(kind, namespace, name).into_iter().chain(owner).collect();
+        let concerned: BTreeSet<_> = self.ctx.references.to(kind, namespace, name).into_iter().chain(owner).collect();
         for key in concerned.iter().filter(|key| self.ctx.registries.get(key).is_some()) {
             self.ctx.queue.add(key, Urgency::Change);
         }

@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use operator_engine::apply::Live;
 
 use super::error::Error;
-use crate::api::{GeneratedAdmin, UserStatus};
-use crate::apply::Live;
+use crate::api::{GenerateAdmin, UserSource, UserSourceKind, UserStatus};
 use crate::credentials::table::Stored as StoredTable;
-use crate::credentials::{self, Password, Source, SourceKind, UserName, Wanted, docker_config, generated, hashing};
-use crate::desired::secrets::{ADMIN, HTPASSWD_KEY, HTTP_SECRET_KEY};
+use crate::credentials::{
+    self, Login, Password, Source, SourceKind, UserName, Wanted, docker_config, generated, hashing,
+};
+use crate::desired::secrets::{HTPASSWD_KEY, HTTP_SECRET_KEY};
 use crate::desired::{self, workload::sha256};
-use crate::model::{Child, Resolved, Users, labels};
+use crate::model::{self, Child, Fault, Resolved, Users, labels};
 use crate::secret::Sensitive;
 use crate::status::{Logins, Problem};
 
@@ -55,11 +57,11 @@ pub(super) async fn settle(
         Some(kept) if kept.len() >= 32 => kept.into(),
         _ => generated::http_secret()?,
     };
-    let Users::Table { candidates, missing, generated, cost } = &registry.users else {
+    let Users::Table { candidates, missing, faults, admin: given, cost } = &registry.users else {
         return Ok(Settled { table: None, admin: None, pull: None, http_secret, report: Logins::default() });
     };
 
-    let admin = admin(registry, *generated, candidates, missing, stored)?;
+    let admin = admin(registry, given, candidates, missing, stored)?;
     let mut wanted = candidates.clone();
     wanted.extend(admin.as_ref().map(|admin| admin.wanted.clone()));
     let file = stored.table.and_then(|live| text(live, HTPASSWD_KEY));
@@ -80,20 +82,32 @@ pub(super) async fn settle(
         message: problem.message.clone(),
         waiting: false,
     }));
+    problems.extend(faults.iter().map(fault));
+    let pull = pull_login(registry, admin.as_ref(), &wanted, &table.users);
+    problems.extend(pull.as_ref().err().map(fault).filter(|_| missing.is_empty()));
+    let pull = pull.ok().flatten();
     let report = Logins {
+        note: pull.is_none().then(|| NO_PULL_SECRET.to_owned()),
         users: table
             .users
             .iter()
             .map(|user| UserStatus {
                 name: user.name.to_string(),
-                source: user.source.to_string(),
+                source: UserSource {
+                    kind: match user.source.kind {
+                        SourceKind::Users => UserSourceKind::Users,
+                        SourceKind::UsersFrom => UserSourceKind::UsersFrom,
+                        SourceKind::GeneratedAdmin => UserSourceKind::GeneratedAdmin,
+                    },
+                    name: user.source.secret.clone(),
+                    key: user.source.key.clone(),
+                },
                 changed_at: Some(user.changed_at.to_string()),
             })
             .collect(),
         problems,
     };
-    let pull = pull_login(admin.as_ref(), &wanted, &table.users)
-        .map(|(name, password)| docker_config(addresses, &name, &password));
+    let pull = pull.map(|(name, password)| docker_config(addresses, &name, &password));
     // An empty table would still be a table: everybody gets 401, and nobody is let in by accident.
     let nobody_yet = table.users.is_empty() && stored.table.is_none();
     Ok(Settled {
@@ -114,17 +128,17 @@ struct Admin {
 /// would leave nobody.
 fn admin(
     registry: &Resolved,
-    generated: GeneratedAdmin,
+    given: &model::Admin,
     candidates: &[Wanted],
     missing: &[String],
     stored: &Stored<'_>,
 ) -> Result<Option<Admin>, Error> {
-    let named = candidates.iter().any(is_usable);
-    let wanted = match generated {
-        GeneratedAdmin::Always => true,
-        GeneratedAdmin::Never => false,
+    let named = candidates.iter().any(Wanted::is_usable);
+    let wanted = match given.generate {
+        GenerateAdmin::Always => true,
+        GenerateAdmin::Never => false,
         // While users that are named are on their way, an admin that is there stays, and none is made for them.
-        GeneratedAdmin::Auto => !named && (missing.is_empty() && candidates.is_empty() || stored.admin.is_some()),
+        GenerateAdmin::Auto => !named && (missing.is_empty() && candidates.is_empty() || stored.admin.is_some()),
     };
     if !wanted {
         return Ok(None);
@@ -143,27 +157,35 @@ fn admin(
         // Not the Secret's version, which is not known before it is written: the table would be written twice.
         version: sha256(password.expose().as_bytes()),
     };
-    let wanted = Wanted { name: ADMIN.to_owned(), source, password: password.expose().as_bytes().to_vec().into() };
+    let login = Login::Password(password.expose().as_bytes().to_vec().into());
+    let wanted = Wanted { name: given.username.clone(), source, login };
     Ok(Some(Admin { password, wanted }))
 }
 
-fn is_usable(user: &Wanted) -> bool {
-    UserName::new(&user.name).is_ok() && Password::new(user.password.expose()).is_ok()
-}
+/// What is said where pods of the namespace get no login.
+const NO_PULL_SECRET: &str = "no pull Secret is written: name the user that pods pull as in spec.pullSecrets";
 
-/// Pods pull as the generated admin, or as the first user of the manifest who can log in.
+/// Pods pull as the user that the manifest names, or as the generated admin; as nobody else, because every login may push too.
 fn pull_login(
+    registry: &Resolved,
     admin: Option<&Admin>,
     wanted: &[Wanted],
     users: &[credentials::UserFact],
-) -> Option<(UserName, Password)> {
+) -> Result<Option<(UserName, Password)>, Fault> {
+    let Some(name) = &registry.pull_user else { return Ok(admin.and_then(|admin| admin.wanted.login())) };
     let in_table =
         |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
-    let user = match admin {
-        Some(admin) => &admin.wanted,
-        None => wanted.iter().find(in_table)?,
-    };
-    Some((UserName::new(&user.name).ok()?, Password::new(user.password.expose()).ok()?))
+    let login = wanted.iter().filter(|user| user.name == *name).find(in_table).and_then(Wanted::login);
+    login.map(Some).ok_or_else(|| Fault {
+        reason: "PullUserUnknown",
+        message: format!(
+            "spec.pullSecrets names user {name}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
+        ),
+    })
+}
+
+fn fault(fault: &Fault) -> Problem {
+    Problem { reason: fault.reason.to_owned(), message: fault.message.clone(), waiting: false }
 }
 
 fn text(live: &Live, key: &str) -> Option<String> {

@@ -1,8 +1,7 @@
 //! Certificate and logins of one registry: what is stored is kept, made again or replaced, and what comes of it is what pods mount.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
+use operator_engine::apply::{Live, Owner};
 use serde_json::Value;
 use tracing::info;
 
@@ -11,7 +10,7 @@ use super::context::Context;
 use super::error::Error;
 use super::logins::{self, Stored as StoredLogins};
 use super::running;
-use crate::apply::{Live, Owner, kinds};
+use crate::desired::kinds;
 use crate::desired::{Material, workload};
 use crate::model::{Child, Observed, Resolved, labels};
 use crate::status::{Certificate, Logins, summary};
@@ -93,7 +92,7 @@ pub(super) async fn settle(
     stored: &Stored,
     now: Timestamp,
 ) -> Result<Settled, Error> {
-    let addresses: BTreeSet<_> = summary::addresses(registry, service).into_iter().map(|found| found.address).collect();
+    let addresses = summary::image_hosts(registry, service);
     let logins = logins::settle(registry, &stored.logins(), &addresses, now).await?;
 
     let running = stored.workload.as_ref();
@@ -151,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn pods_that_are_replaced_anyway_get_a_new_certificate_after_half_of_its_life() {
-        let spec = json!({"auth": {"none": {}}, "tls": {"selfSigned": {"duration": "100h"}}});
+        let spec = json!({"auth": {"none": {}}, "tls": {"certificate": {"duration": "100h"}}});
         let registry = resolved(&spec, &json!({}));
         let empty = Stored { tls: None, ca: None, htpasswd: None, admin: None, config: None, workload: None };
         let start = Timestamp::now();

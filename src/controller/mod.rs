@@ -1,49 +1,46 @@
 //! The loop that keeps registries as their manifests say.
 //!
-//! [`watches`] put registries on the [`queue`]; workers take them off it and run [`reconcile`] on each, several at once, never
+//! Watches put registries on the queue; workers take them off it and run [`reconcile`] on each, several at once, never
 //! two of one registry. [`Operator`] ties the three together and knows nothing of the process around it.
 
 mod advice;
 mod answer;
-pub mod backoff;
 mod certificates;
 mod children;
 mod context;
 mod error;
-pub mod events;
 mod foundation;
 mod intake;
 mod logins;
 mod material;
-pub mod queue;
 mod reconcile;
 mod report;
-mod rounds;
 mod running;
-pub mod store;
 #[cfg(test)]
 mod testing;
-pub mod watches;
 
 use std::sync::Arc;
 
 use kube::Client;
+use operator_engine::metrics::Metrics as EngineMetrics;
+use operator_engine::work::backoff::Class;
+use operator_engine::work::events::Events;
+use operator_engine::work::queue::{self, End, Finished, Key, Limits, Outcome, Queue, Urgency, run_workers};
+use operator_engine::work::references::References;
+use operator_engine::work::rounds::Rounds;
+use operator_engine::work::store::{Objects, What};
+use operator_engine::work::watches::{Scope, Watches};
 use tracing::{debug, error, warn};
 
 pub use context::Context;
 pub use error::Error;
 pub use reconcile::{Next, reconcile};
 
-use self::backoff::Class;
-use self::events::Events;
 use self::intake::Intake;
-use self::queue::{End, Finished, Key, Limits, Outcome, Queue, Urgency, run_workers};
-use self::store::{Registries, What};
-use self::watches::{Scope, Watches};
 use crate::api::PrivateRegistry;
-use crate::apply::{Engine, Marks, Memory, Observer};
 use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
+use operator_engine::apply::{Engine, Marks, Memory, Observer};
 
 /// How this operator marks its children.
 pub const MARKS: Marks = Marks {
@@ -72,22 +69,24 @@ impl Operator {
         settings: Settings,
         limits: Limits,
         instance: &str,
-        metrics: Arc<Metrics>,
+        metrics: (Metrics, Arc<EngineMetrics>),
         observer: Arc<dyn Observer>,
     ) -> Self {
         let memory = Arc::new(Memory::new(MARKS));
         let ctx = Arc::new(Context {
             engine: Engine::new(client.clone(), memory.clone(), MARKS, observer),
             memory,
-            registries: Arc::new(Registries::default()),
+            registries: Arc::new(Objects::default()),
             settings,
-            events: Events::new(client.clone(), labels::MANAGER, instance, metrics.clone()),
-            metrics,
+            events: Events::new(client.clone(), labels::MANAGER, instance, metrics.1.clone()),
+            metrics: metrics.0,
+            engine_metrics: metrics.1,
             recall: context::Recall::default(),
             answers: answer::Answers::default(),
             client: client.clone(),
             queue: Queue::default(),
-            rounds: rounds::Rounds::default(),
+            rounds: Rounds::default(),
+            references: References::default(),
         });
         let mut watches = Watches::new(client);
         let intake = Arc::new(Intake { ctx: ctx.clone() });
@@ -96,7 +95,7 @@ impl Operator {
                 watches.metadata(watched, scope, intake.clone());
             }
             let shared = ctx.clone();
-            watches.registries::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
+            watches.objects::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
                 shared.metrics.set_registries(shared.registries.len());
                 match change.what {
                     What::StatusOnly => {}
@@ -141,17 +140,17 @@ impl Operator {
         let ctx = self.ctx.clone();
         let handler = move |grant: queue::Grant| {
             let ctx = ctx.clone();
-            async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx.metrics) }
+            async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx.engine_metrics) }
         };
         let ctx = self.ctx.clone();
         let observe = move |finished: &Finished| {
             ctx.rounds.passed(&finished.grant.key);
-            ctx.metrics.reconciled(outcome(finished.outcome), finished.took);
-            ctx.metrics.queue_waited(finished.grant.waited);
-            ctx.metrics.set_queue_depth(ctx.queue.depth().due);
+            ctx.engine_metrics.reconciled(outcome(finished.outcome), finished.took);
+            ctx.engine_metrics.queue_waited(finished.grant.waited);
+            ctx.engine_metrics.set_queue_depth(ctx.queue.depth().due);
         };
         let first_round = async {
-            self.ctx.rounds.run(&self.ctx, &self.scopes).await;
+            self.ctx.round(&self.scopes).await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -164,11 +163,11 @@ impl Operator {
     pub async fn sweep(&self) {
         self.ctx.memory.sweep();
         self.watches.relist();
-        self.ctx.rounds.run(&self.ctx, &self.scopes).await;
+        self.ctx.round(&self.scopes).await;
     }
 }
 
-fn end(key: &Key, result: Result<Next, Error>, metrics: &Metrics) -> End {
+fn end(key: &Key, result: Result<Next, Error>, metrics: &EngineMetrics) -> End {
     match result {
         Ok(Next::Look(after)) => End::Done { after: Some(after) },
         Ok(Next::Blocked) => End::Failed(Class::Blocked),
@@ -203,14 +202,16 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::apply::{Claim, ObjectRef, kinds};
+    use operator_engine::apply::{Claim, ObjectRef};
+
     use crate::credentials::generated::NoRandomness;
+    use crate::desired::kinds;
 
     fn errors() -> [Error; 3] {
         let object = ObjectRef::new(kinds::SECRET, "team", "a-tls");
         let source = Box::new(kube::Error::LinesCodecMaxLineLengthExceeded);
         [
-            crate::apply::Error::NotOurs { object, claim: Claim::Unmarked { adopt: MARKS.adopt } }.into(),
+            operator_engine::apply::Error::NotOurs { object, claim: Claim::Unmarked { adopt: MARKS.adopt } }.into(),
             Error::Pods { registry: "team/a".to_owned(), source },
             NoRandomness.into(),
         ]
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn every_error_is_counted_under_its_word_and_a_bug_is_an_outcome_of_its_own() {
-        let metrics = Metrics::new("0.0.0", "abc");
+        let metrics = Metrics::new(&crate::PROGRAM).1;
         let expected = [("NotOurs", "blocked"), ("ReadFailed", "failed"), ("NoRandomness", "bug")];
         for (error, (reason, word)) in errors().into_iter().zip(expected) {
             let End::Failed(class) = end(&Key::new("team", "a"), Err(error), &metrics) else { panic!("{reason}") };
@@ -232,7 +233,7 @@ mod tests {
     fn only_a_bug_is_logged_as_an_error_and_what_lasts_is_not_logged_at_each_pass() {
         let (mut log, writer) = std::io::pipe().unwrap();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(writer)).finish();
-        let metrics = Metrics::new("0.0.0", "abc");
+        let metrics = Metrics::new(&crate::PROGRAM).1;
         tracing::subscriber::with_default(subscriber, || {
             errors().into_iter().for_each(|error| {
                 end(&Key::new("team", "a"), Err(error), &metrics);

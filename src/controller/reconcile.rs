@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
+use operator_engine::apply::{self, Applied, Live, Outcome, Owner, Verb};
+use operator_engine::work::backoff::Class;
+use operator_engine::work::queue::Key;
+use operator_engine::work::{backoff, events};
 
 use super::advice::advice;
 use super::answer::ASK_AGAIN;
-use super::backoff::Class;
 use super::children::{children, owner, wanted_names};
 use super::context::Context;
 use super::error::Error;
 use super::foundation::Foundation;
 use super::material::{self, Settled, Stored};
-use super::queue::Key;
 use super::report::{report, words};
 use super::running::{self, Running};
-use super::{backoff, events};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, condition, reason};
-use crate::apply::{self, Applied, Live, Outcome, Owner, Verb, kinds};
+use crate::desired::kinds;
 use crate::desired::{self, Object, Run};
 use crate::model::{self, Blocked, Child, Observed, Resolved};
 use crate::observe;
@@ -55,7 +56,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     if registry.metadata.deletion_timestamp.is_some() {
         return Ok(Next::Gone);
     }
-    ctx.recall.note(key, &registry);
+    ctx.note(key, &registry);
     let now = ctx.now();
     let before = registry.status.clone().unwrap_or_default();
     let generation = registry.metadata.generation.unwrap_or_default();

@@ -2,15 +2,15 @@
 
 use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
+use operator_engine::process::api_error;
+use operator_engine::work::events::{self, Happening, Tone};
+use operator_engine::work::queue::{Key, Urgency};
 use tracing::{info, warn};
 
 use super::context::Context;
 use super::error::Error;
-use super::events::{self, Happening, Tone};
-use super::queue::{Key, Urgency};
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 use crate::metrics::Metrics;
-use crate::runtime::api_error;
 use crate::status;
 
 /// Writes the status and what flipped.
@@ -29,7 +29,7 @@ pub(super) async fn report(
     let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else {
         return Ok(());
     };
-    ctx.metrics.status_written();
+    ctx.engine_metrics.status_written();
     let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let happenings = events::transitions(before, &status.conditions);
     happenings.iter().for_each(|happening| log(registry, happening));
@@ -95,11 +95,15 @@ mod tests {
 
     use super::*;
     use crate::api::CertificateStatus;
-    use crate::apply::{Engine, Memory};
-    use crate::controller::watches::Scope;
-    use crate::controller::{MARKS, answer, context, queue, rounds, store};
+    use crate::controller::{MARKS, answer, context};
     use crate::metrics::Metrics;
     use crate::model::Settings;
+    use operator_engine::apply::{Engine, Memory};
+    use operator_engine::work::queue::Queue;
+    use operator_engine::work::references::References;
+    use operator_engine::work::rounds::Rounds;
+    use operator_engine::work::store::Objects;
+    use operator_engine::work::watches::Scope;
 
     /// A context whose API server knows nothing and counts what it is asked.
     fn context(asked: &Arc<AtomicUsize>) -> Context {
@@ -113,19 +117,21 @@ mod tests {
         });
         let client = Client::new(service, "n");
         let memory = Arc::new(Memory::new(MARKS));
-        let metrics = Metrics::new("0", "0");
+        let (metrics, engine_metrics) = Metrics::new(&crate::PROGRAM);
         Context {
             engine: Engine::new(client.clone(), memory.clone(), MARKS, Arc::new(())),
             memory,
-            registries: Arc::new(store::Registries::default()),
+            registries: Arc::new(Objects::default()),
             settings: Settings::default(),
-            events: events::Events::new(client.clone(), "operator", "one", metrics.clone()),
+            events: events::Events::new(client.clone(), "operator", "one", engine_metrics.clone()),
             metrics,
+            engine_metrics,
             recall: context::Recall::default(),
             answers: answer::Answers::default(),
             client,
-            queue: queue::Queue::default(),
-            rounds: rounds::Rounds::default(),
+            queue: Queue::default(),
+            rounds: Rounds::default(),
+            references: References::default(),
         }
     }
 
@@ -154,7 +160,8 @@ mod tests {
     #[tokio::test]
     async fn the_metric_of_a_certificates_end_goes_with_it() {
         let ctx = context(&Arc::default());
-        let series = || ctx.metrics.encode().contains(r#"not_after_timestamp_seconds{namespace="n",name="team-a"} 0"#);
+        let series =
+            || ctx.engine_metrics.encode().contains(r#"not_after_timestamp_seconds{namespace="n",name="team-a"} 0"#);
         let served = CertificateStatus { not_after: "1970-01-01T00:00:00Z".to_owned(), ..CertificateStatus::default() };
         let with = PrivateRegistryStatus { certificate: Some(served), ..PrivateRegistryStatus::default() };
         report(&registry(), with, &ctx).await.unwrap();

@@ -1,14 +1,15 @@
 //! What runs of a registry: the Deployment or Job and its pods, what time and users did to it, and whether the registry answers.
 
 use jiff::Timestamp;
+use operator_engine::apply::{Applied, Kind, Live, Outcome, Owner, Removal};
+use operator_engine::work::queue::Key;
 use serde_json::Value;
 
 use super::answer::Question;
 use super::context::Context;
 use super::error::Error;
-use super::queue::Key;
 use crate::api::{PrivateRegistryStatus, RestartType, reason};
-use crate::apply::{Applied, Kind, Live, Outcome, Owner, Removal, kinds};
+use crate::desired::kinds;
 use crate::desired::{Material, Run};
 use crate::model::{Resolved, Users, labels};
 use crate::status::summary::Answer;

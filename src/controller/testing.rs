@@ -1,9 +1,10 @@
 //! What tests of a pass begin with: a registry as it is resolved, and the Secrets that an earlier pass left.
 
+use operator_engine::apply::Live;
 use serde_json::{Value, json};
 
-use crate::apply::{Live, kinds};
 use crate::desired::Object;
+use crate::desired::kinds;
 use crate::model::{Child, Observed, Resolved, Settings, resolve};
 
 /// The registry `registries/team-a` of this spec, with these annotations.

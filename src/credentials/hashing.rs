@@ -28,6 +28,7 @@ pub fn complete(plan: Plan, now: Timestamp) -> Result<Table, HashError> {
     for (name, Entry { source, changed_at, work }) in entries {
         let (hash, is_new) = match work {
             Work::Keep(hash) => (hash, false),
+            Work::Take(hash) => (hash, true),
             Work::VerifyOrHash(stored, password) if verifies(&password, &stored) => (stored, false),
             Work::VerifyOrHash(_, password) | Work::Hash(password) => (hash(&name, &password, cost)?, true),
         };
@@ -56,7 +57,7 @@ fn hash(user: &UserName, password: &Password, cost: u32) -> Result<BcryptHash, H
 mod tests {
     use super::*;
     use crate::credentials::table::{Stored, plan};
-    use crate::credentials::{Htpasswd, Source, SourceKind, Wanted};
+    use crate::credentials::{Htpasswd, Login, Source, SourceKind, Wanted};
 
     const COST: u32 = 5;
 
@@ -74,8 +75,13 @@ mod tests {
                 uid: format!("uid-of-{name}-login"),
                 version: "1".into(),
             },
-            password: password.as_bytes().to_vec().into(),
+            login: Login::Password(password.as_bytes().to_vec().into()),
         }
+    }
+
+    /// A user who brings the hash of a password.
+    fn bringing(name: &str, hash: &BcryptHash) -> Wanted {
+        Wanted { login: Login::Hash(hash.clone()), ..user(name, "") }
     }
 
     fn touched(name: &str, password: &str) -> Wanted {
@@ -217,6 +223,23 @@ mod tests {
         let broken = Table { file: format!("{}rubbish", table.file.expose()).into(), ..table.clone() };
         let next = complete(again(wanted(), COST, &broken), at(9)).unwrap();
         assert!(next.file != table.file && lets_in(&next, "ann", "ann-password"));
+    }
+
+    #[test]
+    fn a_hash_that_a_user_brings_is_used_as_it_is_whatever_its_cost() {
+        let made = bcrypt::hash_with_result("ann-password", 4).unwrap().format_for_version(Version::TwoY);
+        let hash = BcryptHash::new(&made).unwrap();
+        let table = first(vec![bringing("ann", &hash), user("ben", "ben-password")]);
+        assert!(lets_in(&table, "ann", "ann-password"));
+        assert_eq!(hash_of(&table, "ann"), hash);
+
+        let quiet = again(vec![bringing("ann", &hash), user("ben", "ben-password")], COST, &table);
+        assert!(quiet.is_settled());
+        assert_eq!(complete(quiet, at(9)).unwrap(), table);
+
+        let other = BcryptHash::new(&made.replacen("$2y$", "$2b$", 1)).unwrap();
+        let next = complete(again(vec![bringing("ann", &other)], COST, &table), at(9)).unwrap();
+        assert_eq!((hash_of(&next, "ann"), next.users[0].changed_at), (other, at(9)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod docker_config;
 pub mod generated;
+pub mod given;
 pub mod hashing;
 pub mod htpasswd;
 pub mod name;
@@ -16,4 +17,4 @@ pub use docker_config::docker_config;
 pub use htpasswd::{BcryptHash, Htpasswd};
 pub use name::UserName;
 pub use password::Password;
-pub use table::{Plan, Problem, Source, SourceKind, Table, UserFact, Wanted, plan};
+pub use table::{Login, Plan, Problem, Source, SourceKind, Table, UserFact, Wanted, plan};

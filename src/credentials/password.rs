@@ -21,6 +21,14 @@ pub enum PasswordError {
     /// refused instead.
     #[error("the password ends with a line break; write it without one, for example with: printf %s instead of echo")]
     TrailingNewline,
+    /// The mark that some editors put before a text. Nobody types it.
+    #[error(
+        "the password begins with a byte order mark, which an editor added; write it without, for example with: printf %s"
+    )]
+    Bom,
+    /// Somebody put a table of users where one password is expected.
+    #[error("the value holds lines of an htpasswd file and no password; name it in auth.usersFrom[].htpasswdSecretRef")]
+    Htpasswd,
     /// Bytes that are no text.
     #[error("the password is not valid UTF-8; choose one that is")]
     NotUtf8,
@@ -41,6 +49,8 @@ impl PasswordError {
         match self {
             Self::Empty => "PasswordEmpty",
             Self::TrailingNewline => "PasswordTrailingNewline",
+            Self::Bom => "PasswordBom",
+            Self::Htpasswd => "PasswordIsHtpasswd",
             Self::NotUtf8 => "PasswordNotUtf8",
             Self::Nul => "PasswordContainsNul",
             Self::TooShort => "PasswordTooShort",
@@ -54,6 +64,12 @@ impl Password {
     pub fn new(bytes: &[u8]) -> Result<Self, PasswordError> {
         if bytes.is_empty() {
             return Err(PasswordError::Empty);
+        }
+        if bytes.starts_with("\u{feff}".as_bytes()) {
+            return Err(PasswordError::Bom);
+        }
+        if is_htpasswd(bytes) {
+            return Err(PasswordError::Htpasswd);
         }
         if bytes.ends_with(b"\n") || bytes.ends_with(b"\r") {
             return Err(PasswordError::TrailingNewline);
@@ -71,6 +87,18 @@ impl Password {
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
+}
+
+/// Whether the first line that says something is a name and a hash, of whatever kind.
+fn is_htpasswd(bytes: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(bytes) else { return false };
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let Some((name, hash)) = first.and_then(|line| line.split_once(':')) else { return false };
+    let is_hash = |hash: &str| {
+        let crypt = ["$2a$", "$2b$", "$2y$", "$apr1$", "$1$", "$5$", "$6$"];
+        hash.starts_with("{SHA}") || hash.len() > 20 && crypt.iter().any(|kind| hash.starts_with(kind))
+    };
+    !name.is_empty() && is_hash(hash)
 }
 
 #[cfg(test)]
@@ -94,6 +122,10 @@ mod tests {
             ("planted-secret\r\n".into(), Err(PasswordError::TrailingNewline)),
             ("planted-secret\r".into(), Err(PasswordError::TrailingNewline)),
             ("\n".into(), Err(PasswordError::TrailingNewline)),
+            ("\u{feff}planted-secret".into(), Err(PasswordError::Bom)),
+            ("ann:{SHA}planted-secret".into(), Err(PasswordError::Htpasswd)),
+            ("# us\nann:$apr1$planted$secretsecretsecret\n".into(), Err(PasswordError::Htpasswd)),
+            ("with:colon$2y".into(), Ok(())),
             ("planted\0secret".into(), Err(PasswordError::Nul)),
             (b"planted\xffsecret".to_vec(), Err(PasswordError::NotUtf8)),
         ] {

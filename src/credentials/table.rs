@@ -30,7 +30,7 @@ pub enum SourceKind {
     GeneratedAdmin,
 }
 
-/// Where a password lies.
+/// Where a password or a hash lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// By which way.
@@ -56,10 +56,39 @@ impl fmt::Display for Source {
 pub struct Wanted {
     /// The name as written.
     pub name: String,
-    /// Where the password lies.
+    /// Where the password or the hash lies.
     pub source: Source,
-    /// The bytes under the key.
-    pub password: Sensitive<Vec<u8>>,
+    /// What lies there.
+    pub login: Login,
+}
+
+/// With what a user logs in.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// A password, unchecked: the bytes under the key.
+    Password(Sensitive<Vec<u8>>),
+    /// A hash that the user brought. It is used as it is, whatever its cost.
+    Hash(BcryptHash),
+}
+
+impl Wanted {
+    /// Name and password, if both are legal and the password is known.
+    pub fn login(&self) -> Option<(UserName, Password)> {
+        match &self.login {
+            Login::Password(password) => {
+                Some((UserName::new(&self.name).ok()?, Password::new(password.expose()).ok()?))
+            }
+            Login::Hash(_) => None,
+        }
+    }
+
+    /// Whether this user will be in the table, unless another has the name.
+    pub fn is_usable(&self) -> bool {
+        match &self.login {
+            Login::Password(_) => self.login().is_some(),
+            Login::Hash(_) => UserName::new(&self.name).is_ok(),
+        }
+    }
 }
 
 /// The stored table, if there is one.
@@ -126,6 +155,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) enum Work {
     Keep(BcryptHash),
+    Take(BcryptHash),
     VerifyOrHash(BcryptHash, Password),
     Hash(Password),
 }
@@ -180,9 +210,19 @@ fn entry(
     memory: &BTreeMap<String, Remembered>,
 ) -> Result<(UserName, Entry), (&'static str, String)> {
     let name = UserName::new(&user.name).map_err(|rule| ("UserNameInvalid", rule.to_string()))?;
-    let password = Password::new(user.password.expose()).map_err(|rule| (rule.reason(), rule.to_string()))?;
-
     let remembered = memory.get(&user.name);
+    let changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
+    let password = match &user.login {
+        Login::Password(password) => {
+            Password::new(password.expose()).map_err(|rule| (rule.reason(), rule.to_string()))?
+        }
+        Login::Hash(hash) => {
+            let is_known = table.hash(&name) == Some(hash);
+            let work = if is_known { Work::Keep(hash.clone()) } else { Work::Take(hash.clone()) };
+            return Ok((name, Entry { source: user.source.clone(), changed_at, work }));
+        }
+    };
+
     let work = match table.hash(&name).filter(|hash| hash.cost() == cost) {
         None => Work::Hash(password),
         Some(hash) if remembered.is_some_and(|known| known.seen == seen(&user.source, hash)) => {
@@ -190,7 +230,6 @@ fn entry(
         }
         Some(hash) => Work::VerifyOrHash(hash.clone(), password),
     };
-    let changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
     Ok((name, Entry { source: user.source.clone(), changed_at, work }))
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::pod;
+use super::{merge, pod};
 use crate::api::GoDuration;
 use crate::model::{Resolved, Users};
 use crate::secret::Sensitive;
@@ -121,7 +121,10 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
         // No descriptor cache: another process that collects garbage, or another replica, would leave it stale.
         storage: Storage {
             filesystem: Filesystem { rootdirectory: pod::DATA },
-            delete: Switch { enabled: knobs.allow_deletes.unwrap_or(false) },
+            // A cache of another registry takes out what has become old by deleting it. Its clients cannot delete all the same.
+            delete: Switch {
+                enabled: knobs.allow_deletes.unwrap_or(false) || registry.extra_config.contains_key("proxy"),
+            },
             maintenance: Maintenance {
                 uploadpurging: UploadPurging {
                     enabled: purging.enabled.unwrap_or(true),
@@ -158,14 +161,17 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
     serde_saphyr::to_string(&configuration).expect("a configuration is YAML")
 }
 
-/// Sections that the user may replace, over those that the operator sets by default.
+/// Sections that the operator sets by default, and over them, field by field, what the user wrote.
 fn sections(registry: &Resolved) -> Map<String, Value> {
-    let mut sections = Map::from_iter([
+    let mut sections = Value::Object(Map::from_iter([
         ("health".to_owned(), json!({"storagedriver": {"enabled": true, "interval": "10s", "threshold": 3}})),
         // Without a descriptor cache the registry refuses BuildKit's cache indexes, whose entries are layers, unless told not to
         // look each entry up. Image manifests with missing layers are refused all the same.
         ("validation".to_owned(), json!({"manifests": {"indexes": {"platforms": "none"}}})),
-    ]);
-    sections.extend(registry.extra_config.clone());
-    sections
+    ]));
+    merge::over(&mut sections, &Value::Object(registry.extra_config.clone()));
+    match sections {
+        Value::Object(sections) => sections,
+        _ => Map::new(),
+    }
 }

@@ -4,7 +4,9 @@ pub mod claim;
 pub mod config;
 pub mod disruption_budget;
 pub mod identity;
+pub mod kinds;
 pub mod material;
+mod merge;
 pub mod pod;
 pub mod secrets;
 pub mod service;
@@ -92,7 +94,7 @@ impl Resolved {
     fn metadata(&self, child: Child) -> ObjectMeta {
         ObjectMeta {
             name: Some(self.name.child(child)),
-            labels: Some(labels::disposable(&self.name)),
+            labels: Some(self.labels(labels::disposable(&self.name))),
             ..ObjectMeta::default()
         }
     }
@@ -101,10 +103,24 @@ impl Resolved {
     fn kept_metadata(&self, child: Child) -> ObjectMeta {
         ObjectMeta {
             name: Some(self.name.child(child)),
-            labels: Some(labels::kept(&self.name)),
+            labels: Some(self.kept_labels()),
             annotations: Some(labels::keep_annotations()),
             ..ObjectMeta::default()
         }
+    }
+
+    /// The labels for every child, and over them those that the operator sets.
+    fn labels(&self, ours: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut labels = self.common_labels.clone();
+        labels.extend(ours);
+        labels
+    }
+
+    /// The same for a child that may outlive the registry: GitOps tools must not take it for a part of the release.
+    fn kept_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels(labels::kept(&self.name));
+        labels.remove(labels::INSTANCE);
+        labels
     }
 
     /// How long a child that may outlive the registry stays.

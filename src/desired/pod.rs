@@ -6,14 +6,14 @@ use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath,
     Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodAntiAffinity,
     PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-    SecurityContext, SleepAction, TCPSocketAction, Volume, VolumeMount, WeightedPodAffinityTerm,
+    SecurityContext, SleepAction, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service::PORT_NAME;
-use super::{Material, config, secrets, some};
+use super::{Material, config, merge, secrets, some};
 use crate::api::Resources;
 use crate::model::{Child, Resolved, Storage, Users, labels};
 
@@ -49,8 +49,11 @@ pub enum Life {
 #[must_use]
 pub fn template(registry: &Resolved, material: &Material, life: Life, probe_image: &str) -> PodTemplateSpec {
     let wanted = &registry.pod;
-    let mut pod_labels = wanted.labels.clone();
+    let mut pod_labels = registry.common_labels.clone();
+    pod_labels.extend(wanted.labels.clone());
     pod_labels.extend(labels::disposable(&registry.name));
+    let mut node_selector = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+    node_selector.extend(wanted.node_selector.clone());
     let mut annotations = wanted.annotations.clone();
     let checksum = super::workload::sha256(config::render(registry, &material.http_secret).as_bytes());
     annotations.insert(labels::CONFIG_CHECKSUM.to_owned(), checksum);
@@ -71,7 +74,7 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
             automount_service_account_token: Some(false),
             // A Service called `registry-auth` would otherwise become a variable that overrides the configuration.
             enable_service_links: Some(false),
-            security_context: Some(wanted.security_context.clone().unwrap_or_else(restricted)),
+            security_context: Some(pod_context(wanted.security_context.as_ref())),
             termination_grace_period_seconds: Some(config::DRAIN_SECONDS + 2 * WITHDRAW_SECONDS),
             restart_policy: Some(
                 match life {
@@ -81,7 +84,7 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
                 }
                 .to_owned(),
             ),
-            node_selector: some(wanted.node_selector.clone()),
+            node_selector: Some(node_selector),
             tolerations: some_list(&wanted.tolerations),
             affinity: wanted.affinity.clone().or_else(|| (registry.replicas > 1).then(|| apart(registry))),
             topology_spread_constraints: some_list(&wanted.topology_spread_constraints),
@@ -115,21 +118,14 @@ fn container(registry: &Resolved, life: Life) -> Container {
         }]),
         volume_mounts: Some(mounts),
         resources: Some(resources(registry.pod.resources.as_ref())),
-        security_context: Some(confined()),
+        security_context: Some(container_context(registry)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         readiness_probe: Some(answers(registry, 10, 3)),
         // A Job's pod ends when its process ends: no probe may kill it.
         startup_probe: (life == Life::Endless).then(|| answers(registry, 1, 120)),
-        liveness_probe: (life == Life::Endless).then(|| Probe {
-            tcp_socket: Some(TCPSocketAction {
-                port: IntOrString::String(PORT_NAME.to_owned()),
-                ..TCPSocketAction::default()
-            }),
-            period_seconds: Some(10),
-            timeout_seconds: Some(5),
-            failure_threshold: Some(6),
-            ..Probe::default()
-        }),
+        // No liveness probe. Every HTTP route answers 503 while the storage is at fault, which a restart does not mend; a TCP
+        // connection is accepted by the kernel even for a process that hangs, and each one is a line about a failed handshake in
+        // the log. A process that ends is restarted without being asked.
         lifecycle: (registry.replicas > 1).then(|| Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction { seconds: WITHDRAW_SECONDS }),
@@ -150,7 +146,7 @@ fn probe_of_the_volume(registry: &Resolved, image: &str) -> Container {
         volume_mounts: Some(vec![mount("data", DATA, false)]),
         // The same as the registry's: a pod's need is the larger of the two, and a quota may ask limits of every container.
         resources: Some(resources(registry.pod.resources.as_ref())),
-        security_context: Some(confined()),
+        security_context: Some(container_context(registry)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()
     }
@@ -245,6 +241,22 @@ fn resources(given: Option<&Resources>) -> ResourceRequirements {
     }
 }
 
+/// An empty context names nothing to change: then the platform chooses who the process is. What must hold stands on the containers.
+fn pod_context(given: Option<&PodSecurityContext>) -> PodSecurityContext {
+    match given {
+        None => restricted(),
+        Some(given) if *given == PodSecurityContext::default() => PodSecurityContext::default(),
+        Some(given) => merge::typed(&restricted(), given),
+    }
+}
+
+fn container_context(registry: &Resolved) -> SecurityContext {
+    match &registry.pod.container_security_context {
+        None => confined(),
+        Some(given) => merge::typed(&confined(), given),
+    }
+}
+
 fn restricted() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
@@ -260,6 +272,8 @@ fn restricted() -> PodSecurityContext {
 
 fn confined() -> SecurityContext {
     SecurityContext {
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Hold, Material, Object, config, some};
-use crate::model::{Child, Resolved, labels};
+use crate::model::{Child, Resolved, Users, labels};
 
 /// Key of the htpasswd file in its Secret.
 pub const HTPASSWD_KEY: &str = "htpasswd";
@@ -17,8 +17,6 @@ pub const CONFIG_KEY: &str = "config.yml";
 pub const HTTP_SECRET_KEY: &str = "http-secret";
 /// Key of the bundle in its ConfigMap.
 pub const BUNDLE_KEY: &str = "ca.crt";
-/// Name of the generated user.
-pub const ADMIN: &str = "admin";
 
 /// Every Secret that the material fills, and the bundle.
 #[must_use]
@@ -54,8 +52,8 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
         metadata.annotations = Some(BTreeMap::from([(labels::SOURCES.to_owned(), table.sources.clone())]));
         objects.push(secret(metadata, "Opaque", [(HTPASSWD_KEY, table.file.expose().as_str())], Hold::Disposable));
     }
-    if let Some(password) = &material.admin {
-        let data = [("username", ADMIN), ("password", password.expose().as_str())];
+    if let (Some(password), Users::Table { admin, .. }) = (&material.admin, &registry.users) {
+        let data = [("username", admin.username.as_str()), ("password", password.expose().as_str())];
         objects.push(secret(registry.kept_metadata(Child::Admin), "kubernetes.io/basic-auth", data, registry.hold()));
     }
     if let Some(pull) = &material.pull {

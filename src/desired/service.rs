@@ -31,6 +31,11 @@ pub fn build(registry: &Resolved) -> Object {
                 ..ServicePort::default()
             }]),
             load_balancer_class: wanted.load_balancer_class.clone().filter(|_| balanced),
+            // Always sent: left out after it was dual, the Service would stay as it is.
+            ip_family_policy: Some(wanted.ip_family_policy.to_string()),
+            external_traffic_policy: wanted.external_traffic_policy.map(|policy| policy.to_string()),
+            // The parts of an upload find each other on storage that several nodes share only after a while.
+            session_affinity: (registry.replicas > 1).then(|| "ClientIP".to_owned()),
             load_balancer_source_ranges: (!wanted.source_ranges.is_empty()).then(|| wanted.source_ranges.clone()),
             ..ServiceSpec::default()
         }),

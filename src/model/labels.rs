@@ -27,6 +27,9 @@ pub const ISSUED: &str = "privateregistry.dev/issued";
 /// Annotation of the TLS Secret: the request for renewal that was served last.
 pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 
+/// Label by which GitOps tools find what belongs to a release.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+
 const NAME: &str = "app.kubernetes.io/name";
 const NAME_VALUE: &str = "private-registry";
 
@@ -40,7 +43,7 @@ pub fn selector(name: &RegistryName) -> BTreeMap<String, String> {
 #[must_use]
 pub fn disposable(name: &RegistryName) -> BTreeMap<String, String> {
     let mut labels = kept(name);
-    labels.insert("app.kubernetes.io/instance".to_owned(), name.to_string());
+    labels.insert(INSTANCE.to_owned(), name.to_string());
     labels
 }
 

@@ -2,6 +2,7 @@
 //! refers to into either a registry that can be built without failing, or the reason why not. No client, no clock, no
 //! randomness, no async.
 
+pub mod address;
 pub mod image;
 pub mod labels;
 pub mod names;
@@ -9,9 +10,11 @@ pub mod observed;
 pub mod resolve;
 pub mod resolved;
 pub mod settings;
+mod users;
 
+pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, resolve};
-pub use resolved::{Resolved, Storage, Tls, Users};
+pub use resolved::{Admin, Fault, Resolved, Storage, Tls, Users};
 pub use settings::Settings;

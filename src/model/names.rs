@@ -82,6 +82,9 @@ pub enum Child {
 }
 
 impl Child {
+    /// Every Secret that the operator writes: none of them can be an input.
+    pub const SECRETS: [Self; 6] = [Self::Tls, Self::Ca, Self::Htpasswd, Self::Admin, Self::Pull, Self::Config];
+
     /// What stands behind the registry's name.
     pub(crate) const fn suffix(self) -> &'static str {
         match self {
@@ -104,6 +107,7 @@ mod tests {
     use strum::IntoEnumIterator as _;
 
     use super::*;
+    use crate::api::rules;
 
     #[test]
     fn names_that_a_service_could_not_have_are_refused() {
@@ -113,6 +117,16 @@ mod tests {
         for name in ["a", "a1", "team-a", &"a".repeat(48)] {
             assert!(RegistryName::parse(name).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_rules_of_admission_name_every_secret_of_the_operators() {
+        let suffixes: Vec<_> = Child::SECRETS.iter().map(|child| format!("'{}'", child.suffix())).collect();
+        let list = format!("[{}]", suffixes.join(", "));
+        for (rule, _) in [rules::INPUT_SECRETS_ARE_NO_CHILDREN, rules::USERS_SECRETS_ARE_NO_CHILDREN] {
+            assert!(rule.contains(&list), "{rule}");
+        }
+        assert!(rules::CLAIM_IS_NO_CHILD.0.contains(&format!("'{}'", Child::Data.suffix())));
     }
 
     proptest! {

@@ -20,6 +20,8 @@ pub struct Observed {
 pub struct SecretContent {
     /// Its uid.
     pub uid: String,
+    /// Its type, such as `Opaque` or `kubernetes.io/basic-auth`.
+    pub kind: String,
     /// Its resourceVersion.
     pub resource_version: String,
     /// Its keys and values.

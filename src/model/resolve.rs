@@ -1,21 +1,26 @@
 //! From what a user wrote and what it refers to, to a registry in which nothing is open, or to the reason why not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::image::{self, Version};
-use super::resolved::{Resolved, Service, Storage, Tls, Users};
-use super::{Child, Observed, RegistryName, SecretContent, Settings};
-use crate::api::{AccessMode, AuthSpec, GoDuration, PrivateRegistry, ServiceSpec, StorageSpec, TlsSpec, annotation};
-use crate::credentials::{Source, SourceKind, Wanted};
+use super::resolved::{Resolved, Service, Storage, Tls};
+use super::users::users;
+use super::{Child, HostPort, Observed, RegistryName, Settings};
+use crate::api::{
+    AccessMode, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec, annotation,
+};
 
 /// Sections of the registry's configuration that `extraConfig` may hold. The others belong to the operator, or do not exist:
 /// the registry ignores a section that it does not know without a word.
-pub const EXTRA_SECTIONS: [&str; 9] =
-    ["catalog", "health", "middleware", "notifications", "policy", "proxy", "redis", "tags", "validation"];
+pub const EXTRA_SECTIONS: [&str; 8] =
+    ["catalog", "health", "middleware", "notifications", "policy", "proxy", "tags", "validation"];
 
 const OWNED_SECTIONS: [&str; 5] = ["version", "log", "storage", "auth", "http"];
 const DEFAULT_SIZE: &str = "10Gi";
 const YEAR: Duration = Duration::from_secs(8760 * 3600);
+/// Shorter, a certificate would be renewed more often than pods should restart.
+const SHORTEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// Why a registry cannot be built from its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +49,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     let metadata = &registry.metadata;
     let given_name = metadata.name.as_deref().unwrap_or_default();
     let name = RegistryName::parse(given_name).map_err(|rule| {
-        Blocked::invalid(format!("metadata.name {given_name:?} {rule}; make the registry again under another name"))
+        Blocked::invalid(format!("metadata.name {given_name:?} {rule}; recreate the registry under another name"))
     })?;
     let image = spec.image.clone().unwrap_or_else(|| settings.registry_image.clone());
     let image_version = image::version(&image);
@@ -53,6 +58,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
             "spec.image {image:?} is older than 3.1.1, which has known security faults; use 3.1.1 or newer"
         )));
     }
+    inputs(&name, spec)?;
     let storage = storage(&name, spec.storage.as_ref(), observed)?;
     let replicas = spec.replicas.unwrap_or(1).max(1);
     if replicas > 1 && !storage.is_shared() {
@@ -72,11 +78,12 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         operator_image: settings.operator_image.clone(),
         cluster_domain: settings.cluster_domain.clone(),
         replicas,
-        hostnames: spec.hostnames.clone(),
+        addresses: addresses(&spec.addresses)?,
         service: service(spec.service.as_ref()),
         storage,
-        tls: tls(spec.tls.as_ref())?,
+        tls: tls(spec.tls.as_ref(), metadata.namespace.as_deref().unwrap_or_default(), settings)?,
         users: users(spec.auth.as_ref(), observed),
+        pull_user: spec.pull_secrets.first().map(|pull| pull.user.clone()),
         restart: restart.kind.unwrap_or_default(),
         max_retries: restart.max_retries,
         suspend: spec.suspend.unwrap_or(false),
@@ -84,6 +91,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         config: spec.config.clone().unwrap_or_default(),
         extra_config: extra_config(spec.extra_config.as_ref())?,
         pod: spec.pod.clone().unwrap_or_default(),
+        common_labels: spec.common_labels.clone(),
         renew_request: metadata.annotations.as_ref().and_then(|all| all.get(annotation::RENEW)).cloned(),
     })
 }
@@ -97,7 +105,16 @@ fn service(spec: Option<&ServiceSpec>) -> Service {
         annotations: spec.annotations,
         load_balancer_class: spec.load_balancer_class,
         source_ranges: spec.load_balancer_source_ranges,
+        ip_family_policy: spec.ip_family_policy.unwrap_or_default(),
+        external_traffic_policy: spec.external_traffic_policy,
     }
+}
+
+fn addresses(given: &[String]) -> Result<Vec<HostPort>, Blocked> {
+    let read = |text: &String| {
+        HostPort::parse(text).map_err(|rule| Blocked::invalid(format!("spec.addresses: {text:?} {rule}; correct it")))
+    };
+    given.iter().map(read).collect()
 }
 
 fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Observed) -> Result<Storage, Blocked> {
@@ -105,22 +122,25 @@ fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Obser
     if let Some(folder) = spec.empty_dir {
         return Ok(Storage::EmptyDir { limit: folder.size_limit.map(|limit| limit.0) });
     }
-    let claim = spec.persistent_volume_claim.unwrap_or_default();
+    let existing = spec.existing_claim.map(|claim| claim.name);
     if let Some(holder) = &observed.claim_holder {
-        let name = claim.claim_name.unwrap_or_else(|| registry.child(Child::Data));
+        let name = existing.unwrap_or_else(|| registry.child(Child::Data));
         return Err(Blocked {
             reason: "ClaimShared",
             message: format!(
-                "PersistentVolumeClaim {name} is used by PrivateRegistry {holder}, which was there first: two registries on one volume would destroy each other's images; make this registry again with another claim or under another name"
+                "PersistentVolumeClaim {name} is used by PrivateRegistry {holder}, which was there first: two registries on one volume would destroy each other's images; recreate this registry with another claim or under another name"
             ),
             waiting: false,
         });
     }
-    let Some(name) = claim.claim_name else {
+    let Some(name) = existing else {
+        let claim = spec.persistent_volume_claim.unwrap_or_default();
+        let mut modes = claim.access_modes;
+        modes.sort();
         return Ok(Storage::Claim {
             size: claim.size.map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.0),
             class: claim.storage_class_name,
-            modes: if claim.access_modes.is_empty() { vec![AccessMode::ReadWriteOnce] } else { claim.access_modes },
+            modes: if modes.is_empty() { vec![AccessMode::ReadWriteOnce] } else { modes },
         });
     };
     match &observed.claim {
@@ -128,14 +148,32 @@ fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Obser
         None => Err(Blocked {
             reason: "WaitingForClaim",
             message: format!(
-                "PersistentVolumeClaim {name}, named in spec.storage.persistentVolumeClaim.claimName, does not exist; create it"
+                "PersistentVolumeClaim {name}, named in spec.storage.existingClaim.name, does not exist; create it"
             ),
             waiting: true,
         }),
     }
 }
 
-fn tls(spec: Option<&TlsSpec>) -> Result<Tls, Blocked> {
+/// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
+fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blocked> {
+    let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| registry.child(*child)).collect();
+    let auth = spec.auth.as_ref();
+    let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| &user.password_secret_ref.name);
+    let tables = auth.into_iter().flat_map(|auth| &auth.users_from).flat_map(|from| {
+        let passwords = from.secret_ref.as_ref().map(|secret| &secret.name);
+        passwords.into_iter().chain(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name))
+    });
+    let certificate = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| &secret.name);
+    if let Some(name) = users.chain(tables).chain(certificate).find(|name| own.contains(*name)) {
+        return Err(Blocked::invalid(format!(
+            "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
+        )));
+    }
+    Ok(())
+}
+
+fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<Tls, Blocked> {
     let spec = spec.cloned().unwrap_or_default();
     if spec.none.is_some() {
         return Ok(Tls::None);
@@ -143,91 +181,36 @@ fn tls(spec: Option<&TlsSpec>) -> Result<Tls, Blocked> {
     if let Some(own) = spec.secret {
         return Ok(Tls::Own { secret: own.name });
     }
-    let own = spec.self_signed.unwrap_or_default();
-    let ip_addresses = own
+    let wanted = spec.certificate.unwrap_or_default();
+    let authority = spec.private_ca.unwrap_or_default();
+    let ip_addresses = wanted
         .ip_addresses
         .iter()
         .map(|text| {
             text.parse().map_err(|_| {
-                Blocked::invalid(format!("spec.tls.selfSigned.ipAddresses: {text:?} is no IP address; correct it"))
+                Blocked::invalid(format!("spec.tls.certificate.ipAddresses: {text:?} is no IP address; correct it"))
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Tls::SelfSigned {
-        duration: duration("spec.tls.selfSigned.duration", own.duration.as_ref(), YEAR)?,
-        ca_duration: duration("spec.tls.selfSigned.caDuration", own.ca_duration.as_ref(), YEAR * 10)?,
-        key_algorithm: own.key_algorithm.unwrap_or_default(),
-        dns_names: own.dns_names.into_iter().collect(),
+    let short = settings.short_certificates.as_ref().filter(|(served, _)| served == namespace);
+    Ok(Tls::PrivateCa {
+        duration: match short {
+            Some((_, duration)) => *duration,
+            None => certificate_duration("spec.tls.certificate.duration", wanted.duration.as_ref(), YEAR)?,
+        },
+        ca_duration: certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?,
+        key_algorithm: wanted.key_algorithm.unwrap_or_default(),
+        dns_names: wanted.dns_names.into_iter().collect(),
         ip_addresses,
     })
 }
 
-fn duration(field: &str, given: Option<&GoDuration>, default: Duration) -> Result<Duration, Blocked> {
-    match given {
-        None => Ok(default),
-        Some(text) => text
-            .seconds()
-            .map(Duration::from_secs)
-            .ok_or_else(|| Blocked::invalid(format!("{field}: {:?} is no duration; write for instance 720h", text.0))),
-    }
-}
-
-fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
-    let spec = spec.cloned().unwrap_or_default();
-    if spec.none.is_some() {
-        return Users::Everybody;
-    }
-    let mut candidates = Vec::new();
-    let mut missing = Vec::new();
-    let mut look_up = |secret: &str| match observed.secrets.get(secret) {
-        Some(Some(content)) => Some(content),
-        _ => {
-            missing.push(format!("Secret {secret} does not exist; create it"));
-            None
-        }
-    };
-    let mut absent_keys = Vec::new();
-    for user in spec.users {
-        let reference = &user.password_secret_ref;
-        let key = reference.key.as_deref().unwrap_or("password");
-        let Some(content) = look_up(&reference.name) else { continue };
-        match content.data.get(key) {
-            Some(password) => candidates.push(Wanted {
-                name: user.name,
-                source: source(SourceKind::Users, &reference.name, key, content),
-                password: password.clone(),
-            }),
-            None => {
-                absent_keys.push(format!("Secret {} has no key {key} for user {}; add it", reference.name, user.name));
-            }
-        }
-    }
-    for from in spec.users_from {
-        let Some(content) = look_up(&from.secret_ref.name) else { continue };
-        for (user, password) in &content.data {
-            candidates.push(Wanted {
-                name: user.clone(),
-                source: source(SourceKind::UsersFrom, &from.secret_ref.name, user, content),
-                password: password.clone(),
-            });
-        }
-    }
-    missing.append(&mut absent_keys);
-    Users::Table {
-        candidates,
-        missing,
-        generated: spec.generated_admin.unwrap_or_default(),
-        cost: spec.bcrypt_cost.unwrap_or(5),
-    }
-}
-
-fn source(kind: SourceKind, secret: &str, key: &str, content: &SecretContent) -> Source {
-    Source {
-        kind,
-        secret: secret.to_owned(),
-        key: key.to_owned(),
-        uid: content.uid.clone(),
-        version: content.resource_version.clone(),
+fn certificate_duration(field: &str, given: Option<&GoDuration>, default: Duration) -> Result<Duration, Blocked> {
+    let Some(text) = given else { return Ok(default) };
+    match text.seconds().map(Duration::from_secs) {
+        Some(duration) if duration >= SHORTEST_LIFE => Ok(duration),
+        Some(_) => Err(Blocked::invalid(format!("{field}: {:?} is shorter than 1h; write for instance 720h", text.0))),
+        None => Err(Blocked::invalid(format!("{field}: {:?} is no duration; write for instance 720h", text.0))),
     }
 }
 
@@ -238,6 +221,8 @@ fn extra_config(
     if let Some(section) = given.keys().find(|section| !EXTRA_SECTIONS.contains(&section.as_str())) {
         let why = if OWNED_SECTIONS.contains(&section.as_str()) {
             "is rendered by the operator; use the fields of spec instead"
+        } else if section == "redis" {
+            "has no effect: the registry runs without a cache of blob descriptors, which would be stale after garbage is collected"
         } else {
             "is no section of the registry's configuration, which would ignore it without a word"
         };
@@ -254,7 +239,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{ObservedClaim, SecretContent};
+    use crate::model::{ObservedClaim, Users};
 
     fn resolved(spec: &serde_json::Value, observed: &Observed) -> Result<Resolved, Blocked> {
         let registry = serde_json::from_value(json!({
@@ -263,14 +248,6 @@ mod tests {
             "spec": spec,
         }));
         resolve(&registry.unwrap(), observed, &Settings::default())
-    }
-
-    fn secret(data: &[(&str, &str)]) -> SecretContent {
-        SecretContent {
-            uid: "uid".to_owned(),
-            resource_version: "1".to_owned(),
-            data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into())).collect(),
-        }
     }
 
     #[test]
@@ -282,7 +259,7 @@ mod tests {
             (1, 5000, true, false)
         );
         assert!(matches!(registry.storage, Storage::Claim { ref size, .. } if size == "10Gi"));
-        assert!(matches!(registry.tls, Tls::SelfSigned { duration, ca_duration, .. } if ca_duration == duration * 10));
+        assert!(matches!(registry.tls, Tls::PrivateCa { duration, ca_duration, .. } if ca_duration == duration * 10));
         assert!(matches!(registry.users, Users::Table { cost: 5, ref candidates, .. } if candidates.is_empty()));
     }
 
@@ -294,9 +271,31 @@ mod tests {
             (json!({"replicas": 2}), "InvalidManifest", false, "ReadWriteMany"),
             (json!({"extraConfig": {"storage": {}}}), "InvalidManifest", false, "rendered by the operator"),
             (json!({"extraConfig": {"htp": {}}}), "InvalidManifest", false, "no section"),
-            (json!({"tls": {"selfSigned": {"ipAddresses": ["1.2.3.444"]}}}), "InvalidManifest", false, "ipAddresses"),
+            (json!({"extraConfig": {"redis": {}}}), "InvalidManifest", false, "without a cache"),
+            (json!({"tls": {"certificate": {"ipAddresses": ["1.2.3.444"]}}}), "InvalidManifest", false, "ipAddresses"),
+            (json!({"tls": {"certificate": {"duration": "59m"}}}), "InvalidManifest", false, "shorter than 1h"),
             (
-                json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}),
+                json!({"tls": {"privateCA": {"duration": "1m"}}}),
+                "InvalidManifest",
+                false,
+                "spec.tls.privateCA.duration",
+            ),
+            (json!({"addresses": ["300.1.2.3"]}), "InvalidManifest", false, "spec.addresses"),
+            (json!({"tls": {"secret": {"name": "team-a-tls"}}}), "InvalidManifest", false, "another name"),
+            (
+                json!({"auth": {"users": [{"name": "ci", "passwordSecretRef": {"name": "team-a-admin"}}]}}),
+                "InvalidManifest",
+                false,
+                "Secret team-a-admin",
+            ),
+            (
+                json!({"auth": {"usersFrom": [{"htpasswdSecretRef": {"name": "team-a-htpasswd"}}]}}),
+                "InvalidManifest",
+                false,
+                "Secret team-a-htpasswd",
+            ),
+            (
+                json!({"storage": {"existingClaim": {"name": "mine"}}}),
                 "WaitingForClaim",
                 true,
                 "PersistentVolumeClaim mine",
@@ -316,7 +315,7 @@ mod tests {
             ..Observed::default()
         };
         for (spec, claim) in
-            [(json!({"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}), "mine"), (json!({}), "team-a-data")]
+            [(json!({"storage": {"existingClaim": {"name": "mine"}}}), "mine"), (json!({}), "team-a-data")]
         {
             let blocked = resolved(&spec, &observed).unwrap_err();
             assert_eq!((blocked.reason, blocked.waiting), ("ClaimShared", false));
@@ -326,7 +325,7 @@ mod tests {
 
     #[test]
     fn an_existing_claim_that_nodes_share_allows_replicas() {
-        let spec = json!({"replicas": 3, "storage": {"persistentVolumeClaim": {"claimName": "mine"}}});
+        let spec = json!({"replicas": 3, "storage": {"existingClaim": {"name": "mine"}}});
         let claim = |mode: &str| Observed {
             claim: Some(ObservedClaim { modes: vec![mode.to_owned()] }),
             ..Observed::default()
@@ -336,24 +335,31 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_password_stops_one_user_and_nobody_else() {
-        let mut observed = Observed::default();
-        observed.secrets.insert("ann".to_owned(), Some(secret(&[("password", "correct horse")])));
-        observed.secrets.insert("bob".to_owned(), Some(secret(&[("passwort", "x")])));
-        observed.secrets.insert("eve".to_owned(), None);
-        observed
-            .secrets
-            .insert("team".to_owned(), Some(secret(&[("carl", "one two three"), ("dora", "four five six")])));
-        let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": name}});
-        let spec = json!({"auth": {"users": [user("ann"), user("bob"), user("eve")], "usersFrom": [{"secretRef": {"name": "team"}}]}});
+    fn short_certificates_are_for_one_namespace_of_tests() {
+        let life = |namespace: &str| {
+            let settings = Settings {
+                short_certificates: Some((namespace.to_owned(), Duration::from_secs(120))),
+                ..Settings::default()
+            };
+            let registry = serde_json::from_value(json!({
+                "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "spec": {},
+                "metadata": {"name": "team-a", "namespace": "registries"},
+            }));
+            match resolve(&registry.unwrap(), &Observed::default(), &settings).unwrap().tls {
+                Tls::PrivateCa { duration, .. } => duration,
+                _ => panic!(),
+            }
+        };
+        assert_eq!(life("registries"), Duration::from_secs(120));
+        assert_eq!(life("others"), YEAR);
+    }
 
-        let Users::Table { candidates, missing, .. } = resolved(&spec, &observed).unwrap().users else { panic!() };
-
-        let names: Vec<_> = candidates.iter().map(|user| user.name.as_str()).collect();
-        assert_eq!(names, ["ann", "carl", "dora"]);
-        assert_eq!(
-            missing,
-            ["Secret eve does not exist; create it", "Secret bob has no key password for user bob; add it"]
-        );
+    #[test]
+    fn the_order_of_access_modes_means_nothing() {
+        let modes = |modes: serde_json::Value| {
+            let spec = json!({"storage": {"persistentVolumeClaim": {"accessModes": modes}}});
+            resolved(&spec, &Observed::default()).unwrap().storage
+        };
+        assert_eq!(modes(json!(["ReadWriteMany", "ReadWriteOnce"])), modes(json!(["ReadWriteOnce", "ReadWriteMany"])));
     }
 }

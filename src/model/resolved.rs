@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::RegistryName;
 use super::image::Version;
-use crate::api::{AccessMode, ConfigSpec, GeneratedAdmin, KeyAlgorithm, PodSpec, RestartType, ServiceType};
+use super::{HostPort, RegistryName};
+use crate::api::{
+    AccessMode, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec, RestartType,
+    ServiceType,
+};
 use crate::credentials::Wanted;
 
 /// A registry in which nothing is open any more.
@@ -33,8 +36,8 @@ pub struct Resolved {
     pub cluster_domain: String,
     /// Pods that run unless stopped, at least 1.
     pub replicas: i32,
-    /// Names that clients use, without port.
-    pub hostnames: Vec<String>,
+    /// What clients write in image names, beside the Service's own addresses.
+    pub addresses: Vec<HostPort>,
     /// The Service.
     pub service: Service,
     /// Where images are kept.
@@ -43,6 +46,8 @@ pub struct Resolved {
     pub tls: Tls,
     /// Who may log in.
     pub users: Users,
+    /// The user that pods of the namespace pull as, if the manifest names one.
+    pub pull_user: Option<String>,
     /// What happens when the process ends.
     pub restart: RestartType,
     /// With `OnFailure`: restarts in a row before it stays stopped.
@@ -57,6 +62,8 @@ pub struct Resolved {
     pub extra_config: Map<String, Value>,
     /// How pods run.
     pub pod: PodSpec,
+    /// Labels for every child.
+    pub common_labels: BTreeMap<String, String>,
     /// Value of the annotation that asks for a new certificate.
     pub renew_request: Option<String>,
 }
@@ -76,6 +83,10 @@ pub struct Service {
     pub load_balancer_class: Option<String>,
     /// Networks that may use the load balancer.
     pub source_ranges: Vec<String>,
+    /// Which IP families it has addresses of.
+    pub ip_family_policy: IpFamilyPolicy,
+    /// Which nodes pass traffic from outside on, if chosen.
+    pub external_traffic_policy: Option<ExternalTrafficPolicy>,
 }
 
 /// Where images are kept.
@@ -87,7 +98,7 @@ pub enum Storage {
         size: String,
         /// Class, absent for the cluster's default.
         class: Option<String>,
-        /// Access modes, at least one.
+        /// Access modes, at least one, in a fixed order.
         modes: Vec<AccessMode>,
     },
     /// A claim that somebody else made.
@@ -120,7 +131,7 @@ impl Storage {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tls {
     /// The registry's own authority.
-    SelfSigned {
+    PrivateCa {
         /// Life of the leaf.
         duration: Duration,
         /// Life of the authority.
@@ -152,11 +163,31 @@ pub enum Users {
         candidates: Vec<Wanted>,
         /// References that lead nowhere, in words a user can act on.
         missing: Vec<String>,
-        /// When an admin is generated.
-        generated: GeneratedAdmin,
+        /// What is there and cannot be used.
+        faults: Vec<Fault>,
+        /// The user that the operator makes itself.
+        admin: Admin,
         /// Work factor of the hashes.
         cost: u32,
     },
+}
+
+/// The user that the operator makes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// When it is made.
+    pub generate: GenerateAdmin,
+    /// Its name.
+    pub username: String,
+}
+
+/// Something that only its user can put right, and that stops nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// One CamelCase word, documented in docs/conditions.md.
+    pub reason: &'static str,
+    /// Names the object and the next action.
+    pub message: String,
 }
 
 impl Resolved {

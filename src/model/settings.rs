@@ -1,5 +1,7 @@
 //! The operator's own settings, the same for every registry.
 
+use std::time::Duration;
+
 /// Registry image of manifests that name none: the version this operator was tested with, by digest.
 pub const REGISTRY_IMAGE: &str =
     "docker.io/library/registry:3.1.2@sha256:ddf754342cfc8acc51a56d5d0ab6af06826461864460636d8bd5c546dab2a7b8";
@@ -13,6 +15,8 @@ pub struct Settings {
     pub operator_image: String,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
+    /// For tests of renewal: registries of this namespace get serving certificates of this life, whatever their manifests say.
+    pub short_certificates: Option<(String, Duration)>,
 }
 
 impl Default for Settings {
@@ -22,6 +26,7 @@ impl Default for Settings {
             // Nobody can own this host: an image that an administrator has not named is never pulled from a stranger.
             operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
+            short_certificates: None,
         }
     }
 }

@@ -49,6 +49,24 @@ impl Bundle {
         self
     }
 
+    /// What each certificate says, in order, and whether it is at the end of this chain: whether it signed its last certificate, or is
+    /// that certificate.
+    pub fn signing(&self, chain: &str) -> Vec<(CertificateFacts, bool)> {
+        let chain = pem::certificates(chain.as_bytes()).unwrap_or_default();
+        let chain: Vec<_> = chain.iter().filter_map(|link| facts::parse(link).ok()).collect();
+        let authorities = self.0.iter().filter_map(|certificate| facts::parse(certificate).ok());
+        authorities
+            .map(|authority| {
+                let signs = chain.iter().any(|link| {
+                    link.as_raw() == authority.as_raw()
+                        || link.issuer().as_raw() == authority.subject().as_raw()
+                            && link.verify_signature(Some(authority.public_key())).is_ok()
+                });
+                (CertificateFacts::of(&authority), signs)
+            })
+            .collect()
+    }
+
     /// What each certificate says, in order.
     pub fn facts(&self) -> Vec<CertificateFacts> {
         let parsed = self.0.iter().filter_map(|certificate| facts::parse(certificate).ok());
@@ -78,6 +96,16 @@ mod tests {
 
     fn bundle(places: &[usize]) -> Bundle {
         Bundle::read(&places.iter().map(|place| AUTHORITIES[*place].as_str()).collect::<String>())
+    }
+
+    #[test]
+    fn the_authority_that_signs_is_told_from_former_ones() {
+        let ((old, old_leaf), (new, new_leaf)) = (pair(), pair());
+        let bundle = Bundle::read(&old.certificate_pem).with(&new.certificate_pem);
+        let signing = |chain: &str| bundle.signing(chain).into_iter().map(|(_, signs)| signs).collect::<Vec<_>>();
+        assert_eq!(signing(&new_leaf.chain_pem), [true, false]);
+        assert_eq!(signing(&old_leaf.chain_pem), [false, true]);
+        assert_eq!(signing(""), [false, false]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub enum ImportError {
     KeyEncrypted,
     /// A kind of key that can't be used.
     #[error(
-        "the key is of a kind that can't be used ({0}); use ECDSA on P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519"
+        "the key is of a kind that can't be used ({0}); use ECDSA on P-256 or P-384, RSA of 2048 to 4096 bits, or Ed25519"
     )]
     KeyUnsupported(PublicKeyKind),
     /// The key belongs to none of the certificates.
@@ -109,6 +109,11 @@ pub enum ImportError {
         "the certificate for {0} has only a common name, which clients ignore; issue it with subjectAltName entries for every name and address"
     )]
     NoSubjectAltName(String),
+    /// It lacks a name or an address that the certificate which is served has, and that clients use.
+    #[error(
+        "the certificate does not cover {0} of spec.addresses, which the one that is served covers; issue it with these names and addresses, or remove them from spec.addresses"
+    )]
+    NamesMissing(String),
     /// The extended key usage excludes servers.
     #[error("the certificate for {0} is not meant for servers; issue it with extendedKeyUsage serverAuth")]
     NotForServers(String),
@@ -128,6 +133,7 @@ impl ImportError {
             Self::Expired { .. } => "CertificateExpired",
             Self::NotYetValid { .. } => "CertificateNotYetValid",
             Self::NoSubjectAltName(_) => "NoSubjectAltName",
+            Self::NamesMissing(_) => "NamesMissing",
             Self::NotForServers(_) => "NotForServers",
         }
     }
@@ -142,18 +148,36 @@ pub struct Hosts<'a> {
     pub ip_addresses: &'a BTreeSet<IpAddr>,
 }
 
-/// Accepts what clients will accept at `now`, or says the first thing that is wrong.
-pub fn check(material: Material<'_>, hosts: Hosts<'_>, now: Timestamp) -> Result<Imported, ImportError> {
+/// Accepts what clients will accept at `now`, or says the first thing that is wrong. `served` is the copy of an earlier version that is
+/// served now, if there is one and its time is not over: a new one must not take away names that clients use.
+pub fn check(
+    material: Material<'_>,
+    hosts: Hosts<'_>,
+    served: Option<&CertificateFacts>,
+    now: Timestamp,
+) -> Result<Imported, ImportError> {
     let given = certificates(material.chain, "tls.crt")?;
     let key_text = material.key.ok_or(ImportError::Incomplete("tls.key"))?;
     let key = private_key(key_text)?;
-    let authorities = material.authorities.map(|text| certificates(Some(text), "ca.crt")).transpose()?;
+    // Tools write an empty ca.crt where there is none.
+    let authorities = material
+        .authorities
+        .filter(|text| !text.trim_ascii().is_empty())
+        .map(|text| certificates(Some(text), "ca.crt"))
+        .transpose()?;
 
     let parsed = parse(&given, "tls.crt")?;
     let chain = chain(&parsed, &key)?;
     let leaf = CertificateFacts::of(&parsed[chain[0]]);
     usable(&parsed[chain[0]], &leaf)?;
     chain.iter().try_for_each(|link| in_time(&parsed[*link], now))?;
+    let uncovered = uncovered(&leaf, hosts);
+    if let Some(served) = served.filter(|served| now < served.not_after) {
+        let lost: Vec<_> = uncovered.difference(&self::uncovered(served, hosts)).cloned().collect();
+        if !lost.is_empty() {
+            return Err(ImportError::NamesMissing(lost.join(", ")));
+        }
+    }
 
     let mut notes = Vec::new();
     if chain.iter().enumerate().any(|(place, link)| place != *link) {
@@ -183,7 +207,7 @@ pub fn check(material: Material<'_>, hosts: Hosts<'_>, now: Timestamp) -> Result
     Ok(Imported {
         leaf: Leaf { chain_pem: pem::render(chain.iter().map(|link| &given[*link])), key_pem: key_pem.into() },
         authorities_pem,
-        uncovered: uncovered(&leaf, hosts),
+        uncovered,
         facts: leaf,
         notes,
     })
@@ -236,7 +260,7 @@ fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>) -> Result<Vec<u
 /// The certificate tells which kind its key should be: if that kind can be used, the key's bytes are to blame.
 fn unusable_key(kind: PublicKeyKind) -> ImportError {
     match kind {
-        PublicKeyKind::Own(_) | PublicKeyKind::Rsa { bits: 2048..=8192 } => ImportError::KeyUnreadable,
+        PublicKeyKind::Own(_) | PublicKeyKind::Rsa { bits: 2048..=4096 } => ImportError::KeyUnreadable,
         _ => ImportError::KeyUnsupported(kind),
     }
 }

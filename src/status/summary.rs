@@ -1,5 +1,7 @@
 //! From what one pass found to what a user reads. Pure: the clock is an argument.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
@@ -7,11 +9,10 @@ use serde_json::Value;
 use super::conditions::{self, Finding, Truth};
 use super::workload::Workload;
 use crate::api::{
-    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, ServiceType, StorageStatus, UserStatus, condition,
-    reason,
+    Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
 };
 use crate::model::image::Version;
-use crate::model::{Blocked, Child, Resolved, Storage, Tls};
+use crate::model::{Blocked, Child, Host, HostPort, Resolved, Storage};
 
 /// How long a missing object is waited for before the registry counts as stalled: Flux fails a whole delivery on `Stalled`.
 pub const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
@@ -35,6 +36,8 @@ pub struct Problem {
 pub struct Certificate {
     /// What is served; `None` without TLS, or while there is none.
     pub served: Option<CertificateStatus>,
+    /// The request for renewal that was handled last.
+    pub handled_request: Option<String>,
     /// What is wrong with the one that the manifest asks for.
     pub problem: Option<Problem>,
     /// What a user should know about it.
@@ -48,6 +51,8 @@ pub struct Logins {
     pub users: Vec<UserStatus>,
     /// What is wrong with others.
     pub problems: Vec<Problem>,
+    /// What a user should know about them.
+    pub note: Option<String>,
 }
 
 /// How the registry answered.
@@ -127,8 +132,9 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         users: findings.logins.users.iter().take(LISTED_USERS).cloned().collect(),
         storage: Some(storage_status(findings)),
         image: Some(registry.image.clone()),
-        replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
+        ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),
+        handled_renew_request: findings.certificate.handled_request.clone(),
     }
 }
 
@@ -195,11 +201,11 @@ pub fn stopped(
     now: Timestamp,
 ) -> PrivateRegistryStatus {
     let quiet =
-        Finding::new(condition::AVAILABLE, false, reason, "nothing runs, although the manifest cannot be followed");
+        Finding::new(condition::AVAILABLE, false, reason, "stopped; the rest of the manifest cannot be applied");
     for condition in conditions::merge(&status.conditions, vec![quiet], generation, now) {
         replace(&mut status.conditions, condition);
     }
-    status.replicas = Some(0);
+    status.ready_replicas = Some(0);
     status
 }
 
@@ -324,7 +330,7 @@ fn certificate_finding(findings: &Findings<'_>) -> Finding {
             "spec.tls.none: plain HTTP; logins cross the network readable".to_owned(),
         );
     }
-    let Certificate { served, problem, note } = &findings.certificate;
+    let Certificate { served, problem, note, .. } = &findings.certificate;
     match (problem, served) {
         (Some(problem), _) => say(false, &problem.reason, problem.message.clone()),
         (None, Some(served)) => {
@@ -344,7 +350,7 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
         let message = "spec.auth.none: everybody who reaches the registry may push and pull";
         return say(true, reason::SWITCHED_OFF, message.to_owned());
     }
-    let Logins { users, problems } = &findings.logins;
+    let Logins { users, problems, note } = &findings.logins;
     if let Some(first) = foremost(problems) {
         let more = if problems.len() > 1 { format!(" (and {} more)", problems.len() - 1) } else { String::new() };
         return say(false, &first.reason, format!("{}{more}", first.message));
@@ -353,18 +359,18 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
         return say(
             false,
             "NoUsers",
-            "nobody can log in: name users, or remove spec.auth.generatedAdmin: Never".to_owned(),
+            "nobody can log in: name users, or remove spec.auth.admin.generate: Never".to_owned(),
         );
     }
     let count = users.len();
     let noun = if count == 1 { "user" } else { "users" };
-    say(
-        true,
-        reason::WRITTEN,
-        format!(
-            "{count} {noun}; running pods accept a change as soon as the kubelet has synced the Secret, within about 2 minutes"
-        ),
-    )
+    let mut message = format!(
+        "{count} {noun}; running pods accept a change as soon as the kubelet has synced the Secret, within about 2 minutes"
+    );
+    if let Some(note) = note {
+        message = format!("{message}; {note}");
+    }
+    say(true, reason::WRITTEN, message)
 }
 
 fn storage_finding(findings: &Findings<'_>) -> Finding {
@@ -433,40 +439,44 @@ fn claim_name(registry: &Resolved) -> String {
     }
 }
 
-/// Every address, the best first: host names, load balancers, the Service. Nodes do not resolve names of Services, so those are for pods
-/// only. They are never read either: with a node port, the addresses of nodes are those that the manifest lists for the certificate.
+/// Every address, the best first: those of the manifest as they are written, load balancers, the Service. Nodes do not resolve names of
+/// Services, so those are for pods only. They are never read either: who uses a node port writes the addresses of nodes.
 #[must_use]
 pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
-    let standard = if registry.has_tls() { 443 } else { 80 };
-    let at = |host: &str, port: i64| {
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        if port == standard { host } else { format!("{host}:{port}") }
-    };
-    let port = i64::from(registry.service.port);
-    let with_port = |host: &str| at(host, port);
     let address = |scope, address| Address { scope, address };
     let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
 
-    let node_port = service.pointer("/spec/ports/0/nodePort").and_then(Value::as_i64);
-    let outside = node_port.filter(|_| registry.service.kind == ServiceType::NodePort);
-    let mut hosts = registry.hostnames.clone();
-    if let (Some(_), Tls::SelfSigned { dns_names, ip_addresses, .. }) = (outside, &registry.tls) {
-        hosts.extend(dns_names.iter().filter(|name| !name.starts_with("*.")).cloned());
-        hosts.extend(ip_addresses.iter().map(ToString::to_string));
-    }
     let mut found: Vec<_> =
-        hosts.iter().map(|host| address(AddressScope::External, at(host, outside.unwrap_or(port)))).collect();
+        registry.addresses.iter().map(|given| address(AddressScope::External, given.to_string())).collect();
     for ingress in list("/status/loadBalancer/ingress") {
         let host = ingress["hostname"].as_str().or_else(|| ingress["ip"].as_str());
-        found.extend(host.map(|host| address(AddressScope::External, with_port(host))));
+        found.extend(host.map(|host| address(AddressScope::External, at_the_services_port(registry, host))));
     }
     for cluster_ip in list("/spec/clusterIPs") {
         let ip = cluster_ip.as_str().filter(|ip| *ip != "None");
-        found.extend(ip.map(|ip| address(AddressScope::Node, with_port(ip))));
+        found.extend(ip.map(|ip| address(AddressScope::Node, at_the_services_port(registry, ip))));
     }
     let [_, _, name, long] = registry.service_names();
-    found.extend([name, long].map(|name| address(AddressScope::Cluster, with_port(&name))));
+    found.extend([name, long].map(|name| address(AddressScope::Cluster, at_the_services_port(registry, &name))));
     found
+}
+
+/// Everything that an image reference of this registry may begin with: the addresses, and the short names of the Service, which the
+/// certificate covers too.
+#[must_use]
+pub fn image_hosts(registry: &Resolved, service: &Value) -> BTreeSet<String> {
+    let found = addresses(registry, service).into_iter().map(|found| found.address);
+    let short = registry.service_names().into_iter().map(|name| at_the_services_port(registry, &name));
+    // Without dot and port it would be a path of Docker Hub.
+    found.chain(short.filter(|host| HostPort::parse(host).is_ok())).collect()
+}
+
+/// Clients leave the standard port out.
+fn at_the_services_port(registry: &Resolved, host: &str) -> String {
+    let standard = if registry.has_tls() { 443 } else { 80 };
+    let port = u16::try_from(registry.service.port).ok().filter(|port| *port != standard);
+    let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip);
+    HostPort::at(host, port).to_string()
 }
 
 /// How an image is marked, in the message of `Ready`, whose name does not tell its version.

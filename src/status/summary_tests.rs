@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::{UserSource, UserSourceKind};
 use crate::model::{Observed, Settings, resolve};
 
 fn registry(spec: &Value) -> Resolved {
@@ -36,7 +37,12 @@ struct Case {
 
 impl Case {
     fn of(spec: &Value) -> Self {
-        let user = UserStatus { name: "admin".to_owned(), source: "Secret team-a-admin".to_owned(), changed_at: None };
+        let source = UserSource {
+            kind: UserSourceKind::GeneratedAdmin,
+            name: "team-a-admin".to_owned(),
+            key: "password".to_owned(),
+        };
+        let user = UserStatus { name: "admin".to_owned(), source, changed_at: None };
         Self {
             registry: registry(spec),
             service: service(),
@@ -46,7 +52,7 @@ impl Case {
                 served: Some(CertificateStatus { not_after: "2030-01-01T00:00:00Z".to_owned(), ..Default::default() }),
                 ..Certificate::default()
             },
-            logins: Logins { users: vec![user], problems: vec![] },
+            logins: Logins { users: vec![user], ..Logins::default() },
             workload: Some(Workload::Running { ready: 1 }),
             answer: Answer::Good,
         }
@@ -135,11 +141,11 @@ fn each_state_has_its_verdict() {
     let refused = Case { refusal: Some("no expansion".to_owned()), ..healthy() };
     assert_eq!(refused.verdict(), said("False", "False", "True", "ClaimRefused"));
 
-    let lonely = Case { logins: Logins { users: vec![], problems: vec![waiting()] }, ..healthy() };
+    let lonely = Case { logins: Logins { problems: vec![waiting()], ..Logins::default() }, ..healthy() };
     assert_eq!(lonely.verdict(), said("False", "True", "False", "WaitingForSecret"));
 
     let broken = Problem { reason: "PasswordTooLong".to_owned(), message: String::new(), waiting: false };
-    let logins = Logins { users: vec![], problems: vec![waiting(), broken] };
+    let logins = Logins { problems: vec![waiting(), broken], ..Logins::default() };
     assert_eq!(Case { logins, ..healthy() }.verdict(), said("False", "False", "True", "PasswordTooLong"));
 }
 
@@ -147,7 +153,7 @@ fn each_state_has_its_verdict() {
 fn of_several_problems_the_first_is_told_and_what_waits_comes_last() {
     let of = |reason: &str| Problem { reason: reason.to_owned(), message: reason.to_owned(), waiting: false };
     let told = |problems: Vec<Problem>| {
-        let case = Case { logins: Logins { users: vec![], problems }, ..Case::of(&json!({})) };
+        let case = Case { logins: Logins { problems, ..Logins::default() }, ..Case::of(&json!({})) };
         let status = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
         ["Ready", "Stalled", "UsersReady"].map(|kind| condition_of(&status, kind).reason.clone())
     };
@@ -186,7 +192,7 @@ fn what_ran_before_is_available_as_long_as_it_answers_although_what_is_wanted_ca
         assert_eq!(verdict_of(&status), said("False", "True", "False", "WaitingForSecret"));
         let told = condition_of(&status, "Available");
         assert_eq!((told.status.as_str(), told.reason.as_str()), available);
-        assert_eq!(status.replicas, Some(ready));
+        assert_eq!(status.ready_replicas, Some(ready));
     }
     for bad in [Answer::Bad("500".to_owned()), Answer::Unreachable("no way".to_owned())] {
         case.workload = Some(Workload::Running { ready: 1 });
@@ -197,7 +203,7 @@ fn what_ran_before_is_available_as_long_as_it_answers_although_what_is_wanted_ca
 
 #[test]
 fn a_missing_object_stalls_only_after_five_minutes() {
-    let case = Case { logins: Logins { users: vec![], problems: vec![waiting()] }, ..Case::of(&json!({})) };
+    let case = Case { logins: Logins { problems: vec![waiting()], ..Logins::default() }, ..Case::of(&json!({})) };
     let at = |minutes: i64| Timestamp::from_second(minutes * 60).unwrap();
     let first = case.status(&PrivateRegistryStatus::default(), at(0));
     assert_eq!(verdict_of(&case.status(&first, at(4))), said("False", "True", "False", "WaitingForSecret"));
@@ -212,7 +218,7 @@ fn the_wait_begins_with_the_missing_object_whatever_was_wrong_before() {
     let crashing = Case { workload: Some(crashing), ..healthy.clone() };
     let lonely = |message: &str| {
         let problem = Problem { message: message.to_owned(), ..waiting() };
-        Case { logins: Logins { users: vec![], problems: vec![problem] }, ..healthy.clone() }
+        Case { logins: Logins { problems: vec![problem], ..Logins::default() }, ..healthy.clone() }
     };
     let missing = Blocked { reason: "WaitingForClaim", message: "create it".to_owned(), waiting: true };
     let looked = |status: &PrivateRegistryStatus, minutes| lonely("create x").status(status, at(minutes));
@@ -266,30 +272,39 @@ fn the_first_address_is_the_one_that_reaches_furthest() {
     assert_eq!(addresses(json!({}), service()), ["10.0.0.7:5000", names[0], names[1]]);
     let balanced =
         json!({"spec": {"clusterIPs": ["10.0.0.7"]}, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
-    let spec = json!({"hostnames": ["registry.example.com"], "service": {"type": "LoadBalancer", "port": 443}});
+    let spec = json!({"addresses": ["registry.example.com"], "service": {"type": "LoadBalancer", "port": 443}});
     let found = addresses(spec, balanced);
     assert_eq!(found[..3], ["registry.example.com", "192.0.2.1", "10.0.0.7"]);
     assert_eq!(addresses(json!({}), json!({"spec": {"clusterIPs": ["fd00::7"]}}))[0], "[fd00::7]:5000");
 }
 
 #[test]
-fn with_a_node_port_the_listed_nodes_are_addresses() {
-    let spec = json!({
-        "hostnames": ["registry.example.com"], "service": {"type": "NodePort"},
-        "tls": {"selfSigned": {"ipAddresses": ["192.0.2.10"], "dnsNames": ["node-1.example.com", "*.example.com"]}},
-    });
-    let service = |ports: Value| json!({"spec": {"clusterIPs": ["10.0.0.7"], "ports": ports}});
-    let addresses = |spec: &Value, service: &Value| {
-        let found = super::addresses(&registry(spec), service);
-        found.into_iter().map(|found| found.address).take(4).collect::<Vec<_>>()
-    };
-    let given = service(json!([{"port": 5000, "nodePort": 30500}]));
-    let nodes = ["registry.example.com:30500", "node-1.example.com:30500", "192.0.2.10:30500", "10.0.0.7:5000"];
-    assert_eq!(addresses(&spec, &given), nodes);
+fn what_the_manifest_writes_is_taken_as_it_stands() {
+    let service =
+        json!({"spec": {"clusterIPs": ["10.0.0.7", "fd00::7"], "ports": [{"port": 5000, "nodePort": 30500}]}});
+    let given = ["registry.example.com", "192.0.2.10:30500", "[2001:DB8::1]:5000"];
+    for (tls, cluster) in [(json!({}), "10.0.0.7:5000"), (json!({"none": {}}), "10.0.0.7:5000")] {
+        let registry = registry(&json!({"addresses": given, "tls": tls, "service": {"type": "NodePort"}}));
+        let found = super::addresses(&registry, &service);
+        let texts: Vec<_> = found.iter().map(|found| found.address.as_str()).collect();
+        assert_eq!(texts[..3], given);
+        assert_eq!(texts[3..5], [cluster, "[fd00::7]:5000"]);
+        let scopes: Vec<_> = found.iter().map(|found| found.scope).take(5).collect();
+        use AddressScope::{External, Node};
+        assert_eq!(scopes, [External, External, External, Node, Node]);
+        // An Ingress on 443 stands before the first one: whoever pulls from it looks for a login without a port.
+        assert!(image_hosts(&registry, &service).contains("registry.example.com"));
+        assert!(!image_hosts(&registry, &service).contains("registry.example.com:5000"));
+    }
+}
 
-    // A load balancer has a node port too, which is nobody's address.
-    let balanced = json!({"hostnames": ["registry.example.com"], "service": {"type": "LoadBalancer"}});
-    assert_eq!(addresses(&balanced, &given)[..2], ["registry.example.com:5000", "10.0.0.7:5000"]);
+#[test]
+fn logins_are_for_every_name_that_an_image_may_begin_with() {
+    let hosts = |port: u16| image_hosts(&registry(&json!({"service": {"port": port}})), &service());
+    let short = ["team-a:5000", "team-a.registries:5000", "team-a.registries.svc:5000"];
+    assert!(short.iter().all(|host| hosts(5000).contains(*host)), "{:?}", hosts(5000));
+    assert!(hosts(443).contains("team-a.registries"), "{:?}", hosts(443));
+    assert!(!hosts(443).contains("team-a"), "team-a/app is a path of Docker Hub");
 }
 
 #[test]

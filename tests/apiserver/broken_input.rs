@@ -47,7 +47,7 @@ fn own_tls(secret: &str) -> Value {
 }
 
 fn existing(claim: &str) -> Value {
-    json!({"storage": {"persistentVolumeClaim": {"claimName": claim}}})
+    json!({"storage": {"existingClaim": {"name": claim}}})
 }
 
 #[tokio::test]
@@ -317,10 +317,7 @@ async fn an_existing_claim_is_never_written() {
     let volume = team.claim("volume", "ReadWriteOnce").await;
     let before = volume.get().await;
     let registry = team
-        .registry(
-            "team-a",
-            json!({"storage": {"persistentVolumeClaim": {"claimName": "volume"}}, "deletionPolicy": "Delete"}),
-        )
+        .registry("team-a", json!({"storage": {"existingClaim": {"name": "volume"}}, "deletionPolicy": "Delete"}))
         .await;
     let registry = registry.ready().await;
     team.settles().await;

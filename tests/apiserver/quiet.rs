@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use private_registry_operator::apply::KINDS;
+use private_registry_operator::desired::kinds::KINDS;
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, namespace};
@@ -46,7 +46,7 @@ fn sorts() -> Vec<(&'static str, Value)> {
     let shared = json!({"persistentVolumeClaim": {"size": "1Gi", "accessModes": ["ReadWriteMany"]}});
     let users = json!({
         "users": [{"name": "alice", "passwordSecretRef": {"name": "alice-login"}}],
-        "usersFrom": [{"secretRef": {"name": "many-logins"}}], "generatedAdmin": "Always",
+        "usersFrom": [{"secretRef": {"name": "many-logins"}}], "admin": {"generate": "Always"},
     });
     vec![
         ("plain", json!({})),
@@ -54,8 +54,8 @@ fn sorts() -> Vec<(&'static str, Value)> {
         ("job", json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 3}, "storage": {"emptyDir": {}}})),
         ("users", json!({"auth": users, "service": {"type": "NodePort"}})),
         ("open", json!({"auth": {"none": {}}, "tls": {"none": {}}, "suspend": true})),
-        ("own-tls", json!({"tls": {"secret": {"name": "own-certificate"}}, "hostnames": ["registry.example.com"]})),
-        ("given", json!({"storage": {"persistentVolumeClaim": {"claimName": "given"}}, "deletionPolicy": "Delete"})),
+        ("own-tls", json!({"tls": {"secret": {"name": "own-certificate"}}, "addresses": ["registry.example.com"]})),
+        ("given", json!({"storage": {"existingClaim": {"name": "given"}}, "deletionPolicy": "Delete"})),
     ]
 }
 

@@ -115,7 +115,7 @@ impl<'a> Registry<'a> {
     pub async fn children(&self) -> Vec<Object> {
         let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
         let mut found = Vec::new();
-        for kind in private_registry_operator::apply::KINDS {
+        for kind in private_registry_operator::desired::kinds::KINDS.iter() {
             let listed = self.namespace.object(kind.kind, "").api.list(&ours).await.unwrap();
             found.extend(listed.iter().map(|child| self.namespace.object(kind.kind, &child.name_any())));
         }

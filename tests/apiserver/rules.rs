@@ -18,31 +18,67 @@ use crate::operator::PROGRAM;
 struct Change {
     name: &'static str,
     old: Option<Value>,
+    /// Of the volume, as the old one's status tells it.
+    capacity: Option<String>,
     new: Value,
 }
 
 fn new(spec: Value) -> Change {
-    Change { name: "team-a", old: None, new: spec }
+    Change { name: "team-a", old: None, capacity: None, new: spec }
 }
 
 fn named(name: &'static str) -> Change {
-    Change { name, old: None, new: json!({}) }
+    Change { name, old: None, capacity: None, new: json!({}) }
 }
 
 fn switch(old: Value, new: Value) -> Change {
-    Change { name: "team-a", old: Some(old), new }
+    Change { name: "team-a", old: Some(old), capacity: None, new }
 }
 
 fn claim(fields: Value) -> Value {
     json!({"storage": {"persistentVolumeClaim": fields}})
 }
 
-fn tls(fields: Value) -> Value {
-    json!({"tls": {"selfSigned": fields}})
+fn given(name: &str) -> Value {
+    json!({"storage": {"existingClaim": {"name": name}}})
+}
+
+fn certificate(fields: Value) -> Value {
+    json!({"tls": {"certificate": fields}})
+}
+
+fn authority(duration: &str) -> Value {
+    json!({"tls": {"privateCA": {"duration": duration}}})
+}
+
+fn lives(authority: &str, certificate: &str) -> Value {
+    json!({"tls": {"privateCA": {"duration": authority}, "certificate": {"duration": certificate}}})
+}
+
+/// A manifest over one whose volume has this size.
+fn resized(capacity: &str, old: &str, new: Value) -> Change {
+    let old = Some(claim(json!({"size": old})));
+    Change { name: "team-a", old, capacity: Some(capacity.to_owned()), new }
 }
 
 fn purging(fields: Value) -> Value {
     json!({"config": {"uploadPurging": fields}})
+}
+
+fn users_from(entry: Value) -> Change {
+    new(json!({"auth": {"usersFrom": [entry]}}))
+}
+
+fn user_of(secret: &str) -> Change {
+    new(json!({"auth": {"users": [{"name": "ci", "passwordSecretRef": {"name": secret}}]}}))
+}
+
+fn own_certificate(secret: &str) -> Change {
+    new(json!({"tls": {"secret": {"name": secret}}}))
+}
+
+fn env(variables: Value) -> Change {
+    new(json!({"pod": {"env": variables}}))
 }
 
 /// Rule, what it accepts, what it refuses.
@@ -52,6 +88,7 @@ fn cases() -> Vec<Case> {
     let digest = "registry@sha256:0000000000000000000000000000000000000000000000000000000000000000";
     let user = json!([{"name": "alice", "passwordSecretRef": {"name": "s"}}]);
     let folder = json!({"storage": {"emptyDir": {}}});
+    let upstream = json!({"secretKeyRef": {"name": "upstream", "key": "password"}});
     vec![
         (
             rules::NAME,
@@ -70,7 +107,7 @@ fn cases() -> Vec<Case> {
             vec![
                 new(json!({"replicas": 1})),
                 new(json!({"replicas": 2, "storage": {"persistentVolumeClaim": {"accessModes": ["ReadWriteMany"]}}})),
-                new(json!({"replicas": 2, "storage": {"persistentVolumeClaim": {"claimName": "c"}}})),
+                new(json!({"replicas": 2, "storage": {"existingClaim": {"name": "c"}}})),
             ],
             vec![
                 new(json!({"replicas": 2})),
@@ -82,39 +119,54 @@ fn cases() -> Vec<Case> {
             rules::JOBS_RUN_ONE,
             vec![new(json!({"restartPolicy": {"type": "OnFailure"}})), new(json!({"replicas": 1, "restartPolicy": {"type": "Never"}}))],
             ["OnFailure", "Never"]
-                .map(|kind| new(json!({"replicas": 2, "restartPolicy": {"type": kind}, "storage": {"persistentVolumeClaim": {"claimName": "c"}}})))
+                .map(|kind| new(json!({"replicas": 2, "restartPolicy": {"type": kind}, "storage": {"existingClaim": {"name": "c"}}})))
                 .into(),
         ),
         (
             rules::STORAGE_KIND_FIXED,
             vec![switch(folder.clone(), json!({"storage": {"emptyDir": {"sizeLimit": "1Gi"}}})), switch(json!({}), claim(json!({})))],
-            vec![switch(json!({}), folder.clone()), switch(folder.clone(), json!({})), switch(claim(json!({})), folder)],
+            vec![
+                switch(json!({}), folder.clone()),
+                switch(folder.clone(), json!({})),
+                switch(claim(json!({})), folder),
+                switch(json!({}), given("a")),
+                switch(given("a"), json!({})),
+                switch(given("a"), claim(json!({}))),
+            ],
         ),
         (
             rules::STORAGE_CLASS_FIXED,
-            vec![switch(claim(json!({"storageClassName": "a"})), claim(json!({"storageClassName": "a", "size": "20Gi"})))],
+            vec![
+                switch(claim(json!({"storageClassName": "a"})), claim(json!({"storageClassName": "a", "size": "20Gi"}))),
+                switch(claim(json!({"storageClassName": ""})), claim(json!({"storageClassName": "", "size": "20Gi"}))),
+            ],
             vec![
                 switch(claim(json!({"storageClassName": "a"})), claim(json!({"storageClassName": "b"}))),
                 switch(claim(json!({"storageClassName": "a"})), json!({})),
                 switch(json!({}), claim(json!({"storageClassName": "a"}))),
+                switch(json!({}), claim(json!({"storageClassName": ""}))),
+                switch(claim(json!({"storageClassName": ""})), claim(json!({}))),
             ],
         ),
         (
             rules::ACCESS_MODES_FIXED,
-            vec![switch(json!({}), claim(json!({"accessModes": ["ReadWriteOnce"]})))],
+            vec![
+                switch(json!({}), claim(json!({"accessModes": ["ReadWriteOnce"]}))),
+                switch(
+                    claim(json!({"accessModes": ["ReadWriteOnce", "ReadWriteMany"]})),
+                    claim(json!({"accessModes": ["ReadWriteMany", "ReadWriteOnce"]})),
+                ),
+            ],
             vec![
                 switch(json!({}), claim(json!({"accessModes": ["ReadWriteMany"]}))),
                 switch(claim(json!({"accessModes": ["ReadWriteMany"]})), json!({})),
+                switch(claim(json!({"accessModes": ["ReadWriteMany"]})), claim(json!({"accessModes": ["ReadWriteMany", "ReadWriteOnce"]}))),
             ],
         ),
         (
-            rules::CLAIM_NAME_FIXED,
-            vec![switch(claim(json!({"claimName": "a"})), json!({"storage": {"persistentVolumeClaim": {"claimName": "a"}}, "suspend": true}))],
-            vec![
-                switch(claim(json!({"claimName": "a"})), claim(json!({"claimName": "b"}))),
-                switch(claim(json!({"claimName": "a"})), json!({})),
-                switch(json!({}), claim(json!({"claimName": "a"}))),
-            ],
+            rules::EXISTING_CLAIM_FIXED,
+            vec![switch(given("a"), json!({"storage": {"existingClaim": {"name": "a"}}, "suspend": true}))],
+            vec![switch(given("a"), given("b"))],
         ),
         (
             rules::SIZE_GROWS,
@@ -122,27 +174,26 @@ fn cases() -> Vec<Case> {
                 switch(claim(json!({"size": "1Gi"})), claim(json!({"size": "2Gi"}))),
                 switch(claim(json!({"size": "1Gi"})), claim(json!({"size": "1024Mi"}))),
                 switch(claim(json!({"size": "1Gi"})), json!({})),
+                resized("1Gi", "100Ti", claim(json!({"size": "1Gi"}))),
+                resized("5Gi", "100Ti", json!({})),
             ],
             vec![
                 switch(claim(json!({"size": "2Gi"})), claim(json!({"size": "1Gi"}))),
                 switch(claim(json!({"size": "20Gi"})), json!({})),
                 switch(json!({}), claim(json!({"size": "1Gi"}))),
+                resized("2Gi", "100Ti", claim(json!({"size": "1Gi"}))),
+                resized("20Gi", "100Ti", json!({})),
+                resized("nonsense", "100Ti", json!({})),
             ],
         ),
         (
             rules::ONE_STORAGE,
-            vec![new(claim(json!({}))), new(json!({"storage": {"emptyDir": {}}}))],
-            vec![new(json!({"storage": {}})), new(json!({"storage": {"emptyDir": {}, "persistentVolumeClaim": {}}}))],
-        ),
-        (
-            rules::EXISTING_CLAIM_ALONE,
-            vec![new(claim(json!({"claimName": "c"})))],
-            [json!({"size": "1Gi"}), json!({"storageClassName": "a"}), json!({"accessModes": ["ReadWriteOnce"]})]
-                .map(|mut fields| {
-                    fields["claimName"] = json!("c");
-                    new(claim(fields))
-                })
-                .into(),
+            vec![new(claim(json!({}))), new(json!({"storage": {"emptyDir": {}}})), new(given("c"))],
+            vec![
+                new(json!({"storage": {}})),
+                new(json!({"storage": {"emptyDir": {}, "persistentVolumeClaim": {}}})),
+                new(json!({"storage": {"existingClaim": {"name": "c"}, "persistentVolumeClaim": {"size": "1Gi"}}})),
+            ],
         ),
         (
             rules::POSITIVE,
@@ -150,39 +201,93 @@ fn cases() -> Vec<Case> {
             vec![new(claim(json!({"size": "0"}))), new(claim(json!({"size": 0}))), new(json!({"storage": {"emptyDir": {"sizeLimit": "0Gi"}}}))],
         ),
         (
-            rules::ONE_TLS,
-            vec![new(tls(json!({}))), new(json!({"tls": {"none": {}}})), new(json!({"tls": {"secret": {"name": "s"}}}))],
-            vec![new(json!({"tls": {}})), new(json!({"tls": {"none": {}, "selfSigned": {}}})), new(json!({"tls": {"none": {}, "secret": {"name": "s"}}}))],
+            rules::ONE_SIGNER,
+            [json!({}), json!({"privateCA": {}}), json!({"none": {}}), json!({"secret": {"name": "s"}})]
+                .map(|tls| new(json!({"tls": tls})))
+                .into(),
+            [json!({"none": {}, "privateCA": {}}), json!({"none": {}, "secret": {"name": "s"}}), json!({"privateCA": {}, "secret": {"name": "s"}})]
+                .map(|tls| new(json!({"tls": tls})))
+                .into(),
         ),
         (
-            rules::AUTHORITY_OUTLIVES_LEAF,
-            vec![new(tls(json!({"duration": "1h", "caDuration": "1h"}))), new(tls(json!({"caDuration": "8760h"})))],
-            vec![new(tls(json!({"duration": "2h", "caDuration": "1h"}))), new(tls(json!({"caDuration": "8759h"})))],
+            rules::CERTIFICATE_NEEDS_A_SIGNER,
+            vec![new(certificate(json!({}))), new(lives("87600h", "720h"))],
+            [json!({"none": {}, "certificate": {}}), json!({"secret": {"name": "s"}, "certificate": {"duration": "2h"}})]
+                .map(|tls| new(json!({"tls": tls})))
+                .into(),
         ),
         (
-            rules::LEAF_AT_MOST_DEFAULT_AUTHORITY,
-            vec![new(tls(json!({"duration": "87600h"}))), new(tls(json!({"duration": "87601h", "caDuration": "90000h"})))],
-            vec![new(tls(json!({"duration": "87601h"})))],
+            rules::AUTHORITY_OUTLIVES_CERTIFICATE,
+            vec![
+                new(lives("1h", "1h")),
+                new(lives("90000h", "87601h")),
+                new(authority("8760h")),
+                new(certificate(json!({"duration": "87600h"}))),
+            ],
+            vec![new(lives("1h", "2h")), new(authority("8759h")), new(certificate(json!({"duration": "87601h"})))],
+        ),
+        (
+            rules::AT_LEAST_AN_HOUR,
+            vec![new(certificate(json!({"duration": "1h"}))), new(lives("60m", "3600s"))],
+            vec![new(certificate(json!({"duration": "59m"}))), new(lives("1m", "1m")), new(authority("59m59s"))],
         ),
         (
             rules::AT_LEAST_A_MINUTE,
-            vec![new(tls(json!({"duration": "1m"}))), new(purging(json!({"age": "60s", "interval": "1h30m"})))],
-            vec![
-                new(tls(json!({"duration": "59s"}))),
-                new(tls(json!({"duration": "1s", "caDuration": "30s"}))),
-                new(purging(json!({"age": "10s"}))),
-                new(purging(json!({"interval": "0s"}))),
-            ],
+            vec![new(purging(json!({"age": "60s", "interval": "1h30m"})))],
+            vec![new(purging(json!({"age": "10s"}))), new(purging(json!({"interval": "0s"})))],
+        ),
+        (
+            rules::ONE_AUTH,
+            vec![new(json!({"auth": {}})), new(json!({"auth": {"htpasswd": {"bcryptCost": 12}}}))],
+            vec![new(json!({"auth": {"none": {}, "htpasswd": {}}}))],
         ),
         (
             rules::NO_AUTH_ALONE,
-            vec![new(json!({"auth": {"none": {}}})), new(json!({"auth": {"users": user}}))],
+            vec![new(json!({"auth": {"none": {}}})), new(json!({"auth": {"users": user}})), new(json!({"auth": {"admin": {"username": "root"}}}))],
             vec![
                 new(json!({"auth": {"none": {}, "users": user}})),
                 new(json!({"auth": {"none": {}, "usersFrom": [{"secretRef": {"name": "s"}}]}})),
-                new(json!({"auth": {"none": {}, "generatedAdmin": "Always"}})),
+                new(json!({"auth": {"none": {}, "admin": {"generate": "Always"}}})),
             ],
         ),
+        (
+            rules::ONE_USERS_SOURCE,
+            [json!({"secretRef": {"name": "s"}}), json!({"htpasswdSecretRef": {"name": "s", "key": "auth"}})].map(users_from).into(),
+            [json!({}), json!({"secretRef": {"name": "s"}, "htpasswdSecretRef": {"name": "s"}})].map(users_from).into(),
+        ),
+        (
+            rules::PULL_SECRETS_NEED_LOGINS,
+            vec![new(json!({"pullSecrets": [{"user": "admin"}]})), new(json!({"pullSecrets": [], "auth": {"none": {}}}))],
+            vec![new(json!({"pullSecrets": [{"user": "admin"}], "auth": {"none": {}}}))],
+        ),
+        (
+            rules::ADDRESSES_ARE_NO_PATHS,
+            ["registry.example.com", "registry:5000", "localhost", "192.0.2.1", "[2001:db8::1]:5000"].map(|at| new(json!({"addresses": [at]}))).into(),
+            vec![new(json!({"addresses": ["registry"]}))],
+        ),
+        (
+            rules::COMMON_LABELS,
+            vec![new(json!({"commonLabels": {"cost-center": "4711", "example.com/team": "a.B_c", "empty": ""}}))],
+            [json!({"a b": "c"}), json!({"a": "b c"}), json!({"-a": "b"}), json!({"A.example/a": "b"}), json!({"a": "-b"})]
+                .map(|labels| new(json!({"commonLabels": labels})))
+                .into(),
+        ),
+        (
+            rules::INPUT_SECRETS_ARE_NO_CHILDREN,
+            ["team-b-tls", "tls", "team-a-cert"].map(own_certificate).into(),
+            ["team-a-tls", "team-a-ca"].map(own_certificate).into(),
+        ),
+        (
+            rules::USERS_SECRETS_ARE_NO_CHILDREN,
+            vec![user_of("team-a-login"), users_from(json!({"secretRef": {"name": "team-b-admin"}}))],
+            vec![
+                user_of("team-a-admin"),
+                user_of("team-a-htpasswd"),
+                users_from(json!({"secretRef": {"name": "team-a-pull"}})),
+                users_from(json!({"htpasswdSecretRef": {"name": "team-a-config"}})),
+            ],
+        ),
+        (rules::CLAIM_IS_NO_CHILD, vec![new(given("team-b-data"))], vec![new(given("team-a-data"))]),
         (
             rules::RETRIES_NEED_ON_FAILURE,
             vec![new(json!({"restartPolicy": {"type": "OnFailure", "maxRetries": 0}}))],
@@ -204,9 +309,21 @@ fn cases() -> Vec<Case> {
             vec![new(json!({"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}))],
         ),
         (
+            rules::TRAFFIC_POLICY_NEEDS_TYPE,
+            ["NodePort", "LoadBalancer"].map(|kind| new(json!({"service": {"type": kind, "externalTrafficPolicy": "Local"}}))).into(),
+            vec![new(json!({"service": {"externalTrafficPolicy": "Cluster"}})), new(json!({"service": {"type": "ClusterIP", "externalTrafficPolicy": "Local"}}))],
+        ),
+        (
             rules::NO_REGISTRY_ENV,
-            vec![new(json!({"pod": {"env": [{"name": "HTTP_PROXY", "value": "p"}, {"name": "MY_REGISTRY_X", "value": "y"}]}}))],
-            vec![new(json!({"pod": {"env": [{"name": "REGISTRY_HTTP_ADDR", "value": ":1"}]}}))],
+            vec![
+                env(json!([{"name": "HTTP_PROXY", "value": "p"}, {"name": "MY_REGISTRY_X", "value": "y"}])),
+                env(json!([{"name": "REGISTRY_PROXY_USERNAME", "valueFrom": upstream}, {"name": "REGISTRY_PROXY_PASSWORD", "valueFrom": upstream}])),
+            ],
+            vec![
+                env(json!([{"name": "REGISTRY_HTTP_ADDR", "value": ":1"}])),
+                env(json!([{"name": "REGISTRY_HTTP_SECRET", "valueFrom": upstream}])),
+                env(json!([{"name": "REGISTRY_PROXY_PASSWORD", "value": "in the manifest"}])),
+            ],
         ),
     ]
 }
@@ -231,8 +348,15 @@ fn manifest(name: &str, spec: &Value) -> Value {
 
 /// What the rules say without a cluster: path and message of each fault.
 fn offline(change: &Change) -> Vec<(String, String)> {
-    let old = change.old.as_ref().map(|old| manifest(change.name, old));
-    let verdict = Validator::new().validate(&api::schema(), &manifest(change.name, &change.new), old.as_ref());
+    let known = |spec: &Value| {
+        let mut object = manifest(change.name, spec);
+        if let Some(capacity) = &change.capacity {
+            object["status"] = json!({"storage": {"capacity": capacity}});
+        }
+        object
+    };
+    let old = change.old.as_ref().map(known);
+    let verdict = Validator::new().validate(&api::schema(), &known(&change.new), old.as_ref());
     let faults = verdict.err().map(kube::core::cel::ValidationErrors::into_vec).unwrap_or_default();
     faults.into_iter().map(|fault| (fault.field_path.trim_start_matches('.').to_owned(), fault.message)).collect()
 }
@@ -262,6 +386,10 @@ async fn online(team: &Namespace, change: &Change, number: usize) -> Vec<(String
         Some(old) => {
             let name = format!("switched-{number}");
             api.create(&PostParams::default(), &parse(&name, old)).await.unwrap();
+            if let Some(capacity) = &change.capacity {
+                let status = json!({"status": {"storage": {"capacity": capacity}}});
+                api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+            }
             let parameters = PatchParams { dry_run: true, ..PatchParams::default() };
             let patch = json!([{"op": "replace", "path": "/spec", "value": change.new}]);
             api.patch(&name, &parameters, &Patch::Json::<()>(serde_json::from_value(patch).unwrap())).await

@@ -86,7 +86,7 @@ async fn planted_secrets_never_get_out() {
     .await;
     let users = json!({
         "users": [{"name": "alice", "passwordSecretRef": {"name": "alice-login"}}],
-        "usersFrom": [{"secretRef": {"name": "many"}}], "generatedAdmin": "Always",
+        "usersFrom": [{"secretRef": {"name": "many"}}], "admin": {"generate": "Always"},
     });
     let own = |secret: &str| json!({"tls": {"secret": {"name": secret}}, "auth": users});
     let specs = [

@@ -27,7 +27,7 @@ async fn the_signer_of_the_certificate_can_be_switched_both_ways() {
     let Some(team) = namespace("switch-tls").await else { return };
     let _operator = team.operator().await;
     let own = team.own_certificate("certificate", &["registry.example.com"]).await;
-    let registry = team.registry("team-a", json!({"tls": {"selfSigned": {}}})).await.ready().await;
+    let registry = team.registry("team-a", json!({"tls": {"privateCA": {}}})).await.ready().await;
     let authority = registry.ca().at("/data").await;
 
     let registry = registry.becomes(json!({"tls": {"secret": {"name": "certificate"}}})).await;
@@ -39,7 +39,7 @@ async fn the_signer_of_the_certificate_can_be_switched_both_ways() {
     registry.bundle().disappears(PATIENCE).await;
     assert!(!configuration(&registry).await.contains("certificate:"));
 
-    let registry = registry.becomes(json!({"tls": {"selfSigned": {"keyAlgorithm": "ECDSAP384"}}})).await;
+    let registry = registry.becomes(json!({"tls": {"certificate": {"keyAlgorithm": "ECDSAP384"}}})).await;
     assert_eq!(registry.ca().at("/data").await, authority, "the authority was kept all the time");
     assert!(configuration(&registry).await.contains("certificate:"));
 
@@ -60,12 +60,12 @@ async fn kubectl_apply_switches_unions_both_ways() {
     let registry = Registry::named(&team, "team-a");
     let users = json!({"users": [{"name": "alice", "passwordSecretRef": {"name": "alice-login"}}]});
     let specs = [
-        json!({"tls": {"selfSigned": {}}, "auth": users}),
+        json!({"tls": {"privateCA": {}}, "auth": users}),
         json!({"tls": {"secret": {"name": "certificate"}}, "auth": {"none": {}}}),
         json!({"tls": {"none": {}}, "auth": {"none": {}}}),
         json!({}),
         json!({"tls": {"none": {}}, "auth": users}),
-        json!({"tls": {"selfSigned": {}}}),
+        json!({"tls": {"privateCA": {}}}),
     ];
     for spec in specs {
         kubectl_apply(&registry, &spec).await;
@@ -214,12 +214,12 @@ async fn a_section_may_lose_its_last_field() {
     let Some(team) = namespace("switch-empty").await else { return };
     let _operator = team.operator().await;
     let full = json!({
-        "storage": {"emptyDir": {"sizeLimit": "1Gi"}}, "tls": {"selfSigned": {"keyAlgorithm": "Ed25519"}},
+        "storage": {"emptyDir": {"sizeLimit": "1Gi"}}, "tls": {"privateCA": {"duration": "90000h"}},
         "pod": {"securityContext": {"runAsUser": 1000}}, "config": {"uploadPurging": {"age": "48h"}},
     });
     let registry = team.registry("folder", full).await.ready().await;
     let empty = json!({
-        "storage": {"emptyDir": {}}, "tls": {"selfSigned": {}}, "pod": {"securityContext": {}}, "config": {"uploadPurging": {}},
+        "storage": {"emptyDir": {}}, "tls": {"privateCA": {}}, "pod": {"securityContext": {}}, "config": {"uploadPurging": {}},
     });
     let registry = registry.becomes(empty).await;
     assert_eq!(registry.object.at("/spec/storage").await, json!({"emptyDir": {}}));

@@ -4,14 +4,13 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
-use crate::cluster::{Cluster, brief, cluster, stays};
+use crate::cluster::{Cluster, SHORT_LIVES, brief, cluster, stays};
 use crate::registry::{Registry, restarts};
 
 #[tokio::test]
 async fn a_certificate_is_renewed_by_itself_and_clients_notice_nothing_but_one_rollout() {
     let Some(cluster) = cluster().await else { return };
-    let tls = json!({"selfSigned": {"duration": "3m", "caDuration": "1h"}});
-    let registry = cluster.registry("renewals", "team-a", json!({"tls": tls})).await.ready().await;
+    let registry = cluster.registry(SHORT_LIVES, "team-a", json!({})).await.ready().await;
     let admin = registry.admin().await;
     let pushed = admin.pushes("team/app:1", "kept").await;
     let before = (registry.pod().await, registry.status().await.certificate.unwrap());
@@ -22,7 +21,7 @@ async fn a_certificate_is_renewed_by_itself_and_clients_notice_nothing_but_one_r
     assert_eq!(after.status, "True");
     let served = registry.status().await.certificate.unwrap();
     assert_ne!(served.serial, before.1.serial);
-    assert_eq!(served.ca_fingerprints, before.1.ca_fingerprints, "the same authority");
+    assert_eq!(served.authorities, before.1.authorities, "the same authority");
     assert_eq!(rollouts(&registry).await, 2, "the first, and one for the new certificate");
     assert_eq!(admin.pulls("team/app:1").await, pushed, "by the same client, who trusts the same authority");
 }
@@ -56,7 +55,7 @@ async fn a_certificate_of_ones_own_with_a_wrong_key_is_refused_while_the_old_one
     let company = Company::new();
     let (old, new) = (company.signs("team-a.own.svc"), company.signs("team-a.own.svc"));
     company.hands_out(&cluster, &old.0, &old.1).await;
-    let spec = json!({"tls": {"secret": {"name": "own"}}, "hostnames": ["team-a.own.svc"]});
+    let spec = json!({"tls": {"secret": {"name": "own"}}, "addresses": ["team-a.own.svc"]});
     let registry = cluster.another("own", "team-a", spec).await.ready().await;
     let (admin, pod) = (registry.admin().await.trusting(&company.authority), registry.pod().await);
     let serial = registry.status().await.certificate.unwrap().serial;
@@ -91,7 +90,7 @@ async fn a_certificate_by_an_intermediate_is_trusted_by_who_knows_the_root_alone
         [("tls.crt", format!("{leaf}{}", servers.authority)), ("tls.key", key), ("ca.crt", root.authority.clone())];
     cluster.secret("chain", "own", &content.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
 
-    let spec = json!({"tls": {"secret": {"name": "own"}}, "hostnames": ["team-a.chain.svc"]});
+    let spec = json!({"tls": {"secret": {"name": "own"}}, "addresses": ["team-a.chain.svc"]});
     let registry = cluster.another("chain", "team-a", spec).await.ready().await;
 
     assert_eq!(registry.bundle().await.trim(), root.authority.trim());

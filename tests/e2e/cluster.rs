@@ -91,6 +91,9 @@ const NAMESPACES: [&str; 48] = [
     "upgrades",
     "users",
 ];
+/// The namespace of which the operator is told that certificates live [`SHORT_LIFE`], so that a renewal can be waited for.
+pub(crate) const SHORT_LIVES: &str = "renewals";
+const SHORT_LIFE: &str = "3m";
 /// A namespace that no such install serves.
 pub(crate) const UNSERVED: &str = "not-served";
 /// The label of namespaces that tests made. They take no other.
@@ -161,6 +164,7 @@ impl Cluster {
         if has_roles_only() {
             all.push(format!("watch.namespaces={{{}}}", NAMESPACES.join(",")));
         }
+        all.push(format!("extraArgs[0]=--short-certificates-for-tests={SHORT_LIVES}={SHORT_LIFE}"));
         all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));
         self.helm(OPERATOR, OPERATOR, &all).await
     }

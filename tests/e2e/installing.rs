@@ -21,7 +21,7 @@ async fn a_chart_upgrade_replaces_the_operator_and_no_pod_of_a_registry() {
 
     let now = cluster.operator_pods().await;
     assert_ne!(now[0].metadata.name, operator[0].metadata.name, "another operator");
-    registry.change(json!({"auth": {"bcryptCost": 6}})).await;
+    registry.change(json!({"auth": {"htpasswd": {"bcryptCost": 6}}})).await;
     registry.is("Settled").await;
     assert_eq!(registry.pod().await.metadata.uid, pod.metadata.uid);
     assert_eq!(registry.deployment().await.metadata.generation, deployment.metadata.generation);

@@ -59,7 +59,7 @@ async fn a_restart_of_the_operator_does_not_touch_registries() {
     let (pod, deployment) = (registry.pod().await, registry.deployment().await);
 
     cluster.restart_operator().await;
-    registry.change(json!({"pod": {"annotations": {}}, "auth": {"bcryptCost": 6}})).await;
+    registry.change(json!({"pod": {"annotations": {}}, "auth": {"htpasswd": {"bcryptCost": 6}}})).await;
     registry.is("Settled").await;
 
     assert_eq!(registry.pod().await.metadata.uid, pod.metadata.uid, "the new operator worked, and no pod was replaced");
@@ -128,6 +128,7 @@ async fn kept(cluster: &Cluster, name: &str) -> Vec<String> {
     claims.iter().map(ResourceExt::name_any).chain(secrets.iter().map(ResourceExt::name_any)).collect()
 }
 
-fn fingerprints(status: &PrivateRegistryStatus) -> &[String] {
-    &status.certificate.as_ref().unwrap().ca_fingerprints
+fn fingerprints(status: &PrivateRegistryStatus) -> Vec<&str> {
+    let authorities = &status.certificate.as_ref().unwrap().authorities;
+    authorities.iter().map(|authority| authority.fingerprint.as_str()).collect()
 }

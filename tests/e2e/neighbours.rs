@@ -63,7 +63,7 @@ async fn a_foreign_service_of_the_same_name_is_not_touched() {
 async fn the_type_of_the_service_can_be_changed_both_ways() {
     let Some(cluster) = node("calls the node by its address").await else { return };
     let address = cluster.place.node().sandbox().node_address().unwrap();
-    let own = json!({"selfSigned": {"ipAddresses": [address]}});
+    let own = json!({"certificate": {"ipAddresses": [address]}});
     let registry = cluster.registry("types", "team-a", json!({"tls": own})).await.ready().await;
     let (admin, before) = (registry.admin().await, service(&registry).await);
     let pushed = admin.pushes("team/app:1", "kept").await;

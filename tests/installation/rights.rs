@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use private_registry_operator::apply::KINDS;
+use private_registry_operator::desired::kinds::KINDS;
 use serde_json::{Value, json};
 
 use crate::{DEFINITION, of_kind, operator, rendered, texts};

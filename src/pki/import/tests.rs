@@ -32,7 +32,38 @@ fn import_at(chain: &str, key: &str, authorities: Option<&str>, at: Timestamp) -
         key: Some(key.as_bytes()),
         authorities: authorities.map(str::as_bytes),
     };
-    check(material, Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses }, at)
+    check(material, Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses }, None, at)
+}
+
+#[test]
+fn a_new_version_takes_away_no_name_that_is_served() {
+    let Company { root, server, .. } = &*COMPANY;
+    let one = make(params("registry", &["registry.example.com"]), Some(root));
+    let other = make(params("registry", &["other.example.com"]), Some(root));
+    let (dns_names, ip_addresses) = (names(&["registry.example.com"]), addresses(&["192.0.2.1"]));
+    let hosts = Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
+    let facts = |made: &Made| CertificateFacts::of_pem(&made.pem).unwrap();
+    let judged = |new: &Made, served: Option<&CertificateFacts>, at: Timestamp| {
+        let text = (new.pem.as_bytes(), new.key_pem.as_bytes());
+        let material = Material { chain: Some(text.0), key: Some(text.1), authorities: None };
+        check(material, hosts, served, at).map(|imported| imported.uncovered.len())
+    };
+
+    assert_eq!(judged(&one, None, now()), Ok(1), "the first version lacks an address, which is only told");
+    assert_eq!(judged(&one, Some(&facts(&other)), now()), Ok(1), "it covers more than the one that is served");
+    let lost = judged(&one, Some(&facts(server)), now()).unwrap_err();
+    assert_eq!((lost.reason(), &lost), ("NamesMissing", &ImportError::NamesMissing("192.0.2.1".to_owned())));
+    let mut ended = facts(server);
+    ended.not_after = now();
+    assert_eq!(judged(&one, Some(&ended), now()), Ok(1), "nobody accepts the one that is served");
+}
+
+#[test]
+fn an_empty_ca_crt_is_none() {
+    let server = &COMPANY.server;
+    for empty in ["", "\n", " \r\n"] {
+        assert_eq!(import(&server.pem, &server.key_pem, Some(empty)), import(&server.pem, &server.key_pem, None));
+    }
 }
 
 fn refused(chain: &str, key: &str, authorities: Option<&str>) -> ImportError {
@@ -136,7 +167,7 @@ fn half_a_secret_is_refused_by_the_name_of_what_is_missing() {
     let hosts = (names(&[]), addresses(&[]));
     let check = |chain: Option<&str>, key: Option<&str>| {
         let material = Material { chain: chain.map(str::as_bytes), key: key.map(str::as_bytes), authorities: None };
-        check(material, Hosts { dns_names: &hosts.0, ip_addresses: &hosts.1 }, now()).unwrap_err()
+        check(material, Hosts { dns_names: &hosts.0, ip_addresses: &hosts.1 }, None, now()).unwrap_err()
     };
     assert_eq!(check(None, Some(&server.key_pem)), ImportError::Incomplete("tls.crt"));
     assert_eq!(check(Some(&server.pem), None), ImportError::Incomplete("tls.key"));
@@ -151,7 +182,7 @@ fn what_cannot_be_read_is_refused() {
     for chain in ["", "words", rubbish, cut, &server.key_pem, &format!("{}{rubbish}", server.pem)] {
         assert_eq!(refused(chain, &server.key_pem, None), ImportError::CertificateUnreadable("tls.crt"), "{chain}");
     }
-    for authorities in ["", "words", rubbish] {
+    for authorities in ["words", rubbish] {
         let error = refused(&server.pem, &server.key_pem, Some(authorities));
         assert_eq!(error, ImportError::CertificateUnreadable("ca.crt"));
     }
@@ -294,7 +325,8 @@ fn hosts_that_the_certificate_does_not_cover_are_listed() {
     ]);
     let ip_addresses = addresses(&["192.0.2.1", "192.0.2.2", "fd00::1"]);
 
-    let imported = check(material, Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses }, now()).unwrap();
+    let hosts = Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
+    let imported = check(material, hosts, None, now()).unwrap();
     let expected =
         names(&["two.one.apps.example.com", "apps.example.com", "team-a", "localhost", "192.0.2.2", "fd00::1"]);
     assert_eq!(imported.uncovered, expected);

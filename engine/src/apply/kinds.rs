@@ -1,0 +1,381 @@
+//! What there is to know about a kind of object that is written: when, with which rights, what cannot change, what is remembered. The entries of
+//! Kubernetes' own kinds stand here; which of them a program writes is the program's own table ([`Kinds`]), from which its watches, its order of
+//! applying and its rights are derived.
+
+use std::fmt;
+
+use kube::api::Api;
+use kube::core::{ApiResource, DynamicObject, PartialObjectMeta, Resource};
+
+/// When a kind is written: all children of one stage are written before the first of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// What others refer to, and what gets its address or its volume from the cluster.
+    Foundation,
+    /// What a pod mounts.
+    Material,
+    /// What runs.
+    Workload,
+    /// What governs it.
+    Policy,
+}
+
+/// Whether an object that is no longer wanted is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prune {
+    /// As soon as a pass doesn't name it.
+    WhenUnwanted,
+    /// Never: it holds what cannot be made again.
+    Never,
+}
+
+/// What a deletion waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The object goes at once, its dependents after it.
+    Background,
+    /// The dependents go first, so that two generations of pods never share a volume.
+    Foreground,
+}
+
+/// How much of an object stays in memory once it is known to be as wanted. The metadata (without managedFields) always does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remember {
+    /// Everything, if somebody reads it by name; otherwise only the metadata.
+    WhenRead,
+    /// These paths.
+    Paths(&'static [&'static str]),
+}
+
+/// What to do about a change to a field that the API server refuses to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Delete the object and create it again: nothing in it is worth keeping.
+    Recreate,
+    /// Report it. A field that is merely left out is sent as it is.
+    Refuse,
+}
+
+/// A field that cannot change in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Immutable {
+    /// Where it is, for example `spec.template`; everything below it is meant too.
+    pub path: &'static str,
+    /// What a change of it leads to.
+    pub remedy: Remedy,
+}
+
+/// A quantity that may grow and never shrink. A request to grow that has not been fulfilled may be taken back.
+pub struct Grows {
+    /// Where it is asked for.
+    pub path: &'static str,
+    /// Where the object says how much it really has.
+    pub has: &'static str,
+}
+
+/// One kind of object that is written.
+pub struct Kind {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// API version without the group.
+    pub version: &'static str,
+    /// The name in manifests, for example `Service`. Unique in the table.
+    pub kind: &'static str,
+    /// The name in URLs and in RBAC rules.
+    pub plural: &'static str,
+    /// When it is written.
+    pub stage: Stage,
+    /// Whether it is deleted when no longer wanted.
+    pub prune: Prune,
+    /// What its deletion waits for.
+    pub deletion: Deletion,
+    /// The rights needed: no more, no less.
+    pub verbs: &'static [&'static str],
+    /// How much of it is remembered.
+    pub remember: Remember,
+    /// What cannot change in place.
+    pub immutable: &'static [Immutable],
+    /// Whether its whole `spec` may be replaced, with what others added, when merging can't make it as wanted.
+    pub is_replaceable: bool,
+    /// Quantities that may grow and never shrink.
+    pub grows: &'static [Grows],
+    /// Whether the API server keeps an object as it is sent, without defaults. Then it is created by POST, which costs the server a sixth less than
+    /// an apply. Otherwise the defaults would count as written by us, and look like fields that we no longer send.
+    pub is_verbatim: bool,
+}
+
+const ALL_VERBS: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+const NO_DELETE: &[&str] = &["get", "list", "watch", "create", "patch"];
+
+const fn refuse(path: &'static str) -> Immutable {
+    Immutable { path, remedy: Remedy::Refuse }
+}
+
+const fn recreate(path: &'static str) -> Immutable {
+    Immutable { path, remedy: Remedy::Recreate }
+}
+
+/// What most kinds have in common, so that each entry below says only what is special about it.
+const PLAIN: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    stage: Stage::Material,
+    prune: Prune::WhenUnwanted,
+    deletion: Deletion::Background,
+    verbs: ALL_VERBS,
+    remember: Remember::Paths(&[]),
+    immutable: &[],
+    is_replaceable: false,
+    grows: &[],
+    is_verbatim: false,
+};
+
+/// The identity of pods. Every registry has one as long as it lives.
+pub const SERVICE_ACCOUNT: &Kind = &Kind {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    stage: Stage::Foundation,
+    prune: Prune::Never,
+    verbs: NO_DELETE,
+    is_verbatim: true,
+    ..PLAIN
+};
+
+/// Remembered with its addresses, because certificates and status name them. Every registry has one as long as it lives.
+pub const SERVICE: &Kind = &Kind {
+    kind: "Service",
+    plural: "services",
+    stage: Stage::Foundation,
+    prune: Prune::Never,
+    verbs: NO_DELETE,
+    remember: Remember::Paths(&["spec", "status"]),
+    immutable: &[refuse("spec.clusterIP"), refuse("spec.clusterIPs")],
+    is_replaceable: true,
+    ..PLAIN
+};
+
+/// Users' data: never pruned, and there is no right to delete one.
+pub const PERSISTENT_VOLUME_CLAIM: &Kind = &Kind {
+    kind: "PersistentVolumeClaim",
+    plural: "persistentvolumeclaims",
+    stage: Stage::Foundation,
+    prune: Prune::Never,
+    verbs: NO_DELETE,
+    remember: Remember::Paths(&["spec", "status"]),
+    immutable: &[
+        refuse("spec.accessModes"),
+        refuse("spec.dataSource"),
+        refuse("spec.dataSourceRef"),
+        refuse("spec.selector"),
+        refuse("spec.storageClassName"),
+        refuse("spec.volumeMode"),
+        refuse("spec.volumeName"),
+    ],
+    grows: &[Grows { path: "spec.resources.requests.storage", has: "status.capacity.storage" }],
+    ..PLAIN
+};
+
+/// A change of `type` is refused, not repaired by deletion: the content may exist nowhere else.
+pub const SECRET: &Kind = &Kind {
+    kind: "Secret",
+    plural: "secrets",
+    remember: Remember::WhenRead,
+    immutable: &[refuse("type")],
+    is_verbatim: true,
+    ..PLAIN
+};
+
+/// Public material.
+pub const CONFIG_MAP: &Kind =
+    &Kind { kind: "ConfigMap", plural: "configmaps", remember: Remember::WhenRead, is_verbatim: true, ..PLAIN };
+
+/// Remembered with its replicas and status, from which readiness is judged.
+pub const DEPLOYMENT: &Kind = &Kind {
+    group: "apps",
+    kind: "Deployment",
+    plural: "deployments",
+    stage: Stage::Workload,
+    deletion: Deletion::Foreground,
+    remember: Remember::Paths(&["spec.replicas", "status"]),
+    immutable: &[recreate("spec.selector")],
+    is_replaceable: true,
+    ..PLAIN
+};
+
+/// `backoffLimit`, `suspend`, `parallelism` change in place; the pod doesn't.
+pub const JOB: &Kind = &Kind {
+    group: "batch",
+    kind: "Job",
+    plural: "jobs",
+    stage: Stage::Workload,
+    deletion: Deletion::Foreground,
+    remember: Remember::Paths(&["spec.backoffLimit", "spec.parallelism", "spec.suspend", "status"]),
+    immutable: &[
+        recreate("spec.completionMode"),
+        recreate("spec.completions"),
+        recreate("spec.podFailurePolicy"),
+        recreate("spec.selector"),
+        recreate("spec.template"),
+    ],
+    ..PLAIN
+};
+
+/// Limits what a drain may take away at once.
+pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
+    group: "policy",
+    kind: "PodDisruptionBudget",
+    plural: "poddisruptionbudgets",
+    stage: Stage::Policy,
+    is_replaceable: true,
+    ..PLAIN
+};
+
+/// A program's table: every kind that it writes, in the order of applying.
+#[derive(Debug, Clone, Copy)]
+pub struct Kinds(pub &'static [&'static Kind]);
+
+impl Kinds {
+    /// The entry called `kind`, for example `Service`.
+    pub fn named(self, kind: &str) -> Option<&'static Kind> {
+        self.iter().find(|entry| entry.kind == kind)
+    }
+
+    /// Every entry, in the order of applying.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = &'static Kind> + Clone {
+        self.0.iter().copied()
+    }
+}
+
+impl Kind {
+    /// `v1`, `apps/v1`: what stands in a manifest.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The same for kube's dynamic types.
+    pub fn api_resource(&self) -> ApiResource {
+        ApiResource {
+            group: self.group.to_owned(),
+            version: self.version.to_owned(),
+            api_version: self.api_version(),
+            kind: self.kind.to_owned(),
+            plural: self.plural.to_owned(),
+        }
+    }
+
+    /// Whole objects of this kind; `namespace: None` means all namespaces (list and watch only).
+    pub fn api(&self, client: kube::Client, namespace: Option<&str>) -> Api<DynamicObject> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &self.api_resource()),
+            None => Api::all_with(client, &self.api_resource()),
+        }
+    }
+
+    /// Only the metadata of objects of this kind: what the watches use.
+    pub fn metadata_api(&self, client: kube::Client, namespace: Option<&str>) -> Api<PartialObjectMeta<DynamicObject>> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &self.api_resource()),
+            None => Api::all_with(client, &self.api_resource()),
+        }
+    }
+
+    /// Where objects of this kind are in one namespace or in all, for example `/api/v1/namespaces/x/services`.
+    pub(super) fn url(&self, namespace: Option<&str>) -> String {
+        DynamicObject::url_path(&self.api_resource(), namespace)
+    }
+
+    /// Whether objects of this kind may be deleted at all.
+    pub fn is_deletable(&self) -> bool {
+        self.verbs.contains(&"delete")
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl Eq for Kind {}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of applying; by name within a stage.
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.stage, self.kind).cmp(&(other.stage, other.kind))
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use k8s_openapi::api::{apps, batch, core, policy};
+
+    use super::super::testing::KINDS;
+    use super::*;
+
+    fn assert_is<K: Resource<DynamicType = ()>>(kind: &Kind) {
+        assert_eq!(kind.api_resource(), ApiResource::erase::<K>(&()));
+    }
+
+    #[test]
+    fn the_table_names_the_real_api() {
+        assert_is::<core::v1::ServiceAccount>(SERVICE_ACCOUNT);
+        assert_is::<core::v1::Service>(SERVICE);
+        assert_is::<core::v1::PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIM);
+        assert_is::<core::v1::Secret>(SECRET);
+        assert_is::<core::v1::ConfigMap>(CONFIG_MAP);
+        assert_is::<apps::v1::Deployment>(DEPLOYMENT);
+        assert_is::<batch::v1::Job>(JOB);
+        assert_is::<policy::v1::PodDisruptionBudget>(POD_DISRUPTION_BUDGET);
+    }
+
+    #[test]
+    fn names_are_unique_and_the_table_is_in_the_order_of_applying() {
+        assert_eq!(KINDS.iter().map(|kind| kind.kind).collect::<BTreeSet<_>>().len(), KINDS.0.len());
+        assert!(KINDS.0.is_sorted_by_key(|kind| kind.stage));
+        assert_eq!(KINDS.named("Job"), Some(JOB));
+        assert_eq!(KINDS.named("Pod"), None);
+    }
+
+    #[test]
+    fn data_can_be_neither_pruned_nor_deleted() {
+        assert_eq!(PERSISTENT_VOLUME_CLAIM.prune, Prune::Never);
+        assert!(!PERSISTENT_VOLUME_CLAIM.is_deletable());
+    }
+
+    #[test]
+    fn nothing_that_may_hold_secrets_or_data_is_ever_recreated() {
+        for kind in [SECRET, PERSISTENT_VOLUME_CLAIM] {
+            assert!(kind.immutable.iter().all(|field| field.remedy == Remedy::Refuse), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_recreated_may_be_deleted() {
+        for kind in KINDS.iter().filter(|kind| kind.immutable.iter().any(|field| field.remedy == Remedy::Recreate)) {
+            assert!(kind.is_deletable(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn urls_follow_the_group() {
+        assert_eq!(SERVICE.url(Some("x")), "/api/v1/namespaces/x/services");
+        assert_eq!(JOB.url(Some("x")), "/apis/batch/v1/namespaces/x/jobs");
+        assert_eq!(SECRET.url(None), "/api/v1/secrets");
+    }
+}

@@ -1,0 +1,108 @@
+//! Compare and write: generic over objects, knows no registry.
+//!
+//! ```text
+//!             wanted (pure)                      live
+//!  Child ──▶ body + hash ──▶ memory: the same? ──no──▶ read ──▶ ownership ──▶ diff ──▶ immutable ──▶ write
+//!                                   │yes                        ours?         where?   how?
+//!                                   ▼
+//!                                nothing: no request at all
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`kinds`] | what there is to know of a kind: order, rights, what cannot change, what is remembered |
+//! | [`memory`] | what is known without asking; fed by answers and by watch events |
+//! | [`Engine`] | the decisions, in the order of the picture; nothing else sends a request |
+//!
+//! Three promises: an object that isn't proved ours is not touched; what didn't change costs no request; no error and no log shows an object's content.
+
+mod diff;
+mod engine;
+mod error;
+mod fields;
+mod hash;
+mod hold;
+mod immutable;
+pub mod kinds;
+mod live;
+pub mod memory;
+mod ownership;
+mod path;
+mod prune;
+mod quantity;
+mod read_ahead;
+mod request;
+#[cfg(test)]
+mod testing;
+mod wanted;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use engine::{Applied, Engine, Outcome};
+pub use error::{Class, Error};
+pub use hash::Hash;
+pub use hold::Standing;
+pub use kinds::{Kind, Kinds};
+pub use live::{Controller, Live};
+pub use memory::Memory;
+pub use ownership::Claim;
+pub use prune::Removal;
+pub use request::{Failure, Observer, Verb};
+pub use wanted::{Child, Hold};
+
+/// How this operator marks what it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// The name under which the server keeps our fields; one for all children, never shared with another program.
+    pub field_manager: &'static str,
+    /// The label with the owner's name.
+    pub owner_label: &'static str,
+    /// The label with our name, for example `app.kubernetes.io/managed-by`.
+    pub managed_by_label: &'static str,
+    /// Our name.
+    pub managed_by: &'static str,
+    /// The annotation that hands over somebody else's object.
+    pub adopt: &'static str,
+    /// The kind of all owners, as in ownerReferences.
+    pub owner_kind: &'static str,
+}
+
+/// The object for which children are written; it is in their namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// For example `example.dev/v1`.
+    pub api_version: String,
+    /// For example `Example`.
+    pub kind: String,
+    /// Where it and its children are.
+    pub namespace: String,
+    /// Its name, and the value of the owner label.
+    pub name: String,
+    /// Its uid: an owner that is deleted and made again is another owner.
+    pub uid: String,
+}
+
+/// Which object: kind, namespace, name. Ordered by the order of applying. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// What.
+    pub kind: &'static Kind,
+    /// Where.
+    pub namespace: Arc<str>,
+    /// Which.
+    pub name: Arc<str>,
+}
+
+impl ObjectRef {
+    /// The object `kind` `namespace`/`name`.
+    pub fn new(kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.kind, self.namespace, self.name)
+    }
+}

@@ -1,0 +1,455 @@
+//! An API server in memory, for tests: get, post, apply with field managers and uid, delete with preconditions. It can be told to do something of its own just
+//! before a request, which is how races are made.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use kube::core::ObjectMeta;
+use serde_json::{Map, Value, json};
+
+use super::kinds::{
+    CONFIG_MAP, DEPLOYMENT, JOB, Kind, Kinds, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE,
+    SERVICE_ACCOUNT,
+};
+use super::memory::{Memory, Notice};
+use super::wanted::{Child, Hold};
+use super::{Engine, Marks, ObjectRef, Owner, path};
+
+pub(super) const MARKS: Marks = Marks {
+    field_manager: "test-operator",
+    owner_label: "test.dev/owner",
+    managed_by_label: "app.kubernetes.io/managed-by",
+    managed_by: "test-operator",
+    adopt: "test.dev/adopt",
+    owner_kind: "Thing",
+};
+
+pub(super) const KINDS: Kinds = Kinds(&[
+    SERVICE_ACCOUNT,
+    SERVICE,
+    PERSISTENT_VOLUME_CLAIM,
+    SECRET,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    JOB,
+    POD_DISRUPTION_BUDGET,
+]);
+
+pub(super) fn owner() -> Owner {
+    Owner {
+        api_version: "test.dev/v1".into(),
+        kind: "Thing".into(),
+        namespace: "registries".into(),
+        name: "team-a".into(),
+        uid: "uid-a".into(),
+    }
+}
+
+pub(super) fn child(kind: &'static Kind, name: &str, hold: Hold, body: Value) -> Child {
+    Child { kind, name: name.into(), hold, body }
+}
+
+pub(super) fn config(text: &str) -> Child {
+    child(CONFIG_MAP, "team-a-ca", Hold::Disposable, json!({"data": {"ca.crt": text}}))
+}
+
+pub(super) fn secret(hold: Hold) -> Child {
+    child(SECRET, "team-a-ca", hold, json!({"type": "Opaque", "data": {"tls.key": "cGxhbnRlZA=="}}))
+}
+
+pub(super) fn service() -> Child {
+    let ports = json!([{"name": "registry", "port": 5000, "targetPort": 5000}]);
+    child(SERVICE, "team-a", Hold::Disposable, json!({"spec": {"type": "ClusterIP", "ports": ports}}))
+}
+
+pub(super) fn deployment(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(DEPLOYMENT, "team-a", Hold::Disposable, json!({"spec": {"replicas": 1, "template": template}}))
+}
+
+pub(super) fn job(image: &str) -> Child {
+    let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
+    child(JOB, "team-a", Hold::Disposable, json!({"spec": {"backoffLimit": 1, "template": template}}))
+}
+
+type Interruption = Box<dyn FnOnce(&mut Store) + Send>;
+
+/// A server and the engine that talks to it.
+pub(super) struct Cluster {
+    store: Arc<Mutex<Store>>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) engine: Engine,
+}
+
+#[derive(Default)]
+pub(super) struct Store {
+    objects: BTreeMap<String, Value>,
+    /// What each manager applied last: (url, manager) to body.
+    applied: BTreeMap<(String, String), Value>,
+    /// What each manager posted, until its entry is turned into one of an apply.
+    posted: BTreeMap<(String, String), Value>,
+    counter: u64,
+    requests: Vec<String>,
+    interruptions: Vec<Interruption>,
+    fail_with: Option<u16>,
+    lose_answer: bool,
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        let store = Arc::new(Mutex::new(Store { counter: 100, ..Store::default() }));
+        let (memory, engine) = operator(&store);
+        Self { store, memory, engine }
+    }
+
+    /// The operator starts again: nothing is remembered, and the watches list every object.
+    pub(super) fn restart_operator(&mut self) {
+        (self.memory, self.engine) = operator(&self.store);
+        for kind in KINDS.iter() {
+            self.memory.relist_started(kind, None);
+            for object in self.store.lock().unwrap().objects.values().filter(|object| object["kind"] == kind.kind) {
+                self.memory.seen(kind, &metadata(object));
+            }
+            assert!(self.memory.relisted(kind, None).is_empty());
+        }
+    }
+
+    /// The requests since the last call, for example `create Secret/a 201`.
+    pub(super) fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.store.lock().unwrap().requests)
+    }
+
+    pub(super) fn get(&self, kind: &Kind, name: &str) -> Option<Value> {
+        self.store.lock().unwrap().objects.get(&url(kind, name)).cloned()
+    }
+
+    /// Somebody makes an object.
+    pub(super) fn put(&self, kind: &Kind, name: &str, object: Value) {
+        self.store.lock().unwrap().put(kind, name, object);
+    }
+
+    /// Somebody changes an object, and the watch tells.
+    pub(super) fn edit(&self, kind: &'static Kind, name: &str, change: impl FnOnce(&mut Value)) -> Notice {
+        self.store.lock().unwrap().edit(kind, name, change);
+        self.tell(kind, name)
+    }
+
+    /// The watch tells of an object as it is now.
+    pub(super) fn tell(&self, kind: &'static Kind, name: &str) -> Notice {
+        self.memory.seen(kind, &metadata(&self.get(kind, name).unwrap()))
+    }
+
+    /// Somebody deletes an object, and the watch tells.
+    pub(super) fn delete(&self, kind: &'static Kind, name: &str) -> Notice {
+        let object = self.store.lock().unwrap().objects.remove(&url(kind, name)).unwrap();
+        self.memory.gone(kind, &metadata(&object))
+    }
+
+    /// Does something to the store just before the nth request from now (0: the next).
+    pub(super) fn interrupt(&self, nth: usize, action: impl FnOnce(&mut Store) + Send + 'static) {
+        let mut store = self.store.lock().unwrap();
+        store.interruptions.resize_with(nth, || Box::new(|_| {}));
+        store.interruptions.push(Box::new(action));
+    }
+
+    pub(super) fn fail_next(&self, status: u16) {
+        self.store.lock().unwrap().fail_with = Some(status);
+    }
+
+    pub(super) fn lose_next_answer(&self) {
+        self.store.lock().unwrap().lose_answer = true;
+    }
+}
+
+fn operator(store: &Arc<Mutex<Store>>) -> (Arc<Memory>, Engine) {
+    let store = store.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let store = store.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap();
+            let (status, answer) = store.lock().unwrap().handle(&parts, &body);
+            let body = Body::from(serde_json::to_vec(&answer).unwrap());
+            Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+        }
+    });
+    let memory = Arc::new(Memory::new(MARKS));
+    (memory.clone(), Engine::new(Client::new(service, "default"), memory, MARKS, Arc::new(())))
+}
+
+fn url(kind: &Kind, name: &str) -> String {
+    format!("{}/{name}", kind.url(Some("registries")))
+}
+
+fn metadata(object: &Value) -> ObjectMeta {
+    serde_json::from_value(object["metadata"].clone()).unwrap()
+}
+
+fn failure(status: u16, message: &str) -> (u16, Value) {
+    (status, json!({"kind": "Status", "status": "Failure", "code": status, "message": message, "reason": "X"}))
+}
+
+impl Store {
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    pub(super) fn put(&mut self, kind: &Kind, name: &str, mut object: Value) {
+        let (version, uid) = (self.next(), self.next());
+        object["apiVersion"] = json!(kind.api_version());
+        object["kind"] = json!(kind.kind);
+        for (field, value) in [
+            ("name", json!(name)),
+            ("namespace", json!("registries")),
+            ("uid", json!(format!("uid-{uid}"))),
+            ("resourceVersion", json!(version.to_string())),
+        ] {
+            object["metadata"][field] = value;
+        }
+        object["metadata"]["managedFields"] = json!([]);
+        self.objects.insert(url(kind, name), object);
+    }
+
+    pub(super) fn edit(&mut self, kind: &Kind, name: &str, change: impl FnOnce(&mut Value)) {
+        let version = self.next().to_string();
+        let object = self.objects.get_mut(&url(kind, name)).unwrap();
+        change(object);
+        object["metadata"]["resourceVersion"] = json!(version);
+    }
+
+    pub(super) fn remove(&mut self, kind: &Kind, name: &str) {
+        self.objects.remove(&url(kind, name)).unwrap();
+    }
+
+    fn handle(&mut self, parts: &http::request::Parts, body: &[u8]) -> (u16, Value) {
+        if !self.interruptions.is_empty() {
+            self.interruptions.remove(0)(self);
+        }
+        let mut url = parts.uri.path().to_owned();
+        let query: BTreeMap<_, _> =
+            parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (verb, (status, answer)) = match (self.fail_with.take(), &parts.method) {
+            (Some(status), _) => ("fail", failure(status, "denied: planted")),
+            (None, &Method::GET) if query.contains_key("labelSelector") => ("list", self.list(&url)),
+            (None, &Method::GET) => ("read", self.read(&url)),
+            (None, &Method::DELETE) => ("delete", self.delete(&url, &body)),
+            (None, &Method::PATCH) if parts.headers[http::header::CONTENT_TYPE] == "application/json-patch+json" => {
+                ("replace", self.patch(&url, query["fieldManager"], &body))
+            }
+            (None, &Method::POST) => {
+                url = format!("{url}/{}", body["metadata"]["name"].as_str().unwrap());
+                ("create", self.post(&url, query["fieldManager"], body))
+            }
+            (None, &Method::PATCH) => {
+                let verb = if query.contains_key("force") { "update" } else { "create" };
+                (verb, self.apply(&url, query["fieldManager"], verb == "update", body))
+            }
+            other => panic!("unexpected {other:?}"),
+        };
+        let kind = KINDS.iter().find(|kind| format!("{url}/").contains(&format!("/{}/", kind.plural))).unwrap();
+        self.requests.push(format!("{verb} {}/{} {status}", kind.kind, url.rsplit('/').next().unwrap()));
+        if std::mem::take(&mut self.lose_answer) { failure(504, "timeout") } else { (status, answer) }
+    }
+
+    fn read(&self, url: &str) -> (u16, Value) {
+        self.objects.get(url).map_or_else(|| failure(404, "not found"), |object| (200, object.clone()))
+    }
+
+    /// Everything of the kind: one namespace is all there is, and one owner.
+    fn list(&self, url: &str) -> (u16, Value) {
+        let plural = format!("/{}/", url.rsplit('/').next().unwrap());
+        let items: Vec<_> =
+            self.objects.iter().filter(|(url, _)| url.contains(&plural)).map(|(_, object)| object).collect();
+        (200, json!({"kind": "List", "items": items}))
+    }
+
+    fn delete(&mut self, url: &str, options: &Value) -> (u16, Value) {
+        let version = self.next().to_string();
+        let Some(object) = self.objects.get_mut(url) else { return failure(404, "not found") };
+        let wanted = &options["preconditions"];
+        let is = |field: &str| wanted[field] == object["metadata"][field];
+        if !is("uid") || !is("resourceVersion") {
+            return failure(409, "precondition");
+        }
+        if options["propagationPolicy"] == "Foreground" {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            object["metadata"]["resourceVersion"] = json!(version);
+            return (200, object.clone());
+        }
+        self.objects.remove(url);
+        (200, json!({"kind": "Status", "status": "Success"}))
+    }
+
+    fn patch(&mut self, url: &str, manager: &str, operations: &Value) -> (u16, Value) {
+        let version = self.next().to_string();
+        let Some(object) = self.objects.get_mut(url) else { return failure(404, "not found") };
+        for operation in operations.as_array().unwrap() {
+            let pointer = operation["path"].as_str().unwrap();
+            match (pointer, operation["op"].as_str().unwrap()) {
+                ("/metadata/resourceVersion", _) if operation["value"] != object["metadata"]["resourceVersion"] => {
+                    return failure(409, "the object has been modified");
+                }
+                (_, "remove") => {
+                    let (list, index) = pointer.rsplit_once('/').unwrap();
+                    object.pointer_mut(list).unwrap().as_array_mut().unwrap().remove(index.parse().unwrap());
+                }
+                _ => *object.pointer_mut(pointer).unwrap() = operation["value"].clone(),
+            }
+        }
+        object["metadata"]["resourceVersion"] = json!(version);
+        let (key, pointer) = ((url.to_owned(), manager.to_owned()), operations[1]["path"].as_str().unwrap());
+        if pointer.ends_with("/operation") {
+            let posted = self.posted.remove(&key).unwrap();
+            self.applied.insert(key, posted);
+        } else if pointer == "/spec" {
+            let entry = json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": {}}});
+            object["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+        }
+        (200, object.clone())
+    }
+
+    fn post(&mut self, url: &str, manager: &str, body: Value) -> (u16, Value) {
+        if self.objects.contains_key(url) {
+            return failure(409, "already exists");
+        }
+        let (version, uid) = (self.next().to_string(), format!("uid-{}", self.next()));
+        let mut object = body.clone();
+        object["metadata"]["resourceVersion"] = json!(version);
+        object["metadata"]["uid"] = json!(uid);
+        object["metadata"]["managedFields"] =
+            json!([{"manager": manager, "operation": "Update", "fieldsV1": sent_fields(&body)}]);
+        self.objects.insert(url.to_owned(), object.clone());
+        self.posted.insert((url.to_owned(), manager.to_owned()), body);
+        (201, object)
+    }
+
+    fn apply(&mut self, url: &str, manager: &str, force: bool, mut body: Value) -> (u16, Value) {
+        let guard = body["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        let uid = body["metadata"].as_object_mut().unwrap().remove("uid");
+        let existing = self.objects.get(url).cloned();
+        match &existing {
+            Some(object) if guard.as_ref().is_some_and(|guard| *guard != object["metadata"]["resourceVersion"]) => {
+                return failure(409, "the object has been modified");
+            }
+            Some(object) if uid.as_ref().is_some_and(|uid| *uid != object["metadata"]["uid"]) => {
+                let (status, mut answer) = failure(422, "field is immutable");
+                answer["details"] = json!({"causes": [{"field": "metadata.uid"}]});
+                return (status, answer);
+            }
+            None if uid.is_some() => return failure(409, "uid mismatch"),
+            _ => {}
+        }
+        assert!(existing.is_none() || force, "a create may only reach an object with the guard");
+
+        let is_new = existing.is_none();
+        let before = existing.unwrap_or_else(|| json!({"metadata": {"uid": format!("uid-{}", self.counter)}}));
+        let mut object = before.clone();
+        let key = (url.to_owned(), manager.to_owned());
+        if let Some(previous) = self.applied.insert(key, body.clone())
+            && !is_new
+        {
+            take_back(&mut object, &previous, &body);
+        }
+        merge(&mut object, &body);
+        let ports = object["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
+        if ports.iter().enumerate().any(|(i, port)| ports[..i].iter().any(|other| other["name"] == port["name"])) {
+            return failure(422, "duplicate port");
+        }
+        let mut managers = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        managers.retain(|entry| entry["manager"] != manager || entry["operation"] != "Apply");
+        managers.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": sent_fields(&body)}));
+        object["metadata"]["managedFields"] = json!(managers);
+
+        if is_new || object != before {
+            object["metadata"]["resourceVersion"] = json!(self.next().to_string());
+        }
+        self.objects.insert(url.to_owned(), object.clone());
+        (if is_new { 201 } else { 200 }, object)
+    }
+}
+
+const KEYS: [&str; 4] = ["port", "mountPath", "uid", "name"];
+
+fn key_of(item: &Value) -> Option<(&'static str, Value)> {
+    KEYS.iter().find_map(|key| item.get(key).map(|value| (*key, value.clone())))
+}
+
+fn merge(object: &mut Value, body: &Value) {
+    match (&mut *object, body) {
+        (Value::Object(object), Value::Object(body)) => {
+            for (name, value) in body {
+                merge(object.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(items), Value::Array(wanted)) if wanted.iter().all(|item| key_of(item).is_some()) => {
+            for item in wanted {
+                match items.iter_mut().find(|other| key_of(other) == key_of(item)) {
+                    Some(found) => merge(found, item),
+                    None => items.push(item.clone()),
+                }
+            }
+        }
+        (object, body) => *object = body.clone(),
+    }
+}
+
+fn take_back(object: &mut Value, previous: &Value, body: &Value) {
+    match (object, previous) {
+        (Value::Object(object), Value::Object(previous)) => {
+            for (name, value) in previous {
+                match body.get(name) {
+                    None => _ = object.remove(name),
+                    Some(body) => {
+                        if let Some(object) = object.get_mut(name) {
+                            take_back(object, value, body);
+                        }
+                    }
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(previous)) => {
+            let wants = |item: &Value| body.as_array().unwrap().iter().any(|other| key_of(other) == key_of(item));
+            items.retain(|item| wants(item) || !previous.iter().any(|other| key_of(other) == key_of(item)));
+        }
+        _ => {}
+    }
+}
+
+fn sent_fields(body: &Value) -> Value {
+    let mut fields = body.clone();
+    fields.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
+    fields["metadata"].as_object_mut().unwrap().retain(|field, _| field != "name" && field != "namespace");
+    field_set(&fields)
+}
+
+fn field_set(body: &Value) -> Value {
+    match body {
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (format!("f:{name}"), field_set(value))).collect::<Map<_, _>>().into()
+        }
+        Value::Array(items) => {
+            let keyed = items.iter().filter_map(|item| {
+                let (key, value) = key_of(item)?;
+                Some((format!("k:{}", json!({key: value})), field_set(item)))
+            });
+            keyed.collect::<Map<_, _>>().into()
+        }
+        _ => json!({}),
+    }
+}
+
+/// For assertions on what an object is called.
+pub(super) fn reference(kind: &'static Kind, name: &str) -> ObjectRef {
+    ObjectRef::new(kind, "registries", name)
+}
+
+/// For edits: puts a value at a path.
+pub(super) fn set(object: &mut Value, at: &str, value: Value) {
+    path::put(object, at, value);
+}

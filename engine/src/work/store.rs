@@ -1,0 +1,256 @@
+//! The objects that are worked on, as the API server last showed them.
+//!
+//! One map for all scopes, fed by one watch per scope. It says what changed about an object, so that the operator's
+//! own status writes don't cause passes, and keeps an object that can't be decoded from hiding the others: what is known
+//! of it from before is kept, so that what runs is still looked after. It never talks to the API server.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kube::Resource;
+use kube::core::error_boundary::InvalidObject;
+use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::runtime::watcher::Event;
+
+use super::queue::Key;
+use super::watches::{Scope, compare_versions};
+
+/// Something happened to an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which object.
+    pub key: Key,
+    /// What happened to it.
+    pub what: What,
+}
+
+/// What happened to an object. Several things at once are named by the first that applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+pub enum What {
+    /// It is new to us, or can be decoded for the first time.
+    Added,
+    /// The user changed the spec.
+    SpecChanged,
+    /// Labels, annotations, finalizers, owners, or the beginning of its deletion.
+    MetadataChanged,
+    /// Only the status: our own write, as a rule. No reason for a pass.
+    StatusOnly,
+    /// It is there, but can't be decoded any more (see [`Objects::undecodable`]), or for another reason than before.
+    Undecodable,
+    /// It is gone, or another object has taken its name (an `Added` follows).
+    Removed,
+}
+
+impl What {
+    /// Whether it is a reason for a pass.
+    pub fn wants_a_pass(self) -> bool {
+        self != Self::StatusOnly
+    }
+}
+
+/// All objects of all scopes.
+#[derive(Debug)]
+pub struct Objects<K> {
+    inner: RwLock<Inner<K>>,
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    undecodable: BTreeMap<Key, String>,
+    /// What the running list of a scope has shown so far.
+    listings: BTreeMap<Scope, BTreeSet<Key>>,
+}
+
+impl<K> Default for Objects<K> {
+    fn default() -> Self {
+        let inner = Inner { objects: BTreeMap::new(), undecodable: BTreeMap::new(), listings: BTreeMap::new() };
+        Self { inner: RwLock::new(inner) }
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
+    /// Takes in one event of the watch of `scope`; scopes must not overlap. Returns what it means, in order.
+    pub fn apply(&self, scope: &Scope, event: Event<DeserializeGuard<K>>) -> Vec<Change> {
+        let mut inner = self.write();
+        match event {
+            Event::Init => {
+                inner.listings.insert(scope.clone(), BTreeSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let key = key_of(object.meta());
+                if let Some(listed) = inner.listings.get_mut(scope) {
+                    listed.insert(key.clone());
+                }
+                inner.take(key, object)
+            }
+            Event::InitDone => {
+                let listed = inner.listings.remove(scope).unwrap_or_default();
+                let known = inner.objects.keys().chain(inner.undecodable.keys());
+                let gone: Vec<Key> =
+                    known.filter(|key| scope.covers(&key.namespace) && !listed.contains(*key)).cloned().collect();
+                gone.into_iter().filter_map(|key| inner.remove(key)).collect()
+            }
+            Event::Apply(object) => inner.take(key_of(object.meta()), object),
+            Event::Delete(object) => inner.remove(key_of(object.meta())).into_iter().collect(),
+        }
+    }
+
+    /// Takes in the answer to a write, so that the next pass sees it even if its event has not arrived yet. An answer
+    /// that is older than what is known, or whose object is gone, changes nothing. Tell the queue about what is
+    /// returned: the answer may show a user's change before its own event does, and that event is then no news.
+    pub fn learn(&self, object: K) -> Option<Change> {
+        let key = key_of(object.meta());
+        let mut inner = self.write();
+        let known = inner.objects.get(&key)?;
+        if known.meta().uid != object.meta().uid {
+            return None;
+        }
+        inner.take(key, DeserializeGuard(Ok(object))).pop()
+    }
+
+    /// The object of this name, if it is there and could ever be decoded. One that can't be any more has the generation, spec and
+    /// status of the last time that it could, and the other metadata of now.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// The keys of all objects that [`Objects::get`] knows, in order.
+    pub fn keys(&self) -> Vec<Key> {
+        self.read().objects.keys().cloned().collect()
+    }
+
+    /// How many objects [`Objects::get`] knows.
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Why this object can't be decoded, if it can't.
+    pub fn why_undecodable(&self, key: &Key) -> Option<String> {
+        self.read().undecodable.get(key).cloned()
+    }
+
+    /// The objects that can't be decoded, each with the reason.
+    pub fn undecodable(&self) -> BTreeMap<Key, String> {
+        self.read().undecodable.clone()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner<K>> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
+    fn take(&mut self, key: Key, object: DeserializeGuard<K>) -> Vec<Change> {
+        match object.0 {
+            Ok(object) => {
+                let changes = self.know(&key, object);
+                // What is older than what is known tells nothing of the present.
+                if !changes.is_empty() {
+                    self.undecodable.remove(&key);
+                }
+                changes
+            }
+            Err(InvalidObject { error, metadata }) => {
+                let mut changes = self.know_metadata(&key, metadata);
+                let before = self.undecodable.insert(key.clone(), error.clone());
+                if before.is_none_or(|before| before != error) {
+                    changes.push(Change { key, what: What::Undecodable });
+                }
+                changes
+            }
+        }
+    }
+
+    /// Metadata can always be read, and may say that the object is paused or goes. The generation stays that of the spec.
+    fn know_metadata(&mut self, key: &Key, metadata: ObjectMeta) -> Vec<Change> {
+        match self.objects.get(key) {
+            Some(known) if known.meta().uid == metadata.uid => {
+                let mut object = K::clone(known);
+                *object.meta_mut() = ObjectMeta { generation: known.meta().generation, ..metadata };
+                self.know(key, object)
+            }
+            Some(_) => self.remove(key.clone()).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    fn know(&mut self, key: &Key, mut object: K) -> Vec<Change> {
+        prune(object.meta_mut());
+        let known = self.objects.get(key).map(|known| known.meta());
+        let happened = known.map_or(Happened::New, |known| compare(known, object.meta()));
+        if matches!(happened, Happened::Nothing) {
+            return Vec::new();
+        }
+        self.objects.insert(key.clone(), Arc::new(object));
+        let changes: &[What] = match happened {
+            Happened::Nothing => &[],
+            Happened::New => &[What::Added],
+            Happened::Replaced => &[What::Removed, What::Added],
+            Happened::Changed(what) => &[what],
+        };
+        changes.iter().map(|&what| Change { key: key.clone(), what }).collect()
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Change> {
+        let known = self.objects.remove(&key).is_some() | self.undecodable.remove(&key).is_some();
+        known.then_some(Change { key, what: What::Removed })
+    }
+}
+
+enum Happened {
+    Nothing,
+    New,
+    Replaced,
+    Changed(What),
+}
+
+fn compare(known: &ObjectMeta, now: &ObjectMeta) -> Happened {
+    if known.uid != now.uid {
+        return Happened::Replaced;
+    }
+    let version = |meta: &ObjectMeta| meta.resource_version.clone().unwrap_or_default();
+    match compare_versions(&version(now), &version(known)) {
+        Some(Ordering::Less | Ordering::Equal) => return Happened::Nothing,
+        Some(Ordering::Greater) | None => {}
+    }
+    let metadata_differs = known.labels != now.labels
+        || known.annotations != now.annotations
+        || known.finalizers != now.finalizers
+        || known.owner_references != now.owner_references
+        || known.deletion_timestamp != now.deletion_timestamp;
+    Happened::Changed(match (known.generation != now.generation, metadata_differs) {
+        // The beginning of a deletion raises the generation, too.
+        (_, true) if known.deletion_timestamp != now.deletion_timestamp => What::MetadataChanged,
+        (true, _) => What::SpecChanged,
+        (false, true) => What::MetadataChanged,
+        (false, false) => What::StatusOnly,
+    })
+}
+
+/// Drops what is large and never read: for a small object more than half of it.
+fn prune(meta: &mut ObjectMeta) {
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+fn key_of(meta: &ObjectMeta) -> Key {
+    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

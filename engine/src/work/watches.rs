@@ -1,0 +1,323 @@
+//! The streams of changes that put names on the queue.
+//!
+//! One stream per kind and scope, each with its own connection, backoff and state: a kind that is missing, or that we
+//! may not read, harms nothing but itself. (Streams that are merged before the backoff wait together: one missing kind
+//! then delays the events of all by seconds.) Children and Secrets are watched by their metadata alone and nothing of
+//! them is stored here. What an event means is for the [`Sink`] to say; it never writes, and never reads an object.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use kube::core::{ApiResource, DeserializeGuard, NamespaceResourceScope, Resource};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::store::{Change, Objects};
+use stream::Consumer;
+
+mod health;
+mod meta;
+mod stream;
+
+pub use health::{Phase, StreamState};
+pub use meta::{Meta, compare_versions};
+
+/// Where a stream looks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All namespaces.
+    All,
+    /// One namespace.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The scopes of an operator that watches these namespaces; none given means all.
+    pub fn of(namespaces: &[String]) -> Vec<Self> {
+        let distinct: BTreeSet<_> = namespaces.iter().cloned().map(Self::Namespace).collect();
+        if distinct.is_empty() { vec![Self::All] } else { distinct.into_iter().collect() }
+    }
+
+    /// The one namespace; `None` for all.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Namespace(own) => Some(own),
+        }
+    }
+
+    /// Whether objects of `namespace` belong to it.
+    pub fn covers(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(own) => own == namespace,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("in all namespaces"),
+            Self::Namespace(own) => write!(f, "in namespace {own}"),
+        }
+    }
+}
+
+/// A kind to watch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watched {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// API version, such as `v1`.
+    pub version: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+    /// Such as `deployments`.
+    pub plural: String,
+    /// Label selector; `None` for all objects of the kind.
+    pub selector: Option<String>,
+}
+
+impl Watched {
+    /// The kind of a typed resource, all objects of it.
+    pub fn kind_of<K: Resource<DynamicType = ()>>() -> Self {
+        Self {
+            group: K::group(&()).into_owned(),
+            version: K::version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+            plural: K::plural(&()).into_owned(),
+            selector: None,
+        }
+    }
+
+    /// The same kind, but only objects whose labels match.
+    #[must_use]
+    pub fn selected_by(self, selector: impl Into<String>) -> Self {
+        Self { selector: Some(selector.into()), ..self }
+    }
+
+    /// The resource as RBAC and `kubectl` call it, such as `deployments.apps`.
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    fn api_resource(&self) -> ApiResource {
+        let api_version =
+            if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) };
+        ApiResource {
+            group: self.group.clone(),
+            version: self.version.clone(),
+            api_version,
+            kind: self.kind.clone(),
+            plural: self.plural.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.resource(), self.version)
+    }
+}
+
+/// Who hears what the metadata streams say. Called from the streams' tasks, one call at a time per stream: must be
+/// quick, must not block.
+pub trait Sink: Send + Sync + 'static {
+    /// A list begins. What the sink comes to know from now on may be missing in it.
+    fn relist_started(&self, watched: &Watched, scope: &Scope) {
+        let _ = (watched, scope);
+    }
+
+    /// Whether the name of this object shall be remembered until the list is complete. With thousands of foreign
+    /// Secrets in a cluster, say no to those.
+    fn interested(&self, watched: &Watched, meta: &Meta) -> bool;
+
+    /// The object is there: listed, created or changed.
+    fn seen(&self, watched: &Watched, scope: &Scope, meta: &Meta);
+
+    /// The object was deleted, or its labels don't match the selector any more.
+    fn gone(&self, watched: &Watched, scope: &Scope, meta: &Meta);
+
+    /// A list is complete: of the objects of interest, these exist, as (namespace, name). Others were deleted while
+    /// nobody looked, and no [`Sink::gone`] comes for them. An object that was created, or became interesting, while
+    /// the list ran may be missing too: take it as a reason to look, not as proof.
+    fn relisted(&self, watched: &Watched, scope: &Scope, listed: BTreeSet<(String, String)>);
+
+    /// The stream failed, for this reason. It goes on by itself.
+    fn failed(&self, watched: &Watched, scope: &Scope, reason: &str) {
+        let _ = (watched, scope, reason);
+    }
+}
+
+/// All streams. They end when it is dropped.
+pub struct Watches {
+    client: Client,
+    streams: Vec<Arc<health::Health>>,
+    tasks: JoinSet<()>,
+    changed: Arc<Notify>,
+    rounds: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Watches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.states()).finish()
+    }
+}
+
+impl Watches {
+    /// No streams yet.
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            streams: Vec::new(),
+            tasks: JoinSet::new(),
+            changed: Arc::default(),
+            rounds: watch::Sender::new(0),
+        }
+    }
+
+    /// Watches the metadata of a kind. If the API server doesn't know the kind, then there is nothing of it: reported
+    /// as an empty list, and tried again.
+    pub fn metadata(&mut self, watched: Watched, scope: &Scope, sink: Arc<dyn Sink>) {
+        let resource = watched.api_resource();
+        let at = scope.clone();
+        let api = move |client| match &at {
+            Scope::All => Api::<Meta>::all_with(client, &resource),
+            Scope::Namespace(own) => Api::<Meta>::namespaced_with(client, own, &resource),
+        };
+        let watched = Arc::new(watched);
+        let feed = Feed { watched: watched.clone(), scope: scope.clone(), sink, listed: BTreeSet::new() };
+        self.follow(watched, scope, false, api, feed);
+    }
+
+    /// Watches the objects that are worked on, whole, into `store`. `on_change` gets everything that the store makes of it,
+    /// in order.
+    pub fn objects<K>(
+        &mut self,
+        scope: &Scope,
+        store: Arc<Objects<K>>,
+        on_change: impl Fn(Change) + Send + Sync + 'static,
+    ) where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + fmt::Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let at = scope.clone();
+        let api = move |client| match &at {
+            Scope::All => Api::<DeserializeGuard<K>>::all(client),
+            Scope::Namespace(own) => Api::<DeserializeGuard<K>>::namespaced(client, own),
+        };
+        let feed = Stored { scope: scope.clone(), store, on_change };
+        self.follow(Arc::new(Watched::kind_of::<K>()), scope, true, api, feed);
+    }
+
+    /// Lists everything again, as if the history had been lost. For the slow sweep.
+    pub fn relist(&self) {
+        self.rounds.send_modify(|round| *round += 1);
+    }
+
+    /// How each stream is doing, in the order in which they were added.
+    pub fn states(&self) -> Vec<StreamState> {
+        self.streams.iter().map(|health| health.state()).collect()
+    }
+
+    /// Waits until every stream has delivered a complete list (of an optional kind: or it turned out to be absent).
+    /// Waits for ever if one can't; [`Watches::states`] says which and why.
+    pub async fn synced(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.states().iter().all(|state| state.synced) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn follow<K, C>(
+        &mut self,
+        watched: Arc<Watched>,
+        scope: &Scope,
+        required: bool,
+        api: impl FnOnce(Client) -> Api<K>,
+        consumer: C,
+    ) where
+        K: Resource + Clone + fmt::Debug + DeserializeOwned + Send + 'static,
+        C: Consumer<K>,
+    {
+        let config = stream::config(watched.selector.as_deref());
+        let health = Arc::new(health::Health::new(watched, scope.clone(), required, self.changed.clone()));
+        let api = api(health.client(&self.client));
+        self.streams.push(health.clone());
+        self.tasks.spawn(stream::follow(api, config, health, self.rounds.subscribe(), consumer));
+    }
+}
+
+/// Hands a metadata stream to the sink, and keeps the names of a running list.
+struct Feed {
+    watched: Arc<Watched>,
+    scope: Scope,
+    sink: Arc<dyn Sink>,
+    listed: BTreeSet<(String, String)>,
+}
+
+impl Consumer<Meta> for Feed {
+    fn event(&mut self, event: Event<Meta>) {
+        let (watched, scope, sink) = (&*self.watched, &self.scope, &*self.sink);
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                sink.relist_started(watched, scope);
+            }
+            Event::InitApply(meta) => {
+                if sink.interested(watched, &meta) {
+                    self.listed.insert((meta.namespace().to_owned(), meta.name().to_owned()));
+                }
+                sink.seen(watched, scope, &meta);
+            }
+            Event::InitDone => sink.relisted(watched, scope, std::mem::take(&mut self.listed)),
+            Event::Apply(meta) => sink.seen(watched, scope, &meta),
+            Event::Delete(meta) => sink.gone(watched, scope, &meta),
+        }
+    }
+
+    fn failed(&mut self, reason: &str) {
+        self.sink.failed(&self.watched, &self.scope, reason);
+    }
+
+    fn absent(&mut self) {
+        self.sink.relisted(&self.watched, &self.scope, BTreeSet::new());
+    }
+}
+
+/// Hands the stream of the objects to their store.
+struct Stored<K, OnChange> {
+    scope: Scope,
+    store: Arc<Objects<K>>,
+    on_change: OnChange,
+}
+
+impl<K, OnChange> Consumer<DeserializeGuard<K>> for Stored<K, OnChange>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    OnChange: Fn(Change) + Send + Sync + 'static,
+{
+    fn event(&mut self, event: Event<DeserializeGuard<K>>) {
+        for change in self.store.apply(&self.scope, event) {
+            (self.on_change)(change);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "watches_tests.rs"]
+mod tests;

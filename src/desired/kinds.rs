@@ -1,0 +1,35 @@
+//! THE table of kinds that the operator writes. The watches, the order of applying, pruning, and the rights that the installation grants are all
+//! derived from it; nothing of that is listed a second time. What is true of a kind in any cluster stands in [`operator_engine::apply::kinds`].
+
+use operator_engine::apply::Kinds;
+
+pub use operator_engine::apply::kinds::{
+    CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT,
+};
+
+/// Every kind, in the order of applying.
+pub const KINDS: Kinds = Kinds(&[
+    SERVICE_ACCOUNT,
+    SERVICE,
+    PERSISTENT_VOLUME_CLAIM,
+    SECRET,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    JOB,
+    POD_DISRUPTION_BUDGET,
+]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_table_is_in_the_order_of_applying() {
+        assert!(KINDS.0.is_sorted_by(|a, b| a.stage <= b.stage && a.kind != b.kind));
+    }
+
+    #[test]
+    fn users_data_can_be_neither_pruned_nor_deleted() {
+        assert!(!PERSISTENT_VOLUME_CLAIM.is_deletable());
+    }
+}

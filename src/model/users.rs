@@ -1,0 +1,220 @@
+//! Who may log in, as far as the manifest and the Secrets that it names tell: candidates, what is missing, what is refused. Each
+//! user by itself: a fault of one is a line in the condition and stops nobody else.
+
+use super::resolved::{Admin, Fault, Users};
+use super::{Observed, SecretContent};
+use crate::api::{AuthSpec, HtpasswdSecretRef};
+use crate::credentials::{Login, Source, SourceKind, Wanted, given};
+
+const DEFAULT_ADMIN: &str = "admin";
+const DEFAULT_COST: u32 = 5;
+const PASSWORD_KEY: &str = "password";
+/// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
+const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
+
+/// Looks up every reference.
+pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
+    let spec = spec.cloned().unwrap_or_default();
+    if spec.none.is_some() {
+        return Users::Everybody;
+    }
+    let admin = spec.admin.unwrap_or_default();
+    let mut found = Found { observed, candidates: Vec::new(), missing: Vec::new(), faults: Vec::new() };
+    for user in spec.users {
+        let reference = &user.password_secret_ref;
+        let key = reference.key.as_deref().unwrap_or(PASSWORD_KEY);
+        found.password(&user.name, &reference.name, key);
+    }
+    for from in spec.users_from {
+        if let Some(secret) = &from.secret_ref {
+            found.passwords(&secret.name);
+        }
+        if let Some(reference) = &from.htpasswd_secret_ref {
+            found.lines(reference);
+        }
+    }
+    Users::Table {
+        candidates: found.candidates,
+        missing: found.missing,
+        faults: found.faults,
+        admin: Admin {
+            generate: admin.generate.unwrap_or_default(),
+            username: admin.username.unwrap_or_else(|| DEFAULT_ADMIN.to_owned()),
+        },
+        cost: spec.htpasswd.unwrap_or_default().bcrypt_cost.unwrap_or(DEFAULT_COST),
+    }
+}
+
+struct Found<'a> {
+    observed: &'a Observed,
+    candidates: Vec<Wanted>,
+    missing: Vec<String>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Found<'a> {
+    fn secret(&mut self, name: &str) -> Option<&'a SecretContent> {
+        let content = self.observed.secrets.get(name).and_then(Option::as_ref);
+        if content.is_none() {
+            self.missing.push(format!("Secret {name} does not exist; create it"));
+        }
+        content
+    }
+
+    /// One user, one key.
+    fn password(&mut self, user: &str, secret: &str, key: &str) {
+        let Some(content) = self.secret(secret) else { return };
+        match content.data.get(key) {
+            Some(password) => self.candidates.push(Wanted {
+                name: user.to_owned(),
+                source: source(SourceKind::Users, secret, key, content),
+                login: Login::Password(password.clone()),
+            }),
+            None => self.missing.push(format!("Secret {secret} has no key {key} for user {user}; add it")),
+        }
+    }
+
+    /// Every key a user. The keys of Kubernetes' own types are no users: `username` of a basic-auth Secret would log in with its own
+    /// name.
+    fn passwords(&mut self, secret: &str) {
+        let Some(content) = self.secret(secret) else { return };
+        if content.kind.starts_with("kubernetes.io/") {
+            self.faults.push(Fault {
+                reason: "SecretTypeRefused",
+                message: format!(
+                    "Secret {secret} in auth.usersFrom is of type {}, whose keys are no users' names; use auth.users[].passwordSecretRef for a single user, or a Secret of type Opaque",
+                    content.kind
+                ),
+            });
+            return;
+        }
+        for (user, password) in &content.data {
+            self.candidates.push(Wanted {
+                name: user.clone(),
+                source: source(SourceKind::UsersFrom, secret, user, content),
+                login: Login::Password(password.clone()),
+            });
+        }
+    }
+
+    /// Lines of an htpasswd file.
+    fn lines(&mut self, reference: &HtpasswdSecretRef) {
+        let Some(content) = self.secret(&reference.name) else { return };
+        let keys = reference.key.as_deref().map_or(HTPASSWD_KEYS.to_vec(), |key| vec![key]);
+        let Some((key, text)) = keys.iter().find_map(|key| Some((*key, content.data.get(*key)?))) else {
+            let keys = keys.join(" or ");
+            self.missing.push(format!("Secret {} has no key {keys} with lines of htpasswd; add it", reference.name));
+            return;
+        };
+        for line in given::lines(text.expose()) {
+            match line {
+                Ok((user, hash)) => self.candidates.push(Wanted {
+                    name: user.to_string(),
+                    source: source(SourceKind::UsersFrom, &reference.name, key, content),
+                    login: Login::Hash(hash),
+                }),
+                Err(flawed) => self.faults.push(Fault {
+                    reason: flawed.reason(),
+                    message: format!("Secret {}, key {key}, {flawed}", reference.name),
+                }),
+            }
+        }
+    }
+}
+
+fn source(kind: SourceKind, secret: &str, key: &str, content: &SecretContent) -> Source {
+    Source {
+        kind,
+        secret: secret.to_owned(),
+        key: key.to_owned(),
+        uid: content.uid.clone(),
+        version: content.resource_version.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const LINE: &str = "ann:$2y$05$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
+
+    fn secret(kind: &str, data: &[(&str, &str)]) -> SecretContent {
+        SecretContent {
+            uid: "uid".to_owned(),
+            kind: kind.to_owned(),
+            resource_version: "1".to_owned(),
+            data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into())).collect(),
+        }
+    }
+
+    struct Read {
+        names: Vec<String>,
+        missing: Vec<String>,
+        faults: Vec<Fault>,
+    }
+
+    fn read(auth: &Value, secrets: Vec<(&str, Option<SecretContent>)>) -> Read {
+        let secrets = secrets.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
+        let auth = serde_json::from_value(auth.clone()).unwrap();
+        let observed = Observed { secrets, ..Observed::default() };
+        let Users::Table { candidates, missing, faults, .. } = users(Some(&auth), &observed) else { panic!() };
+        Read { names: candidates.into_iter().map(|user| user.name).collect(), missing, faults }
+    }
+
+    #[test]
+    fn a_missing_password_stops_one_user_and_nobody_else() {
+        let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": name}});
+        let auth =
+            json!({"users": [user("ann"), user("bob"), user("eve")], "usersFrom": [{"secretRef": {"name": "team"}}]});
+        let found = read(
+            &auth,
+            vec![
+                ("ann", Some(secret("Opaque", &[("password", "correct horse")]))),
+                ("bob", Some(secret("Opaque", &[("passwort", "x")]))),
+                ("eve", None),
+                ("team", Some(secret("Opaque", &[("carl", "one two three"), ("dora", "four five six")]))),
+            ],
+        );
+        assert_eq!(found.names, ["ann", "carl", "dora"]);
+        assert_eq!(
+            found.missing,
+            ["Secret bob has no key password for user bob; add it", "Secret eve does not exist; create it"]
+        );
+    }
+
+    #[test]
+    fn the_keys_of_a_basic_auth_secret_are_no_users() {
+        let basic =
+            || Some(secret("kubernetes.io/basic-auth", &[("username", "alice"), ("password", "correct horse")]));
+        let found = read(&json!({"usersFrom": [{"secretRef": {"name": "alice"}}]}), vec![("alice", basic())]);
+        assert!(found.names.is_empty(), "{:?}", found.names);
+        assert_eq!(found.faults[0].reason, "SecretTypeRefused");
+        assert!(found.faults[0].message.contains("passwordSecretRef"), "{:?}", found.faults);
+
+        let one = json!({"users": [{"name": "alice", "passwordSecretRef": {"name": "alice"}}]});
+        assert_eq!(read(&one, vec![("alice", basic())]).names, ["alice"]);
+    }
+
+    #[test]
+    fn lines_of_htpasswd_are_taken_as_they_are_and_flawed_ones_told_by_their_number() {
+        let text = format!("# ours\n\n{LINE}\nbob:$apr1$planted$secret\nplanted-secret\n");
+        let by = |reference: Value| json!({"usersFrom": [{"htpasswdSecretRef": reference}]});
+        for (key, reference) in [
+            ("htpasswd", json!({"name": "old"})),
+            ("auth", json!({"name": "old"})),
+            ("mine", json!({"name": "old", "key": "mine"})),
+        ] {
+            let found = read(&by(reference), vec![("old", Some(secret("Opaque", &[(key, &text)])))]);
+            assert_eq!(found.names, ["ann"], "{key}");
+            let reasons: Vec<_> = found.faults.iter().map(|fault| fault.reason).collect();
+            assert_eq!(reasons, ["HtpasswdHashUnsupported", "HtpasswdLineInvalid"]);
+            let said = format!("{:?}", found.faults);
+            assert!(said.contains("line 4") && said.contains("bob") && said.contains("line 5"), "{said}");
+            assert!(!said.contains("planted"), "{said}");
+        }
+        let found = read(&by(json!({"name": "old"})), vec![("old", Some(secret("Opaque", &[("users", &text)])))]);
+        assert_eq!(found.missing, ["Secret old has no key htpasswd or auth with lines of htpasswd; add it"]);
+    }
+}
