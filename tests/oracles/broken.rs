@@ -73,7 +73,7 @@ fn cases() -> Vec<(&'static str, Value, Value)> {
         ),
         ("security-context", pod(json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}))),
         ("extra-section", plain(json!({"extraConfig": {"nonsense": {}}}))),
-        ("certificate-address", plain(json!({"tls": {"selfSigned": {"ipAddresses": ["999.1.1.1"]}}}))),
+        ("certificate-address", plain(json!({"tls": {"certificate": {"ipAddresses": ["999.1.1.1"]}}}))),
         // Several things at once, only one of which cannot be: what hangs on it stays, and is taken back with it.
         (
             "a-port-beside-other-changes",

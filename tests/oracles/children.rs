@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::api::ListParams;
-use private_registry_operator::apply::KINDS;
+use private_registry_operator::desired::kinds::KINDS;
 use regex::{Captures, Regex};
 use serde_json::{Map, Value, json};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
@@ -27,7 +27,7 @@ pub type Children = BTreeMap<String, Value>;
 /// Of each registry in the namespace what it is made of, its own status among it (under `status`).
 pub async fn all(team: &Namespace) -> BTreeMap<String, Children> {
     let mut found: BTreeMap<String, Children> = BTreeMap::new();
-    for kind in KINDS {
+    for kind in KINDS.iter() {
         let listed = team.object(kind.kind, "").api.list(&ListParams::default().labels(REGISTRY)).await.unwrap();
         for child in listed {
             let mut child = serde_json::to_value(child).unwrap();

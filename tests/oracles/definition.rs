@@ -47,8 +47,8 @@ fn walk(schema: &Value, path: String, required: bool, leaves: &mut Vec<Leaf>) {
 /// Fields that a transition rule speaks of: admission limits how they change. Without the fields that are only looked through on the way there.
 pub fn limited() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    limits(&spec_schema(), "", &mut found);
-    found
+    limits(&api::schema(), "", &mut found);
+    found.into_iter().filter_map(|path| path.strip_prefix("spec.").map(str::to_owned)).collect()
 }
 
 fn limits(schema: &Value, path: &str, found: &mut BTreeSet<String>) {

@@ -29,6 +29,12 @@ fn limited() -> Vec<(&'static str, Change, Value, Value)> {
     vec![
         ("storage.emptyDir", Change::Fixed, json!({}), json!({"storage": {"emptyDir": {}}})),
         (
+            "storage.existingClaim",
+            Change::Fixed,
+            json!({}),
+            json!({"storage": {"existingClaim": {"name": "given-three"}}}),
+        ),
+        (
             "storage.persistentVolumeClaim.storageClassName",
             Change::Fixed,
             claim(json!({"storageClassName": "standard"})),
@@ -41,10 +47,10 @@ fn limited() -> Vec<(&'static str, Change, Value, Value)> {
             claim(json!({"accessModes": ["ReadWriteMany"]})),
         ),
         (
-            "storage.persistentVolumeClaim.claimName",
+            "storage.existingClaim.name",
             Change::Fixed,
-            claim(json!({"claimName": "given-one"})),
-            claim(json!({"claimName": "given-two"})),
+            json!({"storage": {"existingClaim": {"name": "given-one"}}}),
+            json!({"storage": {"existingClaim": {"name": "given-two"}}}),
         ),
         (
             "storage.persistentVolumeClaim.size",
@@ -61,14 +67,14 @@ const REMEMBERED: &[(&str, &[&str])] = &[
     ("auth.none", &["Secret-admin"]),
     ("tls.none", &["Secret-ca"]),
     // Clients trust the authority that there is, whatever the next certificates are to be like.
-    ("tls.selfSigned.keyAlgorithm", &["Secret-ca", BUNDLE, AUTHORITIES, "Secret-tls /data/tls.crt/0/signature"]),
-    ("tls.selfSigned.caDuration", &["Secret-ca", BUNDLE, AUTHORITIES]),
+    ("tls.certificate.keyAlgorithm", &["Secret-ca", BUNDLE, AUTHORITIES, "Secret-tls /data/tls.crt/0/signature"]),
+    ("tls.privateCA.duration", &["Secret-ca", BUNDLE, AUTHORITIES]),
     // What clients were told to trust stays in the bundle while it is valid.
     ("tls.secret.name", &[BUNDLE, AUTHORITIES]),
     // A superfluous name goes at the next renewal: it is no reason for one.
-    ("hostnames[]", &[NAMES]),
-    ("tls.selfSigned.dnsNames[]", &[NAMES]),
-    ("tls.selfSigned.ipAddresses[]", &[NAMES]),
+    ("addresses[]", &[NAMES]),
+    ("tls.certificate.dnsNames[]", &[NAMES]),
+    ("tls.certificate.ipAddresses[]", &[NAMES]),
     ("service.type", &[NAMES]),
     ("service.loadBalancerClass", &[NAMES]),
 ];

@@ -10,7 +10,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ),
     (
         "fields",
-        "tls.selfSigned.caDuration",
+        "tls.privateCA.duration",
         "another life for an authority that exists changes nothing and nothing tells so: it should be told in CertificateReady or in the status",
     ),
     (

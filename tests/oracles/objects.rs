@@ -17,6 +17,10 @@ impl Namespace {
         self.own_certificate("own-two", &["registry.example.com", "other.example.com"]).await;
         self.claim("given-one", "ReadWriteOnce").await;
         self.claim("given-two", "ReadWriteOnce").await;
+        self.claim("given-three", "ReadWriteOnce").await;
+        let line = |user: &str, password: &str| format!("{user}:{}", bcrypt::hash(password, 5).unwrap());
+        self.secret("lines-one", &[("htpasswd", &line("erin", one)), ("other", &line("frank", two))]).await;
+        self.secret("lines-two", &[("htpasswd", &line("grace", three))]).await;
         let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"one": "1", "two": "2"}});
         self.create(settings).await;
     }

@@ -30,7 +30,10 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("passwordSecretRef.key", vec![json!("password"), json!("other")]),
         ("usersFrom[].secretRef.name", vec![json!("many-one"), json!("many-two")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),
-        ("storage.persistentVolumeClaim.claimName", vec![json!("given-one"), json!("given-two")]),
+        ("htpasswdSecretRef.name", vec![json!("lines-one"), json!("lines-two")]),
+        ("htpasswdSecretRef.key", vec![json!("htpasswd"), json!("other")]),
+        ("pullSecrets[].user", vec![json!("alice"), json!("bob")]),
+        ("storage.existingClaim.name", vec![json!("given-one"), json!("given-two")]),
         ("storage.persistentVolumeClaim.storageClassName", vec![json!("standard"), json!("fixed")]),
         ("pod.priorityClassName", vec![json!("system-cluster-critical"), json!("system-node-critical")]),
         // What only the registry or Kubernetes knows.
@@ -44,6 +47,10 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ),
         // Of the part of the range that is never given at random.
         ("service.nodePort", vec![json!(30_010), json!(30_011)]),
+        // The third needs a cluster with two families.
+        ("service.ipFamilyPolicy", vec![json!("SingleStack"), json!("PreferDualStack")]),
+        // `Unmasked` needs a user namespace.
+        ("procMount", vec![json!("Default")]),
         // Kubernetes keeps it until the type changes.
         ("service.loadBalancerClass", vec![json!("example.com/balancer")]),
         ("matchExpressions[].operator", vec![json!("In"), json!("NotIn")]),
@@ -77,7 +84,6 @@ fn items() -> Vec<(&'static str, Value)> {
     let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}});
     vec![
         ("auth.users", json!({"name": "alice", "passwordSecretRef": {"name": "login-one"}})),
-        ("auth.usersFrom", json!({"secretRef": {"name": "many-one"}})),
         ("pod.env", json!({"name": "ORACLE"})),
         ("pod.imagePullSecrets", json!({"name": "login-one"})),
         ("pod.tolerations", json!({"key": "one", "operator": "Equal", "effect": "NoExecute"})),
@@ -106,10 +112,9 @@ fn neighbours() -> Vec<(&'static str, Value)> {
         ("service.loadBalancerClass", json!({"type": "LoadBalancer"})),
         ("service.loadBalancerSourceRanges[]", json!({"type": "LoadBalancer"})),
         ("replicas", json!({"storage": {"persistentVolumeClaim": {"accessModes": ["ReadWriteMany"]}}})),
-        // Without another user every value but Never means the same.
-        ("auth.generatedAdmin", json!({"users": [{"name": "alice", "passwordSecretRef": {"name": "login-one"}}]})),
         ("localhostProfile", json!({"type": "Localhost"})),
-        ("tls.selfSigned.caDuration", json!({"duration": "24h"})),
+        ("htpasswdSecretRef.key", json!({"name": "lines-one"})),
+        ("service.externalTrafficPolicy", json!({"type": "NodePort"})),
         ("configMapKeyRef.key", json!({"name": "settings"})),
         ("configMapKeyRef.name", json!({"key": "one"})),
         ("configMapKeyRef.optional", json!({"name": "settings", "key": "one"})),
@@ -128,8 +133,20 @@ fn neighbours() -> Vec<(&'static str, Value)> {
 
 /// The rest of the manifest, with the field and without it. Hundreds of volumes would prove nothing about a label.
 fn ground(path: &str) -> Value {
-    let about_storage = path == "replicas" || path.starts_with("storage.");
-    if about_storage { json!({}) } else { json!({"storage": {"emptyDir": {}}}) }
+    if path == "replicas" || path.starts_with("storage.") {
+        return json!({});
+    }
+    let mut ground = json!({"storage": {"emptyDir": {}}});
+    let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": "login-one"}});
+    match path {
+        // Without another user every value but Never means the same.
+        "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
+        "pullSecrets[].user" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
+        // A certificate cannot outlive its authority.
+        "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),
+        _ => {}
+    }
+    ground
 }
 
 /// Fields that what is around them cannot be without, although the definition does not say so.
