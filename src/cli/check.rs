@@ -134,7 +134,8 @@ mod tests {
             (json!({"image": "registry:2.8.3"}), "spec.image"),
             (json!({"addresses": ["a.example", "a.example"]}), "spec.addresses[1]"),
             (json!({"addresses": ["https://a.example"]}), "spec.addresses[0]"),
-            (json!({"commonLabels": {"team": "a b"}}), "spec.commonLabels"),
+            (json!({"commonLabels": {"team": "a b"}}), "spec.commonLabels.team"),
+            (json!({"commonLabels": {"a b": "team"}}), "spec.commonLabels"),
             (
                 json!({"auth": {"users": [
                     {"name": "a", "passwordSecretRef": {"name": "s"}}, {"name": "a", "passwordSecretRef": {"name": "t"}},

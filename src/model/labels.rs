@@ -33,6 +33,26 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 const NAME: &str = "app.kubernetes.io/name";
 const NAME_VALUE: &str = "private-registry";
 
+/// Whether Kubernetes takes this as the key of a label: a name of up to 63 characters, perhaps behind a DNS name and a slash.
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    let is_name = |name: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric();
+        name.len() <= 63
+            && name.bytes().all(|byte| inner(byte) || matches!(byte, b'-' | b'_' | b'.'))
+            && name.bytes().next().is_some_and(inner)
+            && name.bytes().last().is_some_and(inner)
+    };
+    let is_prefix = |prefix: &str| {
+        let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        prefix.len() <= 253 && prefix.bytes().all(is_lower) && prefix.split('.').all(is_name)
+    };
+    match key.split_once('/') {
+        Some((prefix, name)) => is_prefix(prefix) && is_name(name),
+        None => is_name(key),
+    }
+}
+
 /// The selector of a registry's pods. Selectors are immutable in Kubernetes: these two are frozen for ever.
 #[must_use]
 pub fn selector(name: &RegistryName) -> BTreeMap<String, String> {
@@ -64,4 +84,19 @@ pub fn keep_annotations() -> BTreeMap<String, String> {
         ("argocd.argoproj.io/sync-options".to_owned(), "Delete=false,Prune=false".to_owned()),
         ("helm.sh/resource-policy".to_owned(), "keep".to_owned()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_that_kubernetes_takes() {
+        for key in ["a", "cost-center", "A_b.c", "example.com/team", &"a".repeat(63)] {
+            assert!(is_key(key), "{key}");
+        }
+        for key in ["", "-a", "a b", "a/", "/a", "A.example/a", "a..b/c", "a/b/c", &"a".repeat(64)] {
+            assert!(!is_key(key), "{key}");
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! From what a user wrote and what it refers to, to a registry in which nothing is open, or to the reason why not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::image::{self, Version};
 use super::resolved::{Resolved, Service, Storage, Tls};
 use super::users::users;
-use super::{Child, HostPort, Observed, RegistryName, Settings};
+use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
     AccessMode, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec, annotation,
 };
@@ -91,7 +91,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         config: spec.config.clone().unwrap_or_default(),
         extra_config: extra_config(spec.extra_config.as_ref())?,
         pod: spec.pod.clone().unwrap_or_default(),
-        common_labels: spec.common_labels.clone(),
+        common_labels: common_labels(&spec.common_labels)?,
         renew_request: metadata.annotations.as_ref().and_then(|all| all.get(annotation::RENEW)).cloned(),
     })
 }
@@ -115,6 +115,15 @@ fn addresses(given: &[String]) -> Result<Vec<HostPort>, Blocked> {
         HostPort::parse(text).map_err(|rule| Blocked::invalid(format!("spec.addresses: {text:?} {rule}; correct it")))
     };
     given.iter().map(read).collect()
+}
+
+fn common_labels(given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Blocked> {
+    match given.keys().find(|key| !labels::is_key(key)) {
+        Some(key) => Err(Blocked::invalid(format!(
+            "spec.commonLabels: {key:?} is no key of a label; write for instance cost-center or example.com/team"
+        ))),
+        None => Ok(given.clone()),
+    }
 }
 
 fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Observed) -> Result<Storage, Blocked> {
@@ -280,6 +289,7 @@ mod tests {
                 false,
                 "spec.tls.privateCA.duration",
             ),
+            (json!({"commonLabels": {"a b": "c"}}), "InvalidManifest", false, "spec.commonLabels"),
             (json!({"addresses": ["300.1.2.3"]}), "InvalidManifest", false, "spec.addresses"),
             (json!({"tls": {"secret": {"name": "team-a-tls"}}}), "InvalidManifest", false, "another name"),
             (

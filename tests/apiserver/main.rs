@@ -26,6 +26,7 @@ mod examples;
 mod foreign;
 mod kept;
 mod leadership;
+mod logins;
 mod material;
 mod newer;
 mod pods;
