@@ -111,7 +111,7 @@ fn complains(status: &Value) -> bool {
         let found = condition(status, kind);
         found["status"] == "False" && found["reason"] != "Progressing"
     };
-    ["Ready", "CertificateReady", "UsersReady", "StorageReady"].iter().any(|kind| says(&kind))
+    ["Ready", "CertificateReady", "UsersReady", "StorageReady"].iter().any(says)
 }
 
 async fn apply_all(team: &Namespace, specs: impl Iterator<Item = (&'static str, Value)>) -> BTreeMap<String, Children> {

@@ -219,12 +219,12 @@ impl Words<'_> {
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::SubjectAlternativeName(alternative) => {
-                    names.extend(alternative.general_names.iter().map(name))
+                    names.extend(alternative.general_names.iter().map(name));
                 }
                 ParsedExtension::BasicConstraints(constraints) => uses.push(format!("{constraints:?}")),
                 ParsedExtension::KeyUsage(usage) => uses.push(usage.to_string()),
                 ParsedExtension::ExtendedKeyUsage(usage) => {
-                    uses.push(format!("server {} client {}", usage.server_auth, usage.client_auth))
+                    uses.push(format!("server {} client {}", usage.server_auth, usage.client_auth));
                 }
                 _ => {}
             }

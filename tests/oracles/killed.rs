@@ -72,7 +72,7 @@ async fn killed_at_each_write(step: Step, when: When) {
     let mut complaints = Vec::new();
 
     let calm = Registry::named(&team, "calm-00");
-    behind.prepare(&[calm.name.clone()], step).await;
+    behind.prepare(std::slice::from_ref(&calm.name), step).await;
     calm.takes(step).await;
     let wanted = behind.outcome(&calm).await;
     let writes = behind.proxy.seen("calm-00").iter().filter(|seen| seen.is_write()).count();

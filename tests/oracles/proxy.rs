@@ -309,7 +309,7 @@ fn one_in(every: usize, number: usize) -> bool {
     let mut mixed = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ (mixed >> 31)) % every as u64 == 0
+    (mixed ^ (mixed >> 31)).is_multiple_of(every as u64)
 }
 
 /// What is to be done with one request.

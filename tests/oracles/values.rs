@@ -245,8 +245,8 @@ fn texts(leaf: &Leaf, pattern: Option<&str>) -> Result<Vec<Value>, String> {
     };
     let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
     let longest = schema["maxLength"].as_u64().unwrap_or(u64::MAX);
-    let fits = |text: &&str| pattern.is_match(text) && text.len() as u64 <= longest;
-    let kind = TEXTS.iter().find(|kind| kind.iter().all(|text| fits(&text)));
+    let fits = |text: &str| pattern.is_match(text) && text.len() as u64 <= longest;
+    let kind = TEXTS.iter().find(|kind| kind.iter().all(|text| fits(text)));
     let kind = kind.ok_or_else(|| format!("no known text fits the pattern {pattern}"))?;
     Ok(kind.iter().map(|text| json!(text)).collect())
 }
