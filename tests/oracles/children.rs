@@ -111,7 +111,14 @@ impl Words<'_> {
             "ConfigMap" => self.texts(&mut child["data"]),
             "Service" => self.ports(&mut child["spec"]),
             "PersistentVolumeClaim" => child["spec"]["volumeName"] = json!("VOLUME"),
-            "Deployment" | "Job" => without_empty(&mut child["spec"]["template"]["spec"]["securityContext"]),
+            "Deployment" | "Job" => {
+                let pod = &mut child["spec"]["template"]["spec"];
+                without_empty(&mut pod["securityContext"]);
+                for kind in ["containers", "initContainers"] {
+                    let containers = pod[kind].as_array_mut().into_iter().flatten();
+                    containers.for_each(|container| without_empty(&mut container["securityContext"]));
+                }
+            }
             _ => {}
         }
         self.reworded(&child)

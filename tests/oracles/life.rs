@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::children::PASSWORDS;
+use crate::children::{self, PASSWORDS};
 use crate::cluster::Namespace;
 use crate::object::Object;
 use crate::operator::Operator;
 use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::settling::condition;
 
 /// How long a disturbance may hold up what takes a second without it, on a machine that has much else to do.
 pub const LIMIT: Duration = Duration::from_secs(150);
@@ -93,8 +94,19 @@ impl Registry<'_> {
 
     /// Waits until the operator has done what there is to do.
     pub async fn is_done(&self, proxy: &Proxy) {
-        self.says_within(LIMIT, "Ready", "True", "").await;
-        proxy.is_quiet().await;
+        let began = Instant::now();
+        loop {
+            self.says_within(LIMIT, "Ready", "True", "").await;
+            proxy.is_quiet().await;
+            // Ready may speak of what was before: a Job that is replaced goes first.
+            let children = children::of(self.namespace, &self.name).await;
+            let leaving = children.values().any(|child| !child["metadata"]["deletionTimestamp"].is_null());
+            let is_ready = condition(&children["status"], "Ready")["status"] == "True";
+            if is_ready && !leaving {
+                return;
+            }
+            assert!(began.elapsed() < LIMIT, "{} does not come to rest: {:?}", self.name, children["status"]);
+        }
     }
 }
 

@@ -113,6 +113,7 @@ fn neighbours() -> Vec<(&'static str, Value)> {
         ("service.loadBalancerSourceRanges[]", json!({"type": "LoadBalancer"})),
         ("replicas", json!({"storage": {"persistentVolumeClaim": {"accessModes": ["ReadWriteMany"]}}})),
         ("localhostProfile", json!({"type": "Localhost"})),
+        ("containerSecurityContext.privileged", json!({"allowPrivilegeEscalation": true})),
         ("htpasswdSecretRef.key", json!({"name": "lines-one"})),
         ("service.externalTrafficPolicy", json!({"type": "NodePort"})),
         ("configMapKeyRef.key", json!({"name": "settings"})),
