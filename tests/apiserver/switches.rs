@@ -140,9 +140,8 @@ async fn the_type_of_the_service_can_be_switched_all_the_way_round() {
     let before = registry.ready().await.object.at("/status/certificate/serial").await;
     let registry = Registry::named(&team, "team-a");
     testbed::fake_kubelet::load_balancer(&team.client, &team.name, "team-a", "192.0.2.77").await.unwrap();
-    let renewed = |live: &Value| {
-        live["status"]["address"] == "192.0.2.77" && live["status"]["certificate"]["serial"] != before
-    };
+    let renewed =
+        |live: &Value| live["status"]["address"] == "192.0.2.77" && live["status"]["certificate"]["serial"] != before;
     registry.object.becomes(PATIENCE, "has a certificate for the new address", renewed).await;
     let registry = registry.ready().await;
 
