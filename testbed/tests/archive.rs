@@ -62,6 +62,8 @@ async fn an_archive_is_imported_under_its_own_name_runs_without_a_registry_and_i
         if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
     })
     .await;
+    // Every layer is there and is the one that the configuration names.
+    said(&node.exec_in_node("crane", ["validate", "--remote", "127.0.0.1:5000/team/app:1"]).await.unwrap());
     let config = said(&node.exec_in_node("crane", ["config", "127.0.0.1:5000/team/app:1"]).await.unwrap());
     let config: Value = serde_json::from_str(&config).unwrap();
     assert_eq!(config["config"]["Entrypoint"], json!(["/wait"]));
