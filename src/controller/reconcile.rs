@@ -98,6 +98,12 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     }
     let (contested, repair) = pass.failures.contests();
     let looks = looks(pass, &certificate, &logins, &running);
+    let mut certificate = certificate;
+    if running.is_behind {
+        let note = "not served yet: what runs is not rolled while something stands in its way";
+        certificate.report.note =
+            Some(certificate.report.note.map_or(note.to_owned(), |other| format!("{note}; {other}")));
+    }
     let findings = Findings {
         registry: pass.registry,
         holds,

@@ -89,11 +89,14 @@ async fn what_this_version_does_not_know_is_not_taken_for_absent_and_retain_hold
         team.registry("running", json!({"deletionPolicy": "Delete", "storage": {"emptyDir": {}}})).await.ready().await;
     team.installs_a_newer_definition().await;
     let elsewhere = json!({"storage": {"s3": {"bucket": "images"}}, "replicas": 1});
-    let fresh = crate::registry::Registry::named(&team, "fresh");
+    // While the definition changes, the API server may still show objects without the new field.
+    let probe = Registry::named(&team, "probe");
     eventually(PATIENCE, "the newer definition is served", async || {
-        fresh.apply(elsewhere.clone()).await.map_err(|error| error.to_string())
+        probe.apply(elsewhere.clone()).await.map_err(|error| error.to_string())
     })
     .await;
+    operator.readiness_says("unknown/probe").await;
+    let fresh = team.registry("fresh", elsewhere).await;
 
     let words = operator.readiness_says("cannot be decoded").await;
     assert!(words.contains("unknown/fresh"), "{words}");

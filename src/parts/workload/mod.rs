@@ -53,6 +53,8 @@ pub struct State {
     pub pods: Vec<PodFacts>,
     /// How soon to look again, if sooner than usual.
     pub soon: Option<Duration>,
+    /// Whether it serves another certificate than the one that is stored.
+    pub is_behind: bool,
 }
 
 /// Reads what runs.
@@ -99,9 +101,14 @@ pub async fn settle(
         Ok(found) => found,
         Err(problem) => return State { problem: Some(problem), ..State::as_before(pass, None) },
     };
+    let is_behind = match certificate {
+        Serving::Certificate(certificate) => found.running.serves_another(Some(certificate.as_ref())),
+        Serving::Nothing | Serving::Missing => false,
+    };
+    let as_before = || State { is_behind, ..State::as_before(pass, Some(&found)) };
     // Whoever ends the last pod now ends the images.
     if storage.is_leaving {
-        return State::as_before(pass, Some(&found));
+        return as_before();
     }
     let blocked = pass.registry.faults.workload.as_ref().map(Problem::of);
     let certificate = match certificate {
@@ -115,11 +122,11 @@ pub async fn settle(
                 Ok(state) => state,
                 Err(error) => {
                     let problem = Some(pass.problem(error));
-                    halt(pass, State { problem, ..State::as_before(pass, Some(&found)) }, storage).await
+                    halt(pass, State { problem, ..as_before() }, storage).await
                 }
             }
         }
-        _ => halt(pass, State { problem: blocked, ..State::as_before(pass, Some(&found)) }, storage).await,
+        _ => halt(pass, State { problem: blocked, ..as_before() }, storage).await,
     }
 }
 
@@ -147,6 +154,7 @@ impl State {
             keep: everything(pass),
             pods: found.map(|found| found.running.pods.clone()).unwrap_or_default(),
             soon: None,
+            is_behind: false,
         }
     }
 }
@@ -204,6 +212,7 @@ async fn run(
         keep,
         pods: running.pods.clone(),
         soon: replacing.then_some(MAKE_WAY),
+        is_behind: false,
     })
 }
 
