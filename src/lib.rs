@@ -16,6 +16,7 @@
 //! | [`credentials`] | password hashes, the htpasswd file, the generated admin |
 //! | [`desired`] | pure builders, one file per kind of child |
 //! | [`status`] | conditions and the summary a user reads |
+//! | [`parts`] | one concern of a registry each: what it wants, what it found, what stands in its way |
 //! | [`controller`] | one pass, and what brings it about |
 //! | [`cli`] | one file per family of subcommands |
 //! | [`metrics`] | what is counted of registries |
@@ -31,6 +32,7 @@ pub mod desired;
 pub mod metrics;
 pub mod model;
 pub mod observe;
+pub mod parts;
 pub mod pki;
 pub mod secret;
 pub mod status;

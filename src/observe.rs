@@ -1,7 +1,7 @@
 //! Reads of the objects that a manifest refers to: Secrets of users and certificates, and an existing claim. Decides nothing.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use operator_engine::apply::{self, Engine, Live};
@@ -33,24 +33,34 @@ pub fn claim(registry: &PrivateRegistry) -> Option<&str> {
 
 /// Reads what `registry` refers to; `rivals` are other registries that may want its claim.
 ///
-/// # Errors
-/// When an object cannot be read. That it does not exist is no error: the answer says so.
+/// Also gives what went wrong: an object that could not be read stops only what hangs on it. That it does not exist is no error: the answer says so.
 pub async fn references(
     registry: &PrivateRegistry,
     rivals: &[Arc<PrivateRegistry>],
     engine: &Engine,
-) -> Result<Observed, apply::Error> {
+) -> (Observed, Vec<apply::Error>) {
     let namespace = registry.metadata.namespace.as_deref().unwrap_or_default();
-    let mut found = BTreeMap::new();
+    let mut observed = Observed { claim_holder: holder(registry, rivals), ..Observed::default() };
+    let mut errors = Vec::new();
     for name in secrets(registry) {
-        let content = engine.read(kinds::SECRET, namespace, &name).await?.map(|live| content(&live));
-        found.insert(name, content);
+        match engine.read(kinds::SECRET, namespace, &name).await {
+            Ok(live) => _ = observed.secrets.insert(name, live.as_ref().map(content)),
+            Err(error) => {
+                errors.push(error);
+                observed.unread.insert(name);
+            }
+        }
     }
-    let claim = match claim(registry) {
-        Some(name) => engine.read(kinds::PERSISTENT_VOLUME_CLAIM, namespace, name).await?,
-        None => None,
-    };
-    Ok(Observed { secrets: found, claim: claim.map(|live| modes(&live)), claim_holder: holder(registry, rivals) })
+    if let Some(name) = claim(registry) {
+        match engine.read(kinds::PERSISTENT_VOLUME_CLAIM, namespace, name).await {
+            Ok(live) => observed.claim = live.as_ref().map(modes),
+            Err(error) => {
+                errors.push(error);
+                observed.unread.insert(name.to_owned());
+            }
+        }
+    }
+    (observed, errors)
 }
 
 fn content(live: &Live) -> SecretContent {

@@ -14,8 +14,9 @@ use std::{
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("cli", &["PROGRAM", "api", "controller", "desired", "metrics", "model", "secret"]),
+    ("controller", &["PROGRAM", "api", "desired", "metrics", "model", "observe", "parts", "status", "status::write"]),
     (
-        "controller",
+        "parts",
         &[
             "api",
             "credentials",
@@ -29,7 +30,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "pki::issue",
             "secret",
             "status",
-            "status::write",
         ],
     ),
     ("observe", &["api", "desired", "model", "secret"]),

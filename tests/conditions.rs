@@ -11,11 +11,12 @@ use std::{
 use regex::Regex;
 
 /// Where words for conditions and events come from.
-const SPEAKERS: [&str; 9] = [
+const SPEAKERS: [&str; 10] = [
     "engine/src/apply/error.rs",
     "engine/src/work/events.rs",
     "src/api/status.rs",
     "src/controller",
+    "src/parts",
     "src/credentials",
     "src/model",
     "src/observe.rs",
@@ -25,7 +26,7 @@ const SPEAKERS: [&str; 9] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 23] = [
+const OF_KUBERNETES: [&str; 24] = [
     "Complete",
     "CrashLoopBackOff",
     "CreateContainerConfigError",
@@ -47,6 +48,7 @@ const OF_KUBERNETES: [&str; 23] = [
     "ReadWriteMany",
     "ReplicaFailure",
     "RunContainerError",
+    "Running",
     "Secret",
     "Succeeded",
 ];

@@ -113,7 +113,7 @@ pub struct PrivateRegistrySpec {
     /// Labels for every object that the operator makes, pods included, for instance those that a policy of the cluster asks for.
     /// Those that the operator sets itself win. A change restarts the registry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(schema_with = "labels")]
     pub common_labels: BTreeMap<String, String>,
 }
 
@@ -140,4 +140,13 @@ pub enum DeletionPolicy {
 /// An object whose fields this schema does not know: `model` checks the top-level keys.
 fn free_form(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// As many labels as a rule may look at, with values that Kubernetes takes.
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": rules::LABEL_VALUE},
+    })
 }

@@ -17,6 +17,8 @@ pub mod condition {
     pub const STALLED: &str = "Stalled";
     /// The registry answers.
     pub const AVAILABLE: &str = "Available";
+    /// The Service is as the manifest says.
+    pub const ADDRESS_READY: &str = "AddressReady";
     /// The certificate that is served is valid and covers the names.
     pub const CERTIFICATE_READY: &str = "CertificateReady";
     /// Every user that the manifest names can log in.
@@ -29,6 +31,8 @@ pub mod condition {
 pub mod reason {
     /// Everything is as the manifest says.
     pub const SETTLED: &str = "Settled";
+    /// The Service is as wanted.
+    pub const ASSIGNED: &str = "Assigned";
     /// The workload is coming up or rolling out.
     pub const PROGRESSING: &str = operator_engine::work::events::PROGRESSING;
     /// `spec.suspend` is true.

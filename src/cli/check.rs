@@ -59,7 +59,11 @@ pub(super) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
         if registry.spec.replicas.is_some_and(|replicas| replicas > 1) { "ReadWriteMany" } else { "ReadWriteOnce" };
     let claim = ObservedClaim { modes: vec![mode.to_owned()] };
     let observed = Observed { claim: Some(claim), ..Observed::default() };
-    model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])
+    let resolved =
+        model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])?;
+    let faults = resolved.faults.clone();
+    let told = faults.all().map(|blocked| blocked.message.clone()).collect::<Vec<_>>();
+    if told.is_empty() { Ok(resolved) } else { Err(told) }
 }
 
 /// What the API server's admission would say.
@@ -134,7 +138,8 @@ mod tests {
             (json!({"image": "registry:2.8.3"}), "spec.image"),
             (json!({"addresses": ["a.example", "a.example"]}), "spec.addresses[1]"),
             (json!({"addresses": ["https://a.example"]}), "spec.addresses[0]"),
-            (json!({"commonLabels": {"team": "a b"}}), "spec.commonLabels"),
+            (json!({"commonLabels": {"team": "a b"}}), "spec.commonLabels.team"),
+            (json!({"commonLabels": {"a b": "team"}}), "spec.commonLabels"),
             (
                 json!({"auth": {"users": [
                     {"name": "a", "passwordSecretRef": {"name": "s"}}, {"name": "a", "passwordSecretRef": {"name": "t"}},

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{check, manifests};
 use crate::api::GenerateAdmin;
-use crate::desired::{self, Authority, Material, Run, ServingCertificate, Table};
+use crate::desired::{self, AdminLogin, Authority, Material, Run, ServingCertificate, Table};
 use crate::model::{Resolved, Tls, Users};
 
 const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
@@ -70,10 +70,15 @@ fn placeholders(registry: &Resolved) -> Material {
             served_request: None,
             issued: None,
         }),
-        authority: own_authority.then(|| Authority { certificate: text(), key: text().into() }),
+        authority: own_authority.then(|| Authority {
+            certificate: text(),
+            key: text().into(),
+            kind: Authority::KIND.to_owned(),
+        }),
         bundle: own_authority.then(text),
         table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
-        admin: has_admin(&registry.users).then(|| text().into()),
+        admin: has_admin(&registry.users)
+            .then(|| AdminLogin { password: text().into(), kind: AdminLogin::KIND.to_owned() }),
         pull: (has_admin(&registry.users) || registry.pull_user.is_some()).then(|| text().into()),
         http_secret: text().into(),
     }

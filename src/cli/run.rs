@@ -203,10 +203,10 @@ fn definition() -> Definition {
 /// Every right that passes use, derived from the table of kinds.
 fn rights() -> Vec<Right> {
     let fixed = [
-        (api::GROUP, "privateregistries", &["list", "watch"][..]),
+        (api::GROUP, "privateregistries", &["list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
         (api::GROUP, "privateregistries/finalizers", &["update"]),
-        ("", "pods", &["list", "watch"]),
+        ("", "pods", &["list", "watch", "patch"]),
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
     let children = KINDS.iter().map(|kind: &Kind| (kind.group, kind.plural, kind.verbs));

@@ -8,9 +8,9 @@ use operator_engine::apply::Kind;
 use operator_engine::work::queue::{Key, Urgency};
 use operator_engine::work::watches::{Meta, Scope, Sink, Watched};
 
-use super::context::Context;
 use crate::desired::kinds::KINDS;
 use crate::model::labels;
+use crate::parts::Context;
 
 const POD: &str = "Pod";
 /// Kinds that manifests refer to by name, so that objects without our label matter too.

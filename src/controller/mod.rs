@@ -3,21 +3,9 @@
 //! Watches put registries on the queue; workers take them off it and run [`reconcile`] on each, several at once, never
 //! two of one registry. [`Operator`] ties the three together and knows nothing of the process around it.
 
-mod advice;
-mod answer;
-mod certificates;
-mod children;
-mod context;
-mod error;
-mod foundation;
 mod intake;
-mod logins;
-mod material;
 mod reconcile;
 mod report;
-mod running;
-#[cfg(test)]
-mod testing;
 
 use std::sync::Arc;
 
@@ -32,14 +20,15 @@ use operator_engine::work::store::{Objects, What};
 use operator_engine::work::watches::{Scope, Watches};
 use tracing::{debug, error, warn};
 
-pub use context::Context;
-pub use error::Error;
 pub use reconcile::{Next, reconcile};
 
 use self::intake::Intake;
 use crate::api::PrivateRegistry;
 use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
+use crate::parts::context::Recall;
+use crate::parts::workload::Answers;
+use crate::parts::{self, Context, Error};
 use operator_engine::apply::{Engine, Marks, Memory, Observer};
 
 /// How this operator marks its children.
@@ -49,6 +38,7 @@ pub const MARKS: Marks = Marks {
     managed_by_label: labels::MANAGED_BY,
     managed_by: labels::MANAGER,
     adopt: "privateregistry.dev/adopt",
+    applied: "privateregistry.dev/applied",
     owner_kind: "PrivateRegistry",
 };
 
@@ -81,8 +71,8 @@ impl Operator {
             events: Events::new(client.clone(), labels::MANAGER, instance, metrics.1.clone()),
             metrics: metrics.0,
             engine_metrics: metrics.1,
-            recall: context::Recall::default(),
-            answers: answer::Answers::default(),
+            recall: Recall::default(),
+            answers: Answers::default(),
             client: client.clone(),
             queue: Queue::default(),
             rounds: Rounds::default(),
@@ -175,10 +165,10 @@ impl Operator {
 fn end(key: &Key, result: Result<Next, Error>, metrics: &EngineMetrics) -> End {
     match result {
         Ok(Next::Look(after)) => End::Done { after: Some(after) },
-        Ok(Next::Blocked) => End::Failed(Class::Blocked),
+        Ok(Next::Failed(class)) => End::Failed(class),
         Ok(Next::Gone) => End::Done { after: None },
         Err(error) => {
-            let (reason, class, words) = (error.reason(), error.class(), report::words(&error));
+            let (reason, class, words) = (error.reason(), error.class(), parts::words(&error));
             metrics.reconcile_failed(reason);
             match class {
                 Class::Bug => error!(registry = %key, reason, "{words}"),

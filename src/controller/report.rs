@@ -2,15 +2,13 @@
 
 use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
-use operator_engine::process::api_error;
 use operator_engine::work::events::{self, Happening, Tone};
 use operator_engine::work::queue::{Key, Urgency};
 use tracing::{info, warn};
 
-use super::context::Context;
-use super::error::Error;
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 use crate::metrics::Metrics;
+use crate::parts::{Context, Error};
 use crate::status;
 
 /// Writes the status and what flipped.
@@ -59,22 +57,6 @@ fn log(registry: &PrivateRegistry, happening: &Happening) {
     }
 }
 
-/// The error and its causes on one line, free of secrets: some of kube's errors quote what they could not read.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_of_kube =
-            cause.downcast_ref::<kube::Error>().or_else(|| cause.downcast_ref::<Box<kube::Error>>().map(Box::as_ref));
-        if let Some(cause) = cause_of_kube {
-            return format!("{words}: {}", api_error::explain(cause));
-        }
-        words = format!("{words}: {cause}");
-        source = cause.source();
-    }
-    words
-}
-
 fn title(registry: &PrivateRegistry) -> String {
     format!("PrivateRegistry {}/{}", registry.namespace().unwrap_or_default(), registry.name_any())
 }
@@ -95,9 +77,11 @@ mod tests {
 
     use super::*;
     use crate::api::CertificateStatus;
-    use crate::controller::{MARKS, answer, context};
+    use crate::controller::MARKS;
     use crate::metrics::Metrics;
     use crate::model::Settings;
+    use crate::parts::context::Recall;
+    use crate::parts::workload::Answers;
     use operator_engine::apply::{Engine, Memory};
     use operator_engine::work::queue::Queue;
     use operator_engine::work::references::References;
@@ -126,8 +110,8 @@ mod tests {
             events: events::Events::new(client.clone(), "operator", "one", engine_metrics.clone()),
             metrics,
             engine_metrics,
-            recall: context::Recall::default(),
-            answers: answer::Answers::default(),
+            recall: Recall::default(),
+            answers: Answers::default(),
             client,
             queue: Queue::default(),
             rounds: Rounds::default(),

@@ -1,6 +1,8 @@
 //! Computes the hashes that a plan asks for. Slow on purpose (2 ms at cost 5, doubling with each step): run it on a thread
 //! for blocking work. The salts are random; everything else is decided before.
 
+use std::time::Instant;
+
 use bcrypt::Version;
 use jiff::Timestamp;
 
@@ -17,25 +19,45 @@ pub struct HashError {
     pub what: String,
 }
 
-/// Carries the plan out. Costs nothing for hashes that stay.
+/// Carries the plan out, but computes nothing after `deadline`. Costs nothing for hashes that stay. Returns how many users are left out of the table
+/// because their password is not hashed yet; planning again with the table goes on where this ended.
 ///
-/// A user's `changed_at` is `now` if the hash is new, otherwise what it was.
-pub fn complete(plan: Plan, now: Timestamp) -> Result<Table, HashError> {
+/// Whoever is in the table already and whose source changed stays with the stored hash until it is verified; first come those, then new users. A user's
+/// `changed_at` is `now` if the hash is new, otherwise what it was.
+///
+/// # Errors
+/// A hash cannot be made.
+pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> Result<(Table, usize), HashError> {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let Plan { entries, problems, cost } = plan;
 
     let mut users = Vec::with_capacity(entries.len());
-    for (name, Entry { source, changed_at, work }) in entries {
+    let mut left = 0;
+    let (new, known): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|(_, entry)| matches!(entry.work, Work::Hash(_)));
+    for (name, Entry { mut source, changed_at, work }) in known.into_iter().chain(new) {
+        let is_late = Instant::now() >= deadline;
         let (hash, is_new) = match work {
             Work::Keep(hash) => (hash, false),
             Work::Take(hash) => (hash, true),
+            Work::VerifyOrHash(stored, _) if is_late => {
+                // Remembered as not verified.
+                source.version.clear();
+                left += 1;
+                (stored, false)
+            }
+            Work::Hash(_) if is_late => {
+                left += 1;
+                continue;
+            }
             Work::VerifyOrHash(stored, password) if verifies(&password, &stored) => (stored, false),
             Work::VerifyOrHash(_, password) | Work::Hash(password) => (hash(&name, &password, cost)?, true),
         };
         let changed_at = changed_at.filter(|_| !is_new).unwrap_or(now);
         users.push((UserFact { name, source, changed_at }, hash));
     }
-    Ok(table::table(users, problems))
+    users.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    Ok((table::table(users, problems), left))
 }
 
 // Not bcrypt's functions that refuse to truncate: they refuse 72 bytes too, counting the closing NUL. `Password` has seen to
@@ -60,6 +82,27 @@ mod tests {
     use crate::credentials::{Htpasswd, Login, Source, SourceKind, Wanted};
 
     const COST: u32 = 5;
+
+    /// Everything at once.
+    fn complete(plan: Plan, now: Timestamp) -> Result<Table, HashError> {
+        let (table, left) = advance(plan, now, Instant::now() + std::time::Duration::from_secs(60))?;
+        assert_eq!(left, 0);
+        Ok(table)
+    }
+
+    #[test]
+    fn what_is_not_hashed_yet_keeps_no_removed_user_in_and_follows_later() {
+        let table = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
+        let wanted = vec![touched("ben", "ben-password"), user("eve", "eve-password")];
+
+        let (hurried, left) = advance(again(wanted.clone(), COST, &table), at(1), Instant::now()).unwrap();
+        assert_eq!(hurried.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["ben"], "ann is out");
+        assert_eq!(left, 2, "ben is not verified, eve not hashed");
+
+        let finished = complete(again(wanted.clone(), COST, &hurried), at(2)).unwrap();
+        assert!(lets_in(&finished, "ben", "ben-password") && lets_in(&finished, "eve", "eve-password"));
+        assert!(again(wanted, COST, &finished).is_settled());
+    }
 
     fn at(minute: i8) -> Timestamp {
         format!("2026-11-21T12:{minute:02}:00Z").parse().unwrap()

@@ -66,6 +66,11 @@ impl Htpasswd {
         self.0.iter().map(|(name, hash)| format!("{name}:{}\n", hash.expose())).collect::<String>().into()
     }
 
+    /// Everybody in it, in order.
+    pub fn names(&self) -> impl Iterator<Item = &UserName> {
+        self.0.keys()
+    }
+
     /// The hash of a user.
     pub fn hash(&self, name: &UserName) -> Option<&BcryptHash> {
         self.0.get(name)

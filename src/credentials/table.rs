@@ -69,6 +69,8 @@ pub enum Login {
     Password(Sensitive<Vec<u8>>),
     /// A hash that the user brought. It is used as it is, whatever its cost.
     Hash(BcryptHash),
+    /// Where it lies could not be read this time: the stored hash stays.
+    AsStored,
 }
 
 impl Wanted {
@@ -78,7 +80,7 @@ impl Wanted {
             Login::Password(password) => {
                 Some((UserName::new(&self.name).ok()?, Password::new(password.expose()).ok()?))
             }
-            Login::Hash(_) => None,
+            Login::Hash(_) | Login::AsStored => None,
         }
     }
 
@@ -86,7 +88,7 @@ impl Wanted {
     pub fn is_usable(&self) -> bool {
         match &self.login {
             Login::Password(_) => self.login().is_some(),
-            Login::Hash(_) => UserName::new(&self.name).is_ok(),
+            Login::Hash(_) | Login::AsStored => UserName::new(&self.name).is_ok(),
         }
     }
 }
@@ -96,7 +98,7 @@ impl Wanted {
 pub struct Stored<'a> {
     /// The htpasswd file. One that can't be read counts as none: every hash is made again.
     pub file: Option<&'a str>,
-    /// The annotation that [`Table::memory`] became. One that can't be read counts as none: every hash is verified.
+    /// What was kept of [`Table::memory`]. One that can't be read counts as none: every hash is verified.
     pub memory: Option<&'a str>,
 }
 
@@ -129,7 +131,7 @@ pub struct UserFact {
 pub struct Table {
     /// The htpasswd file.
     pub file: Sensitive<String>,
-    /// What to keep as an annotation beside it: JSON, sorted, about 80 bytes a user. Holds no secret.
+    /// What to keep beside it: JSON, sorted, about 80 bytes a user. Holds no secret.
     pub memory: String,
     /// Who may log in, sorted by name.
     pub users: Vec<UserFact>,
@@ -220,6 +222,11 @@ fn entry(
             let is_known = table.hash(&name) == Some(hash);
             let work = if is_known { Work::Keep(hash.clone()) } else { Work::Take(hash.clone()) };
             return Ok((name, Entry { source: user.source.clone(), changed_at, work }));
+        }
+        Login::AsStored => {
+            let rule = "its Secret could not be read; it is tried again".to_owned();
+            let hash = table.hash(&name).cloned().ok_or(("ReadFailed", rule))?;
+            return Ok((name, Entry { source: user.source.clone(), changed_at, work: Work::Keep(hash) }));
         }
     };
 

@@ -14,8 +14,8 @@ pub struct Material {
     pub bundle: Option<String>,
     /// Who may log in; `None` without logins, or while there is nobody yet.
     pub table: Option<Table>,
-    /// Password of the generated admin.
-    pub admin: Option<Sensitive<String>>,
+    /// The generated admin.
+    pub admin: Option<AdminLogin>,
     /// Login for pods of the registry's namespace, as `.dockerconfigjson`.
     pub pull: Option<Sensitive<String>>,
     /// Key with which the registry signs the state of uploads.
@@ -46,6 +46,27 @@ pub struct Authority {
     pub certificate: String,
     /// PEM.
     pub key: Sensitive<String>,
+    /// Type of its Secret, which Kubernetes never changes: one that somebody made may be another than ours.
+    pub kind: String,
+}
+
+impl Authority {
+    /// Type of the Secret that we make.
+    pub const KIND: &str = "kubernetes.io/tls";
+}
+
+/// The generated admin.
+#[derive(Debug, Clone)]
+pub struct AdminLogin {
+    /// The password.
+    pub password: Sensitive<String>,
+    /// Type of its Secret, which Kubernetes never changes: one that somebody made may be another than ours.
+    pub kind: String,
+}
+
+impl AdminLogin {
+    /// Type of the Secret that we make.
+    pub const KIND: &str = "kubernetes.io/basic-auth";
 }
 
 /// Who may log in.
@@ -58,6 +79,12 @@ pub struct Table {
 }
 
 impl Material {
+    /// Nothing but the key that signs uploads.
+    #[must_use]
+    pub fn without_secrets(http_secret: Sensitive<String>) -> Self {
+        Self { certificate: None, authority: None, bundle: None, table: None, admin: None, pull: None, http_secret }
+    }
+
     /// Whether a registry with this material would come up as its manifest says.
     #[must_use]
     pub fn is_complete(&self, registry: &Resolved) -> bool {

@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use material::{Authority, Material, ServingCertificate, Table};
+pub use material::{AdminLogin, Authority, Material, ServingCertificate, Table};
 pub use workload::Run;
 
 use crate::model::{Child, Resolved, labels};

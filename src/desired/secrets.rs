@@ -6,11 +6,14 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Hold, Material, Object, config, some};
-use crate::model::{Child, Resolved, Users, labels};
+use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, some};
+use crate::model::{Child, Resolved, labels};
+use crate::secret::Sensitive;
 
 /// Key of the htpasswd file in its Secret.
 pub const HTPASSWD_KEY: &str = "htpasswd";
+/// Key in the same Secret of where each hash came from. Not mounted.
+pub const SOURCES_KEY: &str = "sources";
 /// Key of the configuration file in its Secret.
 pub const CONFIG_KEY: &str = "config.yml";
 /// Key in the same Secret of what signs uploads, so that it can be kept.
@@ -26,44 +29,69 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
     if material.is_complete(registry) {
         objects.push(configuration(registry, material));
     }
-    if let Some(certificate) = &material.certificate {
-        let mut metadata = registry.metadata(Child::Tls);
-        let served = certificate.served_request.clone().map(|request| (labels::SERVED_REQUEST.to_owned(), request));
-        let issued = certificate.issued.clone().map(|word| (labels::ISSUED.to_owned(), word));
-        metadata.annotations = some(served.into_iter().chain(issued).collect());
-        let mut data = vec![("tls.crt", certificate.chain.as_str()), ("tls.key", certificate.key.expose())];
-        data.extend(certificate.ca.as_deref().map(|ca| ("ca.crt", ca)));
-        objects.push(secret(metadata, "kubernetes.io/tls", data, Hold::Disposable));
-    }
-    if let Some(authority) = &material.authority {
-        let data = [("tls.crt", authority.certificate.as_str()), ("tls.key", authority.key.expose())];
-        objects.push(secret(registry.kept_metadata(Child::Ca), "kubernetes.io/tls", data, registry.hold()));
-    }
-    if let Some(bundle) = &material.bundle {
-        let map = ConfigMap {
-            metadata: registry.metadata(Child::CaBundle),
-            data: Some(BTreeMap::from([(BUNDLE_KEY.to_owned(), bundle.clone())])),
-            ..ConfigMap::default()
-        };
-        objects.push(Object::new(&map, Hold::Disposable));
-    }
-    if let Some(table) = &material.table {
-        let mut metadata = registry.metadata(Child::Htpasswd);
-        metadata.annotations = Some(BTreeMap::from([(labels::SOURCES.to_owned(), table.sources.clone())]));
-        objects.push(secret(metadata, "Opaque", [(HTPASSWD_KEY, table.file.expose().as_str())], Hold::Disposable));
-    }
-    if let (Some(password), Users::Table { admin, .. }) = (&material.admin, &registry.users) {
-        let data = [("username", admin.username.as_str()), ("password", password.expose().as_str())];
-        objects.push(secret(registry.kept_metadata(Child::Admin), "kubernetes.io/basic-auth", data, registry.hold()));
-    }
-    if let Some(pull) = &material.pull {
-        let data = [(".dockerconfigjson", pull.expose().as_str())];
-        objects.push(secret(registry.metadata(Child::Pull), "kubernetes.io/dockerconfigjson", data, Hold::Disposable));
-    }
+    objects.extend(material.certificate.as_ref().map(|made| certificate(registry, made)));
+    objects.extend(material.authority.as_ref().map(|made| authority(registry, made)));
+    objects.extend(material.bundle.as_ref().map(|made| bundle(registry, made)));
+    objects.extend(material.table.as_ref().map(|made| table(registry, made)));
+    objects.extend(material.admin.as_ref().map(|made| admin(registry, made)));
+    objects.extend(material.pull.as_ref().map(|made| pull(registry, made)));
     objects
 }
 
-fn configuration(registry: &Resolved, material: &Material) -> Object {
+/// `NAME-tls`: what is served.
+#[must_use]
+pub fn certificate(registry: &Resolved, certificate: &ServingCertificate) -> Object {
+    let mut metadata = registry.metadata(Child::Tls);
+    let served = certificate.served_request.clone().map(|request| (labels::SERVED_REQUEST.to_owned(), request));
+    let issued = certificate.issued.clone().map(|word| (labels::ISSUED.to_owned(), word));
+    metadata.annotations = some(served.into_iter().chain(issued).collect());
+    let mut data = vec![("tls.crt", certificate.chain.as_str()), ("tls.key", certificate.key.expose())];
+    data.extend(certificate.ca.as_deref().map(|ca| ("ca.crt", ca)));
+    secret(metadata, "kubernetes.io/tls", data, Hold::Disposable)
+}
+
+/// `NAME-ca`: the authority and its key.
+#[must_use]
+pub fn authority(registry: &Resolved, authority: &Authority) -> Object {
+    let data = [("tls.crt", authority.certificate.as_str()), ("tls.key", authority.key.expose())];
+    secret(registry.kept_metadata(Child::Ca), &authority.kind, data, registry.hold())
+}
+
+/// `NAME-ca-bundle`: what clients must trust.
+#[must_use]
+pub fn bundle(registry: &Resolved, bundle: &str) -> Object {
+    let map = ConfigMap {
+        metadata: registry.metadata(Child::CaBundle),
+        data: Some(BTreeMap::from([(BUNDLE_KEY.to_owned(), bundle.to_owned())])),
+        ..ConfigMap::default()
+    };
+    Object::new(&map, Hold::Disposable)
+}
+
+/// `NAME-htpasswd`: who may log in, and where each hash came from.
+#[must_use]
+pub fn table(registry: &Resolved, table: &Table) -> Object {
+    let data = [(HTPASSWD_KEY, table.file.expose().as_str()), (SOURCES_KEY, table.sources.as_str())];
+    secret(registry.metadata(Child::Htpasswd), "Opaque", data, Hold::Disposable)
+}
+
+/// `NAME-admin`: the generated user.
+#[must_use]
+pub fn admin(registry: &Resolved, admin: &AdminLogin) -> Object {
+    let data = [("username", registry.admin_name()), ("password", admin.password.expose().as_str())];
+    secret(registry.kept_metadata(Child::Admin), &admin.kind, data, registry.hold())
+}
+
+/// `NAME-pull`: a login for pods of the namespace.
+#[must_use]
+pub fn pull(registry: &Resolved, login: &Sensitive<String>) -> Object {
+    let data = [(".dockerconfigjson", login.expose().as_str())];
+    secret(registry.metadata(Child::Pull), "kubernetes.io/dockerconfigjson", data, Hold::Disposable)
+}
+
+/// `NAME-config`: the registry's configuration, and the key that signs uploads.
+#[must_use]
+pub fn configuration(registry: &Resolved, material: &Material) -> Object {
     let file = config::render(registry, &material.http_secret);
     let data = [(CONFIG_KEY, file.as_str()), (HTTP_SECRET_KEY, material.http_secret.expose())];
     secret(registry.metadata(Child::Config), "Opaque", data, Hold::Disposable)

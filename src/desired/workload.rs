@@ -57,6 +57,7 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
         (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret, run.probe_image(registry))),
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
+    metadata.annotations.get_or_insert_default().extend(served(material));
     Deployment {
         metadata,
         spec: DeploymentSpec {
@@ -72,6 +73,12 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
         },
         ..Deployment::default()
     }
+}
+
+/// Which certificate its pods serve: told without its template.
+fn served(material: &Material) -> Option<(String, String)> {
+    let certificate = material.certificate.as_ref()?;
+    Some((labels::TLS_CHECKSUM.to_owned(), certificate.checksum.clone()))
 }
 
 /// Two pods cannot have a volume that one node mounts: the old one goes first.
@@ -97,6 +104,7 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
         (labels::TEMPLATE.to_owned(), template),
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
+    metadata.annotations.get_or_insert_default().extend(served(material));
     Job {
         metadata,
         spec: Some(JobSpec {
@@ -141,15 +149,7 @@ fn backoff_limit(registry: &Resolved, run: &Run) -> i32 {
 /// one that they have, as its annotation says: a changed annotation does not fit its hash, so that nobody can slip in an image.
 #[must_use]
 pub fn template_hash(registry: &Resolved, http_secret: &Sensitive<String>, probe_image: &str) -> String {
-    let bare = Material {
-        certificate: None,
-        authority: None,
-        bundle: None,
-        table: None,
-        admin: None,
-        pull: None,
-        http_secret: http_secret.clone(),
-    };
+    let bare = Material::without_secrets(http_secret.clone());
     let template = pod::template(registry, &bare, Life::Endless, probe_image);
     sha256(&serde_json::to_vec(&template).expect("a template is JSON"))
 }

@@ -12,7 +12,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "private-registry-operator";
 /// Annotation of a Deployment: how many replicas the operator wants, so that a zero by the user can be told from its own.
 pub const REPLICAS: &str = "privateregistry.dev/replicas";
-/// Annotation of a pod template: SHA-256 of the certificate, so that a new one rolls the pods.
+/// Annotation of a workload and of its pod template: SHA-256 of the certificate, so that a new one rolls the pods.
 pub const TLS_CHECKSUM: &str = "privateregistry.dev/tls-checksum";
 /// Annotation of a pod template: SHA-256 of the configuration.
 pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
@@ -20,8 +20,8 @@ pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
 pub const TEMPLATE: &str = "privateregistry.dev/template";
 /// Annotation of a Deployment or Job: the operator's image that its pods probe their volume with.
 pub const PROBE_IMAGE: &str = "privateregistry.dev/probe-image";
-/// Annotation of the htpasswd Secret: where each hash came from.
-pub const SOURCES: &str = "privateregistry.dev/sources";
+/// Annotation of a running pod: SHA-256 of the table of users that its kubelet was told of.
+pub const USERS_CHECKSUM: &str = "privateregistry.dev/users-checksum";
 /// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own.
 pub const ISSUED: &str = "privateregistry.dev/issued";
 /// Annotation of the TLS Secret: the request for renewal that was served last.
@@ -32,6 +32,26 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 
 const NAME: &str = "app.kubernetes.io/name";
 const NAME_VALUE: &str = "private-registry";
+
+/// Whether Kubernetes takes this as the key of a label: a name of up to 63 characters, perhaps behind a DNS name and a slash.
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    let is_name = |name: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric();
+        name.len() <= 63
+            && name.bytes().all(|byte| inner(byte) || matches!(byte, b'-' | b'_' | b'.'))
+            && name.bytes().next().is_some_and(inner)
+            && name.bytes().last().is_some_and(inner)
+    };
+    let is_prefix = |prefix: &str| {
+        let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        prefix.len() <= 253 && prefix.bytes().all(is_lower) && prefix.split('.').all(is_name)
+    };
+    match key.split_once('/') {
+        Some((prefix, name)) => is_prefix(prefix) && is_name(name),
+        None => is_name(key),
+    }
+}
 
 /// The selector of a registry's pods. Selectors are immutable in Kubernetes: these two are frozen for ever.
 #[must_use]
@@ -64,4 +84,19 @@ pub fn keep_annotations() -> BTreeMap<String, String> {
         ("argocd.argoproj.io/sync-options".to_owned(), "Delete=false,Prune=false".to_owned()),
         ("helm.sh/resource-policy".to_owned(), "keep".to_owned()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_that_kubernetes_takes() {
+        for key in ["a", "cost-center", "A_b.c", "example.com/team", &"a".repeat(63)] {
+            assert!(is_key(key), "{key}");
+        }
+        for key in ["", "-a", "a b", "a/", "/a", "A.example/a", "a..b/c", "a/b/c", &"a".repeat(64)] {
+            assert!(!is_key(key), "{key}");
+        }
+    }
 }

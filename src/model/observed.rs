@@ -1,6 +1,6 @@
 //! What a manifest refers to, as it was read. Data only: [`crate::observe`] fills it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::secret::Sensitive;
 
@@ -9,6 +9,8 @@ use crate::secret::Sensitive;
 pub struct Observed {
     /// Secrets by name; `None`: it does not exist.
     pub secrets: BTreeMap<String, Option<SecretContent>>,
+    /// Secrets and claims, by name, that could not be read this time. What hangs on them stays as it is.
+    pub unread: BTreeSet<String>,
     /// The existing claim that the manifest names; `None`: it names none, or it does not exist.
     pub claim: Option<ObservedClaim>,
     /// Another registry of the namespace that uses the claim which this one would mount, and came first.

@@ -1,12 +1,14 @@
 //! From what a user wrote and what it refers to, to a registry in which nothing is open, or to the reason why not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Map;
+
 use super::image::{self, Version};
-use super::resolved::{Resolved, Service, Storage, Tls};
+use super::resolved::{Faults, Resolved, Service, Storage, Tls};
 use super::users::users;
-use super::{Child, HostPort, Observed, RegistryName, Settings};
+use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
     AccessMode, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec, annotation,
 };
@@ -42,8 +44,8 @@ impl Blocked {
 /// Turns a manifest and what it refers to into a registry in which nothing is open.
 ///
 /// # Errors
-/// The first thing that stands in the way. What concerns one user, or only the certificate, does not stand in the way of the
-/// rest: it comes as a condition of its own.
+/// What stands in the way of everything. What concerns one part only is named in [`Resolved::faults`], and what concerns one user in
+/// [`Resolved::users`]: it does not stand in the way of the rest.
 pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Settings) -> Result<Resolved, Blocked> {
     let spec = &registry.spec;
     let metadata = &registry.metadata;
@@ -53,24 +55,36 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     })?;
     let image = spec.image.clone().unwrap_or_else(|| settings.registry_image.clone());
     let image_version = image::version(&image);
+    let mut faults = Faults::default();
     if image_version == Version::TooOld {
-        return Err(Blocked::invalid(format!(
+        faults.workload = Some(Blocked::invalid(format!(
             "spec.image {image:?} is older than 3.1.1, which has known security faults; use 3.1.1 or newer"
         )));
     }
     inputs(&name, spec)?;
-    let storage = storage(&name, spec.storage.as_ref(), observed)?;
+    let storage = storage(&name, spec.storage.as_ref(), observed, &mut faults.storage);
     let replicas = spec.replicas.unwrap_or(1).max(1);
-    if replicas > 1 && !storage.is_shared() {
-        return Err(Blocked::invalid(
+    if replicas > 1 && !storage.is_shared() && faults.storage.is_none() {
+        faults.workload = Some(Blocked::invalid(
             "spec.replicas is greater than 1, but the storage can be mounted by one node only; use a claim with ReadWriteMany",
         ));
     }
+    let extra_config = extra_config(spec.extra_config.as_ref()).unwrap_or_else(|blocked| {
+        faults.workload = Some(blocked);
+        Map::new()
+    });
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let tls = tls(spec.tls.as_ref(), &namespace, settings).unwrap_or_else(|blocked| {
+        faults.certificate = Some(blocked);
+        Tls::Unreadable
+    });
+    let addresses = addresses(&spec.addresses, &mut faults.address);
+    let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
 
     Ok(Resolved {
         name,
-        namespace: metadata.namespace.clone().unwrap_or_default(),
+        namespace,
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
         image,
@@ -78,10 +92,10 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         operator_image: settings.operator_image.clone(),
         cluster_domain: settings.cluster_domain.clone(),
         replicas,
-        addresses: addresses(&spec.addresses)?,
+        addresses,
         service: service(spec.service.as_ref()),
         storage,
-        tls: tls(spec.tls.as_ref(), metadata.namespace.as_deref().unwrap_or_default(), settings)?,
+        tls,
         users: users(spec.auth.as_ref(), observed),
         pull_user: spec.pull_secrets.first().map(|pull| pull.user.clone()),
         restart: restart.kind.unwrap_or_default(),
@@ -89,10 +103,11 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         suspend: spec.suspend.unwrap_or(false),
         retain: spec.deletion_policy.unwrap_or_default() == crate::api::DeletionPolicy::Retain,
         config: spec.config.clone().unwrap_or_default(),
-        extra_config: extra_config(spec.extra_config.as_ref())?,
+        extra_config,
         pod: spec.pod.clone().unwrap_or_default(),
-        common_labels: spec.common_labels.clone(),
+        common_labels,
         renew_request: metadata.annotations.as_ref().and_then(|all| all.get(annotation::RENEW)).cloned(),
+        faults,
     })
 }
 
@@ -110,22 +125,43 @@ fn service(spec: Option<&ServiceSpec>) -> Service {
     }
 }
 
-fn addresses(given: &[String]) -> Result<Vec<HostPort>, Blocked> {
-    let read = |text: &String| {
-        HostPort::parse(text).map_err(|rule| Blocked::invalid(format!("spec.addresses: {text:?} {rule}; correct it")))
+/// Those that can be read; the first other one is the fault.
+fn addresses(given: &[String], fault: &mut Option<Blocked>) -> Vec<HostPort> {
+    let read = |text: &String| match HostPort::parse(text) {
+        Ok(address) => Some(address),
+        Err(rule) => {
+            fault.get_or_insert_with(|| Blocked::invalid(format!("spec.addresses: {text:?} {rule}; correct it")));
+            None
+        }
     };
-    given.iter().map(read).collect()
+    given.iter().filter_map(read).collect()
 }
 
-fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Observed) -> Result<Storage, Blocked> {
+/// Those that Kubernetes takes; the first other one is the fault.
+fn common_labels(given: &BTreeMap<String, String>, fault: &mut Option<Blocked>) -> BTreeMap<String, String> {
+    if let Some(key) = given.keys().find(|key| !labels::is_key(key)) {
+        *fault = Some(Blocked::invalid(format!(
+            "spec.commonLabels: {key:?} is no key of a label; write for instance cost-center or example.com/team"
+        )));
+    }
+    let legal = given.iter().filter(|(key, _)| labels::is_key(key));
+    legal.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn storage(
+    registry: &RegistryName,
+    spec: Option<&StorageSpec>,
+    observed: &Observed,
+    fault: &mut Option<Blocked>,
+) -> Storage {
     let spec = spec.cloned().unwrap_or_default();
     if let Some(folder) = spec.empty_dir {
-        return Ok(Storage::EmptyDir { limit: folder.size_limit.map(|limit| limit.0) });
+        return Storage::EmptyDir { limit: folder.size_limit.map(|limit| limit.0) };
     }
     let existing = spec.existing_claim.map(|claim| claim.name);
     if let Some(holder) = &observed.claim_holder {
-        let name = existing.unwrap_or_else(|| registry.child(Child::Data));
-        return Err(Blocked {
+        let name = existing.clone().unwrap_or_else(|| registry.child(Child::Data));
+        *fault = Some(Blocked {
             reason: "ClaimShared",
             message: format!(
                 "PersistentVolumeClaim {name} is used by PrivateRegistry {holder}, which was there first: two registries on one volume would destroy each other's images; recreate this registry with another claim or under another name"
@@ -137,22 +173,31 @@ fn storage(registry: &RegistryName, spec: Option<&StorageSpec>, observed: &Obser
         let claim = spec.persistent_volume_claim.unwrap_or_default();
         let mut modes = claim.access_modes;
         modes.sort();
-        return Ok(Storage::Claim {
+        return Storage::Claim {
             size: claim.size.map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.0),
             class: claim.storage_class_name,
             modes: if modes.is_empty() { vec![AccessMode::ReadWriteOnce] } else { modes },
-        });
+        };
     };
-    match &observed.claim {
-        Some(claim) => Ok(Storage::Existing { shared: claim.modes.iter().any(|mode| mode == "ReadWriteMany"), name }),
-        None => Err(Blocked {
+    if observed.claim.is_none() && fault.is_none() {
+        if observed.unread.contains(&name) {
+            *fault = Some(Blocked {
+                reason: "ReadFailed",
+                message: format!("PersistentVolumeClaim {name} could not be read; it is tried again"),
+                waiting: true,
+            });
+            return Storage::Existing { shared: false, name };
+        }
+        *fault = Some(Blocked {
             reason: "WaitingForClaim",
             message: format!(
                 "PersistentVolumeClaim {name}, named in spec.storage.existingClaim.name, does not exist; create it"
             ),
             waiting: true,
-        }),
+        });
     }
+    let modes = observed.claim.iter().flat_map(|claim| &claim.modes);
+    Storage::Existing { shared: modes.into_iter().any(|mode| mode == "ReadWriteMany"), name }
 }
 
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
@@ -241,7 +286,13 @@ mod tests {
     use super::*;
     use crate::model::{ObservedClaim, Users};
 
+    /// The registry, or the first thing that cannot be followed.
     fn resolved(spec: &serde_json::Value, observed: &Observed) -> Result<Resolved, Blocked> {
+        let resolved = part_by_part(spec, observed)?;
+        resolved.faults.all().next().cloned().map_or(Ok(resolved.clone()), Err)
+    }
+
+    fn part_by_part(spec: &serde_json::Value, observed: &Observed) -> Result<Resolved, Blocked> {
         let registry = serde_json::from_value(json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
             "metadata": {"name": "team-a", "namespace": "registries", "uid": "u", "generation": 3},
@@ -280,6 +331,7 @@ mod tests {
                 false,
                 "spec.tls.privateCA.duration",
             ),
+            (json!({"commonLabels": {"a b": "c"}}), "InvalidManifest", false, "spec.commonLabels"),
             (json!({"addresses": ["300.1.2.3"]}), "InvalidManifest", false, "spec.addresses"),
             (json!({"tls": {"secret": {"name": "team-a-tls"}}}), "InvalidManifest", false, "another name"),
             (

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::image::Version;
-use super::{HostPort, RegistryName};
+use super::{Blocked, HostPort, RegistryName};
 use crate::api::{
     AccessMode, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec, RestartType,
     ServiceType,
@@ -66,6 +66,29 @@ pub struct Resolved {
     pub common_labels: BTreeMap<String, String>,
     /// Value of the annotation that asks for a new certificate.
     pub renew_request: Option<String>,
+    /// What could not be followed of the manifest.
+    pub faults: Faults,
+}
+
+/// What could not be followed of a manifest, by the part that hangs on it. Where one is named, the values that it is about are defaults, and the part
+/// keeps what it has instead of building anything from them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Addresses.
+    pub address: Option<Blocked>,
+    /// The claim.
+    pub storage: Option<Blocked>,
+    /// The certificate.
+    pub certificate: Option<Blocked>,
+    /// What runs.
+    pub workload: Option<Blocked>,
+}
+
+impl Faults {
+    /// Every one, for those who need a manifest that can be followed as a whole.
+    pub fn all(&self) -> impl Iterator<Item = &Blocked> {
+        [&self.address, &self.storage, &self.certificate, &self.workload].into_iter().flatten()
+    }
 }
 
 /// The Service.
@@ -150,6 +173,8 @@ pub enum Tls {
     },
     /// Nobody: plain HTTP.
     None,
+    /// Somebody, but the manifest does not say it so that it can be followed: see [`Faults::certificate`].
+    Unreadable,
 }
 
 /// Who may log in.
@@ -163,6 +188,8 @@ pub enum Users {
         candidates: Vec<Wanted>,
         /// References that lead nowhere, in words a user can act on.
         missing: Vec<String>,
+        /// Secrets that could not be read this time: their users stay as they are.
+        unread: Vec<String>,
         /// What is there and cannot be used.
         faults: Vec<Fault>,
         /// The user that the operator makes itself.
@@ -195,6 +222,15 @@ impl Resolved {
     #[must_use]
     pub fn has_tls(&self) -> bool {
         self.tls != Tls::None
+    }
+
+    /// Name of the generated user.
+    #[must_use]
+    pub fn admin_name(&self) -> &str {
+        match &self.users {
+            Users::Table { admin, .. } => &admin.username,
+            Users::Everybody => "admin",
+        }
     }
 
     /// Names of the Service, from the shortest to the one with the cluster's domain.

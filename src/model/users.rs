@@ -19,7 +19,8 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         return Users::Everybody;
     }
     let admin = spec.admin.unwrap_or_default();
-    let mut found = Found { observed, candidates: Vec::new(), missing: Vec::new(), faults: Vec::new() };
+    let mut found =
+        Found { observed, candidates: Vec::new(), missing: Vec::new(), unread: Vec::new(), faults: Vec::new() };
     for user in spec.users {
         let reference = &user.password_secret_ref;
         let key = reference.key.as_deref().unwrap_or(PASSWORD_KEY);
@@ -36,6 +37,7 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
     Users::Table {
         candidates: found.candidates,
         missing: found.missing,
+        unread: found.unread,
         faults: found.faults,
         admin: Admin {
             generate: admin.generate.unwrap_or_default(),
@@ -49,13 +51,16 @@ struct Found<'a> {
     observed: &'a Observed,
     candidates: Vec<Wanted>,
     missing: Vec<String>,
+    unread: Vec<String>,
     faults: Vec<Fault>,
 }
 
 impl<'a> Found<'a> {
     fn secret(&mut self, name: &str) -> Option<&'a SecretContent> {
         let content = self.observed.secrets.get(name).and_then(Option::as_ref);
-        if content.is_none() {
+        if self.observed.unread.contains(name) {
+            self.unread.push(name.to_owned());
+        } else if content.is_none() {
             self.missing.push(format!("Secret {name} does not exist; create it"));
         }
         content

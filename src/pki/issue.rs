@@ -105,7 +105,7 @@ fn params(common_name: &str, now: Timestamp, not_after: Timestamp) -> Result<Cer
         return Err(profile("the common name must have 1 to 64 characters"));
     }
     if not_after <= now {
-        return Err(profile("the duration must be longer than nothing"));
+        return Err(profile("the duration must be positive"));
     }
 
     let mut params = CertificateParams::default();

@@ -27,8 +27,43 @@ pub struct Problem {
     pub reason: String,
     /// Names the object and the next action.
     pub message: String,
-    /// Whether it may end by itself.
-    pub waiting: bool,
+    /// How it may end.
+    pub outlook: Outlook,
+}
+
+/// How something that stands in the way may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outlook {
+    /// Only by a change of the user: the registry is stalled at once.
+    Stuck,
+    /// By itself, when a missing object arrives: stalled after [`PATIENCE`].
+    Waiting,
+    /// By trying again: never stalled.
+    Retrying,
+}
+
+impl Problem {
+    /// Only a change of the user ends it.
+    pub fn stuck(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into(), outlook: Outlook::Stuck }
+    }
+
+    /// A missing object may arrive.
+    pub fn waiting(reason: &str, message: impl Into<String>) -> Self {
+        Self { outlook: Outlook::Waiting, ..Self::stuck(reason, message) }
+    }
+
+    /// Trying again may help.
+    pub fn retrying(reason: &str, message: impl Into<String>) -> Self {
+        Self { outlook: Outlook::Retrying, ..Self::stuck(reason, message) }
+    }
+
+    /// What the manifest says and cannot be followed.
+    #[must_use]
+    pub fn of(blocked: &Blocked) -> Self {
+        let outlook = if blocked.waiting { Outlook::Waiting } else { Outlook::Stuck };
+        Self { outlook, ..Self::stuck(blocked.reason, blocked.message.clone()) }
+    }
 }
 
 /// The certificate, as the pass found or made it.
@@ -53,6 +88,14 @@ pub struct Logins {
     pub problems: Vec<Problem>,
     /// What a user should know about them.
     pub note: Option<String>,
+}
+
+impl Logins {
+    /// What was reported before, when this could not be found out anew.
+    #[must_use]
+    pub fn as_before(before: &PrivateRegistryStatus, problem: Problem) -> Self {
+        Self { users: before.users.clone(), problems: vec![problem], note: None }
+    }
 }
 
 /// How the registry answered.
@@ -85,20 +128,42 @@ pub fn answer_of(before: &PrivateRegistryStatus) -> Answer {
 pub struct Findings<'a> {
     /// The registry.
     pub registry: &'a Resolved,
-    /// The live Service.
-    pub service: &'a Value,
+    /// What keeps children from outliving the registry that are to.
+    pub holds: Option<Problem>,
+    /// What others change back each time.
+    pub contested: Option<Problem>,
+    /// The live Service, if there is one.
+    pub service: Option<&'a Value>,
+    /// What keeps the Service from being as wanted.
+    pub address: Option<Problem>,
     /// The live claim, if there is one.
     pub claim: Option<&'a Value>,
-    /// Why the claim could not be made or grown, in the API server's words.
-    pub claim_refusal: Option<String>,
+    /// What keeps the claim from being as wanted.
+    pub storage: Option<Problem>,
     /// The certificate.
     pub certificate: Certificate,
     /// Who can log in.
     pub logins: Logins,
     /// How the Deployment or Job is doing; `None`: it could not be made yet.
     pub workload: Option<Workload>,
+    /// What keeps it from being as wanted.
+    pub running: Option<Problem>,
     /// How the registry answered.
     pub answer: Answer,
+}
+
+impl Findings<'_> {
+    /// Everything that stands in the way, in the order of the parts.
+    fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let early = [&self.holds, &self.address, &self.storage, &self.certificate.problem];
+        early.into_iter().flatten().chain(&self.logins.problems).chain(&self.running).chain(&self.contested)
+    }
+
+    /// Whether something may end by itself, so that it is looked again before the usual time.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.problems().any(|problem| problem.outlook == Outlook::Waiting)
+    }
 }
 
 /// The status that follows.
@@ -109,6 +174,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     let users = users_finding(findings);
     let storage = storage_finding(findings);
     let available = available_finding(findings);
+    let address = address_finding(findings);
     let verdict = verdict(findings, [&certificate, &users, &storage], &available);
     let waiting_since = verdict.waiting.then(|| waiting_since(before, &verdict.reason, &verdict.message, now));
     let stalled = verdict.stalled || waiting_since.is_some_and(|since| is_too_long(since, now));
@@ -119,8 +185,8 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         Finding::new(condition::STALLED, stalled, &verdict.reason, verdict.message),
         available,
     ];
-    said.extend([certificate, users, storage]);
-    let addresses = addresses(registry, findings.service);
+    said.extend([address, certificate, users, storage]);
+    let addresses = addresses(registry, findings.service.unwrap_or(&Value::Null));
     PrivateRegistryStatus {
         observed_generation: Some(registry.generation),
         conditions: conditions::merge(&before.conditions, said, registry.generation, now),
@@ -235,8 +301,9 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
         stalled,
         waiting,
     };
-    if let Some(problem) = foremost(findings.certificate.problem.iter().chain(&findings.logins.problems)) {
-        return no(&problem.reason, &problem.message, problem.waiting, !problem.waiting, problem.waiting);
+    if let Some(problem) = foremost(findings.problems()) {
+        let is_stuck = problem.outlook == Outlook::Stuck;
+        return no(&problem.reason, &problem.message, !is_stuck, is_stuck, problem.outlook == Outlook::Waiting);
     }
     let storage = parts[2];
     match &findings.workload {
@@ -269,10 +336,11 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
         Some(Workload::Running { .. }) => {}
     }
     if let Some(part) = parts.into_iter().chain([available]).find(|part| part.status == Truth::False) {
-        let refused = part.reason == "ClaimRefused";
-        return no(&part.reason, &part.message, !refused, refused, false);
+        return no(&part.reason, &part.message, true, false, false);
     }
-    let address = addresses(findings.registry, findings.service).first().map(|first| first.address.clone());
+    let address = addresses(findings.registry, findings.service.unwrap_or(&Value::Null))
+        .first()
+        .map(|first| first.address.clone());
     Verdict {
         ready: true,
         reason: reason::SETTLED.to_owned(),
@@ -289,7 +357,7 @@ fn verdict(findings: &Findings<'_>, parts: [&Finding; 3], available: &Finding) -
 
 /// The one of several problems that is told: the first that does not end by itself, else the first.
 fn foremost<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Option<&'a Problem> {
-    problems.into_iter().min_by_key(|problem| problem.waiting)
+    problems.into_iter().min_by_key(|problem| problem.outlook)
 }
 
 /// Since when the same missing object has been waited for. The time of a condition does not tell: it stays when only the reason changes.
@@ -318,6 +386,17 @@ fn available_finding(findings: &Findings<'_>) -> Finding {
         (_, Answer::NotAsked) => {
             say(Truth::Unknown, reason::PROGRESSING, "a rollout is going on, or the registry has not answered yet")
         }
+    }
+}
+
+fn address_finding(findings: &Findings<'_>) -> Finding {
+    let say = |ok: bool, reason: &str, message: String| Finding::new(condition::ADDRESS_READY, ok, reason, message);
+    match (&findings.address, findings.service) {
+        (Some(problem), _) => say(false, &problem.reason, problem.message.clone()),
+        (None, Some(_)) => {
+            say(true, reason::ASSIGNED, format!("Service {} is as the manifest says", findings.registry.name))
+        }
+        (None, None) => say(false, reason::PROGRESSING, "the Service is not there yet".to_owned()),
     }
 }
 
@@ -364,9 +443,8 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
     }
     let count = users.len();
     let noun = if count == 1 { "user" } else { "users" };
-    let mut message = format!(
-        "{count} {noun}; running pods accept a change as soon as the kubelet has synced the Secret, within about 2 minutes"
-    );
+    let mut message =
+        format!("{count} {noun}; running pods accept a change seconds after it was written: their kubelets are told");
     if let Some(note) = note {
         message = format!("{message}; {note}");
     }
@@ -380,11 +458,8 @@ fn storage_finding(findings: &Findings<'_>) -> Finding {
         return say(true, reason::EPHEMERAL, message.to_owned());
     }
     let name = claim_name(findings.registry);
-    if let Some(why) = &findings.claim_refusal {
-        let message = format!(
-            "PersistentVolumeClaim {name} was refused ({why}); choose a StorageClass that allows it, or set the size back"
-        );
-        return say(false, "ClaimRefused", message);
+    if let Some(problem) = &findings.storage {
+        return say(false, &problem.reason, problem.message.clone());
     }
     let Some(claim) = findings.claim else {
         return say(false, reason::PENDING, format!("PersistentVolumeClaim {name} does not exist yet"));

@@ -28,7 +28,9 @@ struct Case {
     registry: Resolved,
     service: Value,
     claim: Option<Value>,
+    address: Option<Problem>,
     refusal: Option<String>,
+    running: Option<Problem>,
     certificate: Certificate,
     logins: Logins,
     workload: Option<Workload>,
@@ -47,7 +49,9 @@ impl Case {
             registry: registry(spec),
             service: service(),
             claim: Some(claim("10Gi", "10Gi")),
+            address: None,
             refusal: None,
+            running: None,
             certificate: Certificate {
                 served: Some(CertificateStatus { not_after: "2030-01-01T00:00:00Z".to_owned(), ..Default::default() }),
                 ..Certificate::default()
@@ -61,12 +65,16 @@ impl Case {
     fn status(&self, before: &PrivateRegistryStatus, now: Timestamp) -> PrivateRegistryStatus {
         let findings = Findings {
             registry: &self.registry,
-            service: &self.service,
+            holds: None,
+            contested: None,
+            service: Some(&self.service),
+            address: self.address.clone(),
             claim: self.claim.as_ref(),
-            claim_refusal: self.refusal.clone(),
+            storage: self.refusal.clone().map(|why| Problem::stuck("ClaimRefused", why)),
             certificate: self.certificate.clone(),
             logins: self.logins.clone(),
             workload: self.workload.clone(),
+            running: self.running.clone(),
             answer: self.answer.clone(),
         };
         summarise(&findings, before, now)
@@ -93,11 +101,7 @@ fn said(ready: &str, reconciling: &str, stalled: &str, reason: &str) -> (String,
 }
 
 fn waiting() -> Problem {
-    Problem {
-        reason: "WaitingForSecret".to_owned(),
-        message: "Secret x does not exist; create it".to_owned(),
-        waiting: true,
-    }
+    Problem::waiting("WaitingForSecret", "Secret x does not exist; create it")
 }
 
 #[test]
@@ -144,14 +148,34 @@ fn each_state_has_its_verdict() {
     let lonely = Case { logins: Logins { problems: vec![waiting()], ..Logins::default() }, ..healthy() };
     assert_eq!(lonely.verdict(), said("False", "True", "False", "WaitingForSecret"));
 
-    let broken = Problem { reason: "PasswordTooLong".to_owned(), message: String::new(), waiting: false };
+    let broken = Problem::stuck("PasswordTooLong", "");
     let logins = Logins { problems: vec![waiting(), broken], ..Logins::default() };
     assert_eq!(Case { logins, ..healthy() }.verdict(), said("False", "False", "True", "PasswordTooLong"));
 }
 
 #[test]
+fn a_fault_of_one_part_is_told_by_its_own_condition_and_the_others_say_how_they_are() {
+    let refused = Problem::stuck("Refused", "node port 30000 is taken");
+    let case = Case { address: Some(refused), ..Case::of(&json!({})) };
+    assert_eq!(case.verdict(), said("False", "False", "True", "Refused"));
+    let told = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    let say = |kind: &str| condition_of(&told, kind).status.clone();
+    assert_eq!(say("AddressReady"), "False");
+    for other in ["Available", "CertificateReady", "UsersReady", "StorageReady"] {
+        assert_eq!(say(other), "True", "{other}");
+    }
+
+    // What is being tried again never counts as stalled, and hides nothing that is.
+    let unread = Problem::retrying("ReadFailed", "timeout");
+    let case = Case { running: Some(unread.clone()), ..Case::of(&json!({})) };
+    assert_eq!(case.verdict(), said("False", "True", "False", "ReadFailed"));
+    let both = Case { address: Some(unread), running: Some(Problem::stuck("InvalidManifest", "")), ..case };
+    assert_eq!(both.verdict(), said("False", "False", "True", "InvalidManifest"));
+}
+
+#[test]
 fn of_several_problems_the_first_is_told_and_what_waits_comes_last() {
-    let of = |reason: &str| Problem { reason: reason.to_owned(), message: reason.to_owned(), waiting: false };
+    let of = |reason: &str| Problem::stuck(reason, reason);
     let told = |problems: Vec<Problem>| {
         let case = Case { logins: Logins { problems, ..Logins::default() }, ..Case::of(&json!({})) };
         let status = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);

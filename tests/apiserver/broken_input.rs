@@ -205,6 +205,23 @@ async fn a_password_that_is_corrected_counts_and_a_removed_user_ends() {
 }
 
 #[tokio::test]
+async fn a_new_certificate_that_lacks_an_address_is_not_served_and_the_good_one_goes_on() {
+    let Some(team) = namespace("own-lacking").await else { return };
+    let _operator = team.operator().await;
+    team.own_certificate("certificate", &["registry.example.com", "192.0.2.1"]).await;
+    let mut spec = own_tls("certificate");
+    spec["addresses"] = json!(["registry.example.com", "192.0.2.1:30500"]);
+    let registry = team.registry("team-a", spec).await.ready().await;
+    let served = registry.tls().at("/data").await;
+
+    team.own_certificate("certificate", &["registry.example.com"]).await;
+
+    let message = registry.says("CertificateReady", "False", "NamesMissing").await;
+    assert!(message.contains("192.0.2.1") && message.contains("still served"), "{message}");
+    assert_eq!(registry.tls().at("/data").await, served);
+}
+
+#[tokio::test]
 async fn a_broken_new_certificate_is_not_served_and_the_good_one_goes_on() {
     let Some(team) = namespace("own-broken").await else { return };
     let _operator = team.operator().await;

@@ -201,6 +201,9 @@ async fn a_claim_grows_and_a_class_that_cannot_is_told() {
     assert_eq!(growing.claim().at("/status/capacity/storage").await, "2Gi");
     assert_eq!(growing.object.at("/status/storage/capacity").await, "2Gi");
 
+    let words = growing.apply(spec("1Gi", "standard")).await.unwrap_err().to_string();
+    assert!(words.contains("status.storage.capacity"), "{words}");
+
     let fixed = team.registry("fixed", spec("1Gi", "fixed")).await.ready().await;
     fixed.apply(spec("2Gi", "fixed")).await.unwrap();
     let words = fixed.says("StorageReady", "False", "ClaimRefused").await;

@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # What users write.
 - apiGroups: [privateregistry.dev]
   resources: [privateregistries]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
 # What the operator answers; server-side apply is a patch.
 - apiGroups: [privateregistry.dev]
   resources: [privateregistries/status]
@@ -87,10 +87,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# Why a registry does not start: its pods' state and exit codes. Never their logs, never exec.
+# Why a registry does not start: its pods' state and exit codes. Never their logs, never exec. Patch is for an annotation by which a kubelet
+# reads a changed table of users at once: whoever was removed is out a second later.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
 # What changed, for `kubectl describe`.
 - apiGroups: [events.k8s.io]
   resources: [events]

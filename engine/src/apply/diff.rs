@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::fields::Owned;
+use super::hash::Hash;
 use super::path;
 use super::quantity::Quantity;
 
@@ -44,14 +45,83 @@ const INT_OR_STRING: &[&str] = &["maxSurge", "maxUnavailable", "minAvailable", "
 /// Maps from text to text, in which the server keeps an empty text.
 const TEXTS: &[&str] = &["annotations", "data", "labels", "matchLabels", "nodeSelector", "selector"];
 
-/// Where an object differs: paths, never values.
+/// Where an object differs: paths and hashes, never values.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
     /// Every place at which it isn't as wanted.
-    pub(super) paths: Vec<String>,
+    pub(super) places: Vec<Divergence>,
     /// A place at which an element of a keyed list is missing and a copy of it stands under another key: somebody renamed it. Merging would leave
     /// that copy beside ours, for example a second container that wants the same port.
     pub(super) renamed: Option<String>,
+}
+
+/// A place at which an object isn't as wanted. What is wanted and what stands there is kept as hashes: it may be secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Divergence {
+    pub(super) path: String,
+    /// What is wanted there.
+    pub(super) wanted: Hash,
+    /// What stands there; of nothing, the hash of null.
+    pub(super) live: Hash,
+}
+
+impl Divergence {
+    fn new(path: String, wanted: &Value, live: Option<&Value>) -> Self {
+        Self { path, wanted: Hash::of(wanted), live: Hash::of(live.unwrap_or(&Value::Null)) }
+    }
+
+    /// A place at which nothing is wanted, and something of ours is.
+    pub(super) fn unwanted(path: String) -> Self {
+        Self::new(path, &Value::Null, None)
+    }
+}
+
+impl Difference {
+    /// Every path at which the object isn't as wanted.
+    pub(super) fn paths(&self) -> Vec<&str> {
+        self.places.iter().map(|place| place.path.as_str()).collect()
+    }
+}
+
+/// What `object` has at a path that [`diff`] gave.
+pub(super) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    object.pointer(&pointer(object, path)?)
+}
+
+/// The same, to be changed.
+pub(super) fn at_mut<'a>(object: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+    let pointer = pointer(object, path)?;
+    object.pointer_mut(&pointer)
+}
+
+/// The path in the form of [RFC 6901](https://www.rfc-editor.org/rfc/rfc6901).
+fn pointer(object: &Value, path: &str) -> Option<String> {
+    search(object, &Place { path: String::new(), field: "", parent: "" }, "", path)
+}
+
+fn search(node: &Value, place: &Place<'_>, pointer: &str, path: &str) -> Option<String> {
+    if place.path == path {
+        return Some(pointer.to_owned());
+    }
+    // A key of a map may contain dots, so more than one may seem to lead there.
+    let below = |node: &Value, place: &Place<'_>, step: &str| {
+        let is_on_the_way = path::is_within(path, &place.path);
+        is_on_the_way.then(|| search(node, place, &format!("{pointer}/{step}"), path)).flatten()
+    };
+    match node {
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(name, node)| below(node, &place.field(name), &name.replace('~', "~0").replace('/', "~1"))),
+        Value::Array(items) => {
+            let keys = merge_keys(place.field, items);
+            items.iter().enumerate().find_map(|(index, item)| {
+                let index = index.to_string();
+                let which = keys.map_or_else(|| index.clone(), |keys| element_name(item, keys));
+                below(item, &place.element(&which), &index)
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Where `live` lacks something that `wanted` has. What `live` has besides is not ours to judge.
@@ -98,7 +168,7 @@ fn compare(live: Option<&Value>, wanted: &Value, owned: Option<&Owned<'_>>, plac
         (Some(Value::Array(live)), Value::Array(wanted)) => compare_lists(live, wanted, owned, place, found),
         (None, wanted) if is_left_out(wanted, owned, place) => {}
         (Some(live), wanted) if is_same_scalar(live, wanted, place) => {}
-        _ => found.paths.push(place.path.clone()),
+        (live, wanted) => found.places.push(Divergence::new(place.path.clone(), wanted, live)),
     }
 }
 
@@ -109,16 +179,18 @@ fn compare_lists(
     place: &Place<'_>,
     found: &mut Difference,
 ) {
+    let differs =
+        || Divergence::new(place.path.clone(), &Value::Array(wanted.to_vec()), Some(&Value::Array(live.to_vec())));
     if SETS.contains(&place.field) {
         if wanted.iter().any(|item| !live.contains(item)) {
-            found.paths.push(place.path.clone());
+            found.places.push(differs());
         }
     } else if let Some(keys) = merge_keys(place.field, wanted) {
         for item in wanted {
             compare_element(live, wanted, item, keys, owned, place, found);
         }
     } else if live.len() != wanted.len() {
-        found.paths.push(place.path.clone());
+        found.places.push(differs());
     } else {
         for (index, (live, wanted)) in live.iter().zip(wanted).enumerate() {
             // An atomic list is owned as a whole; below it nothing is said about single fields.
@@ -137,8 +209,7 @@ fn compare_element(
     place: &Place<'_>,
     found: &mut Difference,
 ) {
-    let which = keys.iter().map(|key| format!("{key}={}", key_text(item, key))).collect::<Vec<_>>().join(",");
-    let place = place.element(&which);
+    let place = place.element(&element_name(item, keys));
     if let Some(live) = live.iter().find(|live| is_same_element(live, item, keys)) {
         return compare(Some(live), item, owned.map(|owned| owned.element(item)).as_ref(), &place, found);
     }
@@ -146,7 +217,11 @@ fn compare_element(
     if added.any(|live| is_copy(live, item, keys)) {
         found.renamed.get_or_insert_with(|| place.path.clone());
     }
-    found.paths.push(place.path);
+    found.places.push(Divergence::new(place.path, item, None));
+}
+
+fn element_name(item: &Value, keys: &[&str]) -> String {
+    keys.iter().map(|key| format!("{key}={}", key_text(item, key))).collect::<Vec<_>>().join(",")
 }
 
 /// The keys by which a list is merged: those of its name that every element has. A key appears in paths.
@@ -171,7 +246,7 @@ fn is_copy(live: &Value, wanted: &Value, keys: &[&str]) -> bool {
     }
     let mut content = fields.clone();
     content.retain(|name, _| !keys.contains(&name.as_str()));
-    !content.is_empty() && diff(live, &Value::Object(content), None).paths.is_empty()
+    !content.is_empty() && diff(live, &Value::Object(content), None).places.is_empty()
 }
 
 fn key_text(item: &Value, key: &str) -> String {
@@ -236,7 +311,7 @@ mod tests {
 
     /// Nothing is known about managers.
     fn differs(live: Value, wanted: Value) -> Vec<String> {
-        diff(&live, &wanted, None).paths
+        diff(&live, &wanted, None).paths().into_iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -328,12 +403,12 @@ mod tests {
 
         let all =
             fields(json!({"f:spec": {"f:hostNetwork": {}, "f:automount": {}, "f:securityContext": {}, "f:wait": {}}}));
-        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &all, "us").as_ref()).paths, Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &all, "us").as_ref()).paths(), Vec::<&str>::new());
 
         let one_taken = fields(json!({"f:spec": {"f:hostNetwork": {}, "f:securityContext": {}, "f:wait": {}}}));
-        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &one_taken, "us").as_ref()).paths, ["spec.automount"]);
+        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &one_taken, "us").as_ref()).paths(), ["spec.automount"]);
 
-        assert_eq!(diff(&live, &wanted, None).paths, Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, None).paths(), Vec::<&str>::new());
     }
 
     #[test]
@@ -343,7 +418,7 @@ mod tests {
             "secretKeyRef": {"name": "x"},
         });
         let wanted = json!({"secretKeyRef": {"name": "x", "optional": false}});
-        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &live, "us").as_ref()).paths, Vec::<String>::new());
+        assert_eq!(diff(&live, &wanted, Owned::of(SERVICE, &live, "us").as_ref()).paths(), Vec::<&str>::new());
     }
 
     #[test]
@@ -358,7 +433,7 @@ mod tests {
         let live = json!({"volumes": [{"name": "v", "configMap": {"name": "x"}}]});
         let wanted = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
         assert_eq!(
-            diff(&live, &wanted, Owned::of(SERVICE, &fields, "us").as_ref()).paths,
+            diff(&live, &wanted, Owned::of(SERVICE, &fields, "us").as_ref()).paths(),
             ["volumes[name=v].emptyDir"]
         );
     }
@@ -378,6 +453,39 @@ mod tests {
         let named = |name: &str| json!({"volumes": [{"name": name}]});
         assert_eq!(diff(&named("a"), &named("b"), None).renamed, None, "without content nothing is a copy");
         assert!(diff(&json!({"volumes": [{}]}), &named("b"), None).renamed.is_some(), "what has no name is nobody's");
+    }
+
+    #[test]
+    fn every_place_is_found_again_by_its_path() {
+        let live = json!({
+            "metadata": {"labels": {"app": "x", "app.kubernetes.io/name": "a", "a~b": "c"}},
+            "containers": [{"name": "other"}, {"name": "r", "env": [{"name": "E", "value": "1"}], "args": ["a", "b"]}],
+            "ports": [{"port": 53}, {"port": 53, "protocol": "UDP", "targetPort": 1}],
+            "tolerations": [{"key": "a"}],
+        });
+        for (path, expected) in [
+            ("metadata.labels.app.kubernetes.io/name", json!("a")),
+            ("metadata.labels.a~b", json!("c")),
+            ("containers[name=r].env[name=E].value", json!("1")),
+            ("containers[name=r].args[1]", json!("b")),
+            ("ports[port=53,protocol=UDP].targetPort", json!(1)),
+            ("tolerations", json!([{"key": "a"}])),
+        ] {
+            assert_eq!(at(&live, path), Some(&expected), "{path}");
+            let mut wanted = live.clone();
+            *at_mut(&mut wanted, path).unwrap() = json!("else");
+            assert_eq!(diff(&live, &wanted, None).paths(), [path]);
+        }
+        assert_eq!(at(&live, "metadata.labels.app.kubernetes.io/none"), None);
+        assert_eq!(at(&live, "containers[name=none]"), None);
+    }
+
+    #[test]
+    fn a_place_tells_what_is_wanted_from_what_stands_there() {
+        let found = diff(&json!({"a": 1}), &json!({"a": 2, "b": 3}), None).places;
+        let hashes: Vec<_> = found.iter().map(|place| (place.wanted, place.live)).collect();
+        let of = |value: Value| Hash::of(&value);
+        assert_eq!(hashes, [(of(json!(2)), of(json!(1))), (of(json!(3)), of(json!(null)))]);
     }
 
     #[test]
@@ -451,13 +559,13 @@ mod tests {
         fn an_object_contains_itself(x in object()) {
             // Elements with one merge key twice are refused by the server, so they are left out here.
             prop_assume!(!has_duplicate_keys(&x));
-            prop_assert_eq!(diff(&x, &x, None).paths, Vec::<String>::new());
+            prop_assert_eq!(diff(&x, &x, None), Difference::default());
         }
 
         #[test]
         fn more_than_wanted_is_as_wanted(x in object()) {
             prop_assume!(!has_duplicate_keys(&x) && !x.to_string().contains("finalizers"));
-            prop_assert_eq!(diff(&with_extras(&x), &x, None).paths, Vec::<String>::new());
+            prop_assert_eq!(diff(&with_extras(&x), &x, None), Difference::default());
         }
 
         #[test]
@@ -467,7 +575,7 @@ mod tests {
             for keys in found {
                 let mut live = x.clone();
                 remove(&mut live, &keys);
-                prop_assert!(diff(&live, &x, None).paths.contains(&keys.join(".")), "{:?}", keys);
+                prop_assert!(diff(&live, &x, None).paths().contains(&keys.join(".").as_str()), "{:?}", keys);
             }
         }
     }

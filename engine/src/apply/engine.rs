@@ -5,16 +5,21 @@ use std::sync::Arc;
 use futures::future::join_all;
 use kube::Client;
 use serde_json::Value;
+use tokio::time::Instant;
 
+use super::amendment::{is_vouched, keep_fixed};
+use super::contest::{Contest, Rival};
+use super::diff::{self, Difference};
 use super::error::Error;
-use super::fields::written_entry;
-use super::immutable::{Change, change, concede};
+use super::fields::{Owned, writer, written_entry};
+use super::hash::Hash;
+use super::immutable::{Change, compare, concede, remedy};
 use super::kinds::Kind;
 use super::live::{Depth, Live};
 use super::memory::{Known, Memory, Recall};
 use super::ownership::{Verdict, is_proved, judge};
 use super::request::{Deleted, Failure, Observer, Requests, Verb};
-use super::wanted::{Child, Wanted};
+use super::wanted::{Child, Hold, Wanted};
 use super::{Marks, ObjectRef, Owner};
 
 /// Compares and writes. Cheap to share; never asks for what [`Memory`] knows.
@@ -37,6 +42,8 @@ pub enum Outcome {
     Recreated,
     /// The old one is still on its way out. When it is gone the watch says so, and the next pass makes the new one.
     Replacing,
+    /// Somebody has changed it back again, and the next repair waits: [`Applied::contested`].
+    Damped,
 }
 
 impl Outcome {
@@ -48,6 +55,7 @@ impl Outcome {
             Self::Changed => "Changed",
             Self::Recreated => "Recreated",
             Self::Replacing => "Replacing",
+            Self::Damped => "Damped",
         }
     }
 }
@@ -59,6 +67,10 @@ pub struct Applied {
     pub outcome: Outcome,
     /// As the server answered it, or as it is remembered ([`Kind::remember`]). With [`Outcome::Replacing`] the old one.
     pub live: Live,
+    /// Others change fields of it back each time. Apply the child again after [`Contest::look_again`]: to repair it, or to see that the fight is over.
+    pub contested: Option<Contest>,
+    /// Where a webhook or policy has changed what was sent on its way in. That is taken as it is.
+    pub amended: Vec<String>,
 }
 
 impl Engine {
@@ -109,11 +121,20 @@ impl Engine {
     /// it is; decide anew. After any other error the object is looked at anew.
     pub async fn apply(&self, owner: &Owner, child: &Child) -> Result<Applied, Error> {
         let wanted = Wanted::new(owner, child, &self.marks);
-        let live = match self.memory.recall(&wanted.target) {
+        let target = &wanted.target;
+        let live = match self.memory.recall(target) {
             Recall::Known(known) if known.wanted == Some(wanted.hash) && !known.live.is_leaving() => {
-                return Ok(Applied { outcome: Outcome::Unchanged, live: known.live });
+                let settled = self.applied(target, Outcome::Unchanged, known.live);
+                if !settled.contested.as_ref().is_some_and(Contest::is_due) {
+                    return Ok(settled);
+                }
+                match self.look(target, Some(owner)).await? {
+                    Some(live) => live,
+                    None => return self.create(owner, child, &wanted).await,
+                }
             }
-            Recall::Known(Known { live, depth: Depth::Whole, .. }) => live,
+            // Who has written what others have changed is not remembered.
+            Recall::Known(Known { live, depth: Depth::Whole, .. }) if !self.memory.is_disputed(target) => live,
             Recall::Known(_) | Recall::Stale => match self.look(&wanted.target, Some(owner)).await? {
                 Some(live) => live,
                 None => return self.create(owner, child, &wanted).await,
@@ -167,7 +188,7 @@ impl Engine {
     /// what cannot be made again.
     async fn create(&self, owner: &Owner, child: &Child, wanted: &Wanted) -> Result<Applied, Error> {
         if let Some(live) = self.try_create(owner, wanted).await? {
-            return Ok(Applied { outcome: Outcome::Created, live });
+            return Ok(self.applied(&wanted.target, Outcome::Created, live));
         }
         match self.look(&wanted.target, Some(owner)).await? {
             Some(live)
@@ -184,7 +205,10 @@ impl Engine {
         let created = self.requests.create(&wanted.target, wanted.body.clone()).await;
         let created = created.map_err(|source| self.failed(Verb::Create, &wanted.target, source))?;
         match &created {
-            Some(live) => self.memory.remember(&wanted.target, since, live, Depth::Unread, Some(wanted.hash)),
+            Some(live) => {
+                self.memory.remember(&wanted.target, since, live, Depth::Unread, Some(wanted.hash));
+                self.answered(wanted, &wanted.body, live);
+            }
             None => self.memory.doubt(&wanted.target),
         }
         Ok(created)
@@ -197,7 +221,7 @@ impl Engine {
             Verdict::Ours | Verdict::Adoptable => {}
             Verdict::Leaving => {
                 self.memory.doubt(target);
-                return Ok(Applied { outcome: Outcome::Replacing, live });
+                return Ok(self.applied(target, Outcome::Replacing, live));
             }
             Verdict::Foreign(claim) => {
                 // Watches that select by label don't show what becomes of it: whether it was handed over meanwhile, the next pass asks.
@@ -207,29 +231,98 @@ impl Engine {
         }
         let manager = self.marks.field_manager;
         let body = concede(child.kind, live.value(), wanted.body.clone(), manager);
-        match change(child.kind, live.value(), &body, manager) {
-            Change::Nothing => {
-                self.memory.reduce(target, &live, Depth::Unread, Some(wanted.hash));
-                Ok(Applied { outcome: Outcome::Unchanged, live })
+        let found = self.differences(wanted, &live, &body);
+        let change = remedy(child.kind, live.value(), &found);
+        if change == Change::Nothing {
+            self.memory.reduce(target, &live, Depth::Unread, Some(wanted.hash));
+            self.memory.past(target, |past| past.disputes.compared(&[], |_| Rival::Somebody));
+            return Ok(self.applied(target, Outcome::Unchanged, live));
+        }
+
+        let (is_repair, now) = (self.memory.settled(target) == Some(wanted.hash), Instant::now());
+        let rival = |path: &str| self.rival(&live, path);
+        if is_repair && self.memory.past(target, |past| past.disputes.are_waiting(&found.places, now)) {
+            self.memory.reduce(target, &live, Depth::Unread, Some(wanted.hash));
+            self.memory.past(target, |past| past.disputes.compared(&found.places, rival));
+            return Ok(self.applied(target, Outcome::Unchanged, live));
+        }
+        if wanted.version.as_deref().is_some_and(|version| version != live.resource_version()) {
+            return Err(Error::Conflict { verb: Verb::Update, object: target.clone() });
+        }
+        let done = self.put_right(owner, child, wanted, body, &live, change).await?;
+        self.memory.past(target, |past| {
+            if is_repair {
+                past.disputes.repaired(&found.places, rival, now);
+            } else {
+                past.disputes.rewritten(|path| Hash::of(diff::at(&wanted.body, path).unwrap_or(&Value::Null)));
             }
-            _ if wanted.version.as_deref().is_some_and(|version| version != live.resource_version()) => {
-                Err(Error::Conflict { verb: Verb::Update, object: target.clone() })
+        });
+        Ok(self.applied(target, done.outcome, done.live))
+    }
+
+    /// Where an object isn't as wanted, but for what the server itself has made of it.
+    fn differences(&self, wanted: &Wanted, live: &Live, body: &Value) -> Difference {
+        let (kind, manager) = (wanted.target.kind, self.marks.field_manager);
+        let mut found = compare(kind, live.value(), body, manager);
+        let owned = Owned::of(kind, live.value(), manager).unwrap_or_default();
+        let is_vouched = |path: &str| {
+            let stamp = wanted.stamp.as_deref();
+            stamp.is_some_and(|stamp| is_vouched(kind, live.annotation(self.marks.applied), stamp, &owned, path))
+        };
+        self.memory.past(&wanted.target, |past| past.accept(&mut found, is_vouched));
+        found
+    }
+
+    /// Who has made an object, as it was before we wrote it, other than wanted.
+    fn rival(&self, live: &Live, path: &str) -> Rival {
+        let manager = self.marks.field_manager;
+        match writer(live.value(), manager, path) {
+            Some(name) => Rival::Manager(name.to_owned()),
+            None if Owned::of(live.kind(), live.value(), manager).is_some_and(|owned| owned.contains(path)) => {
+                Rival::Admission
             }
+            None => Rival::Somebody,
+        }
+    }
+
+    /// What became of a child, with what is remembered of it.
+    fn applied(&self, target: &ObjectRef, outcome: Outcome, live: Live) -> Applied {
+        let (contested, amended) = self.memory.troubles(target, Instant::now());
+        let is_lost = contested.as_ref().is_some_and(|contest| contest.is_lost);
+        let outcome = if is_lost && outcome == Outcome::Unchanged { Outcome::Damped } else { outcome };
+        Applied { outcome, live, contested, amended }
+    }
+
+    async fn put_right(
+        &self,
+        owner: &Owner,
+        child: &Child,
+        wanted: &Wanted,
+        body: Value,
+        live: &Live,
+        change: Change,
+    ) -> Result<Applied, Error> {
+        let target = &wanted.target;
+        match change {
+            Change::Nothing => Ok(self.applied(target, Outcome::Unchanged, live.clone())),
             Change::Never(path) => Err(Error::Immutable { object: target.clone(), path }),
+            Change::Sealed(path) => {
+                Err(Error::Sealed { object: target.clone(), path, is_kept: child.hold != Hold::Disposable })
+            }
             Change::Recreate(path) => {
                 tracing::info!(object = %target, path, "replacing, because this field cannot change in place");
-                self.recreate(owner, wanted, &live).await
+                self.recreate(owner, wanted, live).await
             }
             Change::Replace(path) => {
                 tracing::info!(object = %target, path, "replacing the spec, because merging would leave a renamed copy");
-                self.replace_spec(wanted, body, &live).await
+                self.replace_spec(wanted, body, live).await
             }
             Change::InPlace(paths) => {
                 tracing::debug!(object = %target, ?paths, "writing what differs");
-                match self.update(wanted, body.clone(), &live).await {
+                match self.update(wanted, body.clone(), live).await {
                     Err(Error::Refused { code: 422, .. }) if target.kind.is_replaceable => {
                         tracing::info!(object = %target, ?paths, "replacing the spec, because what others added contradicts it");
-                        self.replace_spec(wanted, body, &live).await
+                        self.replace_spec(wanted, body, live).await
                     }
                     done => done,
                 }
@@ -259,30 +352,42 @@ impl Engine {
         held.map(Some).map_err(|source| self.failed(Verb::Update, target, source))
     }
 
-    /// The answer may still differ from what was sent, if a webhook or the server itself changes it. That is worth knowing, and not worth a fight.
     async fn update(&self, wanted: &Wanted, body: Value, live: &Live) -> Result<Applied, Error> {
         let target = &wanted.target;
         let held = self.hold_by_apply(target, live).await?;
         let since = self.memory.begin(target, None);
         let version = wanted.version.as_ref().map(|_| held.as_ref().unwrap_or(live).resource_version());
-        let sent = self.requests.update(target, body.clone(), live.uid(), version).await;
-        let now = sent.map_err(|source| self.failed(Verb::Update, target, source))?;
+        let sent = self.memory.past(target, |past| keep_fixed(target.kind, live.value(), body.clone(), &past.amended));
+        let answer = self.requests.update(target, sent, live.uid(), version).await;
+        let now = answer.map_err(|source| self.failed(Verb::Update, target, source))?;
         self.memory.remember(target, since, &now, Depth::Unread, Some(wanted.hash));
+        self.answered(wanted, &body, &now);
 
-        if let Change::InPlace(paths) = change(target.kind, now.value(), &body, self.marks.field_manager) {
-            tracing::warn!(object = %target, ?paths, "the API server did not keep these fields as they were sent");
-        }
         let is_same = held.is_none() && now.resource_version() == live.resource_version();
-        Ok(Applied { outcome: if is_same { Outcome::Unchanged } else { Outcome::Changed }, live: now })
+        Ok(self.applied(target, if is_same { Outcome::Unchanged } else { Outcome::Changed }, now))
+    }
+
+    /// The answer may differ from what was sent, if a webhook or the server itself changes it. That is the server's word, and not worth a fight.
+    fn answered(&self, wanted: &Wanted, body: &Value, answer: &Live) {
+        let owned = Owned::of(answer.kind(), answer.value(), self.marks.field_manager);
+        let found = diff::diff(answer.value(), body, owned.as_ref());
+        self.memory.past(&wanted.target, |past| {
+            if found.places != past.amended && !found.places.is_empty() {
+                let paths = found.paths();
+                tracing::info!(object = %wanted.target, ?paths, "a webhook or policy has changed what was sent; it is taken as it is");
+            }
+            past.amended = found.places;
+        });
     }
 
     async fn recreate(&self, owner: &Owner, wanted: &Wanted, live: &Live) -> Result<Applied, Error> {
-        if let Deleted::Leaving(live) = self.delete(&wanted.target, live).await? {
-            return Ok(Applied { outcome: Outcome::Replacing, live });
+        let target = &wanted.target;
+        if let Deleted::Leaving(live) = self.delete(target, live).await? {
+            return Ok(self.applied(target, Outcome::Replacing, live));
         }
         match self.try_create(owner, wanted).await? {
-            Some(live) => Ok(Applied { outcome: Outcome::Recreated, live }),
-            None => Err(Error::Conflict { verb: Verb::Create, object: wanted.target.clone() }),
+            Some(live) => Ok(self.applied(target, Outcome::Recreated, live)),
+            None => Err(Error::Conflict { verb: Verb::Create, object: target.clone() }),
         }
     }
 
@@ -306,5 +411,7 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod fights;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,24 @@ pub enum Error {
         path: String,
     },
 
+    /// Somebody has set `immutable: true` in the object, and what it contains is no longer what is wanted. It was not touched.
+    #[error(
+        "{object} is marked immutable: true, so {path} cannot be changed; {}",
+        if *.is_kept {
+            "it holds what cannot be made again, so save it, delete it, and put it back without that mark"
+        } else {
+            "delete it, and it is made again without that mark"
+        }
+    )]
+    Sealed {
+        /// Which object.
+        object: ObjectRef,
+        /// Which field.
+        path: String,
+        /// Whether it outlives its owner, because it holds what cannot be made again.
+        is_kept: bool,
+    },
+
     /// The API server understood and said no.
     #[error("{verb} {object}: the API server refused it ({code}): {message}")]
     Refused {
@@ -94,6 +112,7 @@ impl Error {
         match self {
             Self::NotOurs { object, .. }
             | Self::Immutable { object, .. }
+            | Self::Sealed { object, .. }
             | Self::Refused { object, .. }
             | Self::Conflict { object, .. }
             | Self::Read { object, .. }
@@ -106,7 +125,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotOurs { .. } => "NotOurs",
-            Self::Immutable { .. } => "Immutable",
+            Self::Immutable { .. } | Self::Sealed { .. } => "Immutable",
             Self::Refused { .. } => "Refused",
             Self::Conflict { .. } => "Conflict",
             Self::Read { .. } => "ReadFailed",
@@ -119,7 +138,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Refused { code: 403, .. } => Class::Transient,
-            Self::NotOurs { .. } | Self::Refused { .. } => Class::InTheWay,
+            Self::NotOurs { .. } | Self::Sealed { .. } | Self::Refused { .. } => Class::InTheWay,
             Self::Immutable { .. } => Class::Blocked,
             Self::Conflict { .. } | Self::Read { .. } | Self::Write { .. } | Self::Delete { .. } => Class::Transient,
         }

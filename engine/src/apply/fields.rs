@@ -25,6 +25,11 @@ impl<'a> Owned<'a> {
         self.0.is_empty()
     }
 
+    /// Whether what is at a path, as a comparison writes it, is ours.
+    pub(super) fn contains(&self, path: &str) -> bool {
+        self.0.iter().any(|node| node.is_empty() || contains(node, "", path))
+    }
+
     /// Below a field, or a key of a map.
     pub(super) fn field(&self, name: &str) -> Self {
         let key = format!("f:{name}");
@@ -51,6 +56,28 @@ impl<'a> Owned<'a> {
 pub(super) fn written_entry(object: &Value, manager: &str) -> Option<usize> {
     let entries = object["metadata"]["managedFields"].as_array()?;
     entries.iter().position(|entry| is_main(entry, manager) && entry["operation"] == "Update")
+}
+
+/// Who but `manager` has last written what is at a path, to the object or to one of its subresources.
+pub(super) fn writer<'a>(object: &'a Value, manager: &str, path: &str) -> Option<&'a str> {
+    let entries = object["metadata"]["managedFields"].as_array()?;
+    let writes = |entry: &&Value| entry["fieldsV1"].as_object().is_some_and(|fields| contains(fields, "", path));
+    let others = entries.iter().filter(|entry| !is_main(entry, manager)).filter(writes);
+    others.max_by_key(|entry| entry["time"].as_str())?["manager"].as_str()
+}
+
+/// Whether the fields below one node, which is at `here`, contain what is at `path`. A leaf stands for all that is below it.
+fn contains(node: &Map<String, Value>, here: &str, path: &str) -> bool {
+    node.iter().any(|(key, below)| {
+        let here = match Step::parse(key) {
+            Step::Itself | Step::Member(_) => return false,
+            Step::Field(name) => path::field(here, name),
+            Step::Index(index) => path::element(here, &index.to_string()),
+            Step::Element(keys) => path::element(here, &describe(&keys)),
+        };
+        let is_below = |below: &Map<String, Value>| below.is_empty() || contains(below, &here, path);
+        here == path || path::is_within(path, &here) && below.as_object().is_some_and(is_below)
+    })
 }
 
 fn is_main(entry: &Value, manager: &str) -> bool {
@@ -239,6 +266,43 @@ mod tests {
         assert!(Owned::of(SERVICE, &object(json!({})), "nobody").unwrap().is_empty());
         assert!(Owned::of(SERVICE, &object(json!({})), "ours").unwrap().is_empty());
         assert!(!Owned::of(SERVICE, &object(json!({"f:data": {}})), "ours").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_ours_is_found_by_its_path() {
+        let fields = object(json!({
+            "f:metadata": {"f:labels": {"f:app.kubernetes.io/name": {}}, "f:finalizers": {".": {}, "v:\"a\"": {}}},
+            "f:spec": {"f:args": {}, "f:ports": {
+                "k:{\"containerPort\":5000,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}},
+            }},
+        }));
+        let owned = Owned::of(SERVICE, &fields, "ours").unwrap();
+        for (path, expected) in [
+            ("metadata.labels.app.kubernetes.io/name", true),
+            ("metadata.labels.app", false),
+            ("metadata.finalizers", true),
+            ("spec.args[1]", true),
+            ("spec.argsx", false),
+            ("spec.ports[containerPort=5000,protocol=TCP].containerPort", true),
+            ("spec.ports[containerPort=5000,protocol=TCP].name", false),
+            ("spec.theirs", false),
+        ] {
+            assert_eq!(owned.contains(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_a_field_last_is_named_and_it_is_never_us() {
+        let mut object = object(json!({"f:spec": {"f:replicas": {}, "f:ours": {}}}));
+        let entries = object["metadata"]["managedFields"].as_array_mut().unwrap();
+        let replicas = json!({"f:spec": {"f:replicas": {}}});
+        entries.push(json!({"manager": "hpa", "operation": "Update", "subresource": "scale", "time": "2026-01-02T00:00:00Z", "fieldsV1": replicas}));
+        entries.push(
+            json!({"manager": "argo", "operation": "Apply", "time": "2026-01-01T00:00:00Z", "fieldsV1": replicas}),
+        );
+        assert_eq!(writer(&object, "ours", "spec.replicas"), Some("hpa"));
+        assert_eq!(writer(&object, "ours", "spec.theirs"), Some("kubectl"));
+        assert_eq!(writer(&object, "ours", "spec.ours"), None);
     }
 
     #[test]

@@ -16,6 +16,11 @@ impl Hash {
         feed(&mut digest, value);
         Self(digest.finalize().into())
     }
+
+    /// Its beginning, to be written down. Only of objects that hold nothing secret.
+    pub(super) fn short(self) -> String {
+        self.0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl fmt::Debug for Hash {
@@ -89,6 +94,11 @@ mod tests {
                 assert_ne!(Hash::of(a), Hash::of(b), "{a} {b}");
             }
         }
+    }
+
+    #[test]
+    fn its_beginning_is_the_same_everywhere() {
+        assert_eq!(Hash::of(&json!({"a": 1})).short(), "7adba8a031284c5e");
     }
 
     #[test]

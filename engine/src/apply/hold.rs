@@ -47,6 +47,26 @@ impl Engine {
         })
     }
 
+    /// The same, but what no watch has told of is taken for absent without a read. Only for a child that is applied when it is absent:
+    /// [`Engine::apply`] finds out if it is there after all, and the next pass knows it.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub async fn known_standing(
+        &self,
+        owner: &Owner,
+        kind: &'static Kind,
+        name: &str,
+        hold: Hold,
+    ) -> Result<Standing, Error> {
+        let target = ObjectRef::new(kind, &owner.namespace, name);
+        if self.memory.is_unknown(&target) {
+            self.memory.mark_read(&target);
+            return Ok(Standing::Absent);
+        }
+        self.standing(owner, kind, name, hold).await
+    }
+
     /// Takes our owner reference off a child, so that it outlives the owner. Nothing else of it changes, and nothing needs to be known of what it is
     /// to contain. Returns whether there was one to take off. No request if no watch has told of the child, or if it is free already.
     ///

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::diff::{Difference, diff};
+use super::diff::{Difference, Divergence, diff};
 use super::fields::{Owned, stale, written_entry};
 use super::kinds::{Grows, Kind, Remedy};
 use super::path;
@@ -21,26 +21,40 @@ pub(super) enum Change {
     Recreate(String),
     /// It can't be made as wanted without losing what it holds, because of this path.
     Never(String),
+    /// Somebody has sealed the object, so that this path can't change.
+    Sealed(String),
 }
 
-/// What it takes to get from `live` to `wanted`, which has been through [`concede`].
-pub(super) fn change(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -> Change {
+/// Where `live` isn't as wanted: what differs, what is ours and no longer wanted, what is held otherwise than by apply. `wanted` has been through
+/// [`concede`].
+pub(super) fn compare(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -> Difference {
     let owned = Owned::of(kind, live, manager);
-    let Difference { mut paths, renamed } = diff(live, wanted, owned.as_ref());
-    paths.extend(owned.iter().flat_map(|owned| stale(owned, wanted)));
+    let mut found = diff(live, wanted, owned.as_ref());
+    let stale = owned.iter().flat_map(|owned| stale(owned, wanted));
     let is_written = !kind.is_verbatim && written_entry(live, manager).is_some();
-    paths.extend(is_written.then(|| "metadata.managedFields".to_owned()));
+    let written = is_written.then(|| "metadata.managedFields".to_owned());
+    found.places.extend(stale.chain(written).map(Divergence::unwanted));
+    found
+}
 
+/// What it takes to put right what [`compare`] found.
+pub(super) fn remedy(kind: &Kind, live: &Value, found: &Difference) -> Change {
+    let paths = found.paths();
+    let within = |root: &str| paths.iter().find(|path| path::is_within(path, root)).map(|path| (*path).to_owned());
     let first = |remedy: Remedy| {
         let mut fields = kind.immutable.iter().filter(|field| field.remedy == remedy);
-        fields.find_map(|field| paths.iter().find(|path| path::is_within(path, field.path))).cloned()
+        fields.find_map(|field| within(field.path))
     };
-    match (first(Remedy::Refuse), first(Remedy::Recreate), renamed) {
+    let sealed = || (live["immutable"] == true).then(|| kind.sealed.iter().find_map(|root| within(root))).flatten();
+    match (first(Remedy::Refuse), sealed(), first(Remedy::Recreate), &found.renamed) {
         _ if paths.is_empty() => Change::Nothing,
-        (Some(path), _, _) => Change::Never(path),
-        (None, Some(path), _) => Change::Recreate(path),
-        (None, None, Some(path)) if kind.is_replaceable && path::is_within(&path, "spec") => Change::Replace(path),
-        (None, None, _) => Change::InPlace(paths),
+        (Some(path), ..) => Change::Never(path),
+        (None, Some(path), ..) => Change::Sealed(path),
+        (None, None, Some(path), _) => Change::Recreate(path),
+        (None, None, None, Some(path)) if kind.is_replaceable && path::is_within(path, "spec") => {
+            Change::Replace(path.clone())
+        }
+        (None, None, None, _) => Change::InPlace(paths.into_iter().map(str::to_owned).collect()),
     }
 }
 
@@ -78,8 +92,12 @@ pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &st
 mod tests {
     use serde_json::json;
 
-    use super::super::kinds::{DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
+    use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
     use super::*;
+
+    fn change(kind: &Kind, live: &Value, wanted: &Value, manager: &str) -> Change {
+        remedy(kind, live, &compare(kind, live, wanted, manager))
+    }
 
     fn with_fields(mut live: Value, fields: Value) -> Value {
         live["metadata"] = json!({"managedFields": [{"manager": "us", "operation": "Apply", "fieldsV1": fields}]});
@@ -165,6 +183,19 @@ mod tests {
         let wanted = json!({"data": {"a": "1"}});
         assert_eq!(change(SERVICE, &live, &wanted, "us"), Change::InPlace(vec!["metadata.managedFields".into()]));
         assert_eq!(change(SECRET, &live, &wanted, "us"), Change::Nothing);
+    }
+
+    #[test]
+    fn what_somebody_sealed_is_told_when_its_content_differs_and_only_then() {
+        let live = |sealed: bool| json!({"immutable": sealed, "metadata": {"labels": {"a": "1"}}, "data": {"k": "1"}});
+        let wanted = |label: &str, data: &str| json!({"metadata": {"labels": {"a": label}}, "data": {"k": data}});
+        for kind in [SECRET, CONFIG_MAP] {
+            let changed = |sealed, label, data| change(kind, &live(sealed), &wanted(label, data), "us");
+            assert_eq!(changed(true, "1", "2"), Change::Sealed("data.k".into()));
+            assert_eq!(changed(true, "1", "1"), Change::Nothing);
+            assert_eq!(changed(true, "2", "1"), Change::InPlace(vec!["metadata.labels.a".into()]));
+            assert_eq!(changed(false, "1", "2"), Change::InPlace(vec!["data.k".into()]));
+        }
     }
 
     fn claim(size: &str) -> Value {

@@ -94,6 +94,8 @@ pub struct Kind {
     pub remember: Remember,
     /// What cannot change in place.
     pub immutable: &'static [Immutable],
+    /// What cannot change once somebody has set `immutable: true` in the object.
+    pub sealed: &'static [&'static str],
     /// Whether its whole `spec` may be replaced, with what others added, when merging can't make it as wanted.
     pub is_replaceable: bool,
     /// Quantities that may grow and never shrink.
@@ -101,6 +103,9 @@ pub struct Kind {
     /// Whether the API server keeps an object as it is sent, without defaults. Then it is created by POST, which costs the server a sixth less than
     /// an apply. Otherwise the defaults would count as written by us, and look like fields that we no longer send.
     pub is_verbatim: bool,
+    /// Whether an annotation ([`super::Marks::applied`]) tells what was sent, so that after a restart what a webhook has changed on its way in is told
+    /// from what somebody edited, without a write. For kinds that webhooks like to change; not for what is secret, because it is a hash of the content.
+    pub is_stamped: bool,
 }
 
 const ALL_VERBS: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
@@ -126,9 +131,11 @@ const PLAIN: Kind = Kind {
     verbs: ALL_VERBS,
     remember: Remember::Paths(&[]),
     immutable: &[],
+    sealed: &[],
     is_replaceable: false,
     grows: &[],
     is_verbatim: false,
+    is_stamped: false,
 };
 
 /// The identity of pods. Every registry has one as long as it lives.
@@ -182,13 +189,20 @@ pub const SECRET: &Kind = &Kind {
     plural: "secrets",
     remember: Remember::WhenRead,
     immutable: &[refuse("type")],
+    sealed: &["data"],
     is_verbatim: true,
     ..PLAIN
 };
 
 /// Public material.
-pub const CONFIG_MAP: &Kind =
-    &Kind { kind: "ConfigMap", plural: "configmaps", remember: Remember::WhenRead, is_verbatim: true, ..PLAIN };
+pub const CONFIG_MAP: &Kind = &Kind {
+    kind: "ConfigMap",
+    plural: "configmaps",
+    remember: Remember::WhenRead,
+    sealed: &["data", "binaryData"],
+    is_verbatim: true,
+    ..PLAIN
+};
 
 /// Remembered with its replicas and status, from which readiness is judged.
 pub const DEPLOYMENT: &Kind = &Kind {
@@ -200,6 +214,7 @@ pub const DEPLOYMENT: &Kind = &Kind {
     remember: Remember::Paths(&["spec.replicas", "status"]),
     immutable: &[recreate("spec.selector")],
     is_replaceable: true,
+    is_stamped: true,
     ..PLAIN
 };
 
@@ -218,6 +233,7 @@ pub const JOB: &Kind = &Kind {
         recreate("spec.selector"),
         recreate("spec.template"),
     ],
+    is_stamped: true,
     ..PLAIN
 };
 
@@ -346,6 +362,15 @@ mod tests {
         for kind in [SECRET, PERSISTENT_VOLUME_CLAIM] {
             assert!(kind.immutable.iter().all(|field| field.remedy == Remedy::Refuse), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn what_is_made_again_on_a_difference_is_stamped_and_what_may_be_secret_is_not() {
+        for kind in KINDS.iter() {
+            let is_recreated = kind.immutable.iter().any(|field| field.remedy == Remedy::Recreate);
+            assert!(!is_recreated || kind.is_stamped, "{kind:?}");
+        }
+        assert!(!SECRET.is_stamped);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::core::ObjectMeta;
+use tokio::time::Instant;
 
+use super::amendment::Past;
+use super::contest::Contest;
 use super::hash::Hash;
 use super::kinds::Kind;
 use super::live::{Depth, Live};
@@ -86,6 +89,10 @@ struct Entry {
     /// When a watch last showed it.
     seen_at: u64,
     news: News,
+    /// What it was last found or made to be as wanted as, whatever has become of it since.
+    settled: Option<Hash>,
+    /// What others made of our writes; of most objects nothing.
+    past: Option<Box<Past>>,
 }
 
 enum Content {
@@ -98,7 +105,8 @@ enum Content {
         text: Box<str>,
         version: Version,
         depth: Depth,
-        wanted: Option<Hash>,
+        /// It is as [`Entry::settled`] says.
+        is_settled: bool,
     },
 }
 
@@ -280,11 +288,13 @@ impl Memory {
     }
 
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
-        let (text, depth, wanted) = match self.lock().entries.get(object).map(|entry| &entry.content) {
-            None | Some(Content::Unknown) => return Recall::Unknown,
-            Some(Content::Absent) => return Recall::Absent,
-            Some(Content::Stale) => return Recall::Stale,
-            Some(Content::Known { text, depth, wanted, .. }) => (text.clone(), *depth, *wanted),
+        let (text, depth, wanted) = match self.lock().entries.get(object).map(|entry| (&entry.content, entry.settled)) {
+            None | Some((Content::Unknown, _)) => return Recall::Unknown,
+            Some((Content::Absent, _)) => return Recall::Absent,
+            Some((Content::Stale, _)) => return Recall::Stale,
+            Some((Content::Known { text, depth, is_settled, .. }, settled)) => {
+                (text.clone(), *depth, settled.filter(|_| *is_settled))
+            }
         };
         match serde_json::from_str(&text) {
             Ok(value) => Recall::Known(Known { live: Live::new(object.kind, value), depth, wanted }),
@@ -322,13 +332,14 @@ impl Memory {
         let Some(entry) = state.entries.get_mut(object) else { return };
         let version = entry.shared(Version::of(live));
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
+        entry.settled = wanted.or(entry.settled);
         entry.content = match entry.news_after(since) {
             Some(Heard::Gone(deleted)) if deleted.uid == version.uid => Content::Absent,
             Some(Heard::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
                 let text = live.trimmed(depth, &self.marks).to_string().into_boxed_str();
-                Content::Known { text, version, depth, wanted }
+                Content::Known { text, version, depth, is_settled: wanted.is_some() }
             }
         };
     }
@@ -341,7 +352,7 @@ impl Memory {
         if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
         {
             let text = live.trimmed(Depth::Whole, &self.marks).to_string().into_boxed_str();
-            entry.content = Content::Known { text, version, depth: Depth::Whole, wanted: None };
+            entry.content = Content::Known { text, version, depth: Depth::Whole, is_settled: false };
         }
     }
 
@@ -359,14 +370,48 @@ impl Memory {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
-        if let Content::Known { text, version, depth: kept, wanted: known } = &mut entry.content
-            && *kept == Depth::Whole
-            && *version == Version::of(live)
-        {
+        if let Content::Known { text, version, depth: kept, is_settled } = &mut entry.content {
+            if *kept != Depth::Whole || *version != Version::of(live) {
+                return;
+            }
             *text = live.trimmed(depth, &self.marks).to_string().into_boxed_str();
             *kept = depth;
-            *known = wanted;
+            *is_settled = wanted.is_some();
         }
+        entry.settled = wanted.or(entry.settled);
+    }
+
+    /// What this object was last found or made to be as wanted as. What differs from it now, others have changed.
+    pub(super) fn settled(&self, object: &ObjectRef) -> Option<Hash> {
+        self.lock().entries.get(object)?.settled
+    }
+
+    /// Whether it was repaired lately.
+    pub(super) fn is_disputed(&self, object: &ObjectRef) -> bool {
+        let state = self.lock();
+        let past = state.entries.get(object).and_then(|entry| entry.past.as_deref());
+        past.is_some_and(|past| !past.disputes.is_empty())
+    }
+
+    /// Hands out what is remembered of our writes to this object. Costs nothing that lasts while there is nothing to remember.
+    pub(super) fn past<R>(&self, object: &ObjectRef, attend: impl FnOnce(&mut Past) -> R) -> R {
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(object) else { return attend(&mut Past::default()) };
+        let mut past = entry.past.take().unwrap_or_default();
+        let answer = attend(&mut past);
+        entry.past = Some(past).filter(|past| !past.is_empty());
+        answer
+    }
+
+    /// The fight over this object, if there is one, and the paths at which it is as the server has changed it on its way in.
+    pub(super) fn troubles(&self, object: &ObjectRef, now: Instant) -> (Option<Contest>, Vec<String>) {
+        let mut state = self.lock();
+        let Some(past) = state.entries.get_mut(object).and_then(|entry| entry.past.as_deref_mut()) else {
+            return (None, Vec::new());
+        };
+        past.disputes.expire(now);
+        let amended = past.amended.iter().map(|place| place.path.clone()).collect();
+        (past.disputes.contest(object, now), amended)
     }
 
     /// An answer said that there is no such object.
@@ -439,7 +484,16 @@ impl Entry {
     /// What happened before is unknown; an answer to a request that began before can't be trusted.
     fn unknown(at: u64) -> Self {
         let news = News { at, what: Heard::Uncertain };
-        Self { content: Content::Unknown, owner: None, is_read: false, is_asked: false, seen_at: 0, news }
+        Self {
+            content: Content::Unknown,
+            owner: None,
+            is_read: false,
+            is_asked: false,
+            seen_at: 0,
+            news,
+            settled: None,
+            past: None,
+        }
     }
 
     fn may_exist(&self) -> bool {

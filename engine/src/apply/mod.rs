@@ -8,14 +8,24 @@
 //!                                nothing: no request at all
 //! ```
 //!
+//! Between diff and write stand two questions: is the difference what the server made of what it was sent (then it is as wanted), and is it fought over
+//! (then its repair may have to wait, [`Contest`])?
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | [`kinds`] | what there is to know of a kind: order, rights, what cannot change, what is remembered |
 //! | [`memory`] | what is known without asking; fed by answers and by watch events |
 //! | [`Engine`] | the decisions, in the order of the picture; nothing else sends a request |
 //!
-//! Three promises: an object that isn't proved ours is not touched; what didn't change costs no request; no error and no log shows an object's content.
+//! What the caller does with [`Applied`]: `contested` is told in the owner's status (its text names the object, the field and who changes it back), and
+//! the owner has another pass after [`Contest::look_again`], whatever else it waits for; with [`Outcome::Damped`] the object isn't as wanted meanwhile.
+//! `amended` may be told; nothing has to be done about it. Both are there in every pass, also in one that asks for nothing.
+//!
+//! Four promises: an object that isn't proved ours is not touched; what didn't change costs no request; what others change back each time is not written
+//! for ever; no error and no log shows an object's content.
 
+mod amendment;
+mod contest;
 mod diff;
 mod engine;
 mod error;
@@ -39,6 +49,7 @@ mod wanted;
 use std::fmt;
 use std::sync::Arc;
 
+pub use contest::{Contest, Rival};
 pub use engine::{Applied, Engine, Outcome};
 pub use error::{Class, Error};
 pub use hash::Hash;
@@ -64,6 +75,8 @@ pub struct Marks {
     pub managed_by: &'static str,
     /// The annotation that hands over somebody else's object.
     pub adopt: &'static str,
+    /// The annotation that says what was sent ([`Kind::is_stamped`]).
+    pub applied: &'static str,
     /// The kind of all owners, as in ownerReferences.
     pub owner_kind: &'static str,
 }

@@ -29,6 +29,7 @@ pub(super) const MARKS: Marks = Marks {
     managed_by_label: "app.kubernetes.io/managed-by",
     managed_by: "test-operator",
     adopt: "test.dev/adopt",
+    applied: "test.dev/applied",
     owner_kind: "Thing",
 };
 
@@ -82,6 +83,9 @@ pub(super) fn job(image: &str) -> Child {
 
 type Interruption = Box<dyn FnOnce(&mut Store) + Send>;
 
+/// Changes an object on its way in, before it is stored; managedFields say nothing of it. The second argument tells whether the object is new.
+type Admission = Box<dyn Fn(&mut Value, bool) + Send>;
+
 /// A server and the engine that talks to it.
 pub(super) struct Cluster {
     store: Arc<Mutex<Store>>,
@@ -99,6 +103,7 @@ pub(super) struct Store {
     counter: u64,
     requests: Vec<String>,
     interruptions: Vec<Interruption>,
+    admission: Option<Admission>,
     fail_with: Option<u16>,
     lose_answer: bool,
 }
@@ -140,6 +145,45 @@ impl Cluster {
     pub(super) fn edit(&self, kind: &'static Kind, name: &str, change: impl FnOnce(&mut Value)) -> Notice {
         self.store.lock().unwrap().edit(kind, name, change);
         self.tell(kind, name)
+    }
+
+    /// A manager writes a field, or takes it away, and the watch tells.
+    pub(super) fn edit_as(&self, manager: &str, kind: &'static Kind, name: &str, at: &str, value: Option<Value>) {
+        self.edit(kind, name, |object| {
+            let fields = at.rsplit('.').fold(json!({}), |below, field| json!({format!("f:{field}"): below}));
+            let version: u64 = object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+            let time = format!("2026-01-01T00:{:02}:{:02}Z", version / 60 % 60, version % 60);
+            let entry = json!({"manager": manager, "operation": "Update", "time": time, "fieldsV1": fields});
+            let entries = object["metadata"]["managedFields"].as_array_mut().unwrap();
+            entries.retain(|entry| entry["manager"] != manager);
+            match value {
+                Some(value) => {
+                    entries.push(entry);
+                    set(object, at, value);
+                }
+                None => {
+                    let (parent, field) = at.rsplit_once('.').unwrap();
+                    let pointer = format!("/{}", parent.replace('.', "/"));
+                    object.pointer_mut(&pointer).unwrap().as_object_mut().unwrap().remove(field);
+                }
+            }
+        });
+    }
+
+    /// A field is changed while somebody writes something else: nobody becomes its manager. The watch tells.
+    pub(super) fn amend(&self, kind: &'static Kind, name: &str, at: &str, value: Value) {
+        let mut store = self.store.lock().unwrap();
+        let version = store.next().to_string();
+        let object = store.objects.get_mut(&url(kind, name)).unwrap();
+        set(object, at, value);
+        object["metadata"]["resourceVersion"] = json!(version);
+        drop(store);
+        self.tell(kind, name);
+    }
+
+    /// From now on, everything that is written goes through `admission`.
+    pub(super) fn admit(&self, admission: impl Fn(&mut Value, bool) + Send + 'static) {
+        self.store.lock().unwrap().admission = Some(Box::new(admission));
     }
 
     /// The watch tells of an object as it is now.
@@ -238,7 +282,15 @@ impl Store {
     pub(super) fn edit(&mut self, kind: &Kind, name: &str, change: impl FnOnce(&mut Value)) {
         let version = self.next().to_string();
         let object = self.objects.get_mut(&url(kind, name)).unwrap();
+        let before = object.clone();
         change(object);
+        let after = object.clone();
+        // Whoever changes a field takes it from those who had it.
+        for entry in object["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
+            if before["metadata"]["managedFields"].as_array().is_some_and(|entries| entries.contains(entry)) {
+                disown(entry, &before, &after);
+            }
+        }
         object["metadata"]["resourceVersion"] = json!(version);
     }
 
@@ -344,6 +396,9 @@ impl Store {
         object["metadata"]["uid"] = json!(uid);
         object["metadata"]["managedFields"] =
             json!([{"manager": manager, "operation": "Update", "fieldsV1": sent_fields(&body)}]);
+        if let Some(admission) = &self.admission {
+            admission(&mut object, true);
+        }
         self.objects.insert(url.to_owned(), object.clone());
         self.posted.insert((url.to_owned(), manager.to_owned()), body);
         (201, object)
@@ -384,7 +439,18 @@ impl Store {
         let mut managers = before["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
         managers.retain(|entry| entry["manager"] != manager || entry["operation"] != "Apply");
         managers.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": sent_fields(&body)}));
+        managers
+            .iter_mut()
+            .filter(|entry| entry["manager"] != manager)
+            .for_each(|entry| disown(entry, &before, &object));
         object["metadata"]["managedFields"] = json!(managers);
+        if let Some(admission) = &self.admission {
+            admission(&mut object, is_new);
+        }
+        let changes = |pointer: &str| !is_new && object.pointer(pointer) != before.pointer(pointer);
+        if url.contains("/jobs/") && changes("/spec/template") || before["immutable"] == true && changes("/data") {
+            return failure(422, "field is immutable");
+        }
 
         if is_new || object != before {
             object["metadata"]["resourceVersion"] = json!(self.next().to_string());
@@ -439,6 +505,34 @@ fn take_back(object: &mut Value, previous: &Value, body: &Value) {
         }
         _ => {}
     }
+}
+
+/// Takes what has changed out of an entry of managedFields.
+fn disown(entry: &mut Value, before: &Value, after: &Value) {
+    if let Some(fields) = entry["fieldsV1"].as_object_mut() {
+        keep_unchanged(fields, before, after);
+    }
+}
+
+fn keep_unchanged(fields: &mut Map<String, Value>, before: &Value, after: &Value) {
+    fields.retain(|key, below| {
+        let step = |node: &Value| match key.split_at(2) {
+            ("f:", name) => node.get(name).cloned(),
+            (_, keys) => {
+                let keys: Map<String, Value> = serde_json::from_str(keys).unwrap();
+                let is_it = |item: &&Value| keys.iter().all(|(key, value)| item.get(key) == Some(value));
+                node.as_array().and_then(|items| items.iter().find(is_it)).cloned()
+            }
+        };
+        match (step(before), step(after), below.as_object_mut()) {
+            (_, None, _) => false,
+            (Some(before), Some(after), Some(below)) if !below.is_empty() => {
+                keep_unchanged(below, &before, &after);
+                !below.is_empty()
+            }
+            (before, after, _) => before == after,
+        }
+    });
 }
 
 fn sent_fields(body: &Value) -> Value {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::amendment;
 use super::hash::Hash;
 use super::kinds::Kind;
 use super::{Marks, ObjectRef, Owner};
@@ -45,6 +46,8 @@ pub(super) struct Wanted {
     pub(super) target: ObjectRef,
     pub(super) body: Value,
     pub(super) hash: Hash,
+    /// What [`Marks::applied`] says, if the kind is stamped.
+    pub(super) stamp: Option<String>,
     /// The version of the live object that the body was decided on; `None`: whatever is there.
     pub(super) version: Option<String>,
 }
@@ -73,7 +76,12 @@ impl Wanted {
         }
         let target = ObjectRef::new(child.kind, &owner.namespace, &child.name);
         let version = version.and_then(|version| version.as_str().map(str::to_owned));
-        Self { target, hash: Hash::of(&body), body, version }
+        let hash = Hash::of(&body);
+        let stamp = child.kind.is_stamped.then(|| amendment::stamp(child.kind, &body, hash));
+        if let Some(stamp) = &stamp {
+            body["metadata"]["annotations"][marks.applied] = json!(stamp);
+        }
+        Self { target, body, hash, stamp, version }
     }
 }
 
@@ -135,6 +143,22 @@ mod tests {
         assert_eq!(hash(Hold::Kept, json!({"type": "a"})), hash(Hold::Kept, json!({"type": "a", "data": null})));
         assert_ne!(hash(Hold::Kept, json!({"type": "a"})), hash(Hold::Kept, json!({"type": "b"})));
         assert_ne!(hash(Hold::Kept, json!({})), hash(Hold::KeptUntilOwnerGoes, json!({})));
+    }
+
+    #[test]
+    fn only_a_stamped_kind_says_what_was_sent() {
+        let stamp = |kind, body| {
+            let child = Child { kind, name: "team-a".into(), hold: Hold::Disposable, body };
+            Wanted::new(&owner(), &child, &MARKS).body["metadata"]["annotations"][MARKS.applied].clone()
+        };
+        assert_eq!(stamp(kinds::SECRET, json!({"data": {"k": "x"}})), Value::Null);
+        let job =
+            |limit: i32, image: &str| stamp(kinds::JOB, json!({"spec": {"backoffLimit": limit, "template": image}}));
+        let parts = |stamp: Value| stamp.as_str().unwrap().split('-').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(parts(job(1, "a")), parts(job(1, "a")));
+        assert_eq!(parts(job(1, "a"))[0], parts(job(2, "a"))[0], "the pod is the same");
+        assert_ne!(parts(job(1, "a"))[1], parts(job(2, "a"))[1]);
+        assert_ne!(parts(job(1, "a"))[0], parts(job(1, "b"))[0]);
     }
 
     #[test]

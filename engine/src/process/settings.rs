@@ -11,7 +11,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         text.parse().map_err(|_| "must be a duration such as 15s, 1m30s or 250ms".to_owned())?;
     match Duration::try_from(parsed) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("must be longer than zero".to_owned()),
+        _ => Err("must be positive".to_owned()),
     }
 }
 

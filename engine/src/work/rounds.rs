@@ -202,6 +202,7 @@ mod tests {
             managed_by_label: "app.kubernetes.io/managed-by",
             managed_by: "test-operator",
             adopt: "test.dev/adopt",
+            applied: "test.dev/applied",
             owner_kind: "Thing",
         };
         let memory = Arc::new(Memory::new(marks));

@@ -16,8 +16,8 @@ use operator_engine::work::rounds::Rounds;
 use operator_engine::work::store::Objects;
 use operator_engine::work::watches::Scope;
 
-use super::answer::Answers;
-use super::error::Error;
+use super::Error;
+use super::workload::Answers;
 use crate::api::PrivateRegistry;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
@@ -50,9 +50,9 @@ pub struct Context {
     /// What passes remember beside children.
     pub recall: Recall,
     /// How registries answered.
-    pub(super) answers: Answers,
+    pub(crate) answers: Answers,
     /// Looks at every registry.
-    pub(super) rounds: Rounds,
+    pub(crate) rounds: Rounds,
     /// Which registry refers to what.
     pub references: References,
 }
@@ -65,7 +65,7 @@ impl Context {
     }
 
     /// The registry's pods, as they are now: from memory while no pod of it changed, else from one list.
-    pub(super) async fn pods(&self, key: &Key) -> Result<Vec<PodFacts>, Error> {
+    pub(crate) async fn pods(&self, key: &Key) -> Result<Vec<PodFacts>, Error> {
         let now = self.now();
         if let Some(known) = self.recall.pods_of(key) {
             return Ok(known.iter().map(|pod| pod.at(now)).collect());
@@ -81,12 +81,12 @@ impl Context {
     }
 
     /// One round over all registries.
-    pub(super) async fn round(&self, scopes: &[Scope]) {
+    pub(crate) async fn round(&self, scopes: &[Scope]) {
         self.rounds.run(&self.registries.keys(), scopes, &self.queue, &self.engine).await;
     }
 
     /// Remembers what a registry refers to.
-    pub(super) fn note(&self, key: &Key, registry: &PrivateRegistry) {
+    pub(crate) fn note(&self, key: &Key, registry: &PrivateRegistry) {
         self.forget_unreferred(self.references.refer(key, referred(key, registry)));
     }
 
@@ -100,27 +100,27 @@ impl Context {
     }
 
     /// Learns what a new registry refers to.
-    pub(super) fn meet(&self, key: &Key) {
+    pub(crate) fn meet(&self, key: &Key) {
         if let Some(registry) = self.registries.get(key) {
             self.note(key, &registry);
         }
     }
 
     /// The registries that may want a claim that this one has. All that exist have been met: the watch of registries comes before any pass.
-    pub(super) fn rivals(&self, key: &Key) -> Vec<Arc<PrivateRegistry>> {
+    pub(crate) fn rivals(&self, key: &Key) -> Vec<Arc<PrivateRegistry>> {
         rivals(&self.references, key).iter().filter_map(|rival| self.registries.get(rival)).collect()
     }
 
     /// Has those looked at that may want a claim of this registry, which is new or gone. Creation times have whole seconds, so who comes second to
     /// a claim may still be the first by name.
-    pub(super) fn tell_rivals(&self, key: &Key) {
+    pub(crate) fn tell_rivals(&self, key: &Key) {
         for rival in rivals(&self.references, key).iter().filter(|rival| self.registries.get(rival).is_some()) {
             self.queue.add(rival, Urgency::Change);
         }
     }
 
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
-    pub(super) fn forget(&self, key: &Key) {
+    pub(crate) fn forget(&self, key: &Key) {
         self.tell_rivals(key);
         locked(&self.recall.pods).remove(key);
         self.answers.forget(key);

@@ -6,13 +6,12 @@ use operator_engine::work::queue::Key;
 use serde_json::Value;
 
 use super::answer::Question;
-use super::context::Context;
-use super::error::Error;
 use crate::api::{PrivateRegistryStatus, RestartType, reason};
 use crate::desired::kinds;
-use crate::desired::{Material, Run};
+use crate::desired::{Material, Run, ServingCertificate};
 use crate::model::{Resolved, Users, labels};
-use crate::status::summary::Answer;
+use crate::parts::{Context, Error, Pass};
+use crate::status::summary::{self, Answer};
 use crate::status::workload::{self as judge, GOOD_RUN};
 use crate::status::{PodFacts, Workload};
 
@@ -21,7 +20,7 @@ pub(super) const MAKING_WAY: &str = "what ran before makes way; the registry sta
 
 /// What ran when the pass began.
 pub(super) struct Running {
-    workload: Option<Live>,
+    live: Option<Live>,
     /// Its pods, as far as they matter.
     pub(super) pods: Vec<PodFacts>,
 }
@@ -47,7 +46,18 @@ impl Running {
             Some(live) if !is_running(live) => ctx.pods(key).await?,
             _ => Vec::new(),
         };
-        Ok(Self { workload, pods })
+        Ok(Self { live: workload, pods })
+    }
+
+    /// The Deployment or Job as it was.
+    pub(super) fn workload(&self) -> Option<&Live> {
+        self.live.as_ref()
+    }
+
+    /// Whether what runs was made with another certificate than this.
+    pub(super) fn serves_another(&self, certificate: Option<&ServingCertificate>) -> bool {
+        let served = self.live.as_ref().map(|live| live.annotation(labels::TLS_CHECKSUM));
+        served.is_some_and(|served| served != certificate.map(|certificate| certificate.checksum.as_str()))
     }
 
     /// How much should run, given what a user or time did to it.
@@ -56,7 +66,7 @@ impl Running {
             let long = pod.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
             if long { pod.restarts } else { 0 }
         };
-        let limit = self.workload.as_ref().and_then(|live| live.at("spec.backoffLimit")).and_then(Value::as_i64);
+        let limit = self.live.as_ref().and_then(|live| live.at("spec.backoffLimit")).and_then(Value::as_i64);
         let already = match (registry.max_retries, limit.and_then(|limit| i32::try_from(limit).ok())) {
             (Some(retries), Some(limit)) => limit.saturating_sub(retries.saturating_add(1)).max(0),
             _ => 0,
@@ -64,7 +74,7 @@ impl Running {
         // What a former pod was forgiven does not count for its successor, whose restarts begin at 0.
         let restarts = self.pods.iter().map(|pod| pod.restarts).max().unwrap_or(0);
         Run {
-            stopped_by_user: judge::is_stopped_by_user(registry, self.workload.as_ref().map(Live::value)),
+            stopped_by_user: judge::is_stopped_by_user(registry, self.live.as_ref().map(Live::value)),
             forgiven_restarts: self.pods.iter().map(forgiven).max().unwrap_or(0).max(already.min(restarts)),
             probe_image: None,
             version: self.version(registry),
@@ -74,13 +84,13 @@ impl Running {
     /// The version of the workload that this pass decides on, where a user may decide otherwise meanwhile: a scaling to zero that comes
     /// between reading and writing must not be written over.
     fn version(&self, registry: &Resolved) -> Option<String> {
-        let live = self.workload.as_ref().filter(|_| registry.restart == RestartType::UnlessStopped)?;
+        let live = self.live.as_ref().filter(|_| registry.restart == RestartType::UnlessStopped)?;
         Some(live.resource_version().to_owned())
     }
 
     /// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
     pub(super) fn rests(&self, registry: &Resolved, before: &PrivateRegistryStatus, template: &str) -> bool {
-        let Some(job) = self.workload.as_ref().filter(|_| registry.restart.is_job()) else { return false };
+        let Some(job) = self.live.as_ref().filter(|_| registry.restart.is_job()) else { return false };
         let same = job.annotation(labels::TEMPLATE) == Some(template);
         same && judge::job_is_finished(job.value()) && !self.lost(registry, job, before)
     }
@@ -95,12 +105,12 @@ impl Running {
     pub(super) fn lost_meanwhile(
         &self,
         registry: &Resolved,
-        applied: &[Applied],
+        applied: Option<&Applied>,
         before: &PrivateRegistryStatus,
         key: &Key,
         ctx: &Context,
     ) -> bool {
-        let job = applied.iter().find(|done| done.live.kind() == kinds::JOB);
+        let job = applied.filter(|done| done.live.kind() == kinds::JOB);
         let lost = job.is_some_and(|job| self.lost(registry, &job.live, before));
         if lost {
             ctx.recall.pods_changed(key);
@@ -121,7 +131,7 @@ impl Running {
         let (wanted, other) = workload_kinds(registry);
         let name = registry.name.as_str();
         let mut removal = ctx.engine.remove(owner, other, name).await?;
-        if self.workload.as_ref().is_some_and(|job| self.lost(registry, job, before)) {
+        if self.live.as_ref().is_some_and(|job| self.lost(registry, job, before)) {
             removal = ctx.engine.remove(owner, wanted, name).await?;
         }
         let made = matches!(removal, Removal::Removed | Removal::Leaving);
@@ -133,23 +143,21 @@ impl Running {
 
     /// How what ran before is doing, when a pass could not make what is wanted now.
     pub(super) fn former(&self) -> Option<Workload> {
-        self.workload.as_ref().map(|live| judge::judge_former(live.value()))
+        self.live.as_ref().map(|live| judge::judge_former(live.value()))
     }
 
     /// How it is doing after the pass.
     pub(super) fn state(
         &self,
         registry: &Resolved,
-        applied: &[Applied],
+        done: Option<&Applied>,
         run: &Run,
         before: &PrivateRegistryStatus,
     ) -> Option<Workload> {
-        let (kind, _) = workload_kinds(registry);
-        let done = applied.iter().find(|done| done.live.kind() == kind);
         if done.is_some_and(|done| done.outcome == Outcome::Replacing) {
             return Some(Workload::Progressing { message: MAKING_WAY.to_owned(), ready: 0 });
         }
-        let live = done.map(|done| &done.live).or(self.workload.as_ref())?;
+        let live = done.map(|done| &done.live).or(self.live.as_ref())?;
         if registry.restart.is_job() {
             let state = judge::judge_job(registry, live.value(), &self.pods);
             let told = self.pods.iter().any(|pod| pod.exit_code.is_some());
@@ -176,23 +184,19 @@ fn runs_nothing(workload: &Value) -> bool {
 
 /// Asks the registry once after each rollout.
 pub(super) async fn ask(
-    registry: &Resolved,
-    key: &Key,
+    pass: &Pass<'_>,
     material: &Material,
-    service: &serde_json::Value,
+    service: Option<&Value>,
     workload: Option<&Workload>,
-    applied: &[Applied],
-    ctx: &Context,
+    applied: Option<&Applied>,
 ) -> Answer {
+    let registry = pass.registry;
     let Some(Workload::Running { ready: 1.. }) = workload else { return Answer::NotAsked };
-    let address = service.pointer("/spec/clusterIP").and_then(|ip| ip.as_str()?.parse().ok());
+    let address = service.and_then(|service| service.pointer("/spec/clusterIP")?.as_str()?.parse().ok());
     let (Some(address), Ok(port)) = (address, u16::try_from(registry.service.port)) else {
         return Answer::Unreachable("the Service has no address of its own".to_owned());
     };
-    let (kind, _) = workload_kinds(registry);
     let rollout = applied
-        .iter()
-        .find(|done| done.live.kind() == kind)
         .map(|done| format!("{} {}", done.live.uid(), done.live.generation().unwrap_or_default()))
         .unwrap_or_default();
     let [_, _, name, _] = registry.service_names();
@@ -204,7 +208,7 @@ pub(super) async fn ask(
         logins: !matches!(registry.users, Users::Everybody),
         rollout,
     };
-    ctx.answers.get(key, question, &ctx.queue).await
+    pass.ctx.answers.get(pass.key, question, summary::answer_of(pass.before), &pass.ctx.queue).await
 }
 
 #[cfg(test)]

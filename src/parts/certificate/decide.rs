@@ -8,72 +8,105 @@ use jiff::{SignedDuration, Timestamp};
 use operator_engine::apply::Live;
 use serde_json::Value;
 
-use super::error::Error;
 use crate::api::{self, AuthorityStage, AuthorityStatus, CertificateStatus};
 use crate::desired;
 use crate::model::{Child, Host, Observed, Resolved, Tls, labels};
+use crate::parts::Error;
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::CertificateFacts;
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Renew, Request};
 use crate::pki::reading::{AuthorityReading, LeafReading};
-use crate::pki::{Authority, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum, import, issue};
+use crate::pki::{self, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum, import, issue};
 use crate::status::{Certificate, Problem};
 
 /// What the cluster holds of a registry's certificate.
-pub(super) struct Stored<'a> {
+pub struct Stored<'a> {
     /// `NAME-tls`.
-    pub(super) leaf: Option<&'a Live>,
+    pub leaf: Option<&'a Live>,
     /// `NAME-ca`.
-    pub(super) authority: Option<&'a Live>,
+    pub authority: Authority,
+}
+
+/// `NAME-ca`, as it stands to the registry.
+pub enum Authority {
+    /// There is none.
+    Absent,
+    /// The registry's own: of now, or kept from a former one of the same name.
+    Stored(Live),
+    /// Somebody made it and hands it over.
+    Offered(Live),
+}
+
+impl Authority {
+    fn live(&self) -> Option<&Live> {
+        match self {
+            Self::Absent => None,
+            Self::Stored(live) | Self::Offered(live) => Some(live),
+        }
+    }
+
+    /// Type of its Secret.
+    fn kind(&self) -> &str {
+        self.live().and_then(|live| live.at("type")?.as_str()).unwrap_or(desired::Authority::KIND)
+    }
+}
+
+/// When and in what state of affairs it is decided.
+pub struct Moment<'a> {
+    /// The present moment.
+    pub now: Timestamp,
+    /// Whether pods are replaced in any case.
+    pub rollout_pending: bool,
+    /// The request for renewal that was handled last, as the status remembers it.
+    pub handled: Option<&'a str>,
 }
 
 /// What a pass goes on with.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub struct Settled {
     /// What is served; `None` without TLS, or while there is none.
-    pub(super) serving: Option<desired::ServingCertificate>,
+    pub serving: Option<desired::ServingCertificate>,
     /// The registry's own authority, if it signs.
-    pub(super) authority: Option<desired::Authority>,
+    pub authority: Option<desired::Authority>,
     /// What clients must trust.
-    pub(super) bundle: Option<String>,
+    pub bundle: Option<String>,
     /// What the status says.
-    pub(super) report: Certificate,
+    pub report: Certificate,
     /// When time alone can change the decision.
-    pub(super) look_again: Option<Timestamp>,
+    pub look_again: Option<Timestamp>,
     /// Why a leaf was issued in this pass.
-    pub(super) issued: Option<Renew>,
+    pub issued: Option<Renew>,
 }
 
 /// Keeps, makes or takes over the certificate.
 ///
 /// # Errors
 /// When a key cannot be made.
-pub(super) fn settle(
+pub fn settle(
     registry: &Resolved,
     stored: &Stored<'_>,
     observed: &Observed,
-    service: &Value,
-    rollout_pending: bool,
-    now: Timestamp,
+    service: Option<&Value>,
+    moment: Moment<'_>,
 ) -> Result<Settled, Error> {
     match &registry.tls {
-        Tls::None => Ok(Settled::default()),
-        Tls::Own { secret } => Ok(take_over(registry, secret, stored, observed, now)),
-        Tls::PrivateCa { .. } => private_ca(registry, stored, service, rollout_pending, now),
+        Tls::None | Tls::Unreadable => Ok(Settled::default()),
+        Tls::Own { secret } => Ok(take_over(registry, secret, stored, observed, &moment)),
+        Tls::PrivateCa { .. } => private_ca(registry, stored, service, &moment),
     }
 }
 
 fn private_ca(
     registry: &Resolved,
     stored: &Stored<'_>,
-    service: &Value,
-    rollout_pending: bool,
-    now: Timestamp,
+    service: Option<&Value>,
+    moment: &Moment<'_>,
 ) -> Result<Settled, Error> {
+    let now = moment.now;
     let Tls::PrivateCa { duration, ca_duration, key_algorithm, .. } = &registry.tls else {
         return Ok(Settled::default());
     };
-    let (dns_names, ip_addresses) = hosts(registry, service);
+    let (dns_names, ip_addresses) = hosts(registry, service, stored.leaf);
     let algorithm = algorithm(*key_algorithm);
     let profile = LeafProfile {
         common_name: registry.name.to_string(),
@@ -82,11 +115,21 @@ fn private_ca(
         duration: signed(*duration),
         key_algorithm: algorithm,
     };
-    let mut authority = stored.authority.and_then(authority_of);
+    let mut authority = stored.authority.live().and_then(authority_of);
+    // What was handed over or kept is used as it is, or not at all: nothing is written over it.
+    let is_taken = matches!(stored.authority, Authority::Offered(_)) || stored.leaf.is_none();
+    if is_taken && let Some(live) = stored.authority.live() {
+        let reading = AuthorityReading::of(authority.as_ref());
+        if !matches!(&reading, AuthorityReading::Usable(facts) if facts.not_before <= now && now < facts.not_after) {
+            return Ok(refused(registry, stored, moment, unusable(live)));
+        }
+    }
     let last_reason = stored.leaf.and_then(|live| live.annotation(labels::ISSUED)).and_then(|word| word.parse().ok());
     let mut leaf =
         stored.leaf.and_then(leaf_of).filter(|leaf| last_reason.is_some() || is_signed(leaf, authority.as_ref()));
-    let served = stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).map(str::to_owned);
+    // The status remembers it too: a request that was served is not served again because its Secret was deleted.
+    let served =
+        stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).or(moment.handled).map(str::to_owned);
     let request = registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref());
     let decision = policy::decide(&policy::Input {
         leaf: LeafReading::of(leaf.as_ref(), authority.as_ref()),
@@ -94,7 +137,7 @@ fn private_ca(
         profile: &profile,
         uid: &registry.uid,
         now,
-        rollout_pending,
+        rollout_pending: moment.rollout_pending,
         request: request_of(request),
         last_reason,
     });
@@ -127,7 +170,7 @@ fn private_ca(
 
     // A wish that could not be fulfilled stays one. One that is taken back is forgotten, so that it can be uttered again.
     let asked = registry.renew_request.clone();
-    let served_request = if issued.is_some() { asked } else { served.filter(|_| asked.is_some()) };
+    let served_request = if issued.is_some() { asked } else { still_asked(registry, served) };
 
     let mut bundle = Bundle::read(&known);
     if let Some(authority) = authority.as_ref().filter(|_| problem.is_none()) {
@@ -156,9 +199,13 @@ fn private_ca(
             issued: issued.or(last_reason).map(|word| word.to_string()),
         }),
         // A lost authority must not be overwritten by an unreadable copy of itself.
-        authority: authority
-            .filter(|_| decision.authority != AuthorityVerdict::CaMissing)
-            .map(|authority| desired::Authority { certificate: authority.certificate_pem, key: authority.key_pem }),
+        authority: authority.filter(|_| decision.authority != AuthorityVerdict::CaMissing).map(|authority| {
+            desired::Authority {
+                certificate: authority.certificate_pem,
+                key: authority.key_pem,
+                kind: stored.authority.kind().to_owned(),
+            }
+        }),
         bundle: Some(bundle.render()),
         look_again,
         issued,
@@ -166,7 +213,15 @@ fn private_ca(
 }
 
 /// Checks the user's certificate and copies it, or keeps serving the last copy that was good.
-fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &Observed, now: Timestamp) -> Settled {
+fn take_over(
+    registry: &Resolved,
+    secret: &str,
+    stored: &Stored<'_>,
+    observed: &Observed,
+    moment: &Moment<'_>,
+) -> Settled {
+    let now = moment.now;
+    let handled = still_asked(registry, moment.handled.map(str::to_owned));
     let keep = |reason: &str, message: String, waiting: bool| {
         let kept = stored.leaf.and_then(leaf_of);
         let facts = kept.as_ref().and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
@@ -177,8 +232,12 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
         Settled {
             report: Certificate {
                 served: facts.map(|facts| certificate_status(&facts, &bundle, kept.as_ref())),
-                handled_request: None,
-                problem: Some(Problem { reason: reason.to_owned(), message: format!("{message}{still}"), waiting }),
+                handled_request: handled.clone(),
+                problem: Some(if waiting {
+                    Problem::waiting(reason, format!("{message}{still}"))
+                } else {
+                    Problem::stuck(reason, format!("{message}{still}"))
+                }),
                 note: None,
             },
             serving: kept.map(|leaf| desired::ServingCertificate {
@@ -193,6 +252,9 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
             ..Settled::default()
         }
     };
+    if observed.unread.contains(secret) {
+        return keep("ReadFailed", format!("Secret {secret} could not be read; it is tried again"), true);
+    }
     let Some(Some(content)) = observed.secrets.get(secret) else {
         return keep(
             "WaitingForSecret",
@@ -221,7 +283,7 @@ fn take_over(registry: &Resolved, secret: &str, stored: &Stored<'_>, observed: &
         look_again: Some(imported.facts.not_after),
         report: Certificate {
             served: Some(certificate_status(&imported.facts, &bundle, Some(&imported.leaf))),
-            handled_request: None,
+            handled_request: handled.clone(),
             problem: None,
             note: join(notes),
         },
@@ -251,7 +313,7 @@ fn written(registry: &Resolved) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
 }
 
 /// Names and addresses that clients of a registry use. Nodes are never read: whoever uses node ports lists their addresses.
-fn hosts(registry: &Resolved, service: &Value) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+fn hosts(registry: &Resolved, service: Option<&Value>, leaf: Option<&Live>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
     let Tls::PrivateCa { dns_names, ip_addresses, .. } = &registry.tls else { return Default::default() };
     let (mut names, mut addresses) = written(registry);
     names.extend(dns_names.iter().cloned());
@@ -259,6 +321,14 @@ fn hosts(registry: &Resolved, service: &Value) -> (BTreeSet<String>, BTreeSet<Ip
     names.extend(registry.service_names());
     names.insert("localhost".to_owned());
     addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    // Without the Service, the names that the certificate has are the best that is known of it.
+    let Some(service) = service else {
+        if let Some(facts) = leaf.and_then(leaf_of).and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok()) {
+            names.extend(facts.dns_names);
+            addresses.extend(facts.ip_addresses);
+        }
+        return (names, addresses);
+    };
     let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     addresses.extend(list("/spec/clusterIPs").filter_map(Value::as_str).filter_map(|ip| ip.parse::<IpAddr>().ok()));
     for ingress in list("/status/loadBalancer/ingress") {
@@ -287,16 +357,67 @@ fn certificate_status(facts: &CertificateFacts, bundle: &Bundle, leaf: Option<&L
     }
 }
 
+/// The request that was handled last, as long as the manifest still utters one. One that is taken back is forgotten, so that it can be uttered again.
+pub fn still_asked(registry: &Resolved, handled: Option<String>) -> Option<String> {
+    handled.filter(|_| registry.renew_request.is_some())
+}
+
+/// What is stored, when nothing is decided: certificate, what the status says of it, and when it ends.
+pub fn as_stored(
+    registry: &Resolved,
+    stored: Option<&Live>,
+) -> (Option<desired::ServingCertificate>, Option<CertificateStatus>, Option<Timestamp>) {
+    let Some((live, leaf)) = stored.and_then(|live| Some((live, leaf_of(live)?))) else { return (None, None, None) };
+    let ca = text(live, "ca.crt");
+    let bundle = Bundle::read(ca.as_deref().unwrap_or_default());
+    let facts = CertificateFacts::of_pem(&leaf.chain_pem).ok();
+    let reason = live.annotation(labels::ISSUED).map(str::to_owned);
+    let renew_at = facts.as_ref().filter(|_| reason.is_some()).map(|facts| policy::renew_at(facts, &registry.uid));
+    let served = facts.as_ref().map(|facts| CertificateStatus {
+        renew_at: renew_at.map(|at| at.to_string()),
+        reason: reason.clone(),
+        ..certificate_status(facts, &bundle, Some(&leaf))
+    });
+    let serving = desired::ServingCertificate {
+        checksum: checksum(&leaf),
+        chain: leaf.chain_pem,
+        key: leaf.key_pem,
+        ca,
+        served_request: live.annotation(labels::SERVED_REQUEST).map(str::to_owned),
+        issued: reason,
+    };
+    (Some(serving), served, renew_at)
+}
+
+/// What is stored goes on being served, and the CA stays as it is.
+fn refused(registry: &Resolved, stored: &Stored<'_>, moment: &Moment<'_>, problem: Problem) -> Settled {
+    let (serving, served, look_again) = as_stored(registry, stored.leaf);
+    let bundle = serving.as_ref().and_then(|serving| serving.ca.clone());
+    let handled_request = still_asked(registry, moment.handled.map(str::to_owned));
+    let report = Certificate { served, handled_request, problem: Some(problem), note: None };
+    Settled { serving, bundle, report, look_again, ..Settled::default() }
+}
+
+fn unusable(ca: &Live) -> Problem {
+    let name = ca.name();
+    Problem::stuck(
+        "CaUnusable",
+        format!(
+            "Secret {name} holds no CA that can be used (a certificate and its key under tls.crt and tls.key, valid now) and is not written over: \
+             put one there, or delete the Secret for a new one"
+        ),
+    )
+}
+
 fn authority_missing(registry: &Resolved) -> Problem {
-    Problem {
-        reason: "CaMissing".to_owned(),
-        message: format!(
+    Problem::stuck(
+        "CaMissing",
+        format!(
             "Secret {} is missing or unreadable: the certificate is still served, but no new one can be signed; restore the Secret \
              from a backup, or annotate the registry with privateregistry.dev/renew=ca and hand the new bundle to clients",
             registry.name.child(Child::Ca)
         ),
-        waiting: false,
-    }
+    )
 }
 
 fn node_port_note(registry: &Resolved) -> Option<String> {
@@ -322,7 +443,7 @@ fn join(notes: impl IntoIterator<Item = String>) -> Option<String> {
 }
 
 /// A copy of a company's certificate is no leaf of ours, whatever it says.
-fn is_signed(leaf: &Leaf, authority: Option<&Authority>) -> bool {
+fn is_signed(leaf: &Leaf, authority: Option<&pki::Authority>) -> bool {
     matches!(LeafReading::of(Some(leaf), authority), LeafReading::Read { signed_by_authority: Some(true), .. })
 }
 
@@ -330,8 +451,8 @@ fn leaf_of(live: &Live) -> Option<Leaf> {
     Leaf::stored(live.data("tls.crt").as_deref(), live.data("tls.key").as_deref())
 }
 
-fn authority_of(live: &Live) -> Option<Authority> {
-    Authority::stored(live.data("tls.crt").as_deref(), live.data("tls.key").as_deref())
+fn authority_of(live: &Live) -> Option<pki::Authority> {
+    pki::Authority::stored(live.data("tls.crt").as_deref(), live.data("tls.key").as_deref())
 }
 
 fn text(live: &Live, key: &str) -> Option<String> {
@@ -355,7 +476,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::testing::{resolved, stored_secret};
+    use crate::parts::testing::{resolved, stored_secret};
 
     fn asking(annotation: &str) -> Resolved {
         resolved(&json!({}), &json!({api::annotation::RENEW: annotation}))
@@ -370,8 +491,10 @@ mod tests {
 
     impl Shelf {
         fn settle(&self, registry: &Resolved) -> Settled {
-            let stored = Stored { leaf: self.leaf.as_ref(), authority: self.authority.as_ref() };
-            settle(registry, &stored, &Observed::default(), &json!({}), false, Timestamp::now()).unwrap()
+            let authority = self.authority.clone().map_or(Authority::Absent, Authority::Stored);
+            let stored = Stored { leaf: self.leaf.as_ref(), authority };
+            let moment = Moment { now: Timestamp::now(), rollout_pending: false, handled: None };
+            settle(registry, &stored, &Observed::default(), Some(&json!({})), moment).unwrap()
         }
 
         /// What lies there after the pass, beside what status says was served and why a certificate was issued.

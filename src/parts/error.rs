@@ -31,6 +31,15 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Writing the finalizer.
+    #[error("write the finalizer of {registry}")]
+    Finalizer {
+        /// The registry.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// Writing the status.
     #[error("write the status of {registry}")]
     Status {
@@ -61,6 +70,7 @@ impl Error {
             Self::Hash(_) => "HashFailed",
             Self::Random(_) => "NoRandomness",
             Self::Pods { .. } => "ReadFailed",
+            Self::Finalizer { .. } => "WriteFailed",
             Self::Status { .. } => "StatusWriteFailed",
             Self::Worker(_) => "WorkerFailed",
         }
@@ -77,7 +87,7 @@ impl Error {
             },
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
-            Self::Pods { .. } | Self::Status { .. } => Class::Transient,
+            Self::Pods { .. } | Self::Finalizer { .. } | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Hash(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }

@@ -11,31 +11,36 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::status::summary::Answer;
 
-/// How soon a registry is asked again whose answer was not good.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How soon a registry is asked again whose answer was not good; doubled with each further one.
+pub const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// The longest wait before it is asked again.
+const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(480);
+/// How many are asked at once: a network that drops packets holds each of them for seconds.
+const AT_ONCE_AT_MOST: usize = 64;
 /// Time for connecting, the handshake and the answer together.
 const LIMIT: Duration = Duration::from_secs(3);
 /// How long a pass waits for the answer: a registry that is well answers sooner, and its status is written once instead of twice.
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// Where and how to ask.
-pub(super) struct Question {
+pub struct Question {
     /// The Service's address.
-    pub(super) address: IpAddr,
+    pub address: IpAddr,
     /// The Service's port.
-    pub(super) port: u16,
+    pub port: u16,
     /// Name that the certificate must cover.
-    pub(super) name: String,
+    pub name: String,
     /// PEM of the leaf that must be served; `None` without TLS.
-    pub(super) leaf: Option<String>,
+    pub leaf: Option<String>,
     /// Whether a login must be asked for.
-    pub(super) logins: bool,
+    pub logins: bool,
     /// What tells one rollout from the next.
-    pub(super) rollout: String,
+    pub rollout: String,
 }
 
 /// Digest of a question.
@@ -49,35 +54,53 @@ impl Question {
 }
 
 /// What registries have answered.
-#[derive(Clone, Default)]
-pub(super) struct Answers(Arc<Mutex<BTreeMap<Key, Asked>>>);
+#[derive(Clone)]
+pub struct Answers {
+    known: Arc<Mutex<BTreeMap<Key, Asked>>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { known: Arc::default(), places: Arc::new(Semaphore::new(AT_ONCE_AT_MOST)) }
+    }
+}
 
 struct Asked {
     /// Which question, not its text: it contains a certificate.
     question: Id,
     since: Instant,
     answer: Answer,
+    /// Answers in a row that were not good.
+    failures: u32,
+}
+
+/// How long after the `failures`-th answer that was not good it is asked again.
+fn patience(failures: u32) -> Duration {
+    ASK_AGAIN.saturating_mul(1 << failures.saturating_sub(1).min(5)).min(ASK_AGAIN_AT_MOST)
 }
 
 impl Answers {
     /// The registry's answer: the known one while it is good or young, else a new one if it comes at once. One that comes later puts the
-    /// registry on the queue; until then the last one to the same question counts.
-    pub(super) async fn get(&self, key: &Key, question: Question, queue: &Queue) -> Answer {
+    /// registry on the queue; until then the last one counts, or `before`, what was reported when this process did not know it yet.
+    pub async fn get(&self, key: &Key, question: Question, before: Answer, queue: &Queue) -> Answer {
         let id = question.id();
-        let known = match self.locked().get(key) {
+        let (known, failures) = match self.locked().get(key) {
             Some(asked) if asked.question == id => match &asked.answer {
                 Answer::Good => return Answer::Good,
-                answer if asked.since.elapsed() < ASK_AGAIN => return answer.clone(),
-                answer => answer.clone(),
+                answer if asked.since.elapsed() < patience(asked.failures) => return answer.clone(),
+                answer => (answer.clone(), asked.failures),
             },
-            _ => Answer::NotAsked,
+            Some(_) => (Answer::NotAsked, 0),
+            None => (before, 0),
         };
-        let asked = Asked { question: id, since: Instant::now(), answer: known.clone() };
+        let asked = Asked { question: id, since: Instant::now(), answer: known.clone(), failures: failures + 1 };
         self.locked().insert(key.clone(), asked);
 
         let mut asking = tokio::spawn({
             let (answers, key) = (self.clone(), key.clone());
             async move {
+                let _place = answers.places.acquire().await;
                 let answer = ask(&question).await;
                 answers.learn(&key, id, answer.clone());
                 answer
@@ -97,8 +120,13 @@ impl Answers {
         }
     }
 
+    /// How soon to ask again, if the last answer was not good.
+    pub fn ask_again(&self, key: &Key) -> Duration {
+        self.locked().get(key).map_or(ASK_AGAIN, |asked| patience(asked.failures))
+    }
+
     /// Forgets a registry that is gone.
-    pub(super) fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &Key) {
         self.locked().remove(key);
     }
 
@@ -109,7 +137,7 @@ impl Answers {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<Key, Asked>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,171 @@
+//! The registry's certificate: CA, leaf and bundle. What is stored is used only when it is proved the registry's own or handed over, and never written
+//! over; the CA is stored before anything that it signed.
+
+mod decide;
+
+use jiff::Timestamp;
+use operator_engine::apply::{Hold, Live, Outcome, Standing};
+use tracing::info;
+
+pub use decide::{Authority, Settled, Stored};
+
+use super::address::Address;
+use super::{Keep, Pass, being_deleted};
+use crate::desired::{self, kinds, secrets};
+use crate::model::{Child, Tls};
+use crate::status::{self, Problem};
+
+/// What the workload needs to know.
+pub enum Serving {
+    /// Plain HTTP.
+    Nothing,
+    /// This, and it is stored.
+    Certificate(Box<desired::ServingCertificate>),
+    /// There is none yet.
+    Missing,
+}
+
+/// What the part gives back.
+pub struct Certificate {
+    /// What is served.
+    pub serving: Serving,
+    /// What the status says.
+    pub report: status::Certificate,
+    /// What must stay.
+    pub keep: Keep,
+    /// When time alone changes it.
+    pub look_again: Option<Timestamp>,
+}
+
+/// Keeps, makes or takes over the certificate.
+pub async fn settle(pass: &Pass<'_>, address: &Address, rollout_pending: bool) -> Certificate {
+    // The CA is never pruned, only let go on purpose.
+    let ca = pass.named(kinds::SECRET, Child::Ca);
+    let all = [ca.clone(), pass.named(kinds::SECRET, Child::Tls), pass.named(kinds::CONFIG_MAP, Child::CaBundle)];
+    if pass.registry.tls == Tls::None {
+        let handled = decide::still_asked(pass.registry, pass.before.handled_renew_request.clone());
+        let report = status::Certificate { handled_request: handled, ..status::Certificate::default() };
+        return Certificate { serving: Serving::Nothing, report, keep: Keep::from([ca]), look_again: None };
+    }
+    let leaf = match read_leaf(pass).await {
+        Ok(leaf) => leaf,
+        Err(problem) => return kept(pass, None, Some(problem), all.into()),
+    };
+    if let Some(blocked) = &pass.registry.faults.certificate {
+        return kept(pass, leaf.as_ref(), Some(Problem::of(blocked)), all.into());
+    }
+    if leaf.is_none()
+        && let Some(wait) = address.awaits_load_balancer(pass.registry, pass.now)
+    {
+        let name = &pass.registry.name;
+        let message = format!(
+            "Service {name} waits for the address of its load balancer, up to a minute; see kubectl describe service {name}"
+        );
+        let waits = kept(pass, None, Some(Problem::retrying("WaitingForLoadBalancer", message)), all.into());
+        return Certificate { look_again: pass.now.checked_add(wait).ok(), ..waits };
+    }
+    let authority = match authority(pass, leaf.is_none()).await {
+        Ok(authority) => authority,
+        Err(problem) => return kept(pass, leaf.as_ref(), Some(problem), all.into()),
+    };
+    let stored = Stored { leaf: leaf.as_ref(), authority };
+    let decided = decide::settle(
+        pass.registry,
+        &stored,
+        pass.observed,
+        address.service(),
+        decide::Moment { now: pass.now, rollout_pending, handled: pass.before.handled_renew_request.as_deref() },
+    );
+    match decided {
+        Ok(settled) => write(pass, leaf.as_ref(), settled, all.into()).await,
+        Err(error) => kept(pass, leaf.as_ref(), Some(pass.problem(error)), all.into()),
+    }
+}
+
+async fn read_leaf(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
+    let name = pass.registry.name.child(Child::Tls);
+    let found = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
+    found.map_err(|error| pass.problem(error))
+}
+
+/// The stored CA, if the registry signs with one of its own.
+async fn authority(pass: &Pass<'_>, is_first: bool) -> Result<Authority, Problem> {
+    if !matches!(pass.registry.tls, Tls::PrivateCa { .. }) {
+        return Ok(Authority::Absent);
+    }
+    let name = pass.registry.name.child(Child::Ca);
+    let engine = &pass.ctx.engine;
+    let standing = match is_first {
+        true => engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await,
+        // One that is missed is not made again while its leaf is good, so it must really be missing.
+        false => engine.standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await,
+    };
+    match standing.map_err(|error| pass.problem(error))? {
+        Standing::Absent => Ok(Authority::Absent),
+        Standing::Ours(live) => Ok(Authority::Stored(live)),
+        Standing::Offered(live) => Ok(Authority::Offered(live)),
+        Standing::Leaving(_) => Err(being_deleted(
+            &format!("Secret {name}"),
+            "save the CA with kubectl get secret -o yaml: without it no client trusts the next certificate",
+        )),
+        Standing::Foreign(claim) => Err(pass.problem(pass.not_ours(kinds::SECRET, &name, claim))),
+    }
+}
+
+/// What is stored goes on, and nothing of it changes.
+fn kept(pass: &Pass<'_>, leaf: Option<&Live>, problem: Option<Problem>, keep: Keep) -> Certificate {
+    let (serving, served, look_again) = decide::as_stored(pass.registry, leaf);
+    let handled = decide::still_asked(pass.registry, pass.before.handled_renew_request.clone());
+    Certificate {
+        serving: serving.map_or(Serving::Missing, |certificate| Serving::Certificate(Box::new(certificate))),
+        report: status::Certificate { served, handled_request: handled, problem, note: None },
+        keep,
+        look_again,
+    }
+}
+
+async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep: Keep) -> Certificate {
+    if let Some(authority) = &settled.authority
+        && let Err(error) = pass.apply(secrets::authority(pass.registry, authority)).await
+    {
+        return kept(pass, leaf, Some(pass.problem(error)), keep);
+    }
+    if let Some(serving) = &settled.serving {
+        match pass.apply(secrets::certificate(pass.registry, serving)).await {
+            Ok(applied) if applied.outcome == Outcome::Replacing => {
+                return kept(
+                    pass,
+                    None,
+                    Some(Problem::retrying(
+                        "BeingDeleted",
+                        "the certificate's Secret is being deleted; it is made anew when it is gone",
+                    )),
+                    keep,
+                );
+            }
+            Ok(_) => {
+                if let Some(why) = settled.issued {
+                    info!(registry = %pass.key, %why, "issued a certificate");
+                }
+            }
+            Err(error) => return kept(pass, leaf, Some(pass.problem(error)), keep),
+        }
+    }
+    let mut stays = Keep::from([pass.named(kinds::SECRET, Child::Ca)]);
+    if settled.serving.is_some() {
+        stays.insert(pass.named(kinds::SECRET, Child::Tls));
+    }
+    if let Some(bundle) = &settled.bundle {
+        stays.insert(pass.named(kinds::CONFIG_MAP, Child::CaBundle));
+        if let Err(error) = pass.apply(secrets::bundle(pass.registry, bundle)).await {
+            settled.report.problem.get_or_insert(pass.problem(error));
+        }
+    }
+    let keep = if settled.report.problem.is_some() { keep } else { stays };
+    Certificate {
+        serving: settled.serving.map_or(Serving::Missing, |certificate| Serving::Certificate(Box::new(certificate))),
+        report: settled.report,
+        keep,
+        look_again: settled.look_again,
+    }
+}

@@ -1,0 +1,82 @@
+//! Who outlives the registry. The first thing of every pass, from metadata and `deletionPolicy` alone: it must hold while the registry is paused, cannot
+//! be followed or cannot be read, because images hang on it. Letting go of a child (so that it stays) is always right; holding on to it is not.
+//!
+//! With `deletionPolicy: Delete` kept children have the registry as their owner, and Kubernetes would remove them with it, whatever the manifest says by
+//! then. So such a registry carries a finalizer: it goes when the operator has looked at the policy a last time.
+
+use kube::api::{Api, Patch, PatchParams};
+use operator_engine::apply::{self, Kind, Owner};
+use serde_json::json;
+
+use super::{Context, Error};
+use crate::api::{DeletionPolicy, PrivateRegistry};
+use crate::desired::kinds;
+use crate::model::Child;
+
+/// The finalizer of a registry whose kept children would go with it.
+pub const FINALIZER: &str = "privateregistry.dev/holds";
+
+/// What cannot be made again.
+const KEPT: [(&Kind, Child); 3] =
+    [(kinds::PERSISTENT_VOLUME_CLAIM, Child::Data), (kinds::SECRET, Child::Ca), (kinds::SECRET, Child::Admin)];
+
+/// Lets go of what is to be kept, and sees to the finalizer. `is_followed`: the manifest is followed now, so that children may be given to the registry.
+///
+/// # Errors
+/// A child could not be released: the others are all the same.
+pub async fn settle(registry: &PrivateRegistry, owner: &Owner, is_followed: bool, ctx: &Context) -> Result<(), Error> {
+    let policy = registry.spec.deletion_policy.unwrap_or_default();
+    let is_going = registry.metadata.deletion_timestamp.is_some();
+    let has_finalizer = registry.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+    match policy {
+        DeletionPolicy::Retain => {
+            release(owner, ctx).await?;
+            // Only when nothing is held any more.
+            if has_finalizer { finalize(registry, false, ctx).await } else { Ok(()) }
+        }
+        DeletionPolicy::Delete if is_going && has_finalizer => finalize(registry, false, ctx).await,
+        DeletionPolicy::Delete if !is_going && !has_finalizer && is_followed => finalize(registry, true, ctx).await,
+        DeletionPolicy::Delete => Ok(()),
+    }
+}
+
+async fn release(owner: &Owner, ctx: &Context) -> Result<(), Error> {
+    let mut first = None;
+    for (kind, child) in KEPT {
+        let name = format!("{}{}", owner.name, child.suffix());
+        match ctx.engine.release(owner, kind, &name).await {
+            Ok(true) => {
+                tracing::info!(registry = %format!("{}/{}", owner.namespace, owner.name), kind = kind.kind, name, "released: it outlives the registry")
+            }
+            Ok(false) => {}
+            Err(error) => _ = first.get_or_insert(error),
+        }
+    }
+    first.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Writes the finalizers of exactly this version of the registry.
+async fn finalize(registry: &PrivateRegistry, is_wanted: bool, ctx: &Context) -> Result<(), Error> {
+    let metadata = &registry.metadata;
+    let others = metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER).cloned();
+    let finalizers: Vec<_> = others.chain(is_wanted.then(|| FINALIZER.to_owned())).collect();
+    let patch = json!({"metadata": {"finalizers": finalizers, "uid": metadata.uid, "resourceVersion": metadata.resource_version}});
+    let (namespace, name) =
+        (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+    let api: Api<PrivateRegistry> = Api::namespaced(ctx.client.clone(), namespace);
+    match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(()),
+        Err(source) => Err(Error::Finalizer { registry: format!("{namespace}/{name}"), source: Box::new(source) }),
+    }
+}
+
+/// Whether an error only says that somebody was faster.
+#[must_use]
+pub fn is_conflict(error: &Error) -> bool {
+    match error {
+        Error::Apply(error) => matches!(**error, apply::Error::Conflict { .. }),
+        Error::Finalizer { source, .. } => matches!(&**source, kube::Error::Api(refusal) if refusal.is_conflict()),
+        _ => false,
+    }
+}

@@ -1,0 +1,220 @@
+//! Who is in the table and whether an admin is generated: what `credentials` decides, carried out. Hashing is slow on purpose and happens on a thread for
+//! such work, in portions.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use operator_engine::apply::Live;
+use serde_json::Value;
+
+use crate::api::{GenerateAdmin, UserSource, UserSourceKind, UserStatus};
+use crate::credentials::table::Stored as StoredTable;
+use crate::credentials::{
+    self, Htpasswd, Login, Password, Source, SourceKind, UserName, Wanted, docker_config, generated, hashing,
+};
+use crate::desired::secrets::{HTPASSWD_KEY, SOURCES_KEY};
+use crate::desired::{self, AdminLogin, workload::sha256};
+use crate::model::{Child, Fault, Observed, Resolved, Users};
+use crate::parts::Error;
+use crate::secret::Sensitive;
+use crate::status::{Logins, Problem};
+
+/// What a Secret may hold is 1 MiB; some room is left for its other parts.
+const MOST_BYTES: usize = 1_000_000;
+
+/// The table, as far as it could be made.
+pub(super) struct Decided {
+    /// What is to be stored; `None` while there is nobody.
+    pub(super) table: Option<desired::Table>,
+    /// Whether some users are not hashed yet.
+    pub(super) is_unfinished: bool,
+    /// Whom pods of the namespace pull as.
+    pub(super) pull: Option<PullLogin>,
+    /// What the status says.
+    pub(super) report: Logins,
+}
+
+/// The generated admin, whose password is stored.
+pub(super) struct Admin(Wanted);
+
+/// Whom pods of the namespace pull as.
+pub(super) struct PullLogin(UserName, Password);
+
+impl PullLogin {
+    /// A `.dockerconfigjson` with this login at every address.
+    pub(super) fn docker_config(&self, addresses: &BTreeSet<String>) -> Sensitive<String> {
+        docker_config(addresses, &self.0, &self.1)
+    }
+}
+
+impl Admin {
+    pub(super) fn of(registry: &Resolved, password: &Sensitive<String>) -> Self {
+        let name = registry.admin_name().to_owned();
+        let source = Source {
+            kind: SourceKind::GeneratedAdmin,
+            secret: registry.name.child(Child::Admin),
+            key: "password".to_owned(),
+            uid: String::new(),
+            // Not the Secret's version: whoever labels it changes no password.
+            version: sha256(password.expose().as_bytes()),
+        };
+        Self(Wanted { name, source, login: Login::Password(password.expose().as_bytes().to_vec().into()) })
+    }
+}
+
+/// Whether there is to be a generated admin. `Auto` drops it only when another user is written: one whose Secret is still missing would leave nobody.
+pub(super) fn wants_admin(registry: &Resolved, is_there: bool) -> bool {
+    let Users::Table { candidates, missing, unread, admin, .. } = &registry.users else { return false };
+    let named = candidates.iter().any(Wanted::is_usable);
+    match admin.generate {
+        GenerateAdmin::Always => true,
+        GenerateAdmin::Never => false,
+        // While users that are named are on their way, an admin that is there stays, and none is made for them.
+        GenerateAdmin::Auto => {
+            let nobody_is_named = missing.is_empty() && candidates.is_empty() && unread.is_empty();
+            !named && (nobody_is_named || is_there)
+        }
+    }
+}
+
+/// The login in `NAME-admin`, if there is one.
+pub(super) fn login_of(live: &Live) -> Option<AdminLogin> {
+    let password = text(live, "password").filter(|kept| Password::new(kept.as_bytes()).is_ok())?;
+    let kind = live.at("type").and_then(Value::as_str).unwrap_or(AdminLogin::KIND);
+    Some(AdminLogin { password: password.into(), kind: kind.to_owned() })
+}
+
+/// A login for a new admin.
+pub(super) fn new_login() -> Result<AdminLogin, Error> {
+    Ok(AdminLogin { password: generated::admin_password()?, kind: AdminLogin::KIND.to_owned() })
+}
+
+/// Keeps, makes or drops hashes until `deadline`.
+///
+/// # Errors
+/// A hash cannot be made.
+pub(super) async fn table(
+    registry: &Resolved,
+    observed: &Observed,
+    stored: Option<&Live>,
+    admin: Option<&Admin>,
+    deadline: Instant,
+    now: Timestamp,
+) -> Result<Decided, Error> {
+    let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
+        return Ok(Decided { table: None, is_unfinished: false, pull: None, report: Logins::default() });
+    };
+    let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
+    let memory = stored.and_then(|live| text(live, SOURCES_KEY));
+    let mut wanted = candidates.clone();
+    wanted.extend(admin.map(|admin| admin.0.clone()));
+    if !observed.unread.is_empty() {
+        wanted.extend(as_stored(registry, file.as_deref(), &wanted));
+    }
+    let plan =
+        credentials::plan(wanted.clone(), *cost, StoredTable { file: file.as_deref(), memory: memory.as_deref() });
+    let (table, left) = if plan.is_settled() {
+        hashing::advance(plan, now, deadline)?
+    } else {
+        tokio::task::spawn_blocking(move || hashing::advance(plan, now, deadline)).await??
+    };
+
+    let mut problems: Vec<_> =
+        missing.iter().map(|message| Problem::waiting("WaitingForSecret", message.clone())).collect();
+    problems.extend(unread.iter().map(|secret| {
+        let message = format!("Secret {secret} could not be read; its users stay as they are, and it is tried again");
+        Problem::retrying("ReadFailed", message)
+    }));
+    problems.extend(table.problems.iter().map(|problem| Problem::stuck(problem.reason, problem.message.clone())));
+    problems.extend(faults.iter().map(fault));
+    let pull = pull_login(registry, admin, &wanted, &table.users);
+    problems.extend(pull.as_ref().err().map(fault).filter(|_| missing.is_empty() && left == 0));
+    let pull = pull.ok().flatten();
+    let is_too_large = table.file.expose().len() + table.memory.len() > MOST_BYTES;
+    if is_too_large {
+        problems.insert(0, too_large(table.users.len()));
+    }
+    if left > 0 {
+        let all = table.users.len() + left;
+        let message =
+            format!("{} of {all} users can log in; the passwords of the others are being hashed", table.users.len());
+        problems.push(Problem::retrying("Hashing", message));
+    }
+    let users: Vec<_> = table.users.iter().map(user_status).collect();
+    // An empty table would still be a table: everybody gets 401, and nobody is let in by accident.
+    let nobody_yet = table.users.is_empty() && stored.is_none();
+    let written = desired::Table { file: table.file, sources: table.memory };
+    Ok(Decided {
+        table: (!nobody_yet && !is_too_large).then_some(written),
+        is_unfinished: left > 0,
+        report: Logins { note: pull.is_none().then(|| NO_PULL_SECRET.to_owned()), users, problems },
+        pull,
+    })
+}
+
+/// Users of the stored table of whom the manifest still tells, or may tell, but whose Secret could not be read.
+fn as_stored(registry: &Resolved, file: Option<&str>, wanted: &[Wanted]) -> Vec<Wanted> {
+    let table = file.and_then(|file| Htpasswd::parse(file).ok()).unwrap_or_default();
+    let known: BTreeSet<_> = wanted.iter().map(|user| user.name.as_str()).collect();
+    let names = table.names().filter(|name| !known.contains(name.as_str()));
+    let source = Source {
+        kind: SourceKind::UsersFrom,
+        secret: registry.name.child(Child::Htpasswd),
+        key: HTPASSWD_KEY.to_owned(),
+        uid: String::new(),
+        version: String::new(),
+    };
+    names.map(|name| Wanted { name: name.to_string(), source: source.clone(), login: Login::AsStored }).collect()
+}
+
+fn user_status(user: &credentials::UserFact) -> UserStatus {
+    let kind = match user.source.kind {
+        SourceKind::Users => UserSourceKind::Users,
+        SourceKind::UsersFrom => UserSourceKind::UsersFrom,
+        SourceKind::GeneratedAdmin => UserSourceKind::GeneratedAdmin,
+    };
+    UserStatus {
+        name: user.name.to_string(),
+        source: UserSource { kind, name: user.source.secret.clone(), key: user.source.key.clone() },
+        changed_at: Some(user.changed_at.to_string()),
+    }
+}
+
+fn too_large(users: usize) -> Problem {
+    let message = format!(
+        "the table of {users} users is larger than a Secret may be (1 MiB) and is not written; remove users from auth.usersFrom, about 5,000 fit"
+    );
+    Problem::stuck("TooManyUsers", message)
+}
+
+/// What is said where pods of the namespace get no login.
+const NO_PULL_SECRET: &str = "no pull Secret is written: name the user that pods pull as in spec.pullSecrets";
+
+/// Pods pull as the user that the manifest names, or as the generated admin; as nobody else, because every login may push too.
+fn pull_login(
+    registry: &Resolved,
+    admin: Option<&Admin>,
+    wanted: &[Wanted],
+    users: &[credentials::UserFact],
+) -> Result<Option<PullLogin>, Fault> {
+    let login = |user: &Wanted| user.login().map(|(name, password)| PullLogin(name, password));
+    let Some(name) = &registry.pull_user else { return Ok(admin.and_then(|admin| login(&admin.0))) };
+    let in_table =
+        |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
+    let found = wanted.iter().filter(|user| user.name == *name).find(in_table).and_then(login);
+    found.map(Some).ok_or_else(|| Fault {
+        reason: "PullUserUnknown",
+        message: format!(
+            "spec.pullSecrets names user {name}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
+        ),
+    })
+}
+
+fn fault(fault: &Fault) -> Problem {
+    Problem::stuck(fault.reason, fault.message.clone())
+}
+
+fn text(live: &Live, key: &str) -> Option<String> {
+    live.data(key).and_then(|bytes| String::from_utf8(bytes).ok())
+}

@@ -1,0 +1,190 @@
+//! Who may log in: the generated admin, the table of users, the pull Secret. A user who is not wanted any more is out as soon as this part can write,
+//! whatever else is wrong; who cannot be hashed in this pass follows in the next ones.
+
+mod decide;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use decide::Admin;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource as _;
+use kube::api::{Api, Patch, PatchParams};
+use operator_engine::apply::{Hold, Live, Outcome, Standing};
+use operator_engine::work::events::{Happening, Tone};
+use serde_json::json;
+use tracing::debug;
+
+use super::address::Address;
+use super::{Keep, Pass, being_deleted};
+use crate::api::condition;
+use crate::desired::{self, kinds, secrets};
+use crate::model::{Child, Users, labels};
+use crate::secret::Sensitive;
+use crate::status::{self, Problem, summary};
+
+/// How long passwords are hashed in one pass: what is left follows at once in the next, and others are not kept waiting.
+const PORTION: Duration = Duration::from_millis(500);
+
+/// What the part gives back.
+pub struct Logins {
+    /// Whether the workload may start: everybody is let in, or there is a table.
+    pub is_guarded: bool,
+    /// What the status says.
+    pub report: status::Logins,
+    /// What must stay.
+    pub keep: Keep,
+    /// When the rest is hashed.
+    pub look_again: Option<Timestamp>,
+}
+
+/// Keeps, makes or drops hashes, the generated admin and the pull Secret.
+pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
+    // The admin's password is never pruned: it is let go on purpose, when others can log in.
+    let admin = pass.named(kinds::SECRET, Child::Admin);
+    let all = || {
+        let table = pass.named(kinds::SECRET, Child::Htpasswd);
+        Keep::from([admin.clone(), table, pass.named(kinds::SECRET, Child::Pull)])
+    };
+    if matches!(pass.registry.users, Users::Everybody) {
+        let report = status::Logins::default();
+        return Logins { is_guarded: true, report, keep: Keep::from([admin]), look_again: None };
+    }
+    let table = match read_table(pass).await {
+        Ok(table) => table,
+        Err(problem) => {
+            let report = status::Logins::as_before(pass.before, problem);
+            return Logins { is_guarded: true, report, keep: all(), look_again: None };
+        }
+    };
+    let (admin, mut problems) = generated_admin(pass).await;
+    let deadline = Instant::now() + PORTION;
+    let decided = decide::table(pass.registry, pass.observed, table.as_ref(), admin.as_ref(), deadline, pass.now).await;
+    let decided = match decided {
+        Ok(decided) => decided,
+        Err(error) => {
+            let report = status::Logins::as_before(pass.before, pass.problem(error));
+            return Logins { is_guarded: table.is_some(), report, keep: all(), look_again: None };
+        }
+    };
+    let mut report = decided.report;
+    let mut is_guarded = table.is_some();
+    if let Some(wanted) = &decided.table {
+        match pass.apply(secrets::table(pass.registry, wanted)).await {
+            Ok(applied) => {
+                is_guarded = true;
+                if matches!(applied.outcome, Outcome::Changed | Outcome::Recreated) {
+                    tell_kubelets(pass, wanted).await;
+                }
+            }
+            Err(error) => problems.push(pass.problem(error)),
+        }
+    }
+    if problems.is_empty() && admin.is_none() && !report.users.is_empty() {
+        problems.extend(end_admin(pass).await);
+    }
+    problems.extend(pull(pass, address, &decided.pull).await);
+    report.problems.splice(0..0, problems);
+    Logins { is_guarded, keep: all(), look_again: decided.is_unfinished.then_some(pass.now), report }
+}
+
+async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
+    let name = pass.registry.name.child(Child::Htpasswd);
+    let found = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
+    found.map_err(|error| pass.problem(error))
+}
+
+/// The generated admin, stored and proved ours: nothing may be derived from a password that is stored nowhere.
+async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
+    let name = pass.registry.name.child(Child::Admin);
+    let none = |problem: Problem| (None, vec![problem]);
+    let standing = match pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await {
+        Ok(standing) => standing,
+        Err(error) => return none(pass.problem(error)),
+    };
+    let stored = match &standing {
+        Standing::Ours(live) | Standing::Offered(live) | Standing::Leaving(live) => Some(live),
+        Standing::Absent | Standing::Foreign(_) => None,
+    };
+    if !decide::wants_admin(pass.registry, stored.is_some()) {
+        return (None, Vec::new());
+    }
+    let login = match (&standing, stored.map(decide::login_of)) {
+        (Standing::Foreign(claim), _) => {
+            return none(pass.problem(pass.not_ours(kinds::SECRET, &name, claim.clone())));
+        }
+        // Its password holds while it is there, and nothing is written to it.
+        (Standing::Leaving(_), Some(Some(login))) => {
+            let how = "when it is gone, a new password is made; take that one, or name users in spec.auth";
+            return (
+                Some(Admin::of(pass.registry, &login.password)),
+                vec![being_deleted(&format!("Secret {name}"), how)],
+            );
+        }
+        (_, Some(None)) => {
+            let message = format!(
+                "Secret {name} holds no password of 8 to 72 bytes under the key password; put one there, or delete the Secret for a new one"
+            );
+            return none(Problem::stuck("AdminUnreadable", message));
+        }
+        (_, Some(Some(login))) => login,
+        (_, None) => match decide::new_login() {
+            Ok(login) => login,
+            Err(error) => return none(pass.problem(error)),
+        },
+    };
+    match pass.apply(secrets::admin(pass.registry, &login)).await {
+        Ok(_) => (Some(Admin::of(pass.registry, &login.password)), Vec::new()),
+        Err(error) => none(pass.problem(error)),
+    }
+}
+
+/// Removes the generated admin, after a table with other users was written. That a password ends is worth an event.
+async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
+    let name = pass.registry.name.child(Child::Admin);
+    let known = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
+    if known.ok().flatten().is_none() {
+        return None;
+    }
+    if let Err(error) = pass.ctx.engine.remove(&pass.owner, kinds::SECRET, &name).await {
+        return Some(pass.problem(error));
+    }
+    let ended = Happening {
+        tone: Tone::Normal,
+        reason: "AdminRemoved".to_owned(),
+        action: condition::USERS_READY.to_owned(),
+        note: format!("Secret {name} was removed and its login ended: other users can log in now"),
+    };
+    pass.ctx.events.publish(&pass.manifest.object_ref(&()), &[ended]).await;
+    None
+}
+
+/// The login for pods of the namespace. It names every address, so it waits for the Service.
+async fn pull(pass: &Pass<'_>, address: &Address, login: &Option<decide::PullLogin>) -> Option<Problem> {
+    let name = pass.registry.name.child(Child::Pull);
+    let Some(login) = login else {
+        let removed = pass.ctx.engine.remove(&pass.owner, kinds::SECRET, &name).await;
+        return removed.err().map(|error| pass.problem(error));
+    };
+    let addresses: BTreeSet<_> = summary::image_hosts(pass.registry, address.service()?);
+    let config: Sensitive<String> = login.docker_config(&addresses);
+    pass.apply(secrets::pull(pass.registry, &config)).await.err().map(|error| pass.problem(error))
+}
+
+/// A kubelet looks at mounted Secrets once a minute or so, but at once when an annotation of the pod changes. Whoever was removed is out a second later.
+/// That a pod cannot be told is no fault: its kubelet comes to it by itself.
+async fn tell_kubelets(pass: &Pass<'_>, table: &desired::Table) {
+    let Ok(pods) = pass.ctx.pods(pass.key).await else { return };
+    let api: Api<Pod> = Api::namespaced(pass.ctx.client.clone(), &pass.registry.namespace);
+    let version = desired::workload::sha256(table.file.expose().as_bytes());
+    // The digest tells one table from the next, not the table: its hashes are salted.
+    let patch = json!({"metadata": {"annotations": {labels::USERS_CHECKSUM: version}}});
+    for pod in pods.iter().filter(|pod| pod.phase == "Running" && !pod.disrupted) {
+        let told = api.patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        if let Err(error) = told {
+            let error = operator_engine::process::api_error::explain(&error);
+            debug!(registry = %pass.key, pod = pod.name, error, "the kubelet could not be told of the new table");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What a registry consists of, concern by concern. A part says what it wants, what it found, what stands in its way and what must stay, and cannot
+//! end the pass: whoever needs something of another part gets it as an argument, and decides what its absence means.
+//!
+//! | part | its children | needs |
+//! |---|---|---|
+//! | [`holds`] | who outlives the registry | nothing but metadata and `deletionPolicy` |
+//! | [`address`] | Service | |
+//! | [`storage`] | claim | |
+//! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
+//! | [`logins`] | admin, table of users, pull Secret | the Service's addresses, for the pull Secret |
+//! | [`workload`] | configuration, identity, Deployment or Job, disruption budget | certificate, logins, storage |
+
+pub mod address;
+pub mod advice;
+pub mod certificate;
+pub mod context;
+pub mod error;
+pub mod holds;
+pub mod logins;
+pub mod storage;
+#[cfg(test)]
+mod testing;
+pub mod workload;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use operator_engine::apply::{self, Applied, Claim, Contest, Kind, ObjectRef, Owner, Verb};
+use operator_engine::process::api_error;
+use operator_engine::work::backoff::Class;
+use operator_engine::work::queue::Key;
+use tracing::{debug, error, warn};
+
+pub use context::Context;
+pub use error::Error;
+
+use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::desired::{self, kinds::KINDS};
+use crate::model::{Child, Observed, Resolved};
+use crate::status::Problem;
+
+/// One pass over one registry: what every part is given.
+pub struct Pass<'a> {
+    /// Its name.
+    pub key: &'a Key,
+    /// The object.
+    pub manifest: &'a PrivateRegistry,
+    /// What it asks for.
+    pub registry: &'a Resolved,
+    /// What it refers to.
+    pub observed: &'a Observed,
+    /// What was reported last.
+    pub before: &'a PrivateRegistryStatus,
+    /// Whom children belong to.
+    pub owner: Owner,
+    /// The present moment, the same for all parts.
+    pub now: Timestamp,
+    /// What all passes share.
+    pub ctx: &'a Context,
+    /// What went wrong so far.
+    pub failures: Failures,
+}
+
+/// Children that must stay, whether they were written in this pass or not.
+pub type Keep = BTreeSet<(&'static Kind, String)>;
+
+/// What went wrong in a pass: each is a condition already. What is left is when the registry is looked at again, and the counters.
+#[derive(Debug, Default)]
+pub struct Failures {
+    all: Mutex<Vec<(&'static str, Class)>>,
+    /// Fields of children that others change back each time.
+    contests: Mutex<Vec<Contest>>,
+    /// Somebody was faster than this pass: what it found is not of the present.
+    is_overtaken: AtomicBool,
+}
+
+impl Failures {
+    fn note(&self, reason: &'static str, class: Class) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push((reason, class));
+    }
+
+    fn contested(&self, contest: Option<&Contest>) {
+        self.contests.lock().unwrap_or_else(PoisonError::into_inner).extend(contest.cloned());
+    }
+
+    /// What is fought over, as the user is told, and when the next repair is due.
+    pub fn contests(&self) -> (Option<Problem>, Option<Duration>) {
+        let contests = self.contests.lock().unwrap_or_else(PoisonError::into_inner);
+        let words: Vec<_> = contests.iter().map(ToString::to_string).collect();
+        let problem = (!words.is_empty()).then(|| Problem::stuck("Contested", words.join("; ")));
+        (problem, contests.iter().map(|contest| contest.look_again).min())
+    }
+
+    /// Whether the world changed under this pass, so that it is to be decided anew and nothing is to be said of it.
+    pub fn is_overtaken(&self) -> bool {
+        self.is_overtaken.load(Ordering::Relaxed)
+    }
+
+    /// Every reason, and how soon trying again can help: the soonest of all.
+    pub fn take(&self) -> (Vec<&'static str>, Option<Class>) {
+        let failures = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
+        (
+            failures.iter().map(|(reason, _)| *reason).collect(),
+            failures.iter().map(|(_, class)| *class).min_by_key(soon),
+        )
+    }
+}
+
+fn soon(class: &Class) -> u8 {
+    match class {
+        Class::Transient => 0,
+        Class::InTheWay => 1,
+        Class::Bug => 2,
+        Class::Blocked => 3,
+    }
+}
+
+impl Pass<'_> {
+    /// Writes one child, if it differs.
+    async fn apply(&self, object: desired::Object) -> Result<Applied, Error> {
+        let child = child(object);
+        let applied = self.ctx.engine.apply(&self.owner, &child).await?;
+        self.failures.contested(applied.contested.as_ref());
+        Ok(applied)
+    }
+
+    /// What an error means to the user. It is counted, and decides when the registry is looked at again.
+    pub fn problem(&self, error: impl Into<Error>) -> Problem {
+        let error = error.into();
+        if matches!(&error, Error::Apply(inner) if matches!(**inner, apply::Error::Conflict { verb: Verb::Create | Verb::Update, .. }))
+        {
+            self.look_again_soon();
+            return Problem::retrying(error.reason(), words(&error));
+        }
+        let (reason, class, text) = (error.reason(), error.class(), words(&error));
+        self.failures.note(reason, class);
+        match class {
+            Class::Bug => error!(registry = %self.key, reason, "{text}"),
+            Class::Transient => warn!(registry = %self.key, reason, "{text}"),
+            // Logged when it became the state of the registry, which may last.
+            Class::Blocked | Class::InTheWay => debug!(registry = %self.key, reason, "{text}"),
+        }
+        let message = [text].into_iter().chain(advice::advice(&error)).collect::<Vec<_>>().join("; ");
+        match class {
+            Class::Transient | Class::Bug => Problem::retrying(reason, message),
+            Class::Blocked | Class::InTheWay => Problem::stuck(reason, message),
+        }
+    }
+
+    /// What was decided is not of the present any more.
+    fn look_again_soon(&self) {
+        self.failures.is_overtaken.store(true, Ordering::Relaxed);
+    }
+
+    /// The error for an object that has a child's name and is somebody else's.
+    fn not_ours(&self, kind: &'static Kind, name: &str, claim: Claim) -> apply::Error {
+        apply::Error::NotOurs { object: ObjectRef::new(kind, &self.registry.namespace, name), claim }
+    }
+
+    /// A child's kind and name, for [`Keep`].
+    fn named(&self, kind: &'static Kind, child: Child) -> (&'static Kind, String) {
+        (kind, self.registry.name.child(child))
+    }
+}
+
+/// What `desired` built, as the engine takes it.
+fn child(object: desired::Object) -> apply::Child {
+    let hold = match object.hold {
+        desired::Hold::Disposable => apply::Hold::Disposable,
+        desired::Hold::Kept => apply::Hold::Kept,
+        desired::Hold::Released => apply::Hold::KeptUntilOwnerGoes,
+    };
+    let kind = KINDS.named(object.kind).expect("every kind that is built stands in the table");
+    apply::Child { kind, name: object.name, hold, body: object.body }
+}
+
+/// Whom the children of a registry belong to.
+#[must_use]
+pub fn owner(registry: &PrivateRegistry) -> Owner {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    Owner {
+        api_version: "privateregistry.dev/v1alpha1".to_owned(),
+        kind: "PrivateRegistry".to_owned(),
+        namespace: text(&registry.metadata.namespace),
+        name: text(&registry.metadata.name),
+        uid: text(&registry.metadata.uid),
+    }
+}
+
+/// The error and its causes on one line, free of secrets: some of kube's errors quote what they could not read.
+#[must_use]
+pub fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_of_kube =
+            cause.downcast_ref::<kube::Error>().or_else(|| cause.downcast_ref::<Box<kube::Error>>().map(Box::as_ref));
+        if let Some(cause) = cause_of_kube {
+            return format!("{words}: {}", api_error::explain(cause));
+        }
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
+
+/// What is said of a kept object that somebody deleted while something still holds it.
+fn being_deleted(what: &str, how: &str) -> Problem {
+    Problem::stuck(
+        "BeingDeleted",
+        format!(
+            "{what} is being deleted and lives only as long as something holds it; {how}; until it is gone nothing of the registry is rolled or replaced"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_built_can_be_written() {
+        let registry = testing::resolved(&serde_json::json!({}), &serde_json::json!({}));
+        for object in desired::claim::build(&registry).into_iter().chain(desired::foundation(&registry)) {
+            assert!(KINDS.named(object.kind).is_some(), "{object:?}");
+        }
+    }
+
+    #[test]
+    fn the_failure_that_can_be_mended_soonest_decides_when_to_look_again() {
+        let failures = Failures::default();
+        assert_eq!(failures.take(), (Vec::new(), None));
+        for (reason, class) in
+            [("NotOurs", Class::InTheWay), ("ReadFailed", Class::Transient), ("Immutable", Class::Blocked)]
+        {
+            failures.note(reason, class);
+        }
+        assert_eq!(failures.take().1, Some(Class::Transient));
+        assert_eq!(failures.take().1, None);
+    }
+}

@@ -1,0 +1,120 @@
+//! Where images are kept: the registry's own claim, one that it names, or a folder. Never deletes a claim, and makes none in the place of one that is
+//! going.
+
+use operator_engine::apply::{self, Live};
+use serde_json::Value;
+
+use super::{Pass, being_deleted, child};
+use crate::desired::{claim, kinds};
+use crate::model::{self, Child};
+use crate::status::Problem;
+
+/// The claim that pods mount.
+pub struct Storage {
+    claim: Option<Live>,
+    /// What keeps it from being as wanted.
+    pub problem: Option<Problem>,
+    /// Whether pods may mount it.
+    pub is_usable: bool,
+    /// Whether another registry has it.
+    pub is_held_by_another: bool,
+    /// Whether it is being deleted: the last pod that mounts it is all that keeps the images.
+    pub is_leaving: bool,
+}
+
+/// Makes or grows the claim, or looks at one that is not ours.
+pub async fn settle(pass: &Pass<'_>) -> Storage {
+    let (claim, problem) = look(pass).await;
+    let blocked = pass.registry.faults.storage.as_ref();
+    let is_leaving = claim.as_ref().is_some_and(Live::is_leaving);
+    let is_held_by_another = pass.observed.claim_holder.is_some();
+    Storage {
+        is_usable: blocked.is_none()
+            && (claim.is_some() || matches!(pass.registry.storage, model::Storage::EmptyDir { .. })),
+        problem: match &claim {
+            Some(claim) if is_leaving => Some(going(claim)),
+            _ => blocked.map(Problem::of).or(problem),
+        },
+        claim,
+        is_held_by_another,
+        is_leaving,
+    }
+}
+
+impl Storage {
+    /// The claim, as the server has it.
+    #[must_use]
+    pub fn claim(&self) -> Option<&Value> {
+        self.claim.as_ref().map(Live::value)
+    }
+}
+
+async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
+    let engine = &pass.ctx.engine;
+    let read = async |name: &str| {
+        engine
+            .read(kinds::PERSISTENT_VOLUME_CLAIM, &pass.registry.namespace, name)
+            .await
+            .map_err(|error| pass.problem(error))
+    };
+    let live = |found: Result<Option<Live>, Problem>| match found {
+        Ok(live) => (live, None),
+        Err(problem) => (None, Some(problem)),
+    };
+    if let model::Storage::Existing { name, .. } = &pass.registry.storage {
+        return live(read(name).await);
+    }
+    let Some(object) = claim::build(pass.registry) else { return (None, None) };
+    let name = pass.registry.name.child(Child::Data);
+    if pass.registry.faults.storage.is_some() {
+        return live(read(&name).await);
+    }
+    let mut wanted = child(object);
+    let known = match engine.read_known_child(&pass.owner, kinds::PERSISTENT_VOLUME_CLAIM, &name).await {
+        Ok(known) => known,
+        Err(error) => return (None, Some(pass.problem(error))),
+    };
+    // Kubernetes refuses to grow a claim that has no volume yet: it gets its first volume as it is, and grows then.
+    let size = "/spec/resources/requests/storage";
+    if let Some(pending) = known.as_ref().filter(|claim| !is_bound(claim))
+        && let (Some(asked), Some(given)) = (wanted.body.pointer_mut(size), pending.value().pointer(size))
+    {
+        *asked = given.clone();
+    }
+    match engine.apply(&pass.owner, &wanted).await {
+        Ok(applied) => {
+            pass.failures.contested(applied.contested.as_ref());
+            (Some(applied.live), None)
+        }
+        Err(apply::Error::Refused { message, .. }) if known.is_some() => {
+            let problem = format!(
+                "PersistentVolumeClaim {name} was refused ({message}); choose a StorageClass that allows it, or set the size back"
+            );
+            // Whether a class allows growth is found out by trying: what is there goes on.
+            (read(&name).await.ok().flatten().or(known), Some(Problem::stuck("ClaimRefused", problem)))
+        }
+        Err(error) => {
+            let never_held = known.as_ref().is_some_and(|claim| !is_bound(claim));
+            let mut problem = pass.problem(error);
+            if never_held && problem.reason == "Immutable" {
+                let words = "it has no volume and never held an image: delete it, and it is made as the manifest says";
+                problem.message = format!("{}; {words}: kubectl delete pvc {name}", problem.message);
+            }
+            (known, Some(problem))
+        }
+    }
+}
+
+fn is_bound(claim: &Live) -> bool {
+    claim.value().pointer("/status/phase") != Some(&"Pending".into())
+}
+
+fn going(claim: &Live) -> Problem {
+    let name = claim.name();
+    let volume = claim.at("spec.volumeName").and_then(Value::as_str).unwrap_or("VOLUME");
+    let how = format!(
+        "to save the images, copy them to another registry, or keep the volume: kubectl patch pv {volume} -p \
+         '{{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"Retain\"}}}}'"
+    );
+    being_deleted(&format!("PersistentVolumeClaim {name}"), &how)
+}

@@ -1,0 +1,213 @@
+//! What runs: configuration, identity, Deployment or Job, disruption budget. It needs certificate, logins and storage; while one is missing, what runs
+//! goes on as it is, unless it is to be stopped.
+
+mod answer;
+mod running;
+
+use std::time::Duration;
+
+use operator_engine::apply::{Outcome, Owner};
+
+pub use answer::{ASK_AGAIN, Answers};
+
+use self::running::Running;
+use super::address::Address;
+use super::certificate::Serving;
+use super::logins::Logins;
+use super::storage::Storage;
+use super::{Context, Error, Keep, Pass};
+use crate::api::reason;
+use crate::credentials::generated;
+use crate::desired::secrets::HTTP_SECRET_KEY;
+use crate::desired::{self, Material, Run, identity, kinds, secrets, workload};
+use crate::model::{Child, labels};
+use crate::secret::Sensitive;
+use crate::status::summary::{self, Answer};
+use crate::status::{PodFacts, Problem, Workload};
+
+/// How soon it is looked whether what ran before has ended; the watch usually tells earlier.
+const MAKE_WAY: Duration = Duration::from_secs(5);
+
+/// What is there when the pass begins.
+pub struct Found {
+    running: Running,
+    /// Key that signs uploads.
+    http_secret: Sensitive<String>,
+    /// Hash of what pods are made from.
+    template: String,
+    /// The operator's image that the running pods were made with.
+    probe_image: Option<String>,
+}
+
+/// What the part gives back.
+pub struct State {
+    /// How it is doing; `None`: nothing runs yet.
+    pub workload: Option<Workload>,
+    /// How the registry answered.
+    pub answer: Answer,
+    /// What stands in the way.
+    pub problem: Option<Problem>,
+    /// What must stay.
+    pub keep: Keep,
+    /// Its pods, as far as they were looked at.
+    pub pods: Vec<PodFacts>,
+    /// How soon to look again, if sooner than usual.
+    pub soon: Option<Duration>,
+}
+
+/// Reads what runs.
+///
+/// # Errors
+/// What could not be read, as the user is told.
+pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
+    let engine = &pass.ctx.engine;
+    let (kind, _) = running::workload_kinds(pass.registry);
+    let config = engine.read_known_child(&pass.owner, kinds::SECRET, &pass.registry.name.child(Child::Config)).await;
+    let live = engine.read_known_child(&pass.owner, kind, pass.registry.name.as_str()).await;
+    let (config, live) = (config.map_err(|error| pass.problem(error))?, live.map_err(|error| pass.problem(error))?);
+    let kept = config.and_then(|live| live.data(HTTP_SECRET_KEY)).and_then(|bytes| String::from_utf8(bytes).ok());
+    let http_secret = match kept.filter(|kept| kept.len() >= 32) {
+        Some(kept) => kept.into(),
+        None => generated::http_secret().map_err(|error| pass.problem(error))?,
+    };
+    let probe_image = live.as_ref().and_then(|live| live.annotation(labels::PROBE_IMAGE)).map(str::to_owned);
+    let image = probe_image.as_deref().unwrap_or(&pass.registry.operator_image);
+    let template = workload::template_hash(pass.registry, &http_secret, image);
+    let running = Running::look(pass.registry, live, pass.key, pass.ctx).await.map_err(|error| pass.problem(error))?;
+    Ok(Found { running, http_secret, template, probe_image })
+}
+
+impl Found {
+    /// Whether pods are replaced in any case: then a certificate may come with them.
+    #[must_use]
+    pub fn rollout_is_pending(&self) -> bool {
+        let live = self.running.workload();
+        live.is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(self.template.as_str()))
+    }
+}
+
+/// Brings what runs to what is wanted, if everything is there that it needs.
+pub async fn settle(
+    pass: &Pass<'_>,
+    found: Result<Found, Problem>,
+    address: &Address,
+    certificate: &Serving,
+    logins: &Logins,
+    storage: &Storage,
+) -> State {
+    let found = match found {
+        Ok(found) => found,
+        Err(problem) => return State { problem: Some(problem), ..State::as_before(pass, None) },
+    };
+    // Whoever ends the last pod now ends the images.
+    if storage.is_leaving {
+        return State::as_before(pass, Some(&found));
+    }
+    let blocked = pass.registry.faults.workload.as_ref().map(Problem::of);
+    let certificate = match certificate {
+        Serving::Nothing => Some(None),
+        Serving::Certificate(certificate) => Some(Some(certificate.as_ref().clone())),
+        Serving::Missing => None,
+    };
+    match certificate {
+        Some(certificate) if blocked.is_none() && logins.is_guarded && storage.is_usable => {
+            match run(pass, &found, address, certificate).await {
+                Ok(state) => state,
+                Err(error) => {
+                    let problem = Some(pass.problem(error));
+                    halt(pass, State { problem, ..State::as_before(pass, Some(&found)) }, storage).await
+                }
+            }
+        }
+        _ => halt(pass, State { problem: blocked, ..State::as_before(pass, Some(&found)) }, storage).await,
+    }
+}
+
+/// What cannot be brought to what is wanted can still be stopped, if it is to be: because the manifest says so, or because its volume is another's.
+async fn halt(pass: &Pass<'_>, state: State, storage: &Storage) -> State {
+    let suspended = pass.manifest.spec.suspend == Some(true);
+    if !suspended && !storage.is_held_by_another {
+        return state;
+    }
+    if let Err(error) = running::stop(&pass.owner, pass.ctx).await {
+        return State { problem: Some(pass.problem(error)), ..state };
+    }
+    let reason = if suspended { reason::SUSPENDED } else { reason::NOT_RUNNING };
+    let message = "stopped; the rest of the manifest cannot be applied".to_owned();
+    State { workload: Some(Workload::Stopped { reason, message }), answer: Answer::NotAsked, ..state }
+}
+
+impl State {
+    /// What runs goes on; everything that it may need stays.
+    fn as_before(pass: &Pass<'_>, found: Option<&Found>) -> Self {
+        Self {
+            workload: found.and_then(|found| found.running.former()),
+            answer: summary::answer_of(pass.before),
+            problem: None,
+            keep: everything(pass),
+            pods: found.map(|found| found.running.pods.clone()).unwrap_or_default(),
+            soon: None,
+        }
+    }
+}
+
+fn everything(pass: &Pass<'_>) -> Keep {
+    Keep::from([
+        pass.named(kinds::SECRET, Child::Config),
+        pass.named(kinds::DEPLOYMENT, Child::Workload),
+        pass.named(kinds::JOB, Child::Workload),
+        pass.named(kinds::POD_DISRUPTION_BUDGET, Child::DisruptionBudget),
+    ])
+}
+
+async fn run(
+    pass: &Pass<'_>,
+    found: &Found,
+    address: &Address,
+    certificate: Option<desired::ServingCertificate>,
+) -> Result<State, Error> {
+    let (registry, before, ctx) = (pass.registry, pass.before, pass.ctx);
+    let running = &found.running;
+    // A renewal rolls the pods, and with them comes the present operator's image.
+    let renewed = running.serves_another(certificate.as_ref());
+    let probe_image = found.probe_image.clone().filter(|_| !found.rollout_is_pending() && !renewed);
+    let run = Run { probe_image, ..running.run(registry, pass.now) };
+    let rests = running.rests(registry, before, &found.template);
+    if !rests && running.makes_way(registry, &pass.owner, pass.key, before, ctx).await? {
+        let workload = Some(Workload::Progressing { message: running::MAKING_WAY.to_owned(), ready: 0 });
+        let as_before = State::as_before(pass, Some(found));
+        return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
+    }
+    let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
+    pass.apply(identity::build(registry)).await?;
+    pass.apply(secrets::configuration(registry, &material)).await?;
+    let applied = if rests { None } else { Some(pass.apply(workload::build(registry, &material, &run)).await?) };
+    let mut keep = Keep::from([pass.named(kinds::SECRET, Child::Config)]);
+    keep.insert((running::workload_kinds(registry).0, registry.name.to_string()));
+    if let Some(budget) = desired::disruption_budget::build(registry) {
+        keep.insert(pass.named(kinds::POD_DISRUPTION_BUDGET, Child::DisruptionBudget));
+        pass.apply(budget).await?;
+    }
+    if running.lost_meanwhile(registry, applied.as_ref(), before, pass.key, ctx) {
+        pass.look_again_soon();
+    }
+    let replacing = applied.as_ref().is_some_and(|applied| applied.outcome == Outcome::Replacing);
+    let state = running.state(registry, applied.as_ref(), &run, before);
+    let answer = running::ask(pass, &material, address.service(), state.as_ref(), applied.as_ref()).await;
+    Ok(State {
+        workload: state,
+        answer,
+        problem: None,
+        keep,
+        pods: running.pods.clone(),
+        soon: replacing.then_some(MAKE_WAY),
+    })
+}
+
+/// Takes away what runs of a registry that cannot even be named.
+///
+/// # Errors
+/// It could not be read or removed.
+pub async fn stop(owner: &Owner, ctx: &Context) -> Result<(), Error> {
+    running::stop(owner, ctx).await
+}

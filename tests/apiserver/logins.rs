@@ -1,0 +1,92 @@
+//! Who may log in, and as whom pods pull: by what the manifest says, on the API server.
+
+use serde_json::json;
+
+use crate::cluster::namespace;
+use crate::wait::PATIENCE;
+
+#[tokio::test]
+async fn users_of_an_htpasswd_file_keep_their_passwords_and_a_flawed_line_stops_nobody_else() {
+    let Some(team) = namespace("logins-lines").await else { return };
+    let _operator = team.operator().await;
+    let hash = bcrypt::hash_with_result("correct horse", 4).unwrap().format_for_version(bcrypt::Version::TwoY);
+    team.secret("old", &[("auth", &format!("# old server\nann:{hash}\nben:$apr1$planted$secret\n"))]).await;
+    let spec = json!({"auth": {"usersFrom": [{"htpasswdSecretRef": {"name": "old"}}]}});
+    let registry = team.registry("team-a", spec).await;
+
+    registry.lets_in("ann", "correct horse").await;
+    let words = registry.says("UsersReady", "False", "HtpasswdHashUnsupported").await;
+    assert!(words.contains("line 3") && words.contains("ben") && !words.contains("planted"), "{words}");
+    assert!(registry.htpasswd().decoded("htpasswd").await.contains(&format!("ann:{hash}\n")), "the line as it was");
+
+    team.secret("old", &[("auth", &format!("ann:{hash}\n"))]).await;
+    let words = registry.says("UsersReady", "True", "Written").await;
+    assert!(words.contains("spec.pullSecrets"), "there is no login for pods, and it is said: {words}");
+    let user = registry.object.at("/status/users/0").await;
+    assert_eq!(user["source"], json!({"kind": "UsersFrom", "name": "old", "key": "auth"}));
+}
+
+#[tokio::test]
+async fn a_table_of_users_is_taken_for_no_password_and_a_basic_auth_secret_for_no_table() {
+    let Some(team) = namespace("logins-refused").await else { return };
+    let _operator = team.operator().await;
+    team.secret("lines", &[("auth", "ann:$apr1$planted$secretsecretsecret")]).await;
+    let basic = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "basic"}, "type": "kubernetes.io/basic-auth",
+        "stringData": {"username": "alice-the-user", "password": "correct horse"},
+    });
+    team.create(basic).await;
+    let from = |secret: &str| json!({"auth": {"usersFrom": [{"secretRef": {"name": secret}}]}});
+
+    let registry = team.registry("team-a", from("lines")).await;
+    let words = registry.says("UsersReady", "False", "PasswordIsHtpasswd").await;
+    assert!(words.contains("htpasswdSecretRef") && !words.contains("planted"), "{words}");
+
+    registry.apply(from("basic")).await.unwrap();
+    let words = registry.says("UsersReady", "False", "SecretTypeRefused").await;
+    assert!(words.contains("passwordSecretRef"), "{words}");
+    assert!(!registry.knows("username", "alice-the-user").await && !registry.knows("password", "correct horse").await);
+}
+
+#[tokio::test]
+async fn pods_pull_as_who_is_named_and_as_nobody_else() {
+    let Some(team) = namespace("logins-pull").await else { return };
+    let _operator = team.operator().await;
+    team.secret("many", &[("build", "may push all"), ("cluster", "pulls for pods")]).await;
+    let users = json!({"usersFrom": [{"secretRef": {"name": "many"}}]});
+    let registry = team.registry("team-a", json!({"auth": users})).await.ready().await;
+    let pull = registry.child("Secret", "-pull");
+    assert!(pull.find().await.is_none(), "nobody said who pods are, and the first user may push");
+
+    let named =
+        |user: &str| json!({"auth": users, "pullSecrets": [{"user": user}], "addresses": ["registry.example.com"]});
+    registry.apply(named("cluster")).await.unwrap();
+    pull.appears(PATIENCE).await;
+    let login = pull.decoded(".dockerconfigjson").await;
+    assert!(login.contains("pulls for pods") && !login.contains("may push all"), "{login}");
+    for host in ["registry.example.com", "team-a:5000", "team-a.logins-pull:5000"] {
+        assert!(login.contains(&format!("\"{host}\":")), "{host}: {login}");
+    }
+    assert!(!login.contains("registry.example.com:"), "{login}");
+
+    registry.apply(named("nobody")).await.unwrap();
+    let words = registry.says("UsersReady", "False", "PullUserUnknown").await;
+    assert!(words.contains("nobody"), "{words}");
+    pull.disappears(PATIENCE).await;
+    registry.lets_in("build", "may push all").await;
+}
+
+#[tokio::test]
+async fn a_label_for_all_is_on_every_child_and_in_no_selector() {
+    let Some(team) = namespace("logins-labels").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({"commonLabels": {"cost-center": "4711"}})).await.ready().await;
+    let children = registry.children().await;
+    assert!(children.len() > 8, "{}", children.len());
+    for child in children {
+        assert_eq!(child.at("/metadata/labels/cost-center").await, "4711", "{}", child.name);
+    }
+    let deployment = registry.deployment();
+    assert_eq!(deployment.at("/spec/template/metadata/labels/cost-center").await, "4711");
+    assert!(deployment.at("/spec/selector/matchLabels/cost-center").await.is_null());
+}

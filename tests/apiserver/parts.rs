@@ -1,0 +1,228 @@
+//! One fault stops only what hangs on it, and nothing that is kept is lost by a fault of something else.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::cluster::{Namespace, namespace};
+use crate::object::Object;
+use crate::registry::Registry;
+use crate::wait::{GARBAGE, PATIENCE, eventually, within};
+
+/// A registry with two users of its own, ready.
+async fn with_two_users(team: &Namespace) -> Registry<'_> {
+    team.secret("ann", &[("password", "correct horse")]).await;
+    team.secret("ben", &[("password", "battery staple")]).await;
+    team.registry("team-a", json!({"auth": users(&["ann", "ben"])})).await.ready().await
+}
+
+fn users(names: &[&str]) -> Value {
+    json!({"users": names.iter().map(|name| json!({"name": name, "passwordSecretRef": {"name": name}})).collect::<Vec<_>>()})
+}
+
+async fn is_out(registry: &Registry<'_>, user: &str) {
+    eventually(within(2), &format!("{user} is out"), async || {
+        let table = registry.htpasswd().decoded("htpasswd").await;
+        if table.contains(&format!("{user}:")) { Err("still in the table".to_owned()) } else { Ok(()) }
+    })
+    .await;
+}
+
+async fn taken_port(team: &Namespace) -> i64 {
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80}], "selector": {"app": "theirs"}});
+    let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "theirs"}, "spec": spec});
+    team.create(theirs).await.at("/spec/ports/0/nodePort").await.as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn a_removed_user_is_out_and_a_certificate_renewed_while_everything_else_is_refused() {
+    let Some(team) = namespace("parts-refused").await else { return };
+    let _operator = team.operator().await;
+    let registry = with_two_users(&team).await;
+    team.settles().await;
+    let serial = registry.object.at("/status/certificate/serial").await;
+    let (deployment, config) =
+        (registry.deployment().at("/metadata/generation").await, registry.child("Secret", "-config"));
+    let written = config.at("/data").await;
+
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
+    let spec = json!({
+        "auth": users(&["ann"]), "service": {"type": "NodePort", "nodePort": taken_port(&team).await},
+        "extraConfig": {"htp": {}}, "storage": {"persistentVolumeClaim": {"size": "100Ti"}},
+    });
+    registry.apply(spec).await.unwrap();
+
+    is_out(&registry, "ben").await;
+    registry
+        .object
+        .becomes(PATIENCE, "has a new certificate", |live| live["status"]["certificate"]["serial"] != serial)
+        .await;
+    let words = registry.says("AddressReady", "False", "Refused").await;
+    assert!(words.contains("spec.service.nodePort"), "{words}");
+    registry.says("UsersReady", "True", "Written").await;
+    registry.says("CertificateReady", "True", "Valid").await;
+    registry.says("Stalled", "True", "").await;
+    assert_eq!(registry.deployment().at("/metadata/generation").await, deployment, "what runs is left alone");
+    assert_eq!(config.at("/data").await, written);
+
+    registry.apply(json!({"auth": users(&["ann"])})).await.unwrap();
+    registry.ready().await;
+}
+
+#[tokio::test]
+async fn while_the_claim_is_being_deleted_nothing_is_rolled_or_replaced() {
+    let Some(team) = namespace("parts-claim").await else { return };
+    let _operator = team.operator().await;
+    let registry = with_two_users(&team).await;
+    team.settles().await;
+    // Somebody holds it, as a running pod does.
+    registry.claim().edit(json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection", "test.dev/held"]}})).await;
+    let (uid, generation) = (registry.claim().uid().await, registry.deployment().at("/metadata/generation").await);
+
+    registry.claim().delete().await;
+
+    let words = registry.says("StorageReady", "False", "BeingDeleted").await;
+    assert!(words.contains("kubectl patch pv pvc-") && words.contains("Retain"), "{words}");
+    registry.says("Stalled", "True", "BeingDeleted").await;
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
+    registry.apply(json!({"auth": users(&["ann"]), "config": {"logLevel": "debug"}, "suspend": true})).await.unwrap();
+    is_out(&registry, "ben").await;
+    team.settles().await;
+    assert_eq!(registry.deployment().at("/metadata/generation").await, generation, "the last pod keeps the images");
+    assert_eq!(registry.claim().uid().await, uid);
+
+    registry.claim().edit(json!({"metadata": {"finalizers": null}})).await;
+    registry.claim().is_made_again(&uid, PATIENCE).await;
+    registry.says("Ready", "True", "Suspended").await;
+}
+
+/// A CA that somebody made, as a Secret that they hand over.
+fn handed_over(data: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
+        "metadata": {"name": "team-a-ca", "annotations": {"privateregistry.dev/adopt": "true"}},
+    })
+}
+
+#[tokio::test]
+async fn a_ca_that_is_handed_over_is_used_as_it_is_or_refused_and_never_written_over() {
+    let Some(team) = namespace("parts-adopted").await else { return };
+    let _operator = team.operator().await;
+    let donor = team.registry("donor", json!({})).await.ready().await;
+    let company = donor.ca().at("/data").await;
+
+    let ours = team.create(handed_over(company.clone())).await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    assert_eq!(ours.at("/data").await, company, "it is the one that was handed over");
+    let bundle = registry.bundle().at("/data/ca.crt").await;
+    let trusted = String::from_utf8(STANDARD.decode(company["tls.crt"].as_str().unwrap()).unwrap()).unwrap();
+    assert!(bundle.as_str().unwrap().contains(trusted.trim()));
+
+    let no_ca = json!({"tls.crt": STANDARD.encode("no certificate"), "tls.key": STANDARD.encode("no key")});
+    let mut broken = handed_over(no_ca.clone());
+    broken["metadata"]["name"] = json!("team-b-ca");
+    let broken = team.create(broken).await;
+    let refused = team.registry("team-b", json!({})).await;
+    let words = refused.says("CertificateReady", "False", "CaUnusable").await;
+    assert!(words.contains("team-b-ca") && words.contains("delete the Secret"), "{words}");
+    assert_eq!(broken.at("/data").await, no_ca);
+    refused.lets_in("admin", &refused.admin().decoded("password").await).await;
+    broken.delete().await;
+    refused.ready().await;
+}
+
+#[tokio::test]
+async fn nothing_is_derived_from_a_password_that_is_stored_nowhere() {
+    let Some(team) = namespace("parts-admin").await else { return };
+    let _operator = team.operator().await;
+    let theirs = team.secret("team-a-admin", &[("password", "somebody else's")]).await;
+    team.secret("ann", &[("password", "correct horse")]).await;
+    let auth = json!({"admin": {"generate": "Always"}, "users": users(&["ann"])["users"]});
+    let registry = team.registry("team-a", json!({"auth": auth})).await;
+
+    registry.says("UsersReady", "False", "NotOurs").await;
+    registry.lets_in("ann", "correct horse").await;
+    assert!(!registry.knows("admin", "somebody else's").await);
+    registry.htpasswd().stays_untouched(Duration::from_secs(2)).await;
+    assert_eq!(theirs.decoded("password").await, "somebody else's");
+
+    theirs.delete().await;
+    registry.object.annotate("test.dev/look", "again").await;
+    let registry = registry.ready().await;
+    registry.lets_in("admin", &registry.admin().decoded("password").await).await;
+}
+
+#[tokio::test]
+async fn a_request_that_was_served_is_not_served_again_whatever_is_deleted() {
+    let Some(team) = namespace("parts-request").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    registry.object.annotate("privateregistry.dev/renew", "ca").await;
+    registry.object.becomes(PATIENCE, "has served it", |live| live["status"]["handledRenewRequest"] == "ca").await;
+    let registry = registry.ready().await;
+    let ca = registry.ca().at("/data").await;
+
+    let uid = registry.tls().uid().await;
+    registry.tls().delete().await;
+    registry.tls().is_made_again(&uid, PATIENCE).await;
+    team.settles().await;
+    assert_eq!(registry.ca().at("/data").await, ca);
+
+    registry.apply(json!({"tls": {"none": {}}})).await.unwrap();
+    registry.tls().disappears(PATIENCE).await;
+    registry.apply(json!({})).await.unwrap();
+    let registry = registry.ready().await;
+    assert_eq!(registry.ca().at("/data").await, ca);
+}
+
+fn kept(registry: &Registry<'_>) -> [Object; 3] {
+    [registry.claim(), registry.ca(), registry.admin()]
+}
+
+async fn goes_and_leaves_what_is_kept(registry: &Registry<'_>) {
+    registry.deployment().disappears(GARBAGE).await;
+    for object in kept(registry) {
+        object.survives(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn retain_holds_at_once_whatever_else_is_wrong() {
+    let Some(team) = namespace("holds-wrong").await else { return };
+    let _operator = team.operator().await;
+    for (name, wrong, paused) in [
+        ("unfollowed", json!({"extraConfig": {"htp": {}}}), false),
+        ("refused", json!({"service": {"type": "NodePort", "nodePort": taken_port(&team).await}}), false),
+        ("paused", json!({}), true),
+    ] {
+        let registry = team.registry(name, json!({"deletionPolicy": "Delete"})).await.ready().await;
+        if paused {
+            registry.object.annotate("privateregistry.dev/paused", "true").await;
+        }
+        let mut spec = wrong;
+        spec["deletionPolicy"] = json!("Retain");
+        registry.apply(spec).await.unwrap();
+        registry.object.delete().await;
+        registry.object.disappears(PATIENCE).await;
+        goes_and_leaves_what_is_kept(&registry).await;
+    }
+}
+
+#[tokio::test]
+async fn a_switch_to_retain_holds_although_the_operator_was_down_from_then_on() {
+    let Some(team) = namespace("holds-down").await else { return };
+    let operator = team.operator().await;
+    let registry = team.registry("team-a", json!({"deletionPolicy": "Delete"})).await.ready().await;
+    operator.stop().await;
+    registry.apply(json!({"deletionPolicy": "Retain"})).await.unwrap();
+    registry.object.delete().await;
+    for object in kept(&registry) {
+        object.survives(Duration::from_secs(1)).await;
+    }
+
+    let _operator = team.operator().await;
+    registry.object.disappears(PATIENCE).await;
+    goes_and_leaves_what_is_kept(&registry).await;
+}
