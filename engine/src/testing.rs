@@ -17,3 +17,5 @@ pub(crate) const PROGRAM: Program = Program {
     ],
     definition_advice: "apply the definition of things",
 };
+
+impl crate::work::followed::Followed for k8s_openapi::api::core::v1::ConfigMap {}

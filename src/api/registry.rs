@@ -1,8 +1,10 @@
 //! The resource itself.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use kube::{CustomResource, KubeSchema};
+use operator_engine::work::followed::{Followed, unknown_field};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -135,6 +137,24 @@ pub enum DeletionPolicy {
     Retain,
     /// They go with the registry.
     Delete,
+}
+
+impl Followed for PrivateRegistry {
+    /// A definition may be newer than this program. A storage, a signer or a restriction that it does not know must not be read as the default.
+    fn unknown(object: &Value) -> Option<String> {
+        static SCHEMA: LazyLock<Value> = LazyLock::new(super::schema);
+        let field = unknown_field(&SCHEMA["properties"]["spec"], object.get("spec")?, "spec")?;
+        Some(format!(
+            "{field} is not known to version {} of the operator: upgrade it, or remove the field",
+            env!("CARGO_PKG_VERSION")
+        ))
+    }
+
+    /// Images hang on the deletion policy. One that cannot be read keeps them.
+    fn salvage(&mut self, object: &Value) -> bool {
+        let policy = DeletionPolicy::deserialize(&object["spec"]["deletionPolicy"]).ok();
+        std::mem::replace(&mut self.spec.deletion_policy, policy) != policy
+    }
 }
 
 /// An object whose fields this schema does not know: `model` checks the top-level keys.

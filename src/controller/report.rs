@@ -70,8 +70,6 @@ mod tests {
     use http::{Request, Response};
     use kube::Client;
     use kube::client::Body;
-    use kube::core::DeserializeGuard;
-    use kube::core::error_boundary::InvalidObject;
     use kube::runtime::watcher::Event;
     use serde_json::json;
 
@@ -83,6 +81,7 @@ mod tests {
     use crate::parts::context::Recall;
     use crate::parts::workload::Answers;
     use operator_engine::apply::{Engine, Memory};
+    use operator_engine::work::followed::{Guarded, Unfollowed};
     use operator_engine::work::queue::Queue;
     use operator_engine::work::references::References;
     use operator_engine::work::rounds::Rounds;
@@ -135,8 +134,9 @@ mod tests {
         report(&registry, status(), &ctx).await.unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 1);
 
-        let broken = InvalidObject { error: "unknown variant".to_owned(), metadata: registry.metadata.clone() };
-        ctx.registries.apply(&Scope::All, Event::Apply(DeserializeGuard(Err(broken))));
+        let metadata = registry.metadata.clone();
+        let broken = Unfollowed { error: "unknown variant".to_owned(), metadata, ..Unfollowed::default() };
+        ctx.registries.apply(&Scope::All, Event::Apply(Guarded::Unfollowed(Box::new(broken))));
         report(&registry, status(), &ctx).await.unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }

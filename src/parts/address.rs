@@ -27,6 +27,8 @@ pub struct Address {
 pub async fn settle(pass: &Pass<'_>) -> Address {
     match pass.apply(service::build(pass.registry)).await {
         Ok(applied) => Address { service: Some(applied.live), problem: None },
+        // What is somebody else's is not even remembered: whether it was handed over, the next pass asks.
+        Err(error) if error.reason() == "NotOurs" => Address { service: None, problem: Some(pass.problem(error)) },
         Err(error) => {
             let problem = Some(pass.problem(error));
             let name = pass.registry.name.child(Child::Service);

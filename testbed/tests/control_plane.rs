@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, ServiceAccount},
+    core::v1::{ConfigMap, Pod, Service, ServiceAccount},
     rbac::v1::RoleBinding,
 };
 use kube::{
@@ -263,4 +263,33 @@ async fn is_usable_by_nobody(tools: &Tools) -> Result<()> {
     plane.stop()?;
     ensure!(!folder.exists(), "{} is left", folder.display());
     Ok(())
+}
+
+#[tokio::test]
+async fn services_of_a_dual_stack_control_plane_get_an_address_of_each_family_when_they_ask() -> Result<()> {
+    if skip(Mode::ControlPlane) {
+        return Ok(());
+    }
+    let service = |name: &str, policy: &str| -> Result<Service> {
+        let spec = json!({"ipFamilyPolicy": policy, "ports": [{"port": 5000}]});
+        Ok(serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?)
+    };
+    let addresses = |service: Service| service.spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
+
+    let plane = ControlPlane::start(Options { dual_stack: true, ..Options::default() }).await?;
+    let services = Api::default_namespaced(plane.client().await?);
+    for (name, policy, expected) in
+        [("one", "SingleStack", 1), ("may", "PreferDualStack", 2), ("must", "RequireDualStack", 2)]
+    {
+        let made = addresses(services.create(&PostParams::default(), &service(name, policy)?).await?);
+        ensure!(made.len() == expected && made[0].starts_with("10.96."), "{name}: {made:?}");
+        ensure!(made.iter().skip(1).all(|second| second.starts_with("fd00:10:96::")), "{name}: {made:?}");
+    }
+
+    let services = Api::default_namespaced(shared().await?.client().await?);
+    let made = addresses(services.create(&PostParams::default(), &service("may", "PreferDualStack")?).await?);
+    ensure!(made.len() == 1, "a plane with one family gives one address: {made:?}");
+    let refused = services.create(&PostParams::default(), &service("must", "RequireDualStack")?).await;
+    ensure!(status(refused) == Some(422), "a plane with one family can't give two");
+    plane.stop()
 }

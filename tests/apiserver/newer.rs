@@ -11,13 +11,19 @@ use crate::registry::Registry;
 use crate::wait::{PATIENCE, eventually, within};
 
 impl Namespace {
-    /// From now on the labels of pods may be anything.
+    /// From now on the labels of pods may be anything, and images may lie in an object store.
     async fn installs_a_newer_definition(&self) {
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let name = api::crd().metadata.name.unwrap();
         let anything = json!({"x-kubernetes-preserve-unknown-fields": true});
         let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/pod/properties/labels";
-        let operations = json!([{"op": "replace", "path": path, "value": anything}]);
+        let storage = path.replace("pod/properties/labels", "storage");
+        let one = "has(self.s3) != (has(self.persistentVolumeClaim) || has(self.existingClaim) || has(self.emptyDir))";
+        let operations = json!([
+            {"op": "replace", "path": path, "value": anything},
+            {"op": "add", "path": format!("{storage}/properties/s3"), "value": {"type": "object", "properties": {"bucket": {"type": "string"}}}},
+            {"op": "replace", "path": format!("{storage}/x-kubernetes-validations"), "value": [{"rule": one}]},
+        ]);
         let patch = Patch::<Value>::Json(serde_json::from_value(operations).unwrap());
         definitions.patch(&name, &PatchParams::default(), &patch).await.unwrap();
     }
@@ -73,4 +79,39 @@ async fn a_registry_that_cannot_be_decoded_keeps_what_it_has_and_the_others_go_o
         if words.contains("cannot be decoded") { Err(words) } else { Ok(()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_this_version_does_not_know_is_not_taken_for_absent_and_retain_holds_all_the_same() {
+    let Some(team) = namespace_of_its_own_cluster("unknown").await else { return };
+    let operator = team.operator().await;
+    let running =
+        team.registry("running", json!({"deletionPolicy": "Delete", "storage": {"emptyDir": {}}})).await.ready().await;
+    team.installs_a_newer_definition().await;
+    let elsewhere = json!({"storage": {"s3": {"bucket": "images"}}, "replicas": 1});
+    let fresh = crate::registry::Registry::named(&team, "fresh");
+    eventually(PATIENCE, "the newer definition is served", async || {
+        fresh.apply(elsewhere.clone()).await.map_err(|error| error.to_string())
+    })
+    .await;
+
+    let words = operator.readiness_says("cannot be decoded").await;
+    assert!(words.contains("unknown/fresh"), "{words}");
+    assert!(operator.log().contains("spec.storage.s3 is not known to version"), "{}", operator.log());
+    team.settles().await;
+    assert!(fresh.children().await.is_empty(), "nothing is made from a manifest that is not understood");
+
+    // What ran goes on, and the switch to Retain counts although the rest of the manifest is not understood.
+    running.object.edit(json!({"spec": {"deletionPolicy": "Retain", "pod": {"labels": 7}}})).await;
+    operator.readiness_says("unknown/running").await;
+    running
+        .ca()
+        .becomes(PATIENCE, "outlives its owner", |live| {
+            live["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty)
+        })
+        .await;
+    running.object.delete().await;
+    running.object.disappears(PATIENCE).await;
+    running.deployment().disappears(crate::wait::GARBAGE).await;
+    running.ca().survives(within(1)).await;
 }

@@ -158,7 +158,6 @@ async fn a_registry_whose_manifest_is_invalid_or_refused_is_stopped_all_the_same
             json!({"extraConfig": {"storge": {}}, "restartPolicy": job["restartPolicy"]}),
             "InvalidManifest",
         ),
-        (&taken, "Deployment", json!({"service": port}), "Refused"),
     ] {
         let workload = registry.child(workload, "");
         registry.apply(spec.clone()).await.unwrap();
@@ -171,8 +170,14 @@ async fn a_registry_whose_manifest_is_invalid_or_refused_is_stopped_all_the_same
         workload.disappears(PATIENCE).await;
         registry.says("Ready", "False", reason).await;
         registry.says("Available", "False", "Suspended").await;
-        assert_eq!(registry.object.at("/status/replicas").await, 0);
+        assert_eq!(registry.object.at("/status/readyReplicas").await, 0);
     }
+    // What runs does not hang on its Service: it is stopped like any other.
+    taken.apply(json!({"service": port, "suspend": true})).await.unwrap();
+    taken.deployment().becomes(PATIENCE, "is scaled to zero", |live| live["spec"]["replicas"] == 0).await;
+    taken.says("Available", "False", "Suspended").await;
+    taken.says("Ready", "False", "Refused").await;
+
     endless.apply(json!({})).await.unwrap();
     let endless = endless.ready().await;
     assert_eq!(endless.claim().uid().await, claim);

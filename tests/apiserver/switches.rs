@@ -136,10 +136,14 @@ async fn the_type_of_the_service_can_be_switched_all_the_way_round() {
 
     let balanced = json!({"service": {"type": "LoadBalancer", "port": 443, "loadBalancerSourceRanges": ["192.0.2.0/24"], "loadBalancerClass": "example.com/ours"}});
     registry.apply(balanced).await.unwrap();
-    registry.says("Ready", "False", "WaitingForLoadBalancer").await;
+    // What serves goes on serving while the load balancer gets its address.
+    let before = registry.ready().await.object.at("/status/certificate/serial").await;
+    let registry = Registry::named(&team, "team-a");
     testbed::fake_kubelet::load_balancer(&team.client, &team.name, "team-a", "192.0.2.77").await.unwrap();
+    let renewed =
+        |live: &Value| live["status"]["address"] == "192.0.2.77" && live["status"]["certificate"]["serial"] != before;
+    registry.object.becomes(PATIENCE, "has a certificate for the new address", renewed).await;
     let registry = registry.ready().await;
-    assert_eq!(registry.object.at("/status/address").await, "192.0.2.77");
 
     let registry = registry.becomes(json!({})).await;
     let spec = registry.service().at("/spec").await;

@@ -12,7 +12,7 @@ use super::contest::Disputes;
 use super::diff::{self, Difference, Divergence};
 use super::fields::Owned;
 use super::hash::Hash;
-use super::kinds::{Kind, Remedy};
+use super::kinds::Kind;
 use super::path;
 
 /// What is remembered of the writes to one object, whatever happens to it.
@@ -44,7 +44,8 @@ impl Past {
 
 /// The stamp of what is sent: the hash of what cannot change in place, and of everything.
 pub(super) fn stamp(kind: &Kind, body: &Value, whole: Hash) -> String {
-    let fixed: Value = recreated(kind).map(|field| path::find(body, field).cloned().unwrap_or_default()).collect();
+    let fixed: Value =
+        kind.immutable.iter().map(|field| path::find(body, field.path).cloned().unwrap_or_default()).collect();
     format!("{}-{}", Hash::of(&fixed).short(), whole.short())
 }
 
@@ -72,11 +73,7 @@ pub(super) fn keep_fixed(kind: &Kind, live: &Value, mut body: Value, amended: &[
 }
 
 fn is_fixed(kind: &Kind, path: &str) -> bool {
-    recreated(kind).any(|field| path::is_within(path, field))
-}
-
-fn recreated(kind: &Kind) -> impl Iterator<Item = &'static str> {
-    kind.immutable.iter().filter(|field| field.remedy == Remedy::Recreate).map(|field| field.path)
+    kind.immutable.iter().any(|field| path::is_within(path, field.path))
 }
 
 #[cfg(test)]

@@ -104,7 +104,8 @@ pub struct Kind {
     /// an apply. Otherwise the defaults would count as written by us, and look like fields that we no longer send.
     pub is_verbatim: bool,
     /// Whether an annotation ([`super::Marks::applied`]) tells what was sent, so that after a restart what a webhook has changed on its way in is told
-    /// from what somebody edited, without a write. For kinds that webhooks like to change; not for what is secret, because it is a hash of the content.
+    /// from what somebody edited, without a write. For kinds that webhooks like to change, or that can't be put right by a write; not for what is secret,
+    /// because it is a hash of the content.
     pub is_stamped: bool,
 }
 
@@ -180,6 +181,7 @@ pub const PERSISTENT_VOLUME_CLAIM: &Kind = &Kind {
         refuse("spec.volumeName"),
     ],
     grows: &[Grows { path: "spec.resources.requests.storage", has: "status.capacity.storage" }],
+    is_stamped: true,
     ..PLAIN
 };
 

@@ -140,6 +140,10 @@ impl Live {
             if let Some(Value::Object(labels)) = metadata.get_mut("labels").filter(|_| depth != Depth::Whole) {
                 labels.retain(|label, _| [marks.owner_label, marks.managed_by_label].contains(&label.as_str()));
             }
+            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations").filter(|_| depth != Depth::Whole)
+            {
+                annotations.remove(marks.applied);
+            }
             match metadata.get_mut("managedFields") {
                 // The entries of others are emptied, not taken out: an entry is addressed by its position.
                 Some(Value::Array(entries)) if depth == Depth::Whole => {
@@ -215,6 +219,16 @@ mod tests {
         for depth in [Depth::Read, Depth::Unread, Depth::Metadata] {
             assert_eq!(labels(depth), json!({"test.dev/owner": "team-a"}));
         }
+    }
+
+    #[test]
+    fn the_stamp_stays_until_compared() {
+        let stamped = json!({"metadata": {"name": "d", "annotations": {"test.dev/applied": "1-2", "theirs": "x"}}});
+        let annotations = |depth| {
+            Live::new(kinds::DEPLOYMENT, stamped.clone()).trimmed(depth, &MARKS)["metadata"]["annotations"].clone()
+        };
+        assert_eq!(annotations(Depth::Whole), stamped["metadata"]["annotations"]);
+        assert_eq!(annotations(Depth::Unread), json!({"theirs": "x"}));
     }
 
     #[test]

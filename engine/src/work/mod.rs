@@ -5,6 +5,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`watches`] | one stream per kind and scope, each with its own connection and trouble |
+//! | [`followed`] | what the API server shows, read with care |
 //! | [`store`] | the objects that are worked on, as the API server last showed them |
 //! | [`queue`] | names that wait for a pass, and the workers that take them |
 //! | [`backoff`] | how long a name waits |
@@ -14,6 +15,7 @@
 
 pub mod backoff;
 pub mod events;
+pub mod followed;
 pub mod queue;
 pub mod references;
 pub mod rounds;

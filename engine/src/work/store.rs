@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::Resource;
-use kube::core::error_boundary::InvalidObject;
-use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
 
+use super::followed::{Followed, Guarded, Unfollowed};
 use super::queue::Key;
 use super::watches::{Scope, compare_versions};
 
@@ -78,9 +78,9 @@ impl<K> Default for Objects<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
+impl<K: Followed> Objects<K> {
     /// Takes in one event of the watch of `scope`; scopes must not overlap. Returns what it means, in order.
-    pub fn apply(&self, scope: &Scope, event: Event<DeserializeGuard<K>>) -> Vec<Change> {
+    pub fn apply(&self, scope: &Scope, event: Event<Guarded<K>>) -> Vec<Change> {
         let mut inner = self.write();
         match event {
             Event::Init => {
@@ -121,7 +121,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
         running.for_each(|(_, listing)| {
             listing.learned.insert(key.clone());
         });
-        inner.take(key, DeserializeGuard(Ok(object)), false).pop()
+        inner.take(key, Guarded::Known(object), false).pop()
     }
 
     /// The object of this name, if it is there and could ever be decoded. One that can't be any more has the generation, spec and
@@ -164,11 +164,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Objects<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
+impl<K: Followed> Inner<K> {
     /// `may_go_back`: after a restored backup a list shows what was before, with lower versions. A watch never does.
-    fn take(&mut self, key: Key, object: DeserializeGuard<K>, may_go_back: bool) -> Vec<Change> {
-        match object.0 {
-            Ok(object) => {
+    fn take(&mut self, key: Key, object: Guarded<K>, may_go_back: bool) -> Vec<Change> {
+        match object {
+            Guarded::Known(object) => {
                 let changes = self.know(&key, object, may_go_back);
                 // What is older than what is known tells nothing of the present.
                 if !changes.is_empty() {
@@ -176,8 +176,9 @@ impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
                 }
                 changes
             }
-            Err(InvalidObject { error, metadata }) => {
-                let mut changes = self.know_metadata(&key, metadata, may_go_back);
+            Guarded::Unfollowed(broken) => {
+                let error = broken.error.clone();
+                let mut changes = self.know_in_part(&key, *broken, may_go_back);
                 let before = self.undecodable.insert(key.clone(), error.clone());
                 if before.is_none_or(|before| before != error) {
                     changes.push(Change { key, what: What::Undecodable });
@@ -187,13 +188,23 @@ impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
         }
     }
 
-    /// Metadata can always be read, and may say that the object is paused or goes. The generation stays that of the spec.
-    fn know_metadata(&mut self, key: &Key, metadata: ObjectMeta, may_go_back: bool) -> Vec<Change> {
+    /// Metadata can always be read, and may say that the object is paused or goes; so can what counts whatever else is wrong. The generation stays that
+    /// of the spec.
+    fn know_in_part(&mut self, key: &Key, broken: Unfollowed, may_go_back: bool) -> Vec<Change> {
         match self.objects.get(key) {
-            Some(known) if known.meta().uid == metadata.uid => {
+            Some(known) if known.meta().uid == broken.metadata.uid => {
                 let mut object = K::clone(known);
-                *object.meta_mut() = ObjectMeta { generation: known.meta().generation, ..metadata };
-                self.know(key, object, may_go_back)
+                *object.meta_mut() = ObjectMeta { generation: known.meta().generation, ..broken.metadata };
+                let is_news = object.salvage(&broken.object);
+                let changes = self.know(key, object, may_go_back);
+                let told = |change: Change| {
+                    if is_news && change.what == What::StatusOnly {
+                        Change { what: What::SpecChanged, ..change }
+                    } else {
+                        change
+                    }
+                };
+                changes.into_iter().map(told).collect()
             }
             Some(_) => self.remove(key.clone()).into_iter().collect(),
             None => Vec::new(),

@@ -22,17 +22,17 @@ fn with(version: u64, change: impl FnOnce(&mut ObjectMeta)) -> ConfigMap {
     object
 }
 
-fn good(object: ConfigMap) -> DeserializeGuard<ConfigMap> {
-    DeserializeGuard(Ok(object))
+fn good(object: ConfigMap) -> Guarded<ConfigMap> {
+    Guarded::Known(object)
 }
 
-fn broken(name: &str, error: &str) -> DeserializeGuard<ConfigMap> {
+fn broken(name: &str, error: &str) -> Guarded<ConfigMap> {
     broken_with(object("team", name, 2), error)
 }
 
-fn broken_with(object: ConfigMap, error: &str) -> DeserializeGuard<ConfigMap> {
+fn broken_with(object: ConfigMap, error: &str) -> Guarded<ConfigMap> {
     let metadata = object.metadata;
-    DeserializeGuard(Err(kube::core::error_boundary::InvalidObject { error: error.into(), metadata }))
+    Guarded::Unfollowed(Box::new(Unfollowed { error: error.into(), metadata, object: serde_json::Value::Null }))
 }
 
 struct Bench(Objects<ConfigMap>);
@@ -43,7 +43,7 @@ impl Bench {
     }
 
     /// What an event means, as "name What".
-    fn on(&self, scope: &Scope, event: Event<DeserializeGuard<ConfigMap>>) -> Vec<String> {
+    fn on(&self, scope: &Scope, event: Event<Guarded<ConfigMap>>) -> Vec<String> {
         self.0.apply(scope, event).iter().map(describe).collect()
     }
 
@@ -51,7 +51,7 @@ impl Bench {
         self.on(&Scope::All, Event::Apply(good(object)))
     }
 
-    fn list(&self, scope: &Scope, objects: Vec<DeserializeGuard<ConfigMap>>) -> Vec<String> {
+    fn list(&self, scope: &Scope, objects: Vec<Guarded<ConfigMap>>) -> Vec<String> {
         let events =
             std::iter::once(Event::Init).chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone]);
         events.flat_map(|event| self.on(scope, event)).collect()

@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use kube::core::{ApiResource, DeserializeGuard, NamespaceResourceScope, Resource};
+use kube::core::{ApiResource, NamespaceResourceScope, Resource};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::followed::{Followed, Guarded};
 use super::store::{Change, Objects};
 use stream::Consumer;
 
@@ -194,18 +195,12 @@ impl Watches {
         store: Arc<Objects<K>>,
         on_change: impl Fn(Change) + Send + Sync + 'static,
     ) where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Followed<Scope = NamespaceResourceScope> + fmt::Debug + Send + Sync + 'static,
     {
         let at = scope.clone();
         let api = move |client| match &at {
-            Scope::All => Api::<DeserializeGuard<K>>::all(client),
-            Scope::Namespace(own) => Api::<DeserializeGuard<K>>::namespaced(client, own),
+            Scope::All => Api::<Guarded<K>>::all(client),
+            Scope::Namespace(own) => Api::<Guarded<K>>::namespaced(client, own),
         };
         let feed = Stored { scope: scope.clone(), store, on_change };
         self.follow(Arc::new(Watched::kind_of::<K>()), scope, true, api, feed);
@@ -292,12 +287,12 @@ struct Stored<K, OnChange> {
     on_change: OnChange,
 }
 
-impl<K, OnChange> Consumer<DeserializeGuard<K>> for Stored<K, OnChange>
+impl<K, OnChange> Consumer<Guarded<K>> for Stored<K, OnChange>
 where
-    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    K: Followed + Send + Sync + 'static,
     OnChange: Fn(Change) + Send + Sync + 'static,
 {
-    fn event(&mut self, event: Event<DeserializeGuard<K>>) {
+    fn event(&mut self, event: Event<Guarded<K>>) {
         for change in self.store.apply(&self.scope, event) {
             (self.on_change)(change);
         }

@@ -151,9 +151,12 @@ impl State {
     }
 }
 
+/// What runs and what its pods mount.
 fn everything(pass: &Pass<'_>) -> Keep {
     Keep::from([
         pass.named(kinds::SECRET, Child::Config),
+        pass.named(kinds::SECRET, Child::Tls),
+        pass.named(kinds::SECRET, Child::Htpasswd),
         pass.named(kinds::DEPLOYMENT, Child::Workload),
         pass.named(kinds::JOB, Child::Workload),
         pass.named(kinds::POD_DISRUPTION_BUDGET, Child::DisruptionBudget),

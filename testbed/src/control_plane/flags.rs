@@ -2,7 +2,10 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use crate::{pki::Pki, sandbox::SERVICE_CIDR};
+use crate::{
+    pki::Pki,
+    sandbox::{SERVICE_CIDR, SERVICE_CIDR6},
+};
 
 /// The data is thrown away with the instance, so it need not survive a power cut.
 pub(super) fn etcd(dir: &Path, port: u16, peer_port: u16) -> Vec<String> {
@@ -56,6 +59,11 @@ pub(super) fn apiserver(pki: &Pki, etcd: u16, port: u16, node_address: Option<Ip
         ("profiling", "false"),
         ("shutdown-delay-duration", "0s"),
     ])
+}
+
+/// Services that ask for it get an address of each family. Of a flag that is given twice the last one counts.
+pub(super) fn dual_stack() -> Vec<String> {
+    flags([("service-cluster-ip-range", &format!("{SERVICE_CIDR},{SERVICE_CIDR6}"))])
 }
 
 /// Who read and wrote what, one line per request.

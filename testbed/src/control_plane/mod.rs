@@ -45,6 +45,8 @@ rules: [{level: Metadata}]
 pub struct Options {
     /// Keep a log of every request, see [`ControlPlane::audit`].
     pub audit: bool,
+    /// Services may have addresses of both families, IPv4 first.
+    pub dual_stack: bool,
     /// More flags for the API server.
     pub apiserver: Vec<String>,
     /// More flags for the controller manager.
@@ -263,6 +265,9 @@ fn extra_flags(sandbox: &Sandbox, options: &Options) -> Result<Vec<String>> {
         let policy = sandbox.dir().join("audit-policy.yaml");
         std::fs::write(&policy, AUDIT_POLICY).context("write the audit policy")?;
         flags.extend(flags::audit(&policy, &audit_log(sandbox)));
+    }
+    if options.dual_stack {
+        flags.extend(flags::dual_stack());
     }
     flags.extend_from_slice(&options.apiserver);
     Ok(flags)

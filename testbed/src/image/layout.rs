@@ -50,7 +50,8 @@ impl Built {
         Ok(())
     }
 
-    /// Writes the layout as one tar archive. `ctr images import` takes it and gives it exactly its full name.
+    /// Writes the layout as one tar archive. `ctr images import` takes it and gives it exactly its full name. So does what only knows archives of
+    /// `docker save`: the archive is one of those too.
     pub fn write_archive(&self, path: &Path) -> Result<()> {
         let file = std::fs::File::create(path).with_context(|| format!("make {}", path.display()))?;
         self.archive_into(file).with_context(|| format!("write {}", path.display()))
@@ -59,7 +60,8 @@ impl Built {
     /// Writes the archive of [`Self::write_archive`] into any writer.
     pub fn archive_into(&self, writer: impl std::io::Write) -> Result<()> {
         let mut archive = tar::Builder::new(writer);
-        for (path, bytes) in self.files() {
+        let for_docker = self.docker_manifest()?;
+        for (path, bytes) in self.files().chain([("manifest.json".to_owned(), for_docker.as_slice())]) {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o644);
             header.set_uid(0);
@@ -72,9 +74,17 @@ impl Built {
         Ok(())
     }
 
+    /// The table of contents that `docker save` writes: the same blobs under their paths.
+    fn docker_manifest(&self) -> Result<Vec<u8>> {
+        let manifest: Value = serde_json::from_slice(self.blobs.get(&self.digest).context("the manifest")?)?;
+        let path = |blob: &Value| blob["digest"].as_str().map(blob_path);
+        let layers: Vec<_> = manifest["layers"].as_array().into_iter().flatten().map(path).collect();
+        let config = path(&manifest["config"]);
+        Ok(serde_json::to_vec(&json!([{"Config": config, "RepoTags": [self.reference], "Layers": layers}]))?)
+    }
+
     fn files(&self) -> impl Iterator<Item = (String, &[u8])> {
-        let blobs =
-            self.blobs.iter().map(|(digest, bytes)| (format!("blobs/{}", digest.replace(':', "/")), bytes.as_slice()));
+        let blobs = self.blobs.iter().map(|(digest, bytes)| (blob_path(digest), bytes.as_slice()));
         [
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice()),
             ("index.json".to_owned(), self.index.as_slice()),
@@ -82,6 +92,11 @@ impl Built {
         .into_iter()
         .chain(blobs)
     }
+}
+
+/// Where a blob lies in a layout.
+fn blob_path(digest: &str) -> String {
+    format!("blobs/{}", digest.replace(':', "/"))
 }
 
 pub(super) fn build(image: &Image) -> Result<Built> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Trust;
 use crate::image::{Built, PAUSE};
 use crate::sandbox::{Place, Process, Sandbox};
 
@@ -27,24 +28,25 @@ pub(super) struct Programs {
 pub(super) struct Containerd {
     ctr: PathBuf,
     folder: PathBuf,
+    trust: Trust,
     process: Process,
 }
 
 impl Containerd {
     /// Starts it. It is not listening yet: see [`Self::listens`].
-    pub(super) fn start(sandbox: &Sandbox, programs: &Programs, pod_cidr: &str) -> Result<Self> {
+    pub(super) fn start(sandbox: &Sandbox, programs: &Programs, trust: Trust, pod_cidrs: &[String]) -> Result<Self> {
         let folder = folder(sandbox);
         let cni = folder.join("cni");
         for path in [&cni, &certs_d(&folder)] {
             std::fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
         }
-        write(&cni.join("10-bridge.conflist"), &network(&folder, pod_cidr))?;
-        write(&folder.join("config.toml"), &configuration(&folder, programs)?)?;
+        write(&cni.join("10-bridge.conflist"), &network(&folder, pod_cidrs))?;
+        write(&folder.join("config.toml"), &configuration(&folder, programs, trust)?)?;
 
         let mut command = sandbox.command(Place::Inside, &programs.containerd);
         command.arg("--config").arg(folder.join("config.toml")).env("PATH", search_path(&programs.containerd));
         let process = sandbox.start("containerd", command)?;
-        Ok(Self { ctr: programs.ctr.clone(), folder, process })
+        Ok(Self { ctr: programs.ctr.clone(), folder, trust, process })
     }
 
     /// Waits until it takes connections.
@@ -72,8 +74,9 @@ impl Containerd {
         self.folder.join("containerd.sock")
     }
 
-    pub(super) fn certs_d(&self) -> PathBuf {
-        certs_d(&self.folder)
+    /// The folder that the configuration names, if it does.
+    pub(super) fn certs_d(&self) -> Option<PathBuf> {
+        (self.trust == Trust::Configured).then(|| certs_d(&self.folder))
     }
 
     /// Imports an archive under exactly the name that it carries.
@@ -138,10 +141,14 @@ fn major_version(containerd: &Path) -> Result<u32> {
     number.with_context(|| format!("{} does not say its version: {said:?}", containerd.display()))
 }
 
-fn configuration(folder: &Path, programs: &Programs) -> Result<String> {
+fn configuration(folder: &Path, programs: &Programs, trust: Trust) -> Result<String> {
+    let config_path = match trust {
+        Trust::Configured => format!("config_path = \"{}\"", certs_d(folder).display()),
+        Trust::Unconfigured => String::new(),
+    };
     let (format, plugins) = match major_version(&programs.containerd)? {
-        ..2 => (2, plugins_of_version_1(folder, programs)),
-        _ => (3, plugins_of_version_2(folder, programs)),
+        ..2 => (2, plugins_of_version_1(folder, programs, &config_path)),
+        _ => (3, plugins_of_version_2(folder, programs, &config_path)),
     };
     let folder = folder.display();
     Ok(format!(
@@ -157,7 +164,7 @@ state = "{folder}/state"
 }
 
 /// `restrict_oom_score_adj` because a machine may forbid to lower a process's score, and every pod asks for that.
-fn plugins_of_version_2(folder: &Path, programs: &Programs) -> String {
+fn plugins_of_version_2(folder: &Path, programs: &Programs, config_path: &str) -> String {
     let (folder, cni, runc) = (folder.display(), programs.cni.display(), programs.runc.display());
     format!(
         r#"[plugins.'io.containerd.cri.v1.images']
@@ -165,7 +172,7 @@ fn plugins_of_version_2(folder: &Path, programs: &Programs) -> String {
   [plugins.'io.containerd.cri.v1.images'.pinned_images]
     sandbox = "{PAUSE}"
   [plugins.'io.containerd.cri.v1.images'.registry]
-    config_path = "{folder}/certs.d"
+    {config_path}
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]
@@ -184,7 +191,7 @@ fn plugins_of_version_2(folder: &Path, programs: &Programs) -> String {
 }
 
 /// The same under its older names.
-fn plugins_of_version_1(folder: &Path, programs: &Programs) -> String {
+fn plugins_of_version_1(folder: &Path, programs: &Programs, config_path: &str) -> String {
     let (folder, cni, runc) = (folder.display(), programs.cni.display(), programs.runc.display());
     format!(
         r#"[plugins.'io.containerd.grpc.v1.cri']
@@ -193,7 +200,7 @@ fn plugins_of_version_1(folder: &Path, programs: &Programs) -> String {
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   [plugins.'io.containerd.grpc.v1.cri'.registry]
-    config_path = "{folder}/certs.d"
+    {config_path}
   [plugins.'io.containerd.grpc.v1.cri'.cni]
     bin_dir = "{cni}"
     conf_dir = "{folder}/cni"
@@ -209,13 +216,16 @@ fn plugins_of_version_1(folder: &Path, programs: &Programs) -> String {
 }
 
 /// Rules by nftables, so that iptables isn't needed.
-fn network(folder: &Path, pod_cidr: &str) -> String {
+fn network(folder: &Path, pod_cidrs: &[String]) -> String {
+    let ranges: Vec<_> = pod_cidrs.iter().map(|cidr| serde_json::json!([{"subnet": cidr}])).collect();
+    let anywhere = |cidr: &String| serde_json::json!({"dst": if cidr.contains(':') { "::/0" } else { "0.0.0.0/0" }});
+    let routes: Vec<_> = pod_cidrs.iter().map(anywhere).collect();
     serde_json::json!({
         "cniVersion": "1.0.0", "name": "pods",
         "plugins": [
             {
                 "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables", "hairpinMode": true,
-                "ipam": {"type": "host-local", "dataDir": folder.join("ipam"), "ranges": [[{"subnet": pod_cidr}]], "routes": [{"dst": "0.0.0.0/0"}]},
+                "ipam": {"type": "host-local", "dataDir": folder.join("ipam"), "ranges": ranges, "routes": routes},
             },
             {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true, "backend": "nftables"},
         ],

@@ -37,6 +37,21 @@ pub struct Options {
     pub audit: bool,
     /// Run Debian's older containerd, as on a machine that can't build ours.
     pub debian_containerd: bool,
+    /// Where the runtime looks for registries to trust.
+    pub trust: Trust,
+    /// Node, pods and Services have addresses of both families, IPv4 first. Needs a kernel with IPv6.
+    pub dual_stack: bool,
+}
+
+/// Where the node's runtime looks for registries to trust.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// In one folder that the configuration names: [`Node::certs_d`].
+    #[default]
+    Configured,
+    /// Where containerd looks when its configuration says nothing about it; [`Node::certs_d`] is then the folder that its documentation names. A
+    /// containerd 2.2 or newer looks elsewhere: it takes a list of two folders for one name.
+    Unconfigured,
 }
 
 /// A running node with its control plane. Ends when it is dropped, or when this process ends in whatever way, unless [`Node::outlive`] was called.
@@ -57,6 +72,9 @@ impl Node {
         if !nix::unistd::geteuid().is_root() {
             bail!("a node needs root on Linux");
         }
+        if options.dual_stack && !Path::new("/proc/sys/net/ipv6").exists() {
+            bail!("this machine's kernel has no IPv6");
+        }
         let (tools, sandbox) = tokio::task::spawn_blocking(move || {
             debian::ensure(debian::NODE)?;
             let tools = Tools::ensure(&families(options.debian_containerd), &Progress::auto())?;
@@ -67,13 +85,14 @@ impl Node {
     }
 
     async fn start_in(sandbox: &Arc<Sandbox>, tools: Tools, options: Options) -> Result<Self> {
-        let settings = control_plane::Options { audit: options.audit, ..control_plane::Options::default() };
+        let Options { audit, dual_stack, trust, images, .. } = options;
+        let settings = control_plane::Options { audit, dual_stack, ..control_plane::Options::default() };
         let control_plane = ControlPlane::start_in(sandbox.clone(), &tools, settings);
-        let runtime = start_containerd(sandbox, &tools, options.images);
+        let runtime = start_containerd(sandbox, &tools, images, trust, dual_stack);
         // The control plane may take longer than the images or the other way round; what needs only one of them must not wait for the other.
         let with_services = async {
             let plane = control_plane.await?;
-            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox))?;
+            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox), dual_stack)?;
             let settings = provisioner_settings(sandbox)?;
             let (provisioner, ..) = tokio::try_join!(
                 provisioner::start(plane.kubeconfig(), settings.clone()),
@@ -112,9 +131,16 @@ impl Node {
         self.plane.sandbox()
     }
 
-    /// The node's folder of trusted registries, one folder `HOST:PORT` with a `hosts.toml` each. Read again at each pull.
+    /// The node's folder of trusted registries, one folder `HOST:PORT` with a `hosts.toml` each. Read again at each pull. See [`Trust`].
     pub fn certs_d(&self) -> PathBuf {
-        self.containerd.certs_d()
+        self.containerd.certs_d().unwrap_or_else(|| self.file("/etc/containerd/certs.d"))
+    }
+
+    /// A file or folder of the node, by its absolute path in there, as this process reaches it. What is written to the node's `/etc` stays in the
+    /// node.
+    pub fn file(&self, path: &str) -> PathBuf {
+        let holder = self.sandbox().holder().map_or_else(|| "self".to_owned(), |holder| holder.to_string());
+        PathBuf::from(format!("/proc/{holder}/root{path}"))
     }
 
     /// A command that will run in the node's network and mounts, where cluster names such as `NAME.NS.svc` can be looked up. The testbed's programs
@@ -191,14 +217,20 @@ fn families(debian_containerd: bool) -> Vec<Family> {
     Family::NODE.iter().map(chosen).collect()
 }
 
-async fn start_containerd(sandbox: &Sandbox, tools: &Tools, more: Vec<Image>) -> Result<Containerd> {
+async fn start_containerd(
+    sandbox: &Sandbox,
+    tools: &Tools,
+    more: Vec<Image>,
+    trust: Trust,
+    dual_stack: bool,
+) -> Result<Containerd> {
     let programs = containerd::Programs {
         containerd: tools.path("containerd")?.to_owned(),
         ctr: tools.path("ctr")?.to_owned(),
         runc: debian::find("runc").context("runc is missing")?,
         cni: tools.folder(Family::Cni)?.to_owned(),
     };
-    let containerd = Containerd::start(sandbox, &programs, &services::pod_cidr(sandbox)?)?;
+    let containerd = Containerd::start(sandbox, &programs, trust, &services::pod_cidrs(sandbox, dual_stack)?)?;
     let mut images = vec![image::pause(tools.path("pause")?), image::registry(tools.path("registry")?)];
     images.extend(more);
     let build = |image: Image| async { tokio::task::spawn_blocking(move || image.build()).await? };

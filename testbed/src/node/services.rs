@@ -25,9 +25,16 @@ const API_SERVICE: &str = "10.96.0.1";
 const DNS_HEALTH: u16 = 8181;
 
 /// The addresses of a node's pods: the third number tells nodes apart, as their own addresses' last one does.
-pub(super) fn pod_cidr(sandbox: &Sandbox) -> Result<String> {
-    let slot = address(sandbox)?.octets()[3];
-    Ok(format!("10.{}.0.0/24", 243 + slot))
+pub(super) fn pod_cidrs(sandbox: &Sandbox, dual_stack: bool) -> Result<Vec<String>> {
+    let number = 243 + address(sandbox)?.octets()[3];
+    let second = dual_stack.then(|| format!("fd00:10:{number}::/112"));
+    Ok([format!("10.{number}.0.0/24")].into_iter().chain(second).collect())
+}
+
+/// The node's addresses, with commas between them.
+fn addresses(sandbox: &Sandbox, dual_stack: bool) -> Result<String> {
+    let second = sandbox.node_address6().filter(|_| dual_stack).map(|second| format!(",{second}"));
+    Ok(format!("{}{}", address(sandbox)?, second.unwrap_or_default()))
 }
 
 fn address(sandbox: &Sandbox) -> Result<Ipv4Addr> {
@@ -44,7 +51,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Starts all three. The kubelet waits for the container runtime by itself.
-    pub(super) fn start(plane: &ControlPlane, tools: &Tools, runtime: &Path) -> Result<Self> {
+    pub(super) fn start(plane: &ControlPlane, tools: &Tools, runtime: &Path, dual_stack: bool) -> Result<Self> {
         let sandbox = plane.sandbox();
         let root = sandbox.dir().join("kubelet");
         std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
@@ -61,12 +68,12 @@ impl Services {
                 flag("config", &configuration),
                 flag("kubeconfig", &plane.inside_kubeconfig("node")?),
                 format!("--hostname-override={NODE_NAME}"),
-                format!("--node-ip={}", address(sandbox)?),
+                format!("--node-ip={}", addresses(sandbox, dual_stack)?),
                 flag("root-dir", &root),
                 flag("cert-dir", &root.join("pki")),
             ],
         )?;
-        let configuration = write(sandbox, "kube-proxy.yaml", &proxy_configuration(plane)?.to_string())?;
+        let configuration = write(sandbox, "kube-proxy.yaml", &proxy_configuration(plane, dual_stack)?.to_string())?;
         let proxy = start("kube-proxy", vec![flag("config", &configuration)])?;
         let configuration = write(sandbox, "Corefile", &corefile(plane)?)?;
         let dns = start("coredns", vec!["-conf".into(), configuration.display().to_string()])?;
@@ -182,12 +189,12 @@ fn reserved_memory() -> Value {
 
 /// The short `minSyncPeriod` because a Service refuses connections until the rules are written. The zeros because a network namespace can't set
 /// connection tracking, and kube-proxy would end over it.
-fn proxy_configuration(plane: &ControlPlane) -> Result<Value> {
+fn proxy_configuration(plane: &ControlPlane, dual_stack: bool) -> Result<Value> {
     Ok(json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
         "mode": "nftables", "nftables": {"minSyncPeriod": "10ms", "syncPeriod": "30s"},
         "clientConnection": {"kubeconfig": plane.inside_kubeconfig("proxy")?},
-        "clusterCIDR": pod_cidr(plane.sandbox())?, "hostnameOverride": NODE_NAME,
+        "clusterCIDR": pod_cidrs(plane.sandbox(), dual_stack)?.join(","), "hostnameOverride": NODE_NAME,
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "oomScoreAdj": 0, "nodePortAddresses": [],
         "healthzBindAddress": format!("127.0.0.1:{PROXY_HEALTH}"), "metricsBindAddress": "127.0.0.1:10249",
@@ -201,7 +208,7 @@ fn corefile(plane: &ControlPlane) -> Result<String> {
   bind {address}
   errors
   ready 127.0.0.1:{DNS_HEALTH}
-  kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
+  kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
     endpoint {server}
     tls {certificate} {key} {ca}
   }}

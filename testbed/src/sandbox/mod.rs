@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -33,7 +33,7 @@ use instance::Janitor;
 use namespaces::Namespaces;
 
 pub use instance::{Instance, Record, State, clear_orphans, instances};
-pub use namespaces::SERVICE_CIDR;
+pub use namespaces::{SERVICE_CIDR, SERVICE_CIDR6};
 pub use process::Process;
 pub use reach::{Reach, forward};
 
@@ -86,8 +86,8 @@ impl Sandbox {
             Kind::Node => Self::register_node(&run)?,
         };
         sandbox.make_cgroups(kind)?;
-        if let Some(address) = sandbox.node_address() {
-            sandbox.namespaces = Some(Namespaces::create(&sandbox, address)?);
+        if let (Some(address), Some(address6)) = (sandbox.node_address(), sandbox.node_address6()) {
+            sandbox.namespaces = Some(Namespaces::create(&sandbox, address, address6)?);
         }
         Ok(sandbox)
     }
@@ -160,6 +160,11 @@ impl Sandbox {
     /// The address of the node, 198.51.100.1 or .2; `None` for a control plane. It exists inside the node's network only.
     pub fn node_address(&self) -> Option<Ipv4Addr> {
         self.slot.map(|slot| Ipv4Addr::new(198, 51, 100, slot))
+    }
+
+    /// The node's second address, where the kernel has IPv6: fd00:198:51:100::1 or ::2.
+    pub fn node_address6(&self) -> Option<Ipv6Addr> {
+        self.slot.map(|slot| Ipv6Addr::new(0xfd00, 0x198, 0x51, 0x100, 0, 0, 0, slot.into()))
     }
 
     /// The control group below which a kubelet may make its own, as the kubelet names it (`/preg-ID`). It exists in every hierarchy.

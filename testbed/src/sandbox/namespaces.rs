@@ -1,7 +1,13 @@
 //! The network and the mounts that all processes of one node share, and that nobody else sees. They exist as long as one process,
 //! the holder, lives in them: nothing is bound into the file system, so killing the instance's processes removes them too.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -9,6 +15,9 @@ use super::{Place, Process, Sandbox};
 
 /// The addresses that Services get in every cluster of the testbed.
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+
+/// Their second addresses in a dual-stack cluster.
+pub const SERVICE_CIDR6: &str = "fd00:10:96::/112";
 
 const HOLDER: &str = include_str!("holder.sh");
 
@@ -20,11 +29,12 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// Makes them and waits until they are furnished.
-    pub(super) fn create(sandbox: &Sandbox, address: Ipv4Addr) -> Result<Self> {
+    pub(super) fn create(sandbox: &Sandbox, address: Ipv4Addr, address6: Ipv6Addr) -> Result<Self> {
         let ready = sandbox.dir().join("namespaces-ready");
         let mut command = sandbox.command(Place::Host, "unshare");
         command.args(["--net", "--mount", "--propagation", "slave", "sh", "-c", HOLDER, "holder"]);
-        command.arg(address.to_string()).arg(SERVICE_CIDR).arg(&ready);
+        command.arg(address.to_string()).arg(SERVICE_CIDR);
+        command.arg(address6.to_string()).arg(SERVICE_CIDR6).arg(&ready);
         let holder = sandbox.start("holder", command)?;
         wait_for(&holder, &ready)?;
         Ok(Self { holder: holder.pid() })

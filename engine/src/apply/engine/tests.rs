@@ -430,6 +430,11 @@ async fn a_claim_never_shrinks_and_another_class_is_refused() {
         child(PERSISTENT_VOLUME_CLAIM, "team-a-data", Hold::Kept, json!({"spec": spec}))
     };
     apply(&cluster, &claim("2Gi", "fast")).await;
+    apply(&cluster, &claim("1Gi", "fast")).await;
+    assert_eq!(
+        cluster.get(PERSISTENT_VOLUME_CLAIM, "team-a-data").unwrap()["spec"]["resources"]["requests"]["storage"],
+        "2Gi"
+    );
     assert_eq!(apply(&cluster, &claim("1Gi", "fast")).await, Outcome::Unchanged);
     assert_eq!(apply(&cluster, &claim("3Gi", "fast")).await, Outcome::Changed);
 

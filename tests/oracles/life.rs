@@ -1,0 +1,156 @@
+//! What happens to a registry in its life, as steps that a test takes with or without faults.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::children::{self, PASSWORDS};
+use crate::cluster::Namespace;
+use crate::object::Object;
+use crate::operator::Operator;
+use crate::proxy::Proxy;
+use crate::registry::Registry;
+use crate::settling::condition;
+
+/// How long a disturbance may hold up what takes a second without it, on a machine that has much else to do.
+pub const LIMIT: Duration = Duration::from_secs(150);
+
+/// A step, and what must have come before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is made.
+    Create,
+    /// Its manifest changes in many places: what runs becomes a Job, names come into the certificate, a login is added.
+    Update,
+    /// Its certificate is asked for anew.
+    Renew,
+    /// The password of its user changes.
+    ChangePassword,
+    /// What it keeps is to go with it.
+    Release,
+}
+
+impl Step {
+    /// The steps before this one, in order.
+    pub fn before(self) -> &'static [Step] {
+        if self == Self::Create { &[] } else { &[Self::Create] }
+    }
+}
+
+fn secret(registry: &str) -> String {
+    format!("login-{registry}")
+}
+
+fn manifest(registry: &str) -> Value {
+    json!({"auth": {"users": [{"name": "alice", "passwordSecretRef": {"name": secret(registry)}}]}})
+}
+
+fn changed(registry: &str) -> Value {
+    let mut spec = manifest(registry);
+    spec["restartPolicy"] = json!({"type": "OnFailure"});
+    spec["config"] = json!({"logLevel": "debug"});
+    spec["service"] = json!({"port": 443, "annotations": {"example.com/x": "y"}});
+    let bob = json!({"name": "bob", "passwordSecretRef": {"name": secret(registry), "key": "other"}});
+    spec["auth"]["users"].as_array_mut().unwrap().push(bob);
+    spec["pod"] = json!({"labels": {"example.com/x": "y"}});
+    spec
+}
+
+impl Namespace {
+    /// A Secret for the users of a registry that is to come.
+    pub async fn login(&self, registry: &str) {
+        self.secret(&secret(registry), &[("password", PASSWORDS[0]), ("other", PASSWORDS[2])]).await;
+    }
+}
+
+/// What kept children hold: no fault may change that.
+pub async fn kept(registry: &Registry<'_>) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for object in [registry.claim(), registry.ca()] {
+        let live = object.get().await;
+        all.push((live["metadata"]["uid"].as_str().unwrap().to_owned(), live["data"].clone()));
+    }
+    all
+}
+
+impl Registry<'_> {
+    /// Takes a step. Does not wait for the operator.
+    pub async fn takes(&self, step: Step) {
+        match step {
+            Step::Create => drop(self.apply(manifest(&self.name)).await.unwrap()),
+            Step::Update => drop(self.apply(changed(&self.name)).await.unwrap()),
+            Step::Renew => self.object.annotate("privateregistry.dev/renew", "leaf").await,
+            Step::ChangePassword => {
+                let login: Object = self.namespace.object("Secret", &secret(&self.name));
+                login.edit(json!({"stringData": {"password": PASSWORDS[1]}})).await;
+            }
+            Step::Release => {
+                let mut spec = manifest(&self.name);
+                spec["deletionPolicy"] = json!("Delete");
+                self.apply(spec).await.unwrap();
+            }
+        }
+    }
+
+    /// Waits until the operator has done what there is to do.
+    pub async fn is_done(&self, proxy: &Proxy) {
+        let began = Instant::now();
+        loop {
+            self.says_within(LIMIT, "Ready", "True", "").await;
+            proxy.is_quiet().await;
+            // Ready may speak of what was before: a Job that is replaced goes first.
+            let children = children::of(self.namespace, &self.name).await;
+            let leaving = children.values().any(|child| !child["metadata"]["deletionTimestamp"].is_null());
+            let is_ready = condition(&children["status"], "Ready")["status"] == "True";
+            if is_ready && !leaving {
+                return;
+            }
+            assert!(began.elapsed() < LIMIT, "{} does not come to rest: {:?}", self.name, children["status"]);
+        }
+    }
+}
+
+impl Proxy {
+    /// Whether the operator was killed; if not, it had no occasion.
+    pub async fn kills(&self) -> bool {
+        let began = Instant::now();
+        while !self.has_killed() {
+            if self.silence(began) > Duration::from_millis(1500) {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        true
+    }
+}
+
+/// The operator of a namespace behind its proxy, which may be killed and started again.
+pub struct Behind<'a> {
+    pub team: &'a Namespace,
+    pub proxy: Proxy,
+    operator: Option<Operator>,
+}
+
+impl<'a> Behind<'a> {
+    pub async fn start(team: &'a Namespace) -> Self {
+        let mut behind = Self { team, proxy: team.proxy().await, operator: None };
+        behind.starts().await;
+        behind
+    }
+
+    /// Starts another process. Without an election: it need not wait until the lease of the one before has run out.
+    pub async fn starts(&mut self) {
+        let operator = self.team.operator_as(&self.proxy.kubeconfig, &["--leader-elect=false"], &[]);
+        self.proxy.operator(&operator.process);
+        operator.ready().await;
+        self.operator = Some(operator);
+    }
+
+    pub fn process(&self) -> &Operator {
+        self.operator.as_ref().unwrap()
+    }
+
+    pub fn kill(&self) {
+        self.process().kill();
+    }
+}
