@@ -114,7 +114,7 @@ async fn work(
             tokio::time::sleep(TICK).await;
         }
     };
-    // Work begins when the last list is there, and readiness is told then and not with the next look.
+    // Readiness is told when the last list is there, and not with the next look.
     let synced = async {
         operator.watches().synced().await;
         tell(&operator.watches().states(), &process);

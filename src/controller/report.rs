@@ -141,6 +141,30 @@ mod tests {
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
+    /// What is remembered of it may be passwords.
+    #[tokio::test]
+    async fn what_nobody_refers_to_any_more_is_forgotten() {
+        let ctx = context(&Arc::default());
+        let key = Key::new("n", "team-a");
+        let referring = |spec: serde_json::Value| {
+            let mut registry = serde_json::to_value(registry()).unwrap();
+            registry["spec"] = spec;
+            serde_json::from_value::<PrivateRegistry>(registry).unwrap()
+        };
+        let one = referring(json!({"auth": {"usersFrom": [{"secretRef": {"name": "logins"}}]}}));
+        for last in [true, false] {
+            ctx.note(&key, &one);
+            ctx.engine.read(crate::desired::kinds::SECRET, "n", "logins").await.unwrap();
+            assert_eq!(ctx.memory.len(), 1);
+            if last {
+                ctx.note(&key, &referring(json!({})));
+            } else {
+                ctx.forget(&key);
+            }
+            assert!(ctx.memory.is_empty());
+        }
+    }
+
     #[tokio::test]
     async fn the_metric_of_a_certificates_end_goes_with_it() {
         let ctx = context(&Arc::default());

@@ -12,7 +12,7 @@ use testbed::{ControlPlane, Options};
 use crate::cluster::{Cluster, namespace};
 use crate::object::Object;
 use crate::operator::{Operator, PROGRAM};
-use crate::wait::{PATIENCE, always};
+use crate::wait::{PATIENCE, always, within};
 
 impl Operator {
     /// It runs, is alive, and is not ready, for a while.
@@ -116,6 +116,24 @@ async fn rights_that_are_missing_are_listed_and_counted_when_they_come() {
     role.edit(json!({"rules": rules})).await;
     operator.ready().await;
     team.registry("team-a", json!({})).await.ready().await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_may_not_be_looked_at_keeps_no_other_one_waiting() {
+    let Some(team) = namespace("one-of-two").await else { return };
+    let credentials = team.credentials().await.to_owned();
+    let operator = team.operator_as(&credentials, &["--watch-namespace", "gone"], &[]);
+    operator.readiness_says("privateregistries.privateregistry.dev in namespace gone").await;
+
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let uid = registry.child("Service", "").uid().await;
+    registry.child("Service", "").delete().await;
+    registry.child("Service", "").is_made_again(&uid, within(5)).await;
+
+    let words = operator.readiness_says("failed   watches: ").await;
+    assert!(words.contains("no right to list services in namespace gone"), "{words}");
+    assert!(!words.contains("in namespace one-of-two"), "{words}");
+    operator.waits_and_lives().await;
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ impl Engine {
             };
             match self.requests.list(kind, namespace, &selector, remember).await {
                 Err(failure) if failure.is_too_large() => {
-                    tracing::info!(kind = kind.kind, %failure, "too large to be listed; children are read one by one");
+                    tracing::info!(kind = kind.kind, "too large to be listed; children are read one by one");
                 }
                 done => done?,
             }

@@ -23,6 +23,8 @@ use crate::metrics::{self, Metrics};
 
 /// Connections at once. Nobody needs many to ask for three pages; whoever has the most loses his oldest to the next one that comes.
 const CONNECTIONS: usize = 64;
+/// What of a request is kept until it is complete, in bytes.
+const LONGEST_HEAD: usize = 16 << 10;
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// A whole connection: a scraper may keep it for a few rounds, nobody may keep it for ever.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(300);
@@ -154,7 +156,7 @@ async fn connection(stream: TcpStream, health: Health, metrics: Arc<Metrics>) {
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(LONGEST_HEAD);
     // What a client does with its connection is its own affair.
     let _ = server.serve_connection(TokioIo::new(stream), answer).await;
 }

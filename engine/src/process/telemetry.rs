@@ -83,12 +83,14 @@ pub enum TelemetryError {
 /// | our own | – | nothing is logged that was not chosen |
 /// | `kube_client` | error | warn prints whole answers that don't decode, debug and trace print headers and statuses |
 /// | `kube_client::client::builder` | off | one line for each request that failed, without saying which; our own lines say it, and once |
-/// | others | warn | `kube_runtime` prints errors by `Debug` below that, which quote values; the rest may learn to |
+/// | `kube_runtime` | error | warn prints refusals by `Debug`, with whatever a proxy or a webhook put into them, once for each try; our own lines say it |
+/// | others | warn | they may learn to |
 fn ceiling(program: &Program) -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("kube_client", LevelFilter::ERROR)
         .with_target("kube_client::client::builder", LevelFilter::OFF)
+        .with_target("kube_runtime", LevelFilter::ERROR)
         .with_target(ENGINE, LevelFilter::TRACE)
         .with_target(program.target, LevelFilter::TRACE)
 }

@@ -52,7 +52,12 @@ fn answers() -> Vec<(u16, String)> {
         (200, format!(r#"{{"metadata":{{"name":"a"}},"data":{{"k":"{PLANTED}!"}}}}"#)),
         (200, format!("not json {PLANTED}")),
         (500, format!("<html>{PLANTED}</html>")),
-        (403, format!(r#"{{"kind":"Status","code":403,"message":"no","details":{{"name":"{PLANTED}"}}}}"#)),
+        (
+            403,
+            format!(
+                r#"{{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no","details":{{"name":"{PLANTED}"}}}}"#
+            ),
+        ),
         (200, format!(r#"{{"kind":"Status","status":"{PLANTED}"}}"#)),
     ]
 }
