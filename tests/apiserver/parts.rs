@@ -52,6 +52,7 @@ async fn a_removed_user_is_out_and_a_certificate_renewed_while_everything_else_i
         "extraConfig": {"htp": {}}, "storage": {"persistentVolumeClaim": {"size": "100Ti"}},
     });
     registry.apply(spec).await.unwrap();
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
 
     is_out(&registry, "ben").await;
     registry

@@ -52,6 +52,7 @@ impl Authority {
 }
 
 /// When and in what state of affairs it is decided.
+#[derive(Debug, Clone, Copy)]
 pub struct Moment<'a> {
     /// The present moment.
     pub now: Timestamp,

@@ -70,13 +70,12 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     };
     let mut report = decided.report;
     let mut is_guarded = table.is_some();
+    let mut is_news = false;
     if let Some(wanted) = &decided.table {
         match pass.apply(secrets::table(pass.registry, wanted)).await {
             Ok(applied) => {
                 is_guarded = true;
-                if matches!(applied.outcome, Outcome::Changed | Outcome::Recreated) {
-                    tell_kubelets(pass, wanted).await;
-                }
+                is_news = applied.outcome == Outcome::Changed;
             }
             Err(error) => problems.push(pass.problem(error)),
         }
@@ -84,7 +83,10 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     if problems.is_empty() && admin.is_none() && !report.users.is_empty() {
         problems.extend(end_admin(pass).await);
     }
-    problems.extend(pull(pass, address, &decided.pull).await);
+    problems.extend(pull(pass, address, decided.pull.as_ref()).await);
+    if let Some(table) = decided.table.as_ref().filter(|_| is_news) {
+        tell_kubelets(pass, table).await;
+    }
     report.problems.splice(0..0, problems);
     Logins { is_guarded, keep: all(), look_again: decided.is_unfinished.then_some(pass.now), report }
 }
@@ -144,9 +146,7 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
 async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
     let name = pass.registry.name.child(Child::Admin);
     let known = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
-    if known.ok().flatten().is_none() {
-        return None;
-    }
+    known.ok().flatten()?;
     if let Err(error) = pass.ctx.engine.remove(&pass.owner, kinds::SECRET, &name).await {
         return Some(pass.problem(error));
     }
@@ -161,7 +161,7 @@ async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
 }
 
 /// The login for pods of the namespace. It names every address, so it waits for the Service.
-async fn pull(pass: &Pass<'_>, address: &Address, login: &Option<decide::PullLogin>) -> Option<Problem> {
+async fn pull(pass: &Pass<'_>, address: &Address, login: Option<&decide::PullLogin>) -> Option<Problem> {
     let name = pass.registry.name.child(Child::Pull);
     let Some(login) = login else {
         let removed = pass.ctx.engine.remove(&pass.owner, kinds::SECRET, &name).await;
