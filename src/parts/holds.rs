@@ -46,7 +46,8 @@ async fn release(owner: &Owner, ctx: &Context) -> Result<(), Error> {
         let name = format!("{}{}", owner.name, child.suffix());
         match ctx.engine.release(owner, kind, &name).await {
             Ok(true) => {
-                tracing::info!(registry = %format!("{}/{}", owner.namespace, owner.name), kind = kind.kind, name, "released: it outlives the registry")
+                let registry = format!("{}/{}", owner.namespace, owner.name);
+                tracing::info!(registry, kind = kind.kind, name, "released: it outlives the registry");
             }
             Ok(false) => {}
             Err(error) => _ = first.get_or_insert(error),
