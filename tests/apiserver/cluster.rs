@@ -25,7 +25,7 @@ use crate::wait::{PATIENCE, eventually};
 const SERVICE_ADDRESSES: &str = "127.96.0.0/16";
 
 /// Not about registries: the election, and the question which rights there are.
-const ASIDE: [&str; 2] = ["leases", "selfsubjectaccessreviews"];
+const ASIDE: [&str; 3] = ["leases", "selfsubjectaccessreviews", "selfsubjectrulesreviews"];
 
 /// Chart, rendered for the namespace of this name.
 const RENDERED_FOR: &str = "rendered-for";

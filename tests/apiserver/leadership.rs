@@ -14,7 +14,9 @@ const TWIN: &str = "twin";
 
 /// Whether a request wrote something that is not about the election or a question of rights.
 fn is_work(entry: &Entry) -> bool {
-    entry.is_write() && entry.code < 400 && !["leases", "selfsubjectaccessreviews"].contains(&entry.resource.as_str())
+    entry.is_write()
+        && entry.code < 400
+        && !["leases", "selfsubjectaccessreviews", "selfsubjectrulesreviews"].contains(&entry.resource.as_str())
 }
 
 /// Two operators under names of their own, the first of them leading.

@@ -89,14 +89,14 @@ async fn what_this_version_does_not_know_is_not_taken_for_absent_and_retain_hold
         team.registry("running", json!({"deletionPolicy": "Delete", "storage": {"emptyDir": {}}})).await.ready().await;
     team.installs_a_newer_definition().await;
     let elsewhere = json!({"storage": {"s3": {"bucket": "images"}}, "replicas": 1});
-    // While the definition changes, the API server may still show objects without the new field.
-    let probe = Registry::named(&team, "probe");
+    // A watch that was begun before the definition changed shows objects without the new field.
+    operator.stop().await;
+    let operator = team.operator().await;
+    let fresh = Registry::named(&team, "fresh");
     eventually(PATIENCE, "the newer definition is served", async || {
-        probe.apply(elsewhere.clone()).await.map_err(|error| error.to_string())
+        fresh.apply(elsewhere.clone()).await.map_err(|error| error.to_string())
     })
     .await;
-    operator.readiness_says("unknown/probe").await;
-    let fresh = team.registry("fresh", elsewhere).await;
 
     operator.readiness_says("unknown/fresh").await;
     assert!(operator.log().contains("spec.storage.s3 is not known to version"), "{}", operator.log());

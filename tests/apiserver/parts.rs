@@ -49,7 +49,7 @@ async fn a_removed_user_is_out_and_a_certificate_renewed_while_everything_else_i
 
     let spec = json!({
         "auth": users(&["ann"]), "service": {"type": "NodePort", "nodePort": taken_port(&team).await},
-        "extraConfig": {"htp": {}}, "storage": {"persistentVolumeClaim": {"size": "100Ti"}},
+        "extraConfig": {"htp": {}},
     });
     registry.apply(spec).await.unwrap();
     registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;

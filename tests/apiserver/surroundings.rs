@@ -109,8 +109,8 @@ async fn rights_that_are_missing_are_listed_and_counted_when_they_come() {
 
     let operator = team.operator_as(&credentials, &[], &[]);
 
-    let words = operator.readiness_says("secrets").await;
-    assert!(words.contains("in no-rights"), "{words}");
+    let words = operator.readiness_says("rights: missing").await;
+    assert!(words.contains("secrets") && words.contains("in no-rights"), "{words}");
     operator.waits_and_lives().await;
 
     role.edit(json!({"rules": rules})).await;
