@@ -1,10 +1,10 @@
 //! A Kubernetes operator for private container registries.
 //!
-//! One pass over one registry, left to right; only the first and the last two steps touch the cluster:
+//! One pass over one registry, left to right. Each part reads, decides and writes what is its own; none can end the pass:
 //!
 //! ```text
-//!  watches ──▶ queue ──▶ observe ──▶ resolve ──▶ plan ──▶ apply, prune ──▶ report
-//!                        (reads)     (pure)      (pure)   (writes)         (status, events)
+//!  watches ──▶ queue ──▶ holds ──▶ observe ──▶ resolve ──▶ address · storage · certificate · logins · workload ──▶ report
+//!                        (writes)  (reads)     (pure)      (parts)                                                 (status, events)
 //! ```
 //!
 //! | module | what it holds |
