@@ -57,7 +57,7 @@ use super::{
 pub struct PrivateRegistrySpec {
     /// Image of the registry, 3.1.1 or newer. Absent: the version that this operator was tested with, by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
     /// Number of pods, default 1. More than one needs storage that they can share.
     #[serde(default, skip_serializing_if = "Option::is_none")]

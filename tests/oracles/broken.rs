@@ -49,7 +49,6 @@ fn cases() -> Vec<(&'static str, Value, Value)> {
             plain(json!({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["999.0.0.0/99"]}})),
         ),
         ("balancer-class", (balancer("example.com/one"), balancer("example.com/two"))),
-        ("image", pod(json!({})).with("image", json!(" registry:3.1.2"))),
         ("label", pod(json!({"labels": {"not a key": "x"}}))),
         ("annotation", pod(json!({"annotations": {"not a key": "x"}}))),
         ("node-selector", pod(json!({"nodeSelector": {"zone": "not a value"}}))),

@@ -14,17 +14,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "another life for an authority that exists changes nothing and nothing tells so: it should be told in CertificateReady or in the status",
     ),
     (
-        "broken",
-        "image",
-        "spec.image takes a text with a blank, which no node can pull: the pod that serves goes for one that cannot start; admission should refuse it",
-    ),
-    (
-        "broken",
-        "certificate-missing",
-        "the annotation privateregistry.dev/issued is lost when a certificate of the user's own is asked for and missing, and does not come back",
-    ),
-    ("broken", "certificate-without-a-certificate", "as certificate-missing"),
-    (
         "lagging",
         "changed",
         "a manifest that is older than the Job that was made from a newer one gets this Job deleted: what deletes should know that its manifest is current",

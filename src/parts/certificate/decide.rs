@@ -224,34 +224,12 @@ fn take_over(
     let now = moment.now;
     let handled = still_asked(registry, moment.handled.map(str::to_owned));
     let keep = |reason: &str, message: String, waiting: bool| {
-        let kept = stored.leaf.and_then(leaf_of);
-        let facts = kept.as_ref().and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
-        let ca = stored.leaf.and_then(|live| text(live, "ca.crt"));
-        let bundle = Bundle::read(ca.as_deref().unwrap_or_default());
-        let good = facts.as_ref().is_some_and(|facts| now < facts.not_after);
-        let still = if good { "; the last good one is still served" } else { "" };
-        Settled {
-            report: Certificate {
-                served: facts.map(|facts| certificate_status(&facts, &bundle, kept.as_ref())),
-                handled_request: handled.clone(),
-                problem: Some(if waiting {
-                    Problem::waiting(reason, format!("{message}{still}"))
-                } else {
-                    Problem::stuck(reason, format!("{message}{still}"))
-                }),
-                note: None,
-            },
-            serving: kept.map(|leaf| desired::ServingCertificate {
-                checksum: checksum(&leaf),
-                chain: leaf.chain_pem,
-                key: leaf.key_pem,
-                ca: ca.clone(),
-                served_request: None,
-                issued: None,
-            }),
-            bundle: ca,
-            ..Settled::default()
-        }
+        let (_, served, _) = as_stored(registry, stored.leaf);
+        let end = served.and_then(|served| served.not_after.parse::<Timestamp>().ok());
+        let still = if end.is_some_and(|end| now < end) { "; the last good one is still served" } else { "" };
+        let message = format!("{message}{still}");
+        let problem = if waiting { Problem::waiting(reason, message) } else { Problem::stuck(reason, message) };
+        refused(registry, stored, moment, problem)
     };
     if observed.unread.contains(secret) {
         return keep("ReadFailed", format!("Secret {secret} could not be read; it is tried again"), true);
@@ -396,6 +374,8 @@ fn refused(registry: &Resolved, stored: &Stored<'_>, moment: &Moment<'_>, proble
     let bundle = serving.as_ref().and_then(|serving| serving.ca.clone());
     let handled_request = still_asked(registry, moment.handled.map(str::to_owned));
     let report = Certificate { served, handled_request, problem: Some(problem), note: None };
+    // What is overdue already is looked at again when what stands in its way has changed.
+    let look_again = look_again.filter(|at| *at > moment.now);
     Settled { serving, bundle, report, look_again, ..Settled::default() }
 }
 

@@ -120,7 +120,8 @@ fn kept(pass: &Pass<'_>, leaf: Option<&Live>, problem: Option<Problem>, keep: Ke
         serving: serving.map_or(Serving::Missing, |certificate| Serving::Certificate(Box::new(certificate))),
         report: status::Certificate { served, handled_request: handled, problem, note: None },
         keep,
-        look_again,
+        // What is overdue already is looked at again when what stands in its way has changed.
+        look_again: look_again.filter(|at| *at > pass.now),
     }
 }
 
