@@ -102,6 +102,11 @@ impl Words<'_> {
                 *issued = json!("ISSUED");
             }
             annotations.remove("privateregistry.dev/served-request");
+            // The stamp of what was sent, uid and random material included.
+            annotations.remove("privateregistry.dev/applied");
+            if let Some(checksum) = annotations.get_mut("privateregistry.dev/tls-checksum") {
+                *checksum = json!("CERTIFICATE");
+            }
             if annotations.is_empty() {
                 metadata.remove("annotations");
             }

@@ -28,7 +28,7 @@ use crate::cluster::Namespace;
 use crate::wait::{PATIENCE, eventually};
 
 /// Not about registries.
-const ASIDE: [&str; 4] = ["events", "leases", "selfsubjectaccessreviews", ""];
+const ASIDE: [&str; 6] = ["events", "leases", "pods", "selfsubjectaccessreviews", "selfsubjectrulesreviews", ""];
 
 /// What is done to requests. Only one thing at a time, so that a failure has one cause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
