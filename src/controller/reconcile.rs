@@ -46,6 +46,9 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     let owner = parts::owner(&registry);
     let is_followed = !is_paused(&registry) && ctx.registries.why_undecodable(key).is_none();
     let held = holds::settle(&registry, &owner, is_followed, ctx).await;
+    if held.as_ref().is_err_and(holds::is_conflict) {
+        return Ok(Next::Look(SOON));
+    }
     // The garbage collector is taking its children: none must be made again.
     if registry.metadata.deletion_timestamp.is_some() {
         return held.map(|()| Next::Gone);
