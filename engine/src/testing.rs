@@ -1,6 +1,7 @@
-//! The program of this crate's tests.
+//! The program of this crate's tests, and how it marks what it writes.
 
 use crate::Program;
+use crate::apply::Marks;
 
 pub(crate) const PROGRAM: Program = Program {
     name: "test-operator",
@@ -19,3 +20,13 @@ pub(crate) const PROGRAM: Program = Program {
 };
 
 impl crate::work::followed::Followed for k8s_openapi::api::core::v1::ConfigMap {}
+
+pub(crate) const MARKS: Marks = Marks {
+    field_manager: "test-operator",
+    owner_label: "test.dev/owner",
+    managed_by_label: "app.kubernetes.io/managed-by",
+    managed_by: "test-operator",
+    adopt: "test.dev/adopt",
+    applied: "test.dev/applied",
+    owner_kind: "Thing",
+};

@@ -137,7 +137,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
 fn looks(pass: &Pass<'_>, certificate: &Certificate, logins: &Logins, running: &State) -> Vec<Duration> {
     let until = |at: Timestamp| at.duration_since(pass.now).max(SignedDuration::from_secs(1)).unsigned_abs();
     let mut looks: Vec<_> = certificate.look_again.map(until).into_iter().chain(running.soon).collect();
-    if logins.look_again.is_some() {
+    if logins.is_unfinished {
         looks.push(Duration::from_millis(1));
     }
     if matches!(running.answer, Answer::Bad(_) | Answer::Unreachable(_)) {

@@ -18,20 +18,12 @@ use super::kinds::{
 };
 use super::memory::{Memory, Notice};
 use super::wanted::{Child, Hold};
-use super::{Engine, Marks, ObjectRef, Owner, path};
+use super::{Engine, ObjectRef, Owner, path};
 use crate::metrics::Metrics;
 use crate::process::gate::Gate;
 use crate::testing::PROGRAM;
 
-pub(super) const MARKS: Marks = Marks {
-    field_manager: "test-operator",
-    owner_label: "test.dev/owner",
-    managed_by_label: "app.kubernetes.io/managed-by",
-    managed_by: "test-operator",
-    adopt: "test.dev/adopt",
-    applied: "test.dev/applied",
-    owner_kind: "Thing",
-};
+pub(super) use crate::testing::MARKS;
 
 pub(super) const KINDS: Kinds = Kinds(&[
     SERVICE_ACCOUNT,

@@ -151,7 +151,8 @@ mod tests {
 
     use super::super::queue::End;
     use super::*;
-    use crate::apply::{Marks, Memory, kinds};
+    use crate::apply::{Memory, kinds};
+    use crate::testing::MARKS;
 
     fn keys(names: impl IntoIterator<Item = (usize, usize)>) -> Vec<Key> {
         names.into_iter().map(|(namespace, name)| Key::new(format!("ns-{namespace}"), format!("r-{name:04}"))).collect()
@@ -196,16 +197,7 @@ mod tests {
         let silence = tower::service_fn(|_: http::Request<kube::client::Body>| {
             std::future::pending::<Result<http::Response<kube::client::Body>, kube::Error>>()
         });
-        let marks = Marks {
-            field_manager: "test-operator",
-            owner_label: "test.dev/owner",
-            managed_by_label: "app.kubernetes.io/managed-by",
-            managed_by: "test-operator",
-            adopt: "test.dev/adopt",
-            applied: "test.dev/applied",
-            owner_kind: "Thing",
-        };
-        let memory = Arc::new(Memory::new(marks));
+        let memory = Arc::new(Memory::new(MARKS));
         for key in keys {
             let labels = BTreeMap::from([("test.dev/owner".to_owned(), key.name.clone())]);
             let metadata = ObjectMeta {
@@ -218,7 +210,7 @@ mod tests {
             };
             assert!(memory.seen(kinds::SECRET, &metadata).changed);
         }
-        Engine::new(Client::new(silence, "default"), memory, marks, Arc::new(()))
+        Engine::new(Client::new(silence, "default"), memory, MARKS, Arc::new(()))
     }
 
     #[tokio::test(start_paused = true)]

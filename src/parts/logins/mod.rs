@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use decide::Admin;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams};
@@ -35,8 +34,8 @@ pub struct Logins {
     pub report: status::Logins,
     /// What must stay.
     pub keep: Keep,
-    /// When the rest is hashed.
-    pub look_again: Option<Timestamp>,
+    /// Whether some users are not hashed yet: the next pass goes on at once.
+    pub is_unfinished: bool,
 }
 
 /// Keeps, makes or drops hashes, the generated admin and the pull Secret.
@@ -49,13 +48,13 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     };
     if matches!(pass.registry.users, Users::Everybody) {
         let report = status::Logins::default();
-        return Logins { is_guarded: true, report, keep: Keep::from([admin]), look_again: None };
+        return Logins { is_guarded: true, report, keep: Keep::from([admin]), is_unfinished: false };
     }
     let table = match read_table(pass).await {
         Ok(table) => table,
         Err(problem) => {
             let report = status::Logins::as_before(pass.before, problem);
-            return Logins { is_guarded: true, report, keep: all(), look_again: None };
+            return Logins { is_guarded: true, report, keep: all(), is_unfinished: false };
         }
     };
     let (admin, mut problems) = generated_admin(pass).await;
@@ -65,7 +64,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
         Ok(decided) => decided,
         Err(error) => {
             let report = status::Logins::as_before(pass.before, pass.problem(error));
-            return Logins { is_guarded: table.is_some(), report, keep: all(), look_again: None };
+            return Logins { is_guarded: table.is_some(), report, keep: all(), is_unfinished: false };
         }
     };
     let mut report = decided.report;
@@ -88,7 +87,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
         tell_kubelets(pass, table).await;
     }
     report.problems.splice(0..0, problems);
-    Logins { is_guarded, keep: all(), look_again: decided.is_unfinished.then_some(pass.now), report }
+    Logins { is_guarded, keep: all(), is_unfinished: decided.is_unfinished, report }
 }
 
 async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {

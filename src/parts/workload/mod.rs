@@ -6,16 +6,17 @@ mod running;
 
 use std::time::Duration;
 
-use operator_engine::apply::{Outcome, Owner};
+use operator_engine::apply::Outcome;
 
 pub use answer::{ASK_AGAIN, Answers};
+pub use running::stop;
 
 use self::running::Running;
 use super::address::Address;
 use super::certificate::Serving;
 use super::logins::Logins;
 use super::storage::Storage;
-use super::{Context, Error, Keep, Pass};
+use super::{Error, Keep, Pass};
 use crate::api::reason;
 use crate::credentials::generated;
 use crate::desired::secrets::HTTP_SECRET_KEY;
@@ -214,12 +215,4 @@ async fn run(
         soon: replacing.then_some(MAKE_WAY),
         is_behind: false,
     })
-}
-
-/// Takes away what runs of a registry that cannot even be named.
-///
-/// # Errors
-/// It could not be read or removed.
-pub async fn stop(owner: &Owner, ctx: &Context) -> Result<(), Error> {
-    running::stop(owner, ctx).await
 }

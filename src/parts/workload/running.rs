@@ -168,7 +168,7 @@ impl Running {
 }
 
 /// Takes away the workload of a registry whose wanted one cannot be worked out. One that runs nothing stays as it is.
-pub(super) async fn stop(owner: &Owner, ctx: &Context) -> Result<(), Error> {
+pub async fn stop(owner: &Owner, ctx: &Context) -> Result<(), Error> {
     for kind in [kinds::DEPLOYMENT, kinds::JOB] {
         let live = ctx.engine.read_known_child(owner, kind, &owner.name).await?;
         if live.is_some_and(|live| !runs_nothing(live.value())) {
