@@ -114,7 +114,7 @@ impl Context {
     /// Has those looked at that may want a claim of this registry, which is new or gone. Creation times have whole seconds, so who comes second to
     /// a claim may still be the first by name.
     pub(crate) fn tell_rivals(&self, key: &Key) {
-        for rival in rivals(&self.references, key).iter().filter(|rival| self.registries.get(rival).is_some()) {
+        for rival in rivals(&self.references, key).iter().filter(|rival| self.registries.contains(rival)) {
             self.queue.add(rival, Urgency::Change);
         }
     }
@@ -158,7 +158,8 @@ impl Recall {
     /// Pods may have come and gone unseen: returns the registries of this scope whose pods were known.
     pub fn forget_pods(&self, scope: &Scope) -> Vec<Key> {
         let mut known = locked(&self.pods);
-        let (forgotten, kept) = std::mem::take(&mut *known).into_iter().partition(|(key, _)| scope.covers(&key.namespace));
+        let (forgotten, kept) =
+            std::mem::take(&mut *known).into_iter().partition(|(key, _)| scope.covers(&key.namespace));
         *known = kept;
         BTreeMap::into_keys(forgotten).collect()
     }

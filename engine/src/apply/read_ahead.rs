@@ -268,7 +268,8 @@ mod tests {
     async fn an_object_that_is_too_large_by_itself_costs_reads_by_name_of_its_kind_alone() {
         let mut cluster = restarted().await;
         cluster.guard();
-        let theirs = json!({"metadata": {"labels": {"test.dev/owner": "team-a"}}, "data": {"content": "x".repeat(9 << 20)}});
+        let theirs =
+            json!({"metadata": {"labels": {"test.dev/owner": "team-a"}}, "data": {"content": "x".repeat(9 << 20)}});
         cluster.put(SECRET, "a", theirs);
         cluster.engine.read_ahead(None).reach([OWNER]).await.unwrap();
         cluster.requests();

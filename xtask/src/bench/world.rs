@@ -176,7 +176,8 @@ impl World {
     pub(super) async fn prepare(&mut self, count: u32) -> Result<()> {
         let all = self.made + count;
         if self.shape == Shape::Namespaces && all > self.prepared {
-            let new: Vec<_> = (self.prepared..all).map(|number| objects::new_namespace(&self.place(number).0)).collect();
+            let new: Vec<_> =
+                (self.prepared..all).map(|number| objects::new_namespace(&self.place(number).0)).collect();
             self.prepared = all;
             self.write(&new, WORKERS).await?;
         }
