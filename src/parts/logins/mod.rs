@@ -72,6 +72,10 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     let mut is_news = false;
     if let Some(wanted) = &decided.table {
         match pass.apply(secrets::table(pass.registry, wanted)).await {
+            Ok(applied) if applied.outcome == Outcome::Replacing => {
+                let words = "the Secret of the table of users is being deleted; it is made anew when it is gone, and until then nobody is added or removed";
+                problems.push(Problem::retrying("BeingDeleted", words));
+            }
             Ok(applied) => {
                 is_guarded = true;
                 is_news = applied.outcome == Outcome::Changed;
@@ -102,7 +106,10 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
     let none = |problem: Problem| (None, vec![problem]);
     let standing = match pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await {
         Ok(standing) => standing,
-        Err(error) => return none(pass.problem(error)),
+        Err(error) => {
+            let admin = decide::wants_admin(pass.registry, true).then(|| Admin::as_stored(pass.registry));
+            return (admin, vec![pass.problem(error)]);
+        }
     };
     let stored = match &standing {
         Standing::Ours(live) | Standing::Offered(live) | Standing::Leaving(live) => Some(live),
@@ -135,9 +142,12 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
             Err(error) => return none(pass.problem(error)),
         },
     };
-    match pass.apply(secrets::admin(pass.registry, &login)).await {
-        Ok(_) => (Some(Admin::of(pass.registry, &login.password)), Vec::new()),
-        Err(error) => none(pass.problem(error)),
+    let admin = Admin::of(pass.registry, &login.password);
+    match (pass.apply(secrets::admin(pass.registry, &login)).await, standing) {
+        (Ok(_), _) => (Some(admin), Vec::new()),
+        // Stored it is, whatever keeps its labels from being put right.
+        (Err(error), Standing::Ours(_)) => (Some(admin), vec![pass.problem(error)]),
+        (Err(error), _) => none(pass.problem(error)),
     }
 }
 
