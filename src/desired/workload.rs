@@ -63,6 +63,8 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
         spec: DeploymentSpec {
             replicas: Some(if run.stopped_by_user { 0 } else { wanted }),
             revision_history_limit: Some(2),
+            // `kubectl rollout pause` would hold up renewed certificates: it is repaired like any other difference.
+            paused: Some(false),
             selector: LabelSelector {
                 match_labels: Some(labels::selector(&registry.name)),
                 ..LabelSelector::default()
@@ -105,6 +107,9 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
     metadata.annotations.get_or_insert_default().extend(served(material));
+    let forgiven = Some(run.forgiven_restarts).filter(|count| *count > 0 && registry.max_retries.is_some());
+    let forgiven = forgiven.map(|count| (labels::FORGIVEN_RESTARTS.to_owned(), count.to_string()));
+    metadata.annotations.get_or_insert_default().extend(forgiven);
     Job {
         metadata,
         spec: Some(JobSpec {

@@ -2,6 +2,7 @@
 //! going.
 
 use operator_engine::apply::{self, Live};
+use operator_engine::work::backoff::Class;
 use serde_json::Value;
 
 use super::{Pass, being_deleted, child};
@@ -22,17 +23,23 @@ pub struct Storage {
     pub is_leaving: bool,
 }
 
+/// What the API server says of every quota that is in the way.
+const OVER_QUOTA: &str = "exceeded quota";
+
 /// Makes or grows the claim, or looks at one that is not ours.
 pub async fn settle(pass: &Pass<'_>) -> Storage {
     let (claim, problem) = look(pass).await;
     let blocked = pass.registry.faults.storage.as_ref();
     let is_leaving = claim.as_ref().is_some_and(Live::is_leaving);
+    let is_block = claim.as_ref().is_some_and(|claim| claim.value().pointer("/spec/volumeMode") == Some(&"Block".into()));
     let is_held_by_another = pass.observed.claim_holder.is_some();
     Storage {
         is_usable: blocked.is_none()
+            && !is_block
             && (claim.is_some() || matches!(pass.registry.storage, model::Storage::EmptyDir { .. })),
         problem: match &claim {
             Some(claim) if is_leaving => Some(going(claim)),
+            Some(claim) if is_block => Some(block(claim)),
             _ => blocked.map(Problem::of).or(problem),
         },
         claim,
@@ -86,7 +93,9 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
             pass.failures.contested(applied.contested.as_ref());
             (Some(applied.live), None)
         }
-        Err(apply::Error::Refused { message, .. }) if known.is_some() => {
+        // A quota ends without a change to the manifest, and no event tells when.
+        Err(apply::Error::Refused { message, .. }) if known.is_some() && !message.contains(OVER_QUOTA) => {
+            pass.failures.note("ClaimRefused", Class::InTheWay);
             let problem = format!(
                 "PersistentVolumeClaim {name} was refused ({message}); choose a StorageClass that allows it, or set the size back"
             );
@@ -107,6 +116,16 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
 
 fn is_bound(claim: &Live) -> bool {
     claim.value().pointer("/status/phase") != Some(&"Pending".into())
+}
+
+/// Pods that mount it as a folder would wait for ever.
+fn block(claim: &Live) -> Problem {
+    let name = claim.name();
+    let message = format!(
+        "PersistentVolumeClaim {name} has volumeMode Block, a device without a file system, on which the registry cannot keep files; use a claim with \
+         volumeMode Filesystem"
+    );
+    Problem::stuck("VolumeModeBlock", message)
 }
 
 fn going(claim: &Live) -> Problem {

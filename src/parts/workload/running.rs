@@ -66,11 +66,9 @@ impl Running {
             let long = pod.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
             if long { pod.restarts } else { 0 }
         };
-        let limit = self.live.as_ref().and_then(|live| live.at("spec.backoffLimit")).and_then(Value::as_i64);
-        let already = match (registry.max_retries, limit.and_then(|limit| i32::try_from(limit).ok())) {
-            (Some(retries), Some(limit)) => limit.saturating_sub(retries.saturating_add(1)).max(0),
-            _ => 0,
-        };
+        // Not worked out from the Job's limit: what is more than the manifest allows may come of a manifest that allowed more.
+        let already = self.live.as_ref().and_then(|live| live.annotation(labels::FORGIVEN_RESTARTS));
+        let already: i32 = already.and_then(|count| count.parse().ok()).unwrap_or(0);
         // What a former pod was forgiven does not count for its successor, whose restarts begin at 0.
         let restarts = self.pods.iter().map(|pod| pod.restarts).max().unwrap_or(0);
         Run {

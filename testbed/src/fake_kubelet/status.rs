@@ -133,9 +133,10 @@ impl<'a> View<'a> {
             waiting("PodInitializing", String::new())
         };
 
+        let is_done = is_init && state["terminated"]["exitCode"] == 0;
         json!({
             "name": container.name, "image": container.image, "imageID": "", "restartCount": restarts,
-            "ready": is_init || (is_up && self.is_ready), "started": is_up, "state": state, "lastState": last,
+            "ready": is_done || (is_up && self.is_ready), "started": is_up, "state": state, "lastState": last,
         })
     }
 }
