@@ -227,3 +227,70 @@ async fn a_switch_to_retain_holds_although_the_operator_was_down_from_then_on() 
     registry.object.disappears(PATIENCE).await;
     goes_and_leaves_what_is_kept(&registry).await;
 }
+
+#[tokio::test]
+async fn what_is_due_is_done_in_time_while_something_else_is_refused() {
+    let Some(team) = namespace("parts-due").await else { return };
+    let _operator = team.operator_with(&["--short-certificates-for-tests=parts-due=45s"]).await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let port = taken_port(&team).await;
+    registry.apply(json!({"service": {"type": "NodePort", "nodePort": port}})).await.unwrap();
+    registry.says("AddressReady", "False", "Refused").await;
+    let served = registry.object.at("/status/certificate").await;
+    let due: jiff::Timestamp = served["renewAt"].as_str().unwrap().parse().unwrap();
+
+    // What is refused is tried again each minute.
+    let limit = due.duration_since(jiff::Timestamp::now()).max(jiff::SignedDuration::ZERO).unsigned_abs() + within(8);
+    assert!(limit < within(45), "{limit:?}");
+    let is_renewed = |live: &Value| live["status"]["certificate"]["serial"] != served["serial"];
+    registry.object.becomes(limit, "has its next certificate", is_renewed).await;
+    registry.says("AddressReady", "False", "Refused").await;
+}
+
+/// Somebody limits how much storage the namespace may ask for.
+async fn quota(team: &Namespace, storage: &str) -> Object {
+    let spec = json!({"hard": {"requests.storage": storage}});
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "storage"}, "spec": spec});
+    let quota = team.create(quota).await;
+    quota.becomes(PATIENCE, "counts", |quota| quota["status"]["hard"]["requests.storage"] == storage).await;
+    quota
+}
+
+#[tokio::test]
+async fn a_quota_that_is_in_the_way_of_a_claim_is_told_and_its_end_is_noticed() {
+    let Some(team) = namespace("parts-quota").await else { return };
+    let _operator = team.operator().await;
+    let sized = |size: &str| json!({"storage": {"persistentVolumeClaim": {"size": size}}});
+    let refused = async |registry: &Registry<'_>| {
+        let words = registry.says("StorageReady", "False", "Refused").await;
+        assert!(words.contains("exceeded quota") && words.contains("it is tried again"), "{words}");
+        registry.says("Stalled", "False", "").await;
+        registry.says("Reconciling", "True", "").await;
+    };
+    let limit = quota(&team, "0").await;
+    let registry = team.registry("team-a", sized("1Gi")).await;
+    refused(&registry).await;
+    limit.delete().await;
+    let registry = registry.ready().await;
+
+    let limit = quota(&team, "1Gi").await;
+    registry.apply(sized("2Gi")).await.unwrap();
+    refused(&registry).await;
+    limit.delete().await;
+    let asks = |claim: &Value| claim["spec"]["resources"]["requests"]["storage"] == "2Gi";
+    registry.claim().becomes(PATIENCE, "grows", asks).await;
+}
+
+#[tokio::test]
+async fn a_claim_without_a_file_system_is_refused_at_once() {
+    let Some(team) = namespace("parts-block").await else { return };
+    let _operator = team.operator().await;
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "resources": {"requests": {"storage": "1Gi"}}});
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "raw"}, "spec": spec});
+    team.create(claim).await;
+    let registry = team.registry("team-a", json!({"storage": {"existingClaim": {"name": "raw"}}})).await;
+    let words = registry.says("StorageReady", "False", "VolumeModeBlock").await;
+    assert!(words.contains("PersistentVolumeClaim raw") && words.contains("Filesystem"), "{words}");
+    registry.says("Stalled", "True", "VolumeModeBlock").await;
+    assert!(registry.deployment().find().await.is_none());
+}

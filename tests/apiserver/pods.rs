@@ -174,3 +174,61 @@ async fn runs_since(registry: &Registry<'_>, start: Timestamp) {
     let patch: Patch<()> = Patch::Json(serde_json::from_value(state).unwrap());
     pods.patch_status(&pod, &PatchParams::default(), &patch).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_lower_limit_of_retries_counts_at_once() {
+    let Some(team) = namespace("fewer-retries").await else { return };
+    let _operator = team.operator().await;
+    let limited = |retries: i32| folder(json!({"type": "OnFailure", "maxRetries": retries}));
+    let registry = team.behaving("fewer-retries", limited(5), Behaviour::crashes(7, 4)).await;
+    registry.says("Ready", "False", "CrashLooping").await;
+    assert_eq!(registry.child("Job", "").at("/spec/backoffLimit").await, 6);
+
+    registry.apply(limited(2)).await.unwrap();
+    let words = registry.says("Stalled", "True", "MaxRetriesExceeded").await;
+    assert!(words.contains("2 restarts"), "{words}");
+}
+
+#[tokio::test]
+async fn an_init_container_that_a_mesh_adds_is_named_and_nothing_that_it_said_is_repeated() {
+    let Some(team) = namespace("mesh").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("meshed", folder(json!({}))).await.ready().await;
+    team.cluster.pods_of("meshed", Behaviour::init_fails("mesh-init", 7, "planted-word"));
+    let added = json!([{"op": "add", "path": "/spec/template/spec/initContainers/0", "value": {"name": "mesh-init", "image": "mesh:1"}}]);
+    registry.deployment().patched(added).await.unwrap();
+
+    let words = registry.says("Ready", "False", "InitContainerFailed").await;
+    assert!(words.contains("--container mesh-init") && words.contains("exit code 7"), "{words}");
+    team.settles().await;
+    assert!(!registry.object.get().await.to_string().contains("planted-word"));
+    assert!(!team.events().await.contains("planted-word"));
+}
+
+#[tokio::test]
+async fn a_pod_that_its_node_never_starts_is_told_with_where_to_look() {
+    let Some(team) = namespace("never-starts").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.behaving("unmounted", folder(json!({})), Behaviour::NeverStarts).await;
+    registry.says("Ready", "False", "Progressing").await;
+    let pods = team.object("Pod", "").api;
+    let pod = eventually(PATIENCE, "its node has the pod", async || {
+        let pod = pods.list(&ListParams::default()).await.unwrap().items.pop().ok_or("none")?;
+        let state = json!(pod)["status"]["containerStatuses"][0]["state"].clone();
+        if state.is_null() { Err(json!(pod).to_string()) } else { Ok(pod) }
+    })
+    .await;
+    // As if it had been so for nearly as long as it is waited: no event tells when that is over.
+    let mut conditions = json!(pod)["status"]["conditions"].clone();
+    let is_scheduled = |found: &&mut Value| found["type"] == "PodScheduled";
+    let since = Timestamp::now() - SignedDuration::from_secs(85);
+    conditions.as_array_mut().unwrap().iter_mut().find(is_scheduled).unwrap()["lastTransitionTime"] = json!(since);
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
+
+    let words = registry.says("Ready", "False", "PodNotStarted").await;
+    assert!(words.contains(&format!("kubectl describe pod {}", pod.name_any())), "{words}");
+    registry.says("Stalled", "False", "").await;
+    team.cluster.pods_of("unmounted", Behaviour::Ready);
+    registry.ready().await;
+}
