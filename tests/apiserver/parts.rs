@@ -294,3 +294,63 @@ async fn a_claim_without_a_file_system_is_refused_at_once() {
     registry.says("Stalled", "True", "VolumeModeBlock").await;
     assert!(registry.deployment().find().await.is_none());
 }
+
+#[tokio::test]
+async fn what_runs_never_reads_what_was_rendered_for_pods_that_are_refused() {
+    let Some(team) = namespace("parts-rendered").await else { return };
+    let _operator = team.operator().await;
+    let refused = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+    let deployed = json!({});
+    let job = json!({"storage": {"emptyDir": {}}, "restartPolicy": {"type": "OnFailure"}});
+    for (name, kind, spec) in [("endless", "Deployment", deployed), ("limited", "Job", job)] {
+        let registry = team.registry(name, spec.clone()).await.ready().await;
+        team.settles().await;
+        let (config, workload) = (registry.child("Secret", "-config"), registry.child(kind, ""));
+        let (written, uid, generation) =
+            (config.at("/data").await, workload.uid().await, workload.at("/metadata/generation").await);
+
+        let mut broken = spec.clone();
+        broken["config"] = json!({"logLevel": "debug"});
+        broken["pod"] = json!({"resources": refused});
+        registry.apply(broken.clone()).await.unwrap();
+        let words = registry.says("Ready", "False", "Refused").await;
+        assert!(words.contains("spec.pod.resources"), "{words}");
+        team.settles().await;
+        assert_eq!(config.at("/data").await, written, "{name}");
+        assert_eq!((workload.uid().await, workload.at("/metadata/generation").await), (uid, generation), "{name}");
+
+        broken["pod"] = json!({});
+        let mark = team.mark().await;
+        registry.apply(broken).await.unwrap();
+        let registry = registry.ready().await;
+        config.becomes(PATIENCE, "has the new level", |live| live["data"]["config.yml"] != written["config.yml"]).await;
+        let tries = team.written_since(mark).await;
+        let tries = tries.iter().filter(|entry| entry.resource == workload_of(kind)).count();
+        assert!(tries <= 3, "one try, and at most a deletion and the write: {tries}");
+        registry.delete().await;
+    }
+}
+
+fn workload_of(kind: &str) -> &'static str {
+    if kind == "Job" { "jobs" } else { "deployments" }
+}
+
+#[tokio::test]
+async fn what_runs_stays_while_a_workload_of_another_kind_is_refused() {
+    let Some(team) = namespace("parts-kind").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    team.settles().await;
+    let uid = registry.deployment().uid().await;
+    let refused = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+    let once = |pod: Value| json!({"restartPolicy": {"type": "Never"}, "pod": pod});
+
+    registry.apply(once(json!({"resources": refused}))).await.unwrap();
+    registry.says("Ready", "False", "Refused").await;
+    team.settles().await;
+    assert_eq!(registry.deployment().uid().await, uid);
+
+    registry.apply(once(json!({}))).await.unwrap();
+    let registry = registry.ready().await;
+    assert!(registry.deployment().find().await.is_none() && registry.child("Job", "").find().await.is_some());
+}

@@ -116,6 +116,21 @@ impl Running {
         lost
     }
 
+    /// Whether what runs is of the other kind, because the restart policy changed.
+    pub(super) async fn changes_kind(
+        &self,
+        registry: &Resolved,
+        owner: &Owner,
+        ctx: &Context,
+    ) -> Result<bool, Error> {
+        if self.live.is_some() {
+            return Ok(false);
+        }
+        let (_, other) = workload_kinds(registry);
+        let former = ctx.engine.read_known_child(owner, other, registry.name.as_str()).await?;
+        Ok(former.is_some_and(|live| !live.is_leaving()))
+    }
+
     /// Takes away what must end before the wanted workload can start, and says whether there was something: the workload of the other
     /// kind, after the restart policy changed, or a Job that only lost its pod. Two generations never share a volume.
     pub(super) async fn makes_way(
