@@ -17,8 +17,6 @@ pub const AFTER_BUG: Duration = LONGEST;
 pub const WHILE_IN_THE_WAY: Duration = Duration::from_secs(60);
 /// How often a registry is looked at although nothing has happened.
 pub const RESYNC: Duration = Duration::from_secs(10 * 60);
-/// How often all children are listed again, in case an event was lost.
-pub const SWEEP: Duration = Duration::from_secs(6 * 60 * 60);
 /// How far a delay may lie from its nominal value, in percent, to both sides.
 pub const SPREAD_PERCENT: u32 = 20;
 
@@ -59,9 +57,9 @@ pub fn resync(uid: &str) -> Duration {
     spread(RESYNC, uid)
 }
 
-/// The wait before sweep number `round` of the process called `instance`.
-pub fn sweep(instance: &str, round: u64) -> Duration {
-    spread(SWEEP, &format!("{instance}#{round}"))
+/// The wait before sweep number `round` of the process called `instance`, where one comes about `every` so long.
+pub fn sweep(every: Duration, instance: &str, round: u64) -> Duration {
+    spread(every, &format!("{instance}#{round}"))
 }
 
 /// `nominal`, moved by at most [`SPREAD_PERCENT`] to either side, always by the same for one `seed`.
@@ -118,8 +116,9 @@ mod tests {
     #[test]
     fn the_slow_rounds_are_near_their_nominal_length() {
         assert!(within(resync("9b1c"), 600));
-        assert!(within(sweep("operator-0", 0), 6 * 3600));
-        assert_ne!(sweep("operator-0", 0), sweep("operator-0", 1));
+        let every = Duration::from_secs(6 * 3600);
+        assert!(within(sweep(every, "operator-0", 0), 6 * 3600));
+        assert_ne!(sweep(every, "operator-0", 0), sweep(every, "operator-0", 1));
     }
 
     #[test]
