@@ -121,6 +121,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
         certificate: certificate.report,
         logins: logins.report,
         workload: running.workload,
+        has_ended: running.has_ended,
         running: running.problem,
         answer: running.answer,
     };

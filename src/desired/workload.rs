@@ -17,6 +17,9 @@ use crate::api::RestartType;
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
+/// Seconds that a finished Job stays: as many as there may be.
+pub const KEPT_FOR: i32 = i32::MAX;
+
 /// What the cluster says about how much should run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
@@ -118,6 +121,8 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
             suspend: Some(registry.suspend),
             // A deleted or drained pod is replaced when it has ended, and not counted: the registry then ends with 0.
             pod_replacement_policy: Some("Failed".to_owned()),
+            // Whoever has ended is not to be started again, which a Job that vanished would be.
+            ttl_seconds_after_finished: Some(KEPT_FOR),
             backoff_limit: Some(if once { 0 } else { backoff_limit(registry, run) }),
             // A drain is no failure of the process. Kubernetes allows such a rule only where pods never restart.
             pod_failure_policy: once.then(|| PodFailurePolicy {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Map;
 
 use super::image::{self, Version};
-use super::resolved::{Faults, Resolved, Service, Storage, Tls};
+use super::resolved::{Faults, Named, Resolved, Service, Storage, Tls};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
@@ -245,6 +245,7 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
         },
         ca_duration: certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?,
         key_algorithm: wanted.key_algorithm.unwrap_or_default(),
+        named: Named { duration: authority.duration.is_some(), key_algorithm: wanted.key_algorithm.is_some() },
         dns_names: wanted.dns_names.into_iter().collect(),
         ip_addresses,
     })

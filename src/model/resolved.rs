@@ -161,6 +161,8 @@ pub enum Tls {
         ca_duration: Duration,
         /// Kind of key.
         key_algorithm: KeyAlgorithm,
+        /// Which of these the manifest names: only then does a user wait for an authority that is so.
+        named: Named,
         /// Names beside those that the operator knows.
         dns_names: BTreeSet<String>,
         /// Addresses beside those that the operator knows.
@@ -175,6 +177,15 @@ pub enum Tls {
     None,
     /// Somebody, but the manifest does not say it so that it can be followed: see [`Faults::certificate`].
     Unreadable,
+}
+
+/// What a manifest names of an authority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Its life.
+    pub duration: bool,
+    /// Its kind of key.
+    pub key_algorithm: bool,
 }
 
 /// Who may log in.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
 use crate::desired::Run;
+use crate::desired::workload::KEPT_FOR;
 use crate::desired::pod::{CONTAINER, VOLUME_PROBE};
 use crate::model::{Resolved, Storage, labels};
 
@@ -83,6 +84,24 @@ impl Workload {
         let told = before.conditions.iter().find(|found| found.type_ == condition::READY && found.reason == reason);
         Self::Failed { reason, message: told.map_or(message, |told| told.message.clone()) }
     }
+}
+
+/// What a Job that is gone was told to be: how it ended is remembered where it stands in any case.
+#[must_use]
+pub fn judge_removed_job(before: &PrivateRegistryStatus) -> Workload {
+    let told = before.conditions.iter().find(|found| found.type_ == condition::AVAILABLE);
+    let message = told.map_or_else(|| "its Job has ended and was removed".to_owned(), |told| told.message.clone());
+    match told.map(|told| told.reason.as_str()) {
+        Some(reason::COMPLETED) => Workload::Stopped { reason: reason::COMPLETED, message },
+        Some(reason::MAX_RETRIES_EXCEEDED) => Workload::Failed { reason: reason::MAX_RETRIES_EXCEEDED, message },
+        _ => Workload::Failed { reason: reason::FAILED, message },
+    }
+}
+
+/// Whether Kubernetes removes a Job soon after it has ended, because somebody else says so.
+#[must_use]
+pub fn is_removed_when_finished(job: &Value) -> bool {
+    job.pointer("/spec/ttlSecondsAfterFinished").and_then(Value::as_i64).is_some_and(|kept| kept < i64::from(KEPT_FOR))
 }
 
 /// What matters of one of the registry's pods.
@@ -324,6 +343,11 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         .iter()
         .find_map(|pod| pod.exit_code)
         .map_or_else(String::new, |code| format!("; its exit code was {code}"));
+    let again = if is_removed_when_finished(live) {
+        "something sets ttlSecondsAfterFinished, so that Kubernetes removes the Job; set spec.suspend to true and back to false to start it again".to_owned()
+    } else {
+        format!("delete the Job {name} to start it again")
+    };
     if job_has(live, "Complete") {
         let ended = "the registry's process ended by itself with exit code 0, and spec.restartPolicy.type says that it stays so";
         // The kubelet that evicts such a pod leaves no trace in its status, and the registry ends with 0 when it is told to.
@@ -332,14 +356,13 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
                 reason::COMPLETED,
                 &format!(
                     "{ended}; or its folder was over spec.storage.emptyDir.sizeLimit: kubectl describe pod then says Evicted; raise \
-                     the limit, and delete the Job {name} to start it again"
+                     the limit, and {again}"
                 ),
             ),
-            _ => stopped(reason::COMPLETED, ended),
+            _ => stopped(reason::COMPLETED, &format!("{ended}; {again}")),
         };
     }
     if job_has(live, "Failed") || job_has(live, "FailureTarget") {
-        let again = format!("delete the Job {name} to start it again");
         let (reason, message) = if registry.restart == RestartType::OnFailure {
             let retries = registry.max_retries.unwrap_or(i32::MAX);
             let why = format!("the registry's process failed after {retries} restarts in a row{exit}");

@@ -232,3 +232,76 @@ async fn a_pod_that_its_node_never_starts_is_told_with_where_to_look() {
     team.cluster.pods_of("unmounted", Behaviour::Ready);
     registry.ready().await;
 }
+
+#[tokio::test]
+async fn what_has_ended_stays_so_although_somebody_lets_kubernetes_remove_its_job() {
+    let Some(team) = namespace("removed-job").await else { return };
+    let _operator = team.operator().await;
+    let never = || folder(json!({"type": "Never"}));
+    let registry = team.registry("removed-job", never()).await.ready().await;
+    let job = registry.child("Job", "");
+    let soon = json!({"spec": {"ttlSecondsAfterFinished": 1}});
+    job.edit(soon.clone()).await;
+    job.becomes(within(5), "stays when it has ended", |job| job["spec"]["ttlSecondsAfterFinished"] == i32::MAX).await;
+
+    team.cluster.pods_of("removed-job", Behaviour::exits(3));
+    let words = registry.says("Stalled", "True", "Failed").await;
+    assert!(words.contains("delete the Job"), "{words}");
+    job.edit(soon).await;
+    registry
+        .object
+        .becomes(within(5), "knows that the Job goes", |live| {
+            live["status"]["endedGeneration"] == live["metadata"]["generation"]
+        })
+        .await;
+    job.disappears(PATIENCE).await;
+    job.stays_away(within(3)).await;
+    let words = registry.says("Stalled", "True", "Failed").await;
+    assert!(words.contains("exit code was 3") && words.contains("set spec.suspend to true and back"), "{words}");
+    registry.says("Available", "False", "Failed").await;
+
+    team.cluster.pods_of("removed-job", Behaviour::Ready);
+    let mut suspended = never();
+    suspended["suspend"] = json!(true);
+    registry.apply(suspended).await.unwrap();
+    registry.says("Ready", "True", "Suspended").await;
+    registry.apply(never()).await.unwrap();
+    let registry = registry.ready().await;
+    assert!(registry.object.at("/status/endedGeneration").await.is_null());
+}
+
+#[tokio::test]
+async fn whoever_deletes_the_job_of_what_has_ended_starts_it_again() {
+    let Some(team) = namespace("deleted-job").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.behaving("deleted-job", folder(json!({"type": "Never"})), Behaviour::exits(3)).await;
+    registry.says("Stalled", "True", "Failed").await;
+    let uid = registry.child("Job", "").uid().await;
+    team.cluster.pods_of("deleted-job", Behaviour::Ready);
+    registry.child("Job", "").delete().await;
+    registry.child("Job", "").is_made_again(&uid, PATIENCE).await;
+    registry.ready().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_claim_starts_when_the_pods_of_who_had_it_have_ended() {
+    let Some(team) = namespace("claim-changes-hands").await else { return };
+    let _operator = team.operator().await;
+    team.claim("images", "ReadWriteOnce").await;
+    let on_it = || json!({"storage": {"existingClaim": {"name": "images"}}});
+    let former = team.behaving("former", on_it(), Behaviour::HangsOnDelete).await.ready().await;
+    let waiting = team.registry("waiting", on_it()).await;
+    waiting.says("Ready", "False", "ClaimShared").await;
+
+    former.delete().await;
+    let words = waiting.says("Ready", "False", "Progressing").await;
+    assert!(words.contains("Pod former-") && words.contains("PersistentVolumeClaim images"), "{words}");
+    // Nor does one that nobody saw wait.
+    let late = team.registry("zz-late", on_it()).await;
+    late.says("Ready", "False", "ClaimShared").await;
+    waiting.deployment().stays_away(within(2)).await;
+
+    team.cluster.pods_of("former", Behaviour::Ready);
+    former.has_no_pod().await;
+    waiting.ready().await;
+}

@@ -52,6 +52,8 @@ pub struct State {
     pub problem: Option<Problem>,
     /// What must stay.
     pub keep: Keep,
+    /// Whether it has ended, and is not to be started again although its Job may vanish.
+    pub has_ended: bool,
     /// Its pods, as far as they were looked at.
     pub pods: Vec<PodFacts>,
     /// How soon to look again, if sooner than usual.
@@ -128,7 +130,7 @@ pub async fn settle(
     };
     match certificate {
         Some(certificate) if blocked.is_none() && logins.is_guarded && storage.is_usable => {
-            match run(pass, &found, address, certificate).await {
+            match run(pass, &found, address, certificate, storage).await {
                 Ok(state) => state,
                 Err(error) => {
                     let problem = Some(pass.problem(error));
@@ -162,6 +164,7 @@ impl State {
             answer: summary::answer_of(pass.before),
             problem: None,
             keep: everything(pass),
+            has_ended: pass.before.ended_generation == Some(pass.registry.generation),
             pods: found.map(|found| found.running.pods.clone()).unwrap_or_default(),
             soon: None,
             is_behind: false,
@@ -186,6 +189,7 @@ async fn run(
     found: &Found,
     address: &Address,
     certificate: Option<desired::ServingCertificate>,
+    storage: &Storage,
 ) -> Result<State, Error> {
     let (registry, before, ctx) = (pass.registry, pass.before, pass.ctx);
     let running = &found.running;
@@ -194,6 +198,13 @@ async fn run(
     let probe_image = found.probe_image.clone().filter(|_| !found.rollout_is_pending() && !renewed);
     let run = Run { probe_image, ..running.run(registry, pass.now) };
     let rests = running.rests(registry, before, &found.template);
+    let has_ended = running.has_ended(registry, before) && (rests || running.workload().is_none());
+    let rests = rests || has_ended;
+    if !rests && let Some(pod) = former_pod(pass, found, storage).await? {
+        let workload = Some(Workload::Progressing { message: pod, ready: 0 });
+        let as_before = State::as_before(pass, Some(found));
+        return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
+    }
     let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
     // The pod that runs would read the new configuration when its process starts again, and go away with the old workload, although the new one is refused.
     if !rests && (found.rewrites(registry) || running.changes_kind(registry, &pass.owner, ctx).await?) {
@@ -224,8 +235,21 @@ async fn run(
         answer,
         problem: None,
         keep,
+        has_ended,
         pods: running.pods.clone(),
         soon: replacing.then_some(MAKE_WAY),
         is_behind: false,
     })
+}
+
+/// What is waited for before the first pod is started on a claim that was there: a pod that still has it mounted. Two processes would destroy each
+/// other's images.
+async fn former_pod(pass: &Pass<'_>, found: &Found, storage: &Storage) -> Result<Option<String>, Error> {
+    let Some(claim) = storage.claim_name().filter(|_| storage.is_old && found.running.workload().is_none()) else {
+        return Ok(None);
+    };
+    let pod = pass.ctx.still_mounting(pass.key, claim, pass.registry.storage.is_shared()).await?;
+    Ok(pod.map(|(pod, registry)| {
+        format!("Pod {pod} of PrivateRegistry {registry} still has PersistentVolumeClaim {claim} mounted; the registry starts when it has ended")
+    }))
 }

@@ -86,6 +86,15 @@ impl Running {
         Some(live.resource_version().to_owned())
     }
 
+    /// Whether a Job of this very manifest has ended and a rule of somebody else's has removed it, or will.
+    pub(super) fn has_ended(&self, registry: &Resolved, before: &PrivateRegistryStatus) -> bool {
+        match &self.live {
+            _ if !registry.restart.is_job() => false,
+            Some(job) => judge::job_is_finished(job.value()) && judge::is_removed_when_finished(job.value()),
+            None => before.ended_generation == Some(registry.generation),
+        }
+    }
+
     /// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
     pub(super) fn rests(&self, registry: &Resolved, before: &PrivateRegistryStatus, template: &str) -> bool {
         let Some(job) = self.live.as_ref().filter(|_| registry.restart.is_job()) else { return false };
@@ -170,7 +179,9 @@ impl Running {
         if done.is_some_and(|done| done.outcome == Outcome::Replacing) {
             return Some(Workload::Progressing { message: MAKING_WAY.to_owned(), ready: 0 });
         }
-        let live = done.map(|done| &done.live).or(self.live.as_ref())?;
+        let Some(live) = done.map(|done| &done.live).or(self.live.as_ref()) else {
+            return self.has_ended(registry, before).then(|| judge::judge_removed_job(before));
+        };
         if registry.restart.is_job() {
             let state = judge::judge_job(registry, live.value(), &self.pods);
             let told = self.pods.iter().any(|pod| pod.exit_code.is_some());
