@@ -369,7 +369,11 @@ mod tests {
         let hash = hash_of(&known, "ben");
         let wanted = vec![user("ann", "planted-secret"), bringing("ben", &hash)];
         let table = complete(again(wanted, 99, &known), at(1));
-        assert_eq!(table.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["ben"], "ann's old one goes");
+        assert_eq!(
+            table.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(),
+            ["ben"],
+            "ann's old one goes"
+        );
         let [problem] = &table.problems[..] else { panic!("{:?}", table.problems) };
         assert_eq!((problem.user.as_str(), problem.reason), ("ann", "HashFailed"));
         assert!(!problem.message.contains("planted"), "{problem:?}");
@@ -398,7 +402,8 @@ mod tests {
     #[test]
     fn what_a_table_takes_is_known_before_anything_is_hashed() {
         let brought = BcryptHash::new("$2y$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234").unwrap();
-        let wanted = || vec![user("ann", "ann-password"), user(r#"d"oe\"#, "doe-password"), bringing("jürgen", &brought)];
+        let wanted =
+            || vec![user("ann", "ann-password"), user(r#"d"oe\"#, "doe-password"), bringing("jürgen", &brought)];
         let whole = first(wanted());
         let bytes = whole.file.expose().len() + whole.memory.len();
         for (room, left_out) in [(bytes, 0), (bytes - 1, 1)] {

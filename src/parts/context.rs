@@ -196,7 +196,9 @@ fn still_mounts(pod: &Pod, registry: &str, claim: &str, is_shared: bool) -> Opti
     }
     let volumes = pod.spec.as_ref()?.volumes.iter().flatten();
     let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    claims.any(|mounted| mounted.claim_name == claim).then(|| (pod.metadata.name.clone().unwrap_or_default(), owner.clone()))
+    claims
+        .any(|mounted| mounted.claim_name == claim)
+        .then(|| (pod.metadata.name.clone().unwrap_or_default(), owner.clone()))
 }
 
 /// The objects that a registry refers to.
@@ -249,7 +251,9 @@ mod tests {
                 "spec": {"containers": [], "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
                 "status": {"phase": phase},
             });
-            [false, true].map(|is_shared| still_mounts(&serde_json::from_value(pod.clone()).unwrap(), "new", "images", is_shared))
+            [false, true].map(|is_shared| {
+                still_mounts(&serde_json::from_value(pod.clone()).unwrap(), "new", "images", is_shared)
+            })
         };
         let former = Some(("p".to_owned(), "former".to_owned()));
         let former = || [former.clone(), former.clone()];

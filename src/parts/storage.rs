@@ -33,7 +33,8 @@ pub async fn settle(pass: &Pass<'_>) -> Storage {
     let (claim, problem, is_old) = look(pass).await;
     let blocked = pass.registry.faults.storage.as_ref();
     let is_leaving = claim.as_ref().is_some_and(Live::is_leaving);
-    let is_block = claim.as_ref().is_some_and(|claim| claim.value().pointer("/spec/volumeMode") == Some(&"Block".into()));
+    let is_block =
+        claim.as_ref().is_some_and(|claim| claim.value().pointer("/spec/volumeMode") == Some(&"Block".into()));
     let is_held_by_another = pass.observed.claim_holder.is_some();
     Storage {
         is_old,

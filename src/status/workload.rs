@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
 use crate::desired::Run;
-use crate::desired::workload::KEPT_FOR;
 use crate::desired::pod::{CONTAINER, VOLUME_PROBE};
+use crate::desired::workload::KEPT_FOR;
 use crate::model::{Resolved, Storage, labels};
 
 /// A good run of this length ends a row of failures.
@@ -153,7 +153,8 @@ impl PodFacts {
                 let words = condition.message.clone().unwrap_or_default();
                 ("Unschedulable".to_owned(), format!("Pod {name} finds no node: {words}"))
             });
-        let first = status.init_container_statuses.iter().flatten().find_map(|container| init_trouble(&name, container));
+        let first =
+            status.init_container_statuses.iter().flatten().find_map(|container| init_trouble(&name, container));
         let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         Self {
             disrupted,

@@ -285,7 +285,8 @@ async fn a_quota_that_is_in_the_way_of_a_claim_is_told_and_its_end_is_noticed() 
 async fn a_claim_without_a_file_system_is_refused_at_once() {
     let Some(team) = namespace("parts-block").await else { return };
     let _operator = team.operator().await;
-    let spec = json!({"accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "resources": {"requests": {"storage": "1Gi"}}});
+    let spec =
+        json!({"accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "resources": {"requests": {"storage": "1Gi"}}});
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "raw"}, "spec": spec});
     team.create(claim).await;
     let registry = team.registry("team-a", json!({"storage": {"existingClaim": {"name": "raw"}}})).await;

@@ -59,8 +59,8 @@ pub use kinds::{Kind, Kinds};
 pub use live::{Controller, Live};
 pub use memory::Memory;
 pub use ownership::Claim;
-pub use read_ahead::ReadAhead;
 pub use prune::Removal;
+pub use read_ahead::ReadAhead;
 pub use request::{Failure, Observer, Verb};
 pub use wanted::{Child, Hold};
 

@@ -145,7 +145,8 @@ impl Requests {
     ) -> Result<Option<String>, Failure> {
         let mut after = page.after.map(str::to_owned);
         loop {
-            let mut params = ListParams::default().labels(selector).limit(u32::try_from(page.limit).unwrap_or(u32::MAX));
+            let mut params =
+                ListParams::default().labels(selector).limit(u32::try_from(page.limit).unwrap_or(u32::MAX));
             params.continue_token.clone_from(&after);
             let request = Request::new(kind.url(namespace)).list(&params).map_err(Failure::Build)?;
             let (status, answer) = self.exchange(kind, Verb::List, request).await?;

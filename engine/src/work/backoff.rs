@@ -12,7 +12,7 @@ pub const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait after a failure, before the spread is applied. With it, five minutes.
 pub const LONGEST: Duration = Duration::from_secs(250);
 /// Wait after a failure that trying again can't mend.
-pub const AFTER_BUG: Duration = LONGEST;
+pub const AFTER_BUG: Duration = Duration::from_secs(5 * 60);
 /// Wait while something stands in the way of which no event tells.
 pub const WHILE_IN_THE_WAY: Duration = Duration::from_secs(60);
 /// How often a registry is looked at although nothing has happened.
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn a_bug_waits_long_at_once_and_a_blocked_registry_waits_for_the_resync() {
-        assert!(within(after_failure(Class::Bug, 1, "a/b"), 250));
-        assert!(within(after_failure(Class::Bug, 9, "a/b"), 250));
+        assert!(within(after_failure(Class::Bug, 1, "a/b"), 300));
+        assert!(within(after_failure(Class::Bug, 9, "a/b"), 300));
         assert!(within(after_failure(Class::Blocked, 1, "a/b"), 600));
         assert!(within(after_failure(Class::InTheWay, 9, "a/b"), 60));
     }

@@ -565,9 +565,15 @@ mod tests {
             shelf.settle(&registry).report.note
         };
         assert_eq!(note(json!({})), None);
-        assert_eq!(note(json!({"privateCA": {"duration": "87600h"}, "certificate": {"keyAlgorithm": "ECDSAP256"}})), None);
+        assert_eq!(
+            note(json!({"privateCA": {"duration": "87600h"}, "certificate": {"keyAlgorithm": "ECDSAP256"}})),
+            None
+        );
         let told = note(json!({"privateCA": {"duration": "87000h"}})).unwrap();
-        assert!(told.contains("spec.tls.privateCA.duration counts for the next one") && told.contains("renew=ca"), "{told}");
+        assert!(
+            told.contains("spec.tls.privateCA.duration counts for the next one") && told.contains("renew=ca"),
+            "{told}"
+        );
         let told = note(json!({"certificate": {"keyAlgorithm": "ECDSAP384"}})).unwrap();
         assert!(told.contains("spec.tls.certificate.keyAlgorithm"), "{told}");
     }

@@ -15,7 +15,7 @@ use crate::credentials::{
 };
 use crate::desired::secrets::{HTPASSWD_KEY, SOURCES_KEY};
 use crate::desired::{self, AdminLogin, workload::sha256};
-use crate::model::{Child, Fault, Observed, Resolved, Users};
+use crate::model::{Child, Fault, Observed, PullSecret, Resolved, Users};
 use crate::parts::Error;
 use crate::secret::Sensitive;
 use crate::status::{Logins, Problem};
@@ -29,8 +29,8 @@ pub(super) struct Decided {
     pub(super) table: Option<desired::Table>,
     /// Whether some users are not hashed yet.
     pub(super) is_unfinished: bool,
-    /// Whom pods of the namespace pull as.
-    pub(super) pull: Option<PullLogin>,
+    /// Names of the pull Secrets, and whom pods of the namespace pull as with each; `None`: what is there stays.
+    pub(super) pull: Vec<(String, Option<PullLogin>)>,
     /// What the status says.
     pub(super) report: Logins,
 }
@@ -109,7 +109,7 @@ pub(super) async fn table(
     now: Timestamp,
 ) -> Result<Decided, Error> {
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
-        return Ok(Decided { table: None, is_unfinished: false, pull: None, report: Logins::default() });
+        return Ok(Decided { table: None, is_unfinished: false, pull: Vec::new(), report: Logins::default() });
     };
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
     let memory = stored.and_then(|live| text(live, SOURCES_KEY));
@@ -138,9 +138,10 @@ pub(super) async fn table(
         make(problem.reason, problem.message.clone())
     }));
     problems.extend(faults.iter().map(fault));
-    let pull = pull_login(registry, admin, &wanted, &table.users);
-    problems.extend(pull.as_ref().err().map(fault).filter(|_| missing.is_empty() && left == 0));
-    let pull = pull.ok().flatten();
+    let is_open = left > 0 || !observed.unread.is_empty();
+    let (pull, unknown) = pull_logins(registry, admin, &wanted, &table.users, is_open);
+    problems.extend(registry.pull_faults.iter().map(fault));
+    problems.extend(unknown.iter().map(fault).filter(|_| missing.is_empty()));
     if let Some(first) = left_out.first() {
         problems.insert(0, too_large(first, left_out.len()));
     }
@@ -157,7 +158,7 @@ pub(super) async fn table(
     Ok(Decided {
         table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
-        report: Logins { note: pull.is_none().then(|| NO_PULL_SECRET.to_owned()), users, problems },
+        report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems },
         pull,
     })
 }
@@ -191,7 +192,8 @@ fn user_status(user: &credentials::UserFact) -> UserStatus {
 }
 
 fn too_large(first: &UserName, count: usize) -> Problem {
-    let who = if count == 1 { format!("user {first} is") } else { format!("user {first} and {} others are", count - 1) };
+    let who =
+        if count == 1 { format!("user {first} is") } else { format!("user {first} and {} others are", count - 1) };
     let message = format!(
         "{who} not in the table: a Secret holds at most 1 MiB, about 5,000 users; remove users from auth.usersFrom"
     );
@@ -201,24 +203,36 @@ fn too_large(first: &UserName, count: usize) -> Problem {
 /// What is said where pods of the namespace get no login.
 const NO_PULL_SECRET: &str = "no pull Secret is written: name the user that pods pull as in spec.pullSecrets";
 
-/// Pods pull as the user that the manifest names, or as the generated admin; as nobody else, because every login may push too.
-fn pull_login(
+/// Pods pull as the users that the manifest names, or as the generated admin; as nobody else, because every login may push too. `is_open`: who is not
+/// in the table, or whose password is not known, may be so only for now.
+fn pull_logins(
     registry: &Resolved,
     admin: Option<&Admin>,
     wanted: &[Wanted],
     users: &[credentials::UserFact],
-) -> Result<Option<PullLogin>, Fault> {
+    is_open: bool,
+) -> (Vec<(String, Option<PullLogin>)>, Vec<Fault>) {
     let login = |user: &Wanted| user.login().map(|(name, password)| PullLogin(name, password));
-    let Some(name) = &registry.pull_user else { return Ok(admin.and_then(|admin| login(&admin.0))) };
+    let is_named = !registry.pull_secrets.is_empty() || !registry.pull_faults.is_empty();
+    if !is_named {
+        let name = registry.name.child(Child::Pull);
+        return (admin.map(|admin| (name, login(&admin.0))).into_iter().collect(), Vec::new());
+    }
     let in_table =
         |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
-    let found = wanted.iter().filter(|user| user.name == *name).find(in_table).and_then(login);
-    found.map(Some).ok_or_else(|| Fault {
-        reason: "PullUserUnknown",
-        message: format!(
-            "spec.pullSecrets names user {name}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
-        ),
-    })
+    let (mut logins, mut unknown) = (Vec::new(), Vec::new());
+    for PullSecret { name, user } in &registry.pull_secrets {
+        match wanted.iter().filter(|candidate| candidate.name == *user).find(in_table).and_then(login) {
+            None if !is_open => unknown.push(Fault {
+                reason: "PullUserUnknown",
+                message: format!(
+                    "spec.pullSecrets names user {user}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
+                ),
+            }),
+            found => logins.push((name.clone(), found)),
+        }
+    }
+    (logins, unknown)
 }
 
 fn fault(fault: &Fault) -> Problem {

@@ -126,12 +126,7 @@ impl Running {
     }
 
     /// Whether what runs is of the other kind, because the restart policy changed.
-    pub(super) async fn changes_kind(
-        &self,
-        registry: &Resolved,
-        owner: &Owner,
-        ctx: &Context,
-    ) -> Result<bool, Error> {
+    pub(super) async fn changes_kind(&self, registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<bool, Error> {
         if self.live.is_some() {
             return Ok(false);
         }

@@ -75,8 +75,15 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn of(pod: &'a Pod, behaviour: &'a Behaviour, age: Duration) -> Self {
-        let running =
-            Self { pod, phase: "Running", is_ready: true, is_initialized: true, pull_fails: false, starts: true, end: None };
+        let running = Self {
+            pod,
+            phase: "Running",
+            is_ready: true,
+            is_initialized: true,
+            pull_fails: false,
+            starts: true,
+            end: None,
+        };
         match behaviour {
             Behaviour::Ready | Behaviour::HangsOnDelete => running,
             Behaviour::ReadyAfter(delay) => Self { is_ready: age >= *delay, ..running },
