@@ -79,7 +79,7 @@ impl Operator {
             references: References::default(),
         });
         let mut watches = Watches::new(client);
-        let intake = Arc::new(Intake { ctx: ctx.clone() });
+        let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
             for watched in intake::watched() {
                 watches.metadata(watched, scope, intake.clone());

@@ -1,5 +1,5 @@
-//! What is known without asking the API server: per object its version, the hash of what was last found or made to be as wanted, and as much of it as
-//! its kind remembers.
+//! What is known without asking the API server: per object its version, the hash of the desired state that it last had, and as much of it as its kind
+//! remembers.
 //!
 //! It is fed by answers to our own requests and by metadata events of the watches, in any order: an event may overtake the answer to the request
 //! that caused it, and an answer may be older than an event. The rule is simple: when it isn't certain that nothing has changed, the object is stale,

@@ -1,4 +1,4 @@
-//! Compare and write: generic over objects, knows no registry.
+//! Compare and write, for any kind of object.
 //!
 //! ```text
 //!             wanted (pure)                      live
@@ -67,7 +67,7 @@ pub use wanted::{Child, Hold};
 /// How this operator marks what it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
-    /// The name under which the server keeps our fields; one for all children, never shared with another program.
+    /// Our field manager for server-side apply: one for all children, never shared with another program.
     pub field_manager: &'static str,
     /// The label with the owner's name.
     pub owner_label: &'static str,
