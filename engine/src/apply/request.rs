@@ -272,7 +272,6 @@ impl Requests {
             field_manager: Some(self.manager.to_owned()),
             field_validation: Some(ValidationDirective::Ignore),
             dry_run: self.is_rehearsal,
-            ..PatchParams::default()
         };
         let request = route(target).patch(&target.name, &params, &Patch::Apply(body)).map_err(Failure::Build)?;
         self.send(target.kind, verb, request).await
