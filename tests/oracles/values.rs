@@ -109,6 +109,7 @@ fn items() -> Vec<(&'static str, Value)> {
 fn neighbours() -> Vec<(&'static str, Value)> {
     vec![
         ("restartPolicy.maxRetries", json!({"type": "OnFailure"})),
+        ("pullSecrets[].name", json!({"user": "alice"})),
         ("service.nodePort", json!({"type": "NodePort"})),
         ("service.loadBalancerClass", json!({"type": "LoadBalancer"})),
         ("service.loadBalancerSourceRanges[]", json!({"type": "LoadBalancer"})),
