@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use operator_engine::work::backoff::{self, Class};
 use operator_engine::work::queue::Key;
 
+use super::installation::{self, Whose};
 use super::report::report;
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, reason};
 use crate::model::{self, Blocked};
@@ -19,7 +20,7 @@ use crate::status::summary::{self, Answer, Problem};
 use crate::status::workload::GOOD_RUN;
 
 /// How soon it is looked again at what changed while a pass was deciding.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// What the queue does next with the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         return Ok(Next::Gone);
     };
     ctx.note(key, &registry);
+    let registry = match installation::settle(key, registry, ctx).await? {
+        Whose::Ours(registry) => registry,
+        Whose::Anothers(look) => return Ok(Next::Look(look)),
+    };
     let now = ctx.now();
     let owner = parts::owner(&registry);
     let is_followed = !is_paused(&registry) && ctx.registries.why_undecodable(key).is_none();

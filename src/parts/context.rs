@@ -10,6 +10,7 @@ use kube::api::{Api, ListParams};
 use operator_engine::apply::{Engine, Memory, ObjectRef};
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::events::Events;
+use operator_engine::work::installations::Installations;
 use operator_engine::work::queue::{Key, Queue, Urgency};
 use operator_engine::work::references::{Reference, References};
 use operator_engine::work::rounds::Rounds;
@@ -55,6 +56,8 @@ pub struct Context {
     pub(crate) rounds: Rounds,
     /// Which registry refers to what.
     pub references: References,
+    /// Which registries another installation of the operator looks after.
+    pub installations: Installations,
 }
 
 impl Context {
@@ -99,6 +102,13 @@ impl Context {
         }
     }
 
+    /// Takes in the answer to a write of the registry itself. It may show a user's change before its own event does.
+    pub(crate) fn learn(&self, answer: PrivateRegistry) {
+        if let Some(change) = self.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
+            self.queue.add(&change.key, Urgency::Manifest);
+        }
+    }
+
     /// Learns what a new registry refers to.
     pub(crate) fn meet(&self, key: &Key) {
         if let Some(registry) = self.registries.get(key) {
@@ -124,6 +134,7 @@ impl Context {
         self.tell_rivals(key);
         locked(&self.recall.pods).remove(key);
         self.answers.forget(key);
+        self.installations.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
         self.forget_unreferred(self.references.refer(key, BTreeSet::new()));

@@ -201,6 +201,8 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),
         handled_renew_request: findings.certificate.handled_request.clone(),
+        operator: before.operator.clone(),
+        operator_asked: before.operator_asked.clone(),
     }
 }
 
