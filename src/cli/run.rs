@@ -227,7 +227,7 @@ fn definition() -> Definition {
 /// Every right that passes use, derived from the table of kinds.
 fn rights() -> Vec<Right> {
     let fixed = [
-        (api::GROUP, "privateregistries", &["list", "watch", "patch"][..]),
+        (api::GROUP, "privateregistries", &["get", "list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
         (api::GROUP, "privateregistries/finalizers", &["update"]),
         ("", "pods", &["list", "watch", "patch"]),

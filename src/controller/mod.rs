@@ -43,6 +43,7 @@ pub const MARKS: Marks = Marks {
     adopt: "privateregistry.dev/adopt",
     applied: "privateregistry.dev/applied",
     owner_kind: "PrivateRegistry",
+    owner_plural: "privateregistries",
 };
 
 /// The loop, ready to run.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use operator_engine::apply::Owner;
 use operator_engine::work::backoff::{self, Class};
 use operator_engine::work::queue::Key;
 
@@ -48,8 +49,11 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         Whose::Anothers(look) => return Ok(Next::Look(look)),
     };
     let now = ctx.now();
-    let owner = parts::owner(&registry);
-    let is_followed = !is_paused(&registry) && ctx.registries.why_undecodable(key).is_none();
+    let is_decodable = ctx.registries.why_undecodable(key).is_none();
+    // What runs is looked after as an older manifest says, if the present one is not understood.
+    let owner =
+        if is_decodable { parts::owner(&registry) } else { Owner { generation: None, ..parts::owner(&registry) } };
+    let is_followed = !is_paused(&registry) && is_decodable;
     let held = holds::settle(&registry, &owner, is_followed, ctx).await;
     if held.as_ref().is_err_and(holds::is_conflict) {
         return Ok(Next::Look(SOON));
@@ -67,7 +71,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     let (observed, unread) = observe::references(&registry, &ctx.rivals(key), &ctx.engine).await;
     let resolved = match model::resolve(&registry, &observed, &ctx.settings) {
         Ok(resolved) => resolved,
-        Err(blocked) => return cannot_be_followed(&registry, &before, &blocked, now, ctx).await,
+        Err(blocked) => return cannot_be_followed(&registry, &owner, &before, &blocked, now, ctx).await,
     };
     let failures = Failures::default();
     let pass = Pass {
@@ -160,6 +164,7 @@ fn looks(pass: &Pass<'_>, certificate: &Certificate, logins: &Logins, running: &
 /// Not even its children can be named. What ran before goes on, unless it is to be stopped.
 async fn cannot_be_followed(
     registry: &PrivateRegistry,
+    owner: &Owner,
     before: &PrivateRegistryStatus,
     blocked: &Blocked,
     now: Timestamp,
@@ -168,7 +173,7 @@ async fn cannot_be_followed(
     let generation = registry.metadata.generation.unwrap_or_default();
     let mut status = summary::blocked(blocked, before, generation, now);
     if registry.spec.suspend == Some(true) {
-        workload::stop(&parts::owner(registry), ctx).await?;
+        workload::stop(owner, ctx).await?;
         status = summary::stopped(status, reason::SUSPENDED, generation, now);
     }
     report(registry, status, ctx).await?;

@@ -111,7 +111,7 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
             completions: Some(1),
             parallelism: Some(1),
             suspend: Some(registry.suspend),
-            // A deleted or drained pod is replaced when it has ended, and not counted: the registry then ends with 0.
+            // A deleted or drained pod is replaced when it has ended.
             pod_replacement_policy: Some("Failed".to_owned()),
             backoff_limit: Some(if once { 0 } else { backoff_limit(registry, run) }),
             // A drain is no failure of the process. Kubernetes allows such a rule only where pods never restart.

@@ -130,8 +130,13 @@ impl Pass<'_> {
     /// What an error means to the user. It is counted, and decides when the registry is looked at again.
     pub fn problem(&self, error: impl Into<Error>) -> Problem {
         let error = error.into();
-        if matches!(&error, Error::Apply(inner) if matches!(**inner, apply::Error::Conflict { verb: Verb::Create | Verb::Update, .. }))
-        {
+        let is_outdated = |error: &apply::Error| {
+            matches!(
+                error,
+                apply::Error::Conflict { verb: Verb::Create | Verb::Update, .. } | apply::Error::Outdated { .. }
+            )
+        };
+        if matches!(&error, Error::Apply(inner) if is_outdated(inner)) {
             self.look_again_soon();
             return Problem::retrying(error.reason(), words(&error));
         }
@@ -187,6 +192,7 @@ pub fn owner(registry: &PrivateRegistry) -> Owner {
         namespace: text(&registry.metadata.namespace),
         name: text(&registry.metadata.name),
         uid: text(&registry.metadata.uid),
+        generation: registry.metadata.generation,
     }
 }
 

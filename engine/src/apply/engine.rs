@@ -382,7 +382,7 @@ impl Engine {
 
     async fn recreate(&self, owner: &Owner, wanted: &Wanted, live: &Live) -> Result<Applied, Error> {
         let target = &wanted.target;
-        if let Deleted::Leaving(live) = self.delete(target, live).await? {
+        if let Deleted::Leaving(live) = self.delete(owner, target, live).await? {
             return Ok(self.applied(target, Outcome::Replacing, live));
         }
         match self.try_create(owner, wanted).await? {
@@ -391,8 +391,9 @@ impl Engine {
         }
     }
 
-    /// Deletes exactly this object, which was proved ours.
-    pub(super) async fn delete(&self, target: &ObjectRef, live: &Live) -> Result<Deleted, Error> {
+    /// Deletes exactly this object, which was proved ours, unless its owner is another one by now.
+    pub(super) async fn delete(&self, owner: &Owner, target: &ObjectRef, live: &Live) -> Result<Deleted, Error> {
+        self.confirm(owner, target).await?;
         let since = self.memory.begin(target, None);
         let deleted = self.requests.delete(target, live).await;
         let deleted = deleted.map_err(|source| self.failed(Verb::Delete, target, source))?;
@@ -402,6 +403,22 @@ impl Engine {
             Deleted::Leaving(_) => self.memory.doubt(target),
         }
         Ok(deleted)
+    }
+
+    /// Asks whether the owner is still as it was seen, before something is done with `target` that is not easily undone. What a watch shows after a start
+    /// may be old; a read by name never is. Deletions ask by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Outdated`]: it is not.
+    pub async fn confirm(&self, owner: &Owner, target: &ObjectRef) -> Result<(), Error> {
+        let Some(generation) = owner.generation else { return Ok(()) };
+        let now = self.requests.generation(owner, self.marks.owner_plural).await;
+        let now = now.map_err(|source| Error::Read { object: target.clone(), source })?;
+        if now == Some((owner.uid.clone(), generation)) {
+            Ok(())
+        } else {
+            Err(Error::Outdated { object: target.clone() })
+        }
     }
 
     /// A write that failed may have happened all the same, so the object is looked at before the next one.

@@ -43,6 +43,7 @@ pub(super) fn owner() -> Owner {
         namespace: "registries".into(),
         name: "team-a".into(),
         uid: "uid-a".into(),
+        generation: None,
     }
 }
 
@@ -131,6 +132,13 @@ impl Cluster {
     /// Somebody makes an object.
     pub(super) fn put(&self, kind: &Kind, name: &str, object: Value) {
         self.store.lock().unwrap().put(kind, name, object);
+    }
+
+    /// The owner is now as if its manifest had been changed so often.
+    pub(super) fn owner_has(&self, uid: &str, generation: i64) {
+        let url = format!("/apis/test.dev/v1/namespaces/registries/things/{}", owner().name);
+        let owner = json!({"metadata": {"uid": uid, "generation": generation}});
+        self.store.lock().unwrap().objects.insert(url, owner);
     }
 
     /// Somebody changes an object, and the watch tells.
@@ -316,8 +324,9 @@ impl Store {
             }
             other => panic!("unexpected {other:?}"),
         };
-        let kind = KINDS.iter().find(|kind| format!("{url}/").contains(&format!("/{}/", kind.plural))).unwrap();
-        self.requests.push(format!("{verb} {}/{} {status}", kind.kind, url.rsplit('/').next().unwrap()));
+        let kind = KINDS.iter().find(|kind| format!("{url}/").contains(&format!("/{}/", kind.plural)));
+        let kind = kind.map_or(MARKS.owner_kind, |kind| kind.kind);
+        self.requests.push(format!("{verb} {kind}/{} {status}", url.rsplit('/').next().unwrap()));
         if std::mem::take(&mut self.lose_answer) { failure(504, "timeout") } else { (status, answer) }
     }
 

@@ -6,7 +6,7 @@ mod running;
 
 use std::time::Duration;
 
-use operator_engine::apply::Outcome;
+use operator_engine::apply::{ObjectRef, Outcome};
 
 pub use answer::{ASK_AGAIN, Answers};
 pub use running::stop;
@@ -191,6 +191,11 @@ async fn run(
         return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
     }
     let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
+    // Two of them at once would share a volume. A registry of which nothing was reported yet cannot have another one.
+    if running.workload().is_none() && before.observed_generation.is_some() {
+        let (kind, name) = pass.named(running::workload_kinds(registry).0, Child::Workload);
+        ctx.engine.confirm(&pass.owner, &ObjectRef::new(kind, &registry.namespace, &name)).await?;
+    }
     pass.apply(identity::build(registry)).await?;
     pass.apply(secrets::configuration(registry, &material)).await?;
     let applied = if rests { None } else { Some(pass.apply(workload::build(registry, &material, &run)).await?) };
