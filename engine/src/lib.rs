@@ -1,4 +1,4 @@
-//! The loop of a Kubernetes operator without its subject.
+//! A runtime for Kubernetes operators that knows no custom resource.
 //!
 //! What every operator needs and none should write twice: objects are compared and written ([`apply`]), names are queued and visited ([`work`]),
 //! and a process runs around it ([`process`]). It knows no custom resource: the kinds that are written, the marks on them, the program's name and
@@ -13,7 +13,7 @@
 //! | module | what it promises |
 //! |---|---|
 //! | [`apply`] | an object that isn't proved ours is not touched; what didn't change costs no request; no content is ever printed |
-//! | [`work`] | one pass of an object at a time; a stream that fails harms nothing but itself; nothing waits for ever |
+//! | [`work`] | one pass of an object at a time; a stream that fails, or a pass that hangs, holds up no other |
 //! | [`process`] | at most one process writes; it says what is missing; it ends in time |
 //! | [`metrics`] | what all of these count |
 

@@ -62,6 +62,9 @@ pub struct RunOptions {
     /// this one takes them over
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = process::settings::duration)]
     takeover_wait: Duration,
+    /// About how often everything is listed and compared anew, in case a change was never heard of.
+    #[arg(long, env = "SWEEP_EVERY", value_name = "DURATION", default_value = "6h", value_parser = process::settings::duration)]
+    sweep_every: Duration,
     /// For tests of renewal: registries of this namespace get serving certificates that live this long, whatever their manifests say.
     #[arg(long, value_name = "NAMESPACE=DURATION", value_parser = short_certificates)]
     short_certificates_for_tests: Option<(String, Duration)>,
@@ -88,7 +91,8 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
     let (metrics, engine_metrics) = Metrics::new(&PROGRAM);
-    let work = move |process: Process| async move { work(process, &scopes, settings, limits, metrics).await };
+    let sweep = options.sweep_every;
+    let work = move |process: Process| async move { work(process, &scopes, settings, limits, sweep, metrics).await };
     match process::run(&options.process, needs, engine_metrics, work) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -103,6 +107,7 @@ async fn work(
     scopes: &[Scope],
     settings: Settings,
     limits: Limits,
+    sweep_every: Duration,
     registries: Metrics,
 ) -> Result<(), WorkError> {
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "private-registry-operator".to_owned());
@@ -133,7 +138,7 @@ async fn work(
     let sweep = async {
         process.leadership.acquired().await;
         for round in 0.. {
-            tokio::time::sleep(backoff::sweep(&instance, round)).await;
+            tokio::time::sleep(backoff::sweep(sweep_every, &instance, round)).await;
             operator.sweep().await;
         }
     };

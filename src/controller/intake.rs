@@ -1,7 +1,7 @@
 //! What events mean: which registries must be looked at. Called from the streams' tasks; never blocks, never reads.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::Resource as _;
 use operator_engine::apply::Kind;
@@ -32,10 +32,16 @@ pub(super) fn watched() -> Vec<Watched> {
 
 /// Puts registries on the queue.
 pub(super) struct Intake {
-    pub(super) ctx: Arc<Context>,
+    ctx: Arc<Context>,
+    /// Where the list of pods is under way.
+    listing_pods: Mutex<BTreeSet<Scope>>,
 }
 
 impl Intake {
+    pub(super) fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx, listing_pods: Mutex::default() }
+    }
+
     fn kind(watched: &Watched) -> Option<&'static Kind> {
         KINDS.named(&watched.kind)
     }
@@ -53,6 +59,17 @@ impl Intake {
         }
     }
 
+    /// A list shows every pod, changed or not. Whose pods matter at the moment is asked when it is complete.
+    fn pod_seen(&self, meta: &Meta, scope: &Scope) {
+        if !self.listing_pods().contains(scope) {
+            self.pod_changed(meta);
+        }
+    }
+
+    fn listing_pods(&self) -> MutexGuard<'_, BTreeSet<Scope>> {
+        self.listing_pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pod_changed(&self, meta: &Meta) {
         if let Some(registry) = meta.label(labels::REGISTRY) {
             self.ctx.recall.pods_changed(&Key::new(meta.namespace(), registry));
@@ -63,13 +80,14 @@ impl Intake {
 
 impl Sink for Intake {
     fn relist_started(&self, watched: &Watched, scope: &Scope) {
-        if let Some(kind) = Self::kind(watched) {
-            self.ctx.memory.relist_started(kind, scope.namespace());
+        match Self::kind(watched) {
+            Some(kind) => self.ctx.memory.relist_started(kind, scope.namespace()),
+            None => _ = self.listing_pods().insert(scope.clone()),
         }
     }
 
-    fn seen(&self, watched: &Watched, _: &Scope, meta: &Meta) {
-        let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
+    fn seen(&self, watched: &Watched, scope: &Scope, meta: &Meta) {
+        let Some(kind) = Self::kind(watched) else { return self.pod_seen(meta, scope) };
         let notice = self.ctx.memory.seen(kind, meta.meta());
         if notice.changed {
             self.queue_all(kind.kind, meta.namespace(), meta.name(), notice.owner.as_deref());
@@ -92,9 +110,10 @@ impl Sink for Intake {
                     self.queue_all(kind.kind, &object.namespace, &object.name, missing.owner.as_deref());
                 }
             }
-            // Pods that went meanwhile: whoever was told of them asks again.
+            // Pods may have changed or gone meanwhile: whoever was told of them asks again.
             None => {
-                for key in self.ctx.recall.forget_pods() {
+                self.listing_pods().remove(scope);
+                for key in self.ctx.recall.forget_pods(scope) {
                     if self.ctx.rounds.is_open(&key.namespace) {
                         self.ctx.queue.add(&key, Urgency::Change);
                     }

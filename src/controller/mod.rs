@@ -84,7 +84,7 @@ impl Operator {
             settings,
         });
         let mut watches = Watches::new(client);
-        let intake = Arc::new(Intake { ctx: ctx.clone() });
+        let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
             for watched in intake::watched() {
                 watches.metadata(watched, scope, intake.clone());

@@ -166,9 +166,13 @@ impl Recall {
         locked(&self.pods).remove(key);
     }
 
-    /// Pods may have come and gone unseen: returns the registries whose pods were known.
-    pub fn forget_pods(&self) -> Vec<Key> {
-        std::mem::take(&mut *locked(&self.pods)).into_keys().collect()
+    /// Pods may have come and gone unseen: returns the registries of this scope whose pods were known.
+    pub fn forget_pods(&self, scope: &Scope) -> Vec<Key> {
+        let mut known = locked(&self.pods);
+        let (forgotten, kept) =
+            std::mem::take(&mut *known).into_iter().partition(|(key, _)| scope.covers(&key.namespace));
+        *known = kept;
+        BTreeMap::into_keys(forgotten).collect()
     }
 }
 

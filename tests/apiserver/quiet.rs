@@ -89,16 +89,20 @@ async fn a_quiet_pass_reads_and_writes_nothing_whatever_the_registry_consists_of
 }
 
 #[tokio::test]
-async fn a_restart_of_the_operator_writes_nothing_and_lists_children_instead_of_reading_them() {
+async fn a_restart_of_the_operator_and_a_sweep_write_nothing_and_list_children_instead_of_reading_them() {
     let Some(team) = namespace("restart").await else { return };
     let operator = team.operator().await;
     let registries = team.every_sort_of_registry().await;
     assert!(operator.stop().await.success());
 
     let mark = team.mark().await;
-    let operator = team.operator().await;
-    operator.has_made(f64::from(u32::try_from(registries.len()).unwrap())).await;
-    team.settles().await;
+    let operator = team.operator_with(&["--sweep-every=10s"]).await;
+    let all = f64::from(u32::try_from(registries.len()).unwrap());
+    for round in ["restart", "sweep"] {
+        let before = if round == "restart" { 0.0 } else { operator.passes().await };
+        operator.has_made(before + all).await;
+        team.settles().await;
+    }
 
     assert_eq!(team.written_since(mark).await, []);
     let asked = team.asked_since(mark).await;

@@ -74,7 +74,7 @@ pub struct Applied {
 }
 
 impl Engine {
-    /// `memory` is also fed by the watches; without them, nothing is ever noticed.
+    /// `memory` is also fed by the watches: without their events, what others change is never noticed.
     pub fn new(client: Client, memory: Arc<Memory>, marks: Marks, observer: Arc<dyn Observer>) -> Self {
         Self { requests: Requests::new(client, marks.field_manager, observer), memory, marks }
     }
@@ -429,6 +429,6 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod fights;
+mod fights_tests;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ pub enum Stage {
 pub enum Prune {
     /// As soon as a pass doesn't name it.
     WhenUnwanted,
-    /// Never: it holds what cannot be made again.
+    /// Never by a pass: it holds what cannot be made again, or its owner has one as long as it lives.
     Never,
 }
 
@@ -139,7 +139,7 @@ const PLAIN: Kind = Kind {
     is_stamped: false,
 };
 
-/// The identity of pods. Every registry has one as long as it lives.
+/// The identity of pods. Never pruned: an owner has one as long as it lives, or never had one.
 pub const SERVICE_ACCOUNT: &Kind = &Kind {
     kind: "ServiceAccount",
     plural: "serviceaccounts",
@@ -150,7 +150,7 @@ pub const SERVICE_ACCOUNT: &Kind = &Kind {
     ..PLAIN
 };
 
-/// Remembered with its addresses, because certificates and status name them. Every registry has one as long as it lives.
+/// Remembered with its addresses, because certificates and status name them. Never pruned: an owner has one as long as it lives, or never had one.
 pub const SERVICE: &Kind = &Kind {
     kind: "Service",
     plural: "services",

@@ -1,5 +1,5 @@
-//! What is known without asking the API server: per object its version, the hash of what was last found or made to be as wanted, and as much of it as
-//! its kind remembers.
+//! What is known without asking the API server: per object its version, the hash of the desired state that it last had, and as much of it as its kind
+//! remembers.
 //!
 //! It is fed by answers to our own requests and by metadata events of the watches, in any order: an event may overtake the answer to the request
 //! that caused it, and an answer may be older than an event. The rule is simple: when it isn't certain that nothing has changed, the object is stale,
@@ -174,7 +174,9 @@ impl Memory {
             Content::Known { version, .. } if *version == seen => false,
             // A relist may go back in time, after a restored backup; a watch never does.
             Content::Known { version, .. } => is_relist || !seen.is_older_than(version),
-            Content::Unknown | Content::Absent | Content::Stale => true,
+            // Whoever made it stale has it looked at.
+            Content::Stale => !matches!(&entry.news.what, Heard::Seen(heard) if *heard == seen),
+            Content::Unknown | Content::Absent => true,
         };
         if changed {
             entry.content = Content::Stale;
@@ -356,13 +358,13 @@ impl Memory {
         }
     }
 
-    /// The kinds of those children of an owner that would have to be read.
-    pub(super) fn stale_kinds(&self, namespace: &str, owner: &str) -> BTreeSet<&'static Kind> {
+    /// The children of an owner that would have to be read.
+    pub(super) fn stale_children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
         let state = self.lock();
         let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
         let is_stale =
             |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| matches!(entry.content, Content::Stale));
-        children.into_iter().flatten().filter(is_stale).map(|child| child.kind).collect()
+        children.into_iter().flatten().filter(is_stale).cloned().collect()
     }
 
     /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.

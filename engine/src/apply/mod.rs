@@ -1,4 +1,4 @@
-//! Compare and write: generic over objects, knows no registry.
+//! Compare and write, for any kind of object.
 //!
 //! ```text
 //!             wanted (pure)                      live
@@ -59,13 +59,14 @@ pub use live::{Controller, Live};
 pub use memory::Memory;
 pub use ownership::Claim;
 pub use prune::Removal;
+pub use read_ahead::ReadAhead;
 pub use request::{Failure, Observer, Verb};
 pub use wanted::{Child, Hold};
 
 /// How this operator marks what it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
-    /// The name under which the server keeps our fields; one for all children, never shared with another program.
+    /// Our field manager for server-side apply: one for all children, never shared with another program.
     pub field_manager: &'static str,
     /// The label with the owner's name.
     pub owner_label: &'static str,

@@ -147,26 +147,42 @@ impl Requests {
         }
     }
 
-    /// Hands over the objects whose labels match, in one namespace or in all. They come from the server's cache and may be old. One after the other,
-    /// because a tree of JSON takes ten times the space of its text.
+    /// Hands over the objects of one page of a list of those whose labels match, in one namespace or in all. One after the other, because a tree of JSON
+    /// takes ten times the space of its text. Returns where the next page begins; `None`: there is none.
     pub(super) async fn list(
         &self,
         kind: &'static Kind,
         namespace: Option<&str>,
         selector: &str,
+        page: Page<'_>,
         mut each: impl FnMut(Live),
-    ) -> Result<(), Failure> {
-        let params = ListParams::default().labels(selector).at("0");
-        let request = Request::new(kind.url(namespace)).list(&params).map_err(Failure::Build)?;
-        let (status, answer) = self.exchange(kind, Verb::List, request).await?;
-        if status != 200 {
-            return Err(refusal(kind, status, &parsed(&answer)));
+    ) -> Result<Option<String>, Failure> {
+        let mut after = page.after.map(str::to_owned);
+        loop {
+            let mut params =
+                ListParams::default().labels(selector).limit(u32::try_from(page.limit).unwrap_or(u32::MAX));
+            params.continue_token.clone_from(&after);
+            let request = Request::new(kind.url(namespace)).list(&params).map_err(Failure::Build)?;
+            let (status, answer) = self.exchange(kind, Verb::List, request).await?;
+            if status == 410 {
+                // The state that the list began with is no longer kept. The answer tells how to go on with the present one.
+                // <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>
+                let answer = parsed(&answer);
+                let next = answer["metadata"]["continue"].as_str().map(str::to_owned);
+                if next.is_some() && next != after {
+                    after = next;
+                    continue;
+                }
+            }
+            if status != 200 {
+                return Err(refusal(kind, status, &parsed(&answer)));
+            }
+            let list: List<'_> = serde_json::from_slice(&answer).map_err(|_| Failure::Unreadable)?;
+            for item in list.items {
+                each(object(kind, named(kind, parsed(item.get().as_bytes())))?);
+            }
+            return Ok(list.metadata.next.filter(|next| !next.is_empty()));
         }
-        let list: List<'_> = serde_json::from_slice(&answer).map_err(|_| Failure::Unreadable)?;
-        for item in list.items {
-            each(object(kind, named(kind, parsed(item.get().as_bytes())))?);
-        }
-        Ok(())
     }
 
     /// Creates the object. `None`: there is one already; it was not touched.
@@ -297,11 +313,28 @@ impl Requests {
     }
 }
 
+/// A part of a list.
+#[derive(Clone, Copy)]
+pub(super) struct Page<'a> {
+    /// Objects at most.
+    pub(super) limit: usize,
+    /// Where it begins, as the page before said; `None`: it is the first.
+    pub(super) after: Option<&'a str>,
+}
+
 /// A list whose items are still text.
 #[derive(Deserialize)]
 struct List<'a> {
+    #[serde(default)]
+    metadata: ListMetadata,
     #[serde(borrow)]
     items: Vec<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMetadata {
+    #[serde(rename = "continue")]
+    next: Option<String>,
 }
 
 /// `Null` if it is none.

@@ -99,6 +99,10 @@ pub(super) struct Store {
     admission: Option<Admission>,
     fail_with: Option<u16>,
     lose_answer: bool,
+    /// How often the history was thrown away.
+    compacted: u64,
+    /// Objects in answers to lists.
+    listed: usize,
 }
 
 impl Cluster {
@@ -212,6 +216,16 @@ impl Cluster {
         self.store.lock().unwrap().lose_answer = true;
     }
 
+    /// The server throws its history away.
+    pub(super) fn compact(&self) {
+        self.store.lock().unwrap().compacted += 1;
+    }
+
+    /// Objects that lists have shown since the last call.
+    pub(super) fn listed(&self) -> usize {
+        std::mem::take(&mut self.store.lock().unwrap().listed)
+    }
+
     /// From now on requests pass through the gate, as they do in the process.
     pub(super) fn guard(&mut self) {
         let gate = Gate {
@@ -308,7 +322,7 @@ impl Store {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let (verb, (status, answer)) = match (self.fail_with.take(), &parts.method) {
             (Some(status), _) => ("fail", failure(status, "denied: planted")),
-            (None, &Method::GET) if query.contains_key("labelSelector") => ("list", self.list(&url)),
+            (None, &Method::GET) if query.contains_key("labelSelector") => ("list", self.list(&url, &query)),
             (None, &Method::GET) => ("read", self.read(&url)),
             (None, &Method::DELETE) => ("delete", self.delete(&url, &body)),
             (None, &Method::PATCH) if parts.headers[http::header::CONTENT_TYPE] == "application/json-patch+json" => {
@@ -334,12 +348,24 @@ impl Store {
         self.objects.get(url).map_or_else(|| failure(404, "not found"), |object| (200, object.clone()))
     }
 
-    /// Everything of the kind: one namespace is all there is, and one owner.
-    fn list(&self, url: &str) -> (u16, Value) {
+    /// A page of the kind: one namespace is all there is, and every object has an owner.
+    fn list(&mut self, url: &str, query: &BTreeMap<&str, &str>) -> (u16, Value) {
         let plural = format!("/{}/", url.rsplit('/').next().unwrap());
-        let items: Vec<_> =
-            self.objects.iter().filter(|(url, _)| url.contains(&plural)).map(|(_, object)| object).collect();
-        (200, json!({"kind": "List", "items": items}))
+        let limit = query["limit"].parse().unwrap();
+        // Where it begins, and what the store was like when the list began.
+        let begin = query.get("continue").map(|token| token.split_once('.').unwrap());
+        if let Some((after, _)) = begin.filter(|(_, state)| *state != self.compacted.to_string()) {
+            let (status, mut answer) = failure(410, "the provided continue parameter is too old");
+            answer["metadata"]["continue"] = json!(format!("{after}.{}", self.compacted));
+            return (status, answer);
+        }
+        let after: usize = begin.map_or(0, |(after, _)| after.parse().unwrap());
+        let all: Vec<_> = self.objects.iter().filter(|(url, _)| url.contains(&plural)).collect();
+        let items: Vec<_> = all.iter().skip(after).take(limit).map(|(_, object)| (*object).clone()).collect();
+        let end = after + items.len();
+        let next = (end < all.len()).then(|| format!("{end}.{}", self.compacted));
+        self.listed += items.len();
+        (200, json!({"kind": "List", "metadata": {"continue": next}, "items": items}))
     }
 
     fn delete(&mut self, url: &str, options: &Value) -> (u16, Value) {

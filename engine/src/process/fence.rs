@@ -1,6 +1,6 @@
 //! Whether this process may still write.
 //!
-//! A lease alone can't stop a process that was frozen and woke up after somebody else took over; this check before each request does. It never asks
+//! A lease alone can't stop a process that was frozen and woke up after somebody else took over; this check before each write does. It never asks
 //! the network: it compares the clock with a deadline that only a successful renewal moves.
 
 use std::sync::Arc;

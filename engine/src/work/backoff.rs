@@ -1,6 +1,6 @@
-//! How long a registry waits for its next pass: after a failure, after a success, for the slow sweep.
+//! How long an object waits for its next pass: after a failure, after a success, for the slow sweep.
 //!
-//! Pure and repeatable. The spread that keeps a thousand registries from coming back in the same second is taken from a
+//! Pure and repeatable. The spread that keeps a thousand objects from coming back in the same second is taken from a
 //! hash of what they are, never from a random source, so that a delay seen in a log can be worked out again.
 
 use std::time::Duration;
@@ -15,23 +15,20 @@ pub const LONGEST: Duration = Duration::from_secs(5 * 60);
 pub const AFTER_BUG: Duration = LONGEST;
 /// Wait while something stands in the way of which no event tells.
 pub const WHILE_IN_THE_WAY: Duration = Duration::from_secs(60);
-/// How often a registry is looked at although nothing has happened.
+/// How often an object is looked at although nothing has happened.
 pub const RESYNC: Duration = Duration::from_secs(10 * 60);
-/// How often all children are listed again, in case an event was lost.
-pub const SWEEP: Duration = Duration::from_secs(6 * 60 * 60);
 /// How far a delay may lie from its nominal value, in percent, to both sides.
 pub const SPREAD_PERCENT: u32 = 20;
 
 /// What a failed pass means for the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
 pub enum Class {
-    /// Trying again can help: exponential wait per registry.
+    /// Trying again can help: exponential wait for each object.
     Transient,
     /// Only a change by the user can help: looked at again on the slow resync, or when something that it refers to
     /// changes.
     Blocked,
-    /// Something stands in the way that may end without an event: the user may correct the manifest, or somebody else frees the
-    /// name, the port, the quota.
+    /// An obstacle outside the manifest, a taken name or port or a quota, whose end no event tells: tried again every minute.
     InTheWay,
     /// A fault of the operator: a long wait, so that it neither spins nor is forgotten.
     Bug,
@@ -39,7 +36,7 @@ pub enum Class {
 
 /// The wait before the pass that follows the `failures`-th failure in a row (1 for the first).
 ///
-/// `identity` is what the spread is taken from: the registry's key for failures, so that a registry created again does
+/// `identity` is what the spread is taken from: the object's key for failures, so that one created again does
 /// not inherit a place in the row.
 pub fn after_failure(class: Class, failures: u32, identity: &str) -> Duration {
     match class {
@@ -54,14 +51,14 @@ pub fn after_failure(class: Class, failures: u32, identity: &str) -> Duration {
     }
 }
 
-/// The wait of a settled registry until it is looked at without a reason. Always the same for one `uid`.
+/// The wait of an object that is as wanted until it is looked at without a reason. Always the same for one `uid`.
 pub fn resync(uid: &str) -> Duration {
     spread(RESYNC, uid)
 }
 
-/// The wait before sweep number `round` of the process called `instance`.
-pub fn sweep(instance: &str, round: u64) -> Duration {
-    spread(SWEEP, &format!("{instance}#{round}"))
+/// The wait before sweep number `round` of the process called `instance`, where one comes about `every` so long.
+pub fn sweep(every: Duration, instance: &str, round: u64) -> Duration {
+    spread(every, &format!("{instance}#{round}"))
 }
 
 /// `nominal`, moved by at most [`SPREAD_PERCENT`] to either side, always by the same for one `seed`.
@@ -117,8 +114,9 @@ mod tests {
     #[test]
     fn the_slow_rounds_are_near_their_nominal_length() {
         assert!(within(resync("9b1c"), 600));
-        assert!(within(sweep("operator-0", 0), 6 * 3600));
-        assert_ne!(sweep("operator-0", 0), sweep("operator-0", 1));
+        let every = Duration::from_secs(6 * 3600);
+        assert!(within(sweep(every, "operator-0", 0), 6 * 3600));
+        assert_ne!(sweep(every, "operator-0", 0), sweep(every, "operator-0", 1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What `kubectl describe` tells about a registry: one Kubernetes event for each turn that it takes.
+//! What `kubectl describe` tells about an object: one Kubernetes event for each turn that it takes.
 //!
 //! [`transitions`] is pure and decides what is worth an event: a condition flipped, or its reason changed. Nothing is
 //! said about a state that lasts. [`Events`] publishes; it never fails a pass, it only takes so long.
@@ -42,14 +42,14 @@ pub struct Happening {
     pub note: String,
 }
 
-/// What became of a registry between two reports of its conditions.
+/// What became of an object between two reports of its conditions.
 ///
 /// | condition | event |
 /// |---|---|
 /// | flipped to the worse | `Warning`; `Normal` if intended (below) |
 /// | flipped to the better, or to `Unknown` | `Normal` |
 /// | same status, other reason | `Normal`; `Warning` for `Stalled`; none for `Progressing`: it goes on |
-/// | new | only `Ready=True` and `Stalled=True`: a registry that starts is not a registry that broke |
+/// | new | only `Ready=True` and `Stalled=True`: an object that starts is not one that broke |
 ///
 /// Intended: while the operator is at work (`Reconciling`) and not stalled; `Available` while `Ready` holds, too
 /// (suspended). `Reconciling` and the end of `Stalled` say nothing that `Ready` doesn't say; two conditions with one
@@ -122,7 +122,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a recorder is kept: as long as it counts repetitions.
 const MEMORY: Duration = Duration::from_secs(6 * 60);
 
-/// How many recorders are kept: a registry that flaps comes back within seconds, a thousand that start have nothing to repeat.
+/// How many recorders are kept: an object that flaps comes back within seconds, a thousand that start have nothing to repeat.
 const MOST: usize = 100;
 
 /// The API's limits, in bytes: `events.k8s.io/v1` refuses more.

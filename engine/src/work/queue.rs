@@ -1,6 +1,6 @@
-//! Which registry is looked at next.
+//! Which object is looked at next.
 //!
-//! A queue of names, not of events: however many things happen to a registry, one pass brings it to where it should be.
+//! A queue of names, not of events: however many things happen to an object, one pass brings it to where it should be.
 //! The rules are in [`QueueState`], pure; this file adds the clock, the waiting, and the workers. It knows nothing of
 //! what a pass does.
 //!
@@ -22,7 +22,7 @@ mod workers;
 pub use state::{Depth, Grant, Next, QueueState, Settings};
 pub use workers::{Drained, Finished, Limits, Outcome, run_workers};
 
-/// The name of a registry.
+/// Namespace and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// `metadata.namespace`
@@ -32,7 +32,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The registry `name` in `namespace`.
+    /// The object `name` in `namespace`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
@@ -52,16 +52,16 @@ pub enum Urgency {
     /// Resync, start-up, sweep: nobody waits for it.
     Upkeep,
     /// A child or a referenced object changed. Mostly this is what comes of a former pass, and only to be told: when a
-    /// hundred registries are new, that must not hold up the making of the last one.
+    /// hundred objects are new, that must not hold up the making of the last one.
     Change,
-    /// A registry is new, or its manifest changed: somebody waits.
+    /// An object is new, or its manifest changed: somebody waits.
     Manifest,
 }
 
 /// How a pass ended, as its author sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It worked. `after`: when to look again without a reason; `None`: never (the registry is gone).
+    /// It worked. `after`: when to look again without a reason; `None`: never (the object is gone).
     Done {
         /// The wait until then.
         after: Option<Duration>,
@@ -112,14 +112,14 @@ impl Queue {
     }
 
     /// Waits for a pass that may run. Cancel safe: a future that is dropped has taken nothing.
-    pub async fn next(&self) -> Lease {
+    pub async fn next(&self) -> Permit {
         loop {
             let next = self.state().next(Instant::now());
             match next {
                 Next::Run(grant) => {
                     // One notification wakes one waiter; whoever takes a key passes the word on.
                     self.shared.added.notify_one();
-                    return Lease { grant, queue: Some(self.clone()) };
+                    return Permit { grant, queue: Some(self.clone()) };
                 }
                 Next::Until(due) => tokio::select! {
                     () = tokio::time::sleep_until(due) => {}
@@ -146,21 +146,21 @@ impl Queue {
     }
 }
 
-/// The right to run one pass of one registry; nobody else gets it meanwhile. A lease that is dropped without a word
+/// The right to run one pass of one object; nobody else gets it meanwhile. One that is dropped without a word
 /// counts as failed with [`Class::Bug`].
 #[derive(Debug)]
-pub struct Lease {
+pub struct Permit {
     grant: Grant,
     queue: Option<Queue>,
 }
 
-impl Lease {
+impl Permit {
     /// Whose pass it is, why, and after how many failures.
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 
-    /// The registry.
+    /// The object.
     pub fn key(&self) -> &Key {
         &self.grant.key
     }
@@ -178,7 +178,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.give_back(End::Failed(Class::Bug));
     }

@@ -1,5 +1,5 @@
 //! Looks at every owner once: after a start, and in the slow sweep. In batches, so that the children of many owners are read together
-//! ([`Engine::read_ahead`]) and yet few of them are in memory at once.
+//! ([`ReadAhead`]) and yet few of them are in memory at once.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,18 +13,16 @@ use tracing::{debug, info};
 
 use super::queue::{Key, Queue, Urgency};
 use super::watches::Scope;
-use crate::apply::Engine;
+use crate::apply::{Engine, ReadAhead};
 
 /// Owners of a batch.
 const BATCH: usize = 32;
-/// A selector chooses by name. Of a name that more namespaces share than this, children are read one by one instead: a batch would hold them all.
-const NAMESAKES: usize = 4 * BATCH;
-/// The next batch is read while so many of the last ones are left.
+/// The next batch gets its turn when so many of the last one are left.
 const LEFT: usize = BATCH / 2;
 /// A pass has a time limit; whatever else may keep one from ending must not end the round.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time for all lists of a batch. What has not come by then is read one by one: reading ahead saves requests, it is no condition of anything.
-const READ_AHEAD: Duration = Duration::from_secs(30);
+const READ_LIMIT: Duration = Duration::from_secs(30);
 
 /// The rounds, and which owners wait for their turn in one.
 #[derive(Debug, Default)]
@@ -85,14 +83,17 @@ impl Rounds {
     pub async fn run(&self, keys: &[Key], scopes: &[Scope], queue: &Queue, engine: &Engine) {
         let started = Instant::now();
         for scope in scopes {
-            let own = keys.iter().filter(|key| scope.covers(&key.namespace)).cloned().collect();
-            for batch in batches(own) {
-                read_ahead(engine, scope, &batch).await;
-                self.waiting().extend(batch.iter().cloned());
-                for key in &batch {
+            let mut ahead = engine.read_ahead(scope.namespace());
+            let mut own: Vec<_> = keys.iter().filter(|key| scope.covers(&key.namespace)).collect();
+            own.sort_by_cached_key(|key| ahead.place(&key.namespace, &key.name));
+            for batch in own.chunks(BATCH) {
+                // While the passes of the last batch run.
+                read(&mut ahead, scope, batch).await;
+                self.until_left(LEFT).await;
+                self.waiting().extend(batch.iter().copied().cloned());
+                for key in batch {
                     queue.add(key, Urgency::Upkeep);
                 }
-                self.until_left(LEFT).await;
             }
         }
         self.until_left(0).await;
@@ -116,29 +117,13 @@ impl Rounds {
     }
 }
 
-async fn read_ahead(engine: &Engine, scope: &Scope, batch: &[Key]) {
-    if batch.len() > NAMESAKES {
-        return;
-    }
-    let owners = batch.iter().map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
-    match timeout(READ_AHEAD, engine.read_ahead(scope.namespace(), &owners)).await {
+async fn read(ahead: &mut ReadAhead<'_>, scope: &Scope, batch: &[&Key]) {
+    let owners = batch.iter().map(|key| (key.namespace.as_str(), key.name.as_str()));
+    match timeout(READ_LIMIT, ahead.reach(owners)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, %scope, "children could not be listed; they are read one by one"),
         Err(_) => debug!(%scope, "children were not listed in time; they are read one by one"),
     }
-}
-
-/// Owners of one name are in one batch, since a list for that name shows the children of all of them.
-fn batches(mut keys: Vec<Key>) -> Vec<Vec<Key>> {
-    keys.sort_by(|a, b| (&a.name, &a.namespace).cmp(&(&b.name, &b.namespace)));
-    let mut batches: Vec<Vec<Key>> = Vec::new();
-    for namesakes in keys.chunk_by(|a, b| a.name == b.name) {
-        match batches.last_mut() {
-            Some(last) if last.len() + namesakes.len() <= BATCH => last.extend_from_slice(namesakes),
-            _ => batches.push(namesakes.to_vec()),
-        }
-    }
-    batches
 }
 
 #[cfg(test)]
@@ -156,22 +141,6 @@ mod tests {
 
     fn keys(names: impl IntoIterator<Item = (usize, usize)>) -> Vec<Key> {
         names.into_iter().map(|(namespace, name)| Key::new(format!("ns-{namespace}"), format!("r-{name:04}"))).collect()
-    }
-
-    #[test]
-    fn every_registry_is_in_one_batch_and_no_batch_is_large() {
-        let all = keys((0..200).map(|name| (name % 7, name)));
-        let batches = batches(all.clone());
-        assert!(batches.iter().all(|batch| batch.len() <= BATCH));
-        assert_eq!(batches.len(), 7);
-        let batched: BTreeSet<_> = batches.into_iter().flatten().collect();
-        assert_eq!(batched, all.into_iter().collect());
-    }
-
-    #[test]
-    fn registries_of_one_name_stay_together() {
-        let batches = batches(keys((0..BATCH + 1).map(|namespace| (namespace, 1)).chain([(0, 2)])));
-        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [BATCH + 1, 1]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,7 +232,7 @@ mod tests {
             () = rounds.run(&keys, &[Scope::All], &queue, &engine) => {}
             () = passes => {}
         }
-        assert_eq!(started.elapsed(), 2 * READ_AHEAD);
+        assert_eq!(started.elapsed(), 2 * READ_LIMIT);
     }
 
     #[tokio::test(start_paused = true)]

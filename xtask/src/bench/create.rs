@@ -103,6 +103,7 @@ impl Side {
 /// From the first manifest to the last child, and what the operator asked until then.
 async fn by_operator(world: &mut World, template: &Template, registries: u32) -> Result<(Written, Vec<Entry>)> {
     const CREATED: (&str, &str) = ("writes_total", "outcome=\"created\"");
+    world.prepare(registries).await?;
     let before = world.operator()?.metric(CREATED.0, CREATED.1).await?;
     let expected = before + f64::from(registries * u32::try_from(template.len())?);
     let mark = world.mark().await?;

@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use super::{
-    objects::{api, apply},
+    objects::{api, apply, resource},
     samples::{Samples, milliseconds},
     table::Row,
     wait::PATIENCE,
-    world::{NAMESPACE, World},
+    world::World,
 };
 
 /// Beside one read and one write.
@@ -61,10 +61,10 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
     let mut watches = Watches::start(world);
     let mut repairs: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
     let (mut reads, mut writes, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
-    let names: Vec<String> = world.names().collect();
-    for (number, name) in names.iter().cycle().take(REPAIRS).enumerate() {
+    let places: Vec<_> = world.places().collect();
+    for (number, (namespace, name)) in places.iter().cycle().take(REPAIRS).enumerate() {
         let change = &CHANGES[number % CHANGES.len()];
-        let took = repair(world, &mut watches, change, &format!("{name}{}", change.suffix)).await?;
+        let took = repair(world, &mut watches, change, (namespace, &format!("{name}{}", change.suffix))).await?;
         let word = if change.patch.is_some() { "edited" } else { "deleted" };
         repairs.entry(format!("{} {word}", change.kind)).or_default().push(took);
         let (read, write) = read_and_write(world, number).await?;
@@ -100,8 +100,13 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
 }
 
 /// Changes a child and waits for its repair.
-async fn repair(world: &World, watches: &mut Watches, change: &Change, name: &str) -> Result<Duration> {
-    let children = api(&world.client, NAMESPACE, change.kind);
+async fn repair(
+    world: &World,
+    watches: &mut Watches,
+    change: &Change,
+    (namespace, name): (&str, &str),
+) -> Result<Duration> {
+    let children = api(&world.client, namespace, change.kind);
     let before = children.get(name).await?;
     watches.forget(change.kind);
     let answered = match change.patch {
@@ -121,6 +126,7 @@ async fn repair(world: &World, watches: &mut Watches, change: &Change, name: &st
         let is_another = object.metadata.uid != before.metadata.uid;
         let is_later = object.metadata.resource_version != before.metadata.resource_version;
         object.metadata.name.as_deref() == Some(name)
+            && object.metadata.namespace.as_deref() == Some(namespace)
             && is_another == change.patch.is_none()
             && is_later
             && wanted(object) == wanted(&before)
@@ -162,7 +168,7 @@ impl Watches {
         for Change { kind, .. } in &CHANGES {
             kinds.entry(*kind).or_insert_with(|| {
                 let (send, receive) = unbounded_channel();
-                let api: Api<DynamicObject> = api(&world.client, NAMESPACE, kind);
+                let api: Api<DynamicObject> = Api::all_with(world.client.clone(), &resource(kind));
                 tasks.spawn(async move {
                     let mut objects =
                         watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();

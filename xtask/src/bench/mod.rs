@@ -25,7 +25,10 @@ use testbed::{Family, Mode, Progress, Tools};
 
 use crate::{cluster, workspace};
 use table::{Row, Table};
-use world::World;
+use world::{Shape, World};
+
+/// Registries of a large cluster.
+const LARGE: u32 = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -38,9 +41,15 @@ pub(crate) struct Arguments {
     /// Measure this program instead of building it for release
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// How the registries lie in the cluster
+    #[arg(long, value_enum, default_value_t = Shape::Names)]
+    shape: Shape,
     /// Registries in the cluster
-    #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     registries: u32,
+    /// 10,000 registries: takes hours, and gigabytes of memory
+    #[arg(long, conflicts_with = "registries")]
+    large: bool,
     /// Secrets of somebody else in the cluster, of 10 KB each
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     foreign_secrets: u32,
@@ -92,8 +101,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Tools::ensure(Family::CONTROL_PLANE, &progress)?;
     }
     let started = Instant::now();
-    let bench =
-        Bench { chosen, program, registries: arguments.registries, foreign: arguments.foreign_secrets, progress };
+    let bench = Bench {
+        chosen,
+        program,
+        registries: if arguments.large { LARGE } else { arguments.registries },
+        shape: arguments.shape,
+        foreign: arguments.foreign_secrets,
+        progress,
+    };
     let rows = cluster::runtime()?.block_on(bench.measure())?;
     let table = Table { rows, took: started.elapsed() };
     println!("\n{table}");
@@ -108,6 +123,7 @@ struct Bench {
     chosen: BTreeSet<Measurement>,
     program: PathBuf,
     registries: u32,
+    shape: Shape,
     foreign: u32,
     progress: Progress,
 }
@@ -124,7 +140,7 @@ impl Bench {
         if !self.chosen.iter().any(|measurement| measurement.needs_registries()) {
             return Ok(rows);
         }
-        let mut world = World::start(&self.program, self.registries, &self.progress).await?;
+        let mut world = World::start(&self.program, self.registries, self.shape, &self.progress).await?;
         if self.has(Measurement::Create) {
             rows.extend(create::measure(&mut world).await?);
         }

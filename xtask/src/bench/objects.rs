@@ -68,8 +68,13 @@ pub(super) async fn install_definition(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// A namespace that is to be.
+pub(super) fn new_namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
 pub(super) async fn namespace(client: &Client, name: &str) -> Result<()> {
-    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+    let namespace: Namespace = serde_json::from_value(new_namespace(name))?;
     let created = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
     created.map(drop).with_context(|| format!("create Namespace {name}"))
 }

@@ -9,21 +9,21 @@ use super::{
     objects::api,
     restart::by_verb_and_kind,
     table::Row,
-    world::{NAMESPACE, WORKERS, World},
+    world::{WORKERS, World},
 };
 
 pub(super) async fn measure(world: &mut World) -> Result<[Row; 1]> {
     let step = world.progress.step("quiet passes");
     let before = world.operator()?.metric("reconciles_total", "").await?;
     let mark = world.mark().await?;
-    let registries = api(&world.client, NAMESPACE, "PrivateRegistry");
     let note: Value = json!({"metadata": {"annotations": {"example.com/note": "again"}}});
-    let (registries, note) = (&registries, &note);
-    let edits = world.names().map(|name| async move {
+    let (client, note) = (&world.client, &note);
+    let edits = world.places().map(|(namespace, name)| async move {
+        let registries = api(client, &namespace, "PrivateRegistry");
         registries.patch(&name, &PatchParams::default(), &Patch::Merge(note)).await.map(drop)
     });
     stream::iter(edits).buffer_unordered(WORKERS).try_collect::<Vec<_>>().await?;
-    let passes = world.names().count();
+    let passes = world.places().count();
     world.operator()?.reaches("reconciles_total", "", before + f64::from(u32::try_from(passes)?)).await?;
     let asked = world.asked_since(mark).await?;
     step.done();

@@ -23,7 +23,7 @@ use super::{
     samples::{Samples, milliseconds, ratio},
     table::Row,
     wait::PATIENCE,
-    world::{NAMESPACE, World},
+    world::{NAMESPACE, Shape, World},
 };
 
 const GOAL: f64 = 1.2;
@@ -72,7 +72,7 @@ async fn on_a_node(program: &Path, progress: &Progress) -> Result<Times> {
 }
 
 async fn on_a_control_plane(program: &Path, progress: &Progress) -> Result<Times> {
-    let mut world = World::start(program, 1, progress).await?;
+    let mut world = World::start(program, 1, Shape::Names, progress).await?;
     world.start_operator()?.ready().await?;
     rounds(&world.client, progress).await
 }

@@ -25,8 +25,18 @@ use super::{
     wait::until,
 };
 
-/// Namespace of the registries.
+/// Namespace of the registries, if they share one.
 pub(super) const NAMESPACE: &str = "registries";
+/// Name of the registries, if they share that.
+const NAME: &str = "registry";
+/// How the registries lie in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Shape {
+    /// Each has a name of its own, in one namespace
+    Names,
+    /// Each has a namespace of its own, and all have the same name: what platform teams do
+    Namespaces,
+}
 /// Registries and objects written at once.
 pub(super) const WORKERS: usize = 8;
 
@@ -53,12 +63,15 @@ pub(super) struct World {
     pub(super) progress: Progress,
     /// How many registries there shall be.
     pub(super) registries: u32,
+    shape: Shape,
     made: u32,
+    /// Namespaces of registries that are there.
+    prepared: u32,
 }
 
 impl World {
     /// A cluster with the operator's definition and nothing else in it.
-    pub(super) async fn start(program: &Path, registries: u32, progress: &Progress) -> Result<Self> {
+    pub(super) async fn start(program: &Path, registries: u32, shape: Shape, progress: &Progress) -> Result<Self> {
         let step = progress.step("start a control plane");
         let mut options = Options::audited();
         options.apiserver.push(format!("--service-cluster-ip-range={SERVICE_ADDRESSES}"));
@@ -81,7 +94,9 @@ impl World {
             client,
             progress: progress.clone(),
             registries,
+            shape,
             made: 0,
+            prepared: 1,
         })
     }
 
@@ -92,10 +107,15 @@ impl World {
 
     /// Starts an operator; returns at once.
     pub(super) fn start_operator(&mut self) -> Result<&Operator> {
+        self.start_operator_with(&[])
+    }
+
+    /// The same, with these arguments besides.
+    pub(super) fn start_operator_with(&mut self, more: &[&str]) -> Result<&Operator> {
         if self.operator.is_some() {
             bail!("an operator runs already");
         }
-        let operator = Operator::start(&self.program, self.plane.sandbox(), Place::Host, &self.kubeconfig, &[])?;
+        let operator = Operator::start(&self.program, self.plane.sandbox(), Place::Host, &self.kubeconfig, more)?;
         Ok(self.operator.insert(operator))
     }
 
@@ -152,9 +172,23 @@ impl World {
         Ok(())
     }
 
+    /// Makes the namespaces of so many registries that are to come.
+    pub(super) async fn prepare(&mut self, count: u32) -> Result<()> {
+        let all = self.made + count;
+        if self.shape == Shape::Namespaces && all > self.prepared {
+            let new: Vec<_> =
+                (self.prepared..all).map(|number| objects::new_namespace(&self.place(number).0)).collect();
+            self.prepared = all;
+            self.write(&new, WORKERS).await?;
+        }
+        Ok(())
+    }
+
     /// Creates registries.
     pub(super) async fn create_registries(&mut self, count: u32) -> Result<()> {
-        let new: Vec<_> = (self.made..self.made + count).map(|number| registry(NAMESPACE, &name(number))).collect();
+        self.prepare(count).await?;
+        let places = (self.made..self.made + count).map(|number| self.place(number));
+        let new: Vec<_> = places.map(|(namespace, name)| registry(&namespace, &name)).collect();
         self.made += count;
         self.write(&new, WORKERS).await.map(drop)
     }
@@ -169,9 +203,18 @@ impl World {
         self.made
     }
 
-    /// The registries' names, but for the first one.
-    pub(super) fn names(&self) -> impl Iterator<Item = String> {
-        (1..self.made).map(name)
+    /// The registries, (namespace, name), but for the first one.
+    pub(super) fn places(&self) -> impl Iterator<Item = (String, String)> {
+        (1..self.made).map(|number| self.place(number))
+    }
+
+    /// Where the registry of this number is. The first is the one whose children are copied.
+    fn place(&self, number: u32) -> (String, String) {
+        match self.shape {
+            _ if number == 0 => (NAMESPACE.to_owned(), SOURCE.to_owned()),
+            Shape::Names => (NAMESPACE.to_owned(), format!("r-{number:05}")),
+            Shape::Namespaces => (format!("team-{number:05}"), NAME.to_owned()),
+        }
     }
 
     /// Waits until everything runs that shall run, in every namespace, and the operator asks nothing more.
@@ -217,9 +260,4 @@ impl World {
     pub(super) fn stop(self) -> Result<()> {
         self.plane.stop()
     }
-}
-
-/// The name of the registry of this number. The first is the one whose children are copied.
-fn name(number: u32) -> String {
-    if number == 0 { SOURCE.to_owned() } else { format!("r-{number:05}") }
 }

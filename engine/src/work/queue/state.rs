@@ -16,10 +16,10 @@ use crate::work::backoff::{self, Class};
 /// How the queue spaces passes.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Rest of a registry after a pass, so that the events which the pass itself caused make one further pass and not
+    /// Rest of an object after a pass, so that the events which the pass itself caused make one further pass and not
     /// ten. The first event after a quiet time is not delayed at all.
     pub debounce: Duration,
-    /// The same rest after a pass that failed: a child that flaps can't turn a failing registry into a busy loop.
+    /// The same rest after a pass that failed: a child that flaps can't turn a failing object into a busy loop.
     /// Longer waits (the backoff) are cut short by a change, this one is not.
     pub rest_after_failure: Duration,
     /// How many passes in a row may overtake what is due and less urgent. Then it has its turn, so that a flood can't

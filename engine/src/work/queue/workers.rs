@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::{End, Grant, Lease, Queue};
+use super::{End, Grant, Permit, Queue};
 use crate::work::backoff::Class;
 
 /// What the workers may use.
@@ -90,10 +90,10 @@ where
             biased;
             () = &mut shutdown => break,
             Some(_) = passes.join_next(), if !passes.is_empty() => {}
-            lease = queue.next(), if passes.len() < limits.concurrency.max(1) => {
+            permit = queue.next(), if passes.len() < limits.concurrency.max(1) => {
                 let (handler, observe) = (handler.clone(), observe.clone());
                 passes.spawn(async move {
-                    let finished = run(lease, limits.pass, &*handler).await;
+                    let finished = run(permit, limits.pass, &*handler).await;
                     observe(&finished);
                 });
             }
@@ -110,12 +110,12 @@ where
     Drained { finished, dropped }
 }
 
-async fn run<Handler, Pass>(lease: Lease, limit: Duration, handler: &Handler) -> Finished
+async fn run<Handler, Pass>(permit: Permit, limit: Duration, handler: &Handler) -> Finished
 where
     Handler: Fn(Grant) -> Pass,
     Pass: Future<Output = End>,
 {
-    let grant = lease.grant().clone();
+    let grant = permit.grant().clone();
     let started = Instant::now();
     // The call itself is inside, too: a handler may panic before its first await.
     let pass = AssertUnwindSafe(async { handler(grant.clone()).await }).catch_unwind();
@@ -127,7 +127,7 @@ where
         Err(_) => (Outcome::TimedOut, End::Failed(Class::Transient)),
     };
     let took = started.elapsed();
-    let next = lease.end(end);
+    let next = permit.end(end);
     match outcome {
         Outcome::Panicked => error!(object = %grant.key, "the pass panicked; others go on"),
         Outcome::TimedOut => warn!(object = %grant.key, ?limit, "the pass exceeded its time limit"),

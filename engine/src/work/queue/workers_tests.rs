@@ -153,16 +153,16 @@ async fn shutdown_takes_no_more_and_waits_for_what_runs_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_dropped_without_a_word_counts_as_a_bug() {
+async fn a_permit_dropped_without_a_word_counts_as_a_bug() {
     let queue = Queue::default();
     queue.add(&key("a"), Urgency::Change);
     drop(queue.next().await);
     assert_eq!(queue.depth().failing, 1);
     let dropped = Instant::now();
-    let lease = queue.next().await;
+    let permit = queue.next().await;
     assert!(dropped.elapsed() > Duration::from_secs(200));
-    assert_eq!(lease.grant().failures, 1);
-    lease.end(End::Done { after: None });
+    assert_eq!(permit.grant().failures, 1);
+    permit.end(End::Done { after: None });
     assert_eq!(queue.depth(), crate::work::queue::Depth::default());
 }
 
