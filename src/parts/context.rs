@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use operator_engine::apply::{Engine, Memory, ObjectRef};
+use operator_engine::apply::{Engine, Live, Memory, ObjectRef};
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::events::Events;
 use operator_engine::work::installations::Installations;
@@ -27,6 +27,9 @@ use crate::observe;
 use crate::status::PodFacts;
 
 const CLAIM: &str = "PersistentVolumeClaim";
+
+/// Longer than any repair waits while a field is fought over.
+const LATELY: SignedDuration = SignedDuration::from_mins(20);
 
 /// What every pass shares.
 pub struct Context {
@@ -132,7 +135,7 @@ impl Context {
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
     pub(crate) fn forget(&self, key: &Key) {
         self.tell_rivals(key);
-        locked(&self.recall.pods).remove(key);
+        self.recall.forget(key);
         self.answers.forget(key);
         self.installations.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
@@ -146,6 +149,14 @@ impl Context {
 pub struct Recall {
     /// `None` while they are being listed.
     pods: Mutex<BTreeMap<Key, Option<Vec<PodFacts>>>>,
+    /// What was written over something else lately, by registry and suffix of the child's name.
+    written: Mutex<BTreeMap<(Key, &'static str), Written>>,
+}
+
+struct Written {
+    live: Live,
+    /// When it was written, or its like was missed last.
+    at: Timestamp,
 }
 
 impl Recall {
@@ -159,6 +170,36 @@ impl Recall {
         if let Some(known) = locked(&self.pods).get_mut(key) {
             *known = Some(listed);
         }
+    }
+
+    /// Remembers a child with random content that was written over another one.
+    pub(super) fn wrote(&self, key: &Key, child: Child, live: Live, now: Timestamp) {
+        let mut written = locked(&self.written);
+        written.retain(|_, known| now.duration_since(known.at) < LATELY);
+        written.insert((key.clone(), child.suffix()), Written { live, at: now });
+    }
+
+    /// A child as it was written lately, if somebody has changed its content since. Making it anew each time would look as if something else were wanted
+    /// each time, and nobody would notice the fight.
+    pub(super) fn as_written(&self, key: &Key, child: Child, live: Live, now: Timestamp) -> Live {
+        let mut written = locked(&self.written);
+        let slot = (key.clone(), child.suffix());
+        let Some(known) = written.get_mut(&slot) else { return live };
+        if known.live.uid() != live.uid() || now.duration_since(known.at) >= LATELY {
+            written.remove(&slot);
+            return live;
+        }
+        if known.live.value()["data"] == live.value()["data"] {
+            return live;
+        }
+        known.at = now;
+        known.live.clone()
+    }
+
+    /// Forgets a registry that is gone.
+    fn forget(&self, key: &Key) {
+        locked(&self.pods).remove(key);
+        locked(&self.written).retain(|(of, _), _| of != key);
     }
 
     /// A pod of this registry changed.
@@ -215,6 +256,30 @@ mod tests {
         recall.pods_changed(&key);
         recall.learn_pods(&key, Vec::new());
         assert_eq!(recall.pods_of(&key), None, "what was listed may be from before the change");
+    }
+
+    #[test]
+    fn random_content_that_others_change_is_taken_as_it_was_written_for_a_while() {
+        let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
+        let minute = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
+        let secret = |uid: &str, leaf: &str| {
+            Live::new(
+                crate::desired::kinds::SECRET,
+                serde_json::json!({"metadata": {"uid": uid}, "data": {"tls.crt": leaf}}),
+            )
+        };
+        let found = |uid: &str, now: i64| {
+            let live = recall.as_written(&key, Child::Tls, secret(uid, "theirs"), minute(now));
+            live.value()["data"]["tls.crt"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(found("u", 0), "theirs", "nothing was written");
+        recall.wrote(&key, Child::Tls, secret("u", "ours"), minute(0));
+        assert_eq!(found("u", 19), "ours");
+        assert_eq!(found("u", 38), "ours", "it is still missed");
+        assert_eq!(found("u", 58), "theirs", "that was long ago");
+        recall.wrote(&key, Child::Tls, secret("u", "ours"), minute(60));
+        assert_eq!(found("another", 61), "theirs", "another object");
+        assert_eq!(found("u", 61), "theirs", "which has taken its place");
     }
 
     fn registry(spec: &serde_json::Value) -> PrivateRegistry {

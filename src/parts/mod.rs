@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_engine::apply::{self, Applied, Claim, Contest, Kind, ObjectRef, Owner, Verb};
+use operator_engine::apply::{self, Applied, Claim, Contest, Kind, Live, ObjectRef, Outcome, Owner, Verb};
 use operator_engine::process::api_error;
 use operator_engine::work::backoff::Class;
 use operator_engine::work::queue::Key;
@@ -125,6 +125,22 @@ impl Pass<'_> {
         let applied = self.ctx.engine.apply(&self.owner, &child).await?;
         self.failures.contested(applied.contested.as_ref());
         Ok(applied)
+    }
+
+    /// The same for a child with random content.
+    async fn apply_random(&self, child: Child, object: desired::Object) -> Result<Applied, Error> {
+        let applied = self.apply(object).await?;
+        if applied.outcome == Outcome::Changed {
+            self.ctx.recall.wrote(self.key, child, applied.live.clone(), self.now);
+        }
+        Ok(applied)
+    }
+
+    /// A child with random content, to be kept: as it was written lately, if somebody has changed it since.
+    async fn read_random(&self, child: Child) -> Result<Option<Live>, apply::Error> {
+        let name = self.registry.name.child(child);
+        let found = self.ctx.engine.read_known_child(&self.owner, desired::kinds::SECRET, &name).await?;
+        Ok(found.map(|live| self.ctx.recall.as_written(self.key, child, live, self.now)))
     }
 
     /// What an error means to the user. It is counted, and decides when the registry is looked at again.

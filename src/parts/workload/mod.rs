@@ -65,7 +65,7 @@ pub struct State {
 pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
     let engine = &pass.ctx.engine;
     let (kind, _) = running::workload_kinds(pass.registry);
-    let config = engine.read_known_child(&pass.owner, kinds::SECRET, &pass.registry.name.child(Child::Config)).await;
+    let config = pass.read_random(Child::Config).await;
     let live = engine.read_known_child(&pass.owner, kind, pass.registry.name.as_str()).await;
     let (config, live) = (config.map_err(|error| pass.problem(error))?, live.map_err(|error| pass.problem(error))?);
     let kept = config.and_then(|live| live.data(HTTP_SECRET_KEY)).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -197,7 +197,7 @@ async fn run(
         ctx.engine.confirm(&pass.owner, &ObjectRef::new(kind, &registry.namespace, &name)).await?;
     }
     pass.apply(identity::build(registry)).await?;
-    pass.apply(secrets::configuration(registry, &material)).await?;
+    pass.apply_random(Child::Config, secrets::configuration(registry, &material)).await?;
     let applied = if rests { None } else { Some(pass.apply(workload::build(registry, &material, &run)).await?) };
     let mut keep = Keep::from([pass.named(kinds::SECRET, Child::Config)]);
     keep.insert((running::workload_kinds(registry).0, registry.name.to_string()));
