@@ -111,10 +111,21 @@ impl Person {
     pub(crate) async fn holds_an_upload(&self, repository: &str) -> Upload {
         let (blob, trace) = (self.home.path().join("blob"), self.home.path().join("trace"));
         fs::write(&blob, vec![0; 1 << 20]).unwrap();
-        let digest = format!("sha256:{}", "0".repeat(64));
+        let begin = self.curl(&format!("/v2/{repository}/blobs/uploads/"));
+        let print_place = ["--data", "", "--output", "/dev/null", "--write-out", "%header{location}"];
+        let output = self.run("curl", &[&begin.each_ref().map(String::as_str)[..], &print_place].concat()).await;
+        let place = String::from_utf8(output.stdout.clone()).unwrap();
+        let place = place.find("/v2/").map_or_else(|| panic!("{}", said(&output)), |path| place[path..].to_owned());
         let (mut command, open) = self.cluster.place.person("curl", &self.line).await;
-        command.args(self.curl(&format!("/v2/{repository}/blobs/uploads/?digest={digest}")));
-        command.args(["--limit-rate", "1k", "--header", "Content-Type: application/octet-stream", "--data-binary"]);
+        command.args(self.curl(&place)).args([
+            "--request",
+            "PATCH",
+            "--limit-rate",
+            "1k",
+            "--header",
+            "Content-Type: application/octet-stream",
+            "--data-binary",
+        ]);
         command.arg(format!("@{}", blob.display())).arg("--trace-ascii").arg(&trace);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let upload = Upload { curl: command.kill_on_drop(true).spawn().unwrap(), _open: open };
