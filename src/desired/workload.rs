@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use super::pod::{self, Life};
-use super::{Hold, Material, Object};
+use super::{Hold, Material, Object, object};
 use crate::api::RestartType;
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
@@ -41,9 +41,9 @@ impl Run {
 #[must_use]
 pub fn build(registry: &Resolved, material: &Material, run: &Run) -> Object {
     if registry.restart.is_job() {
-        Object::new(&job(registry, material, run), Hold::Disposable)
+        object(&job(registry, material, run), Hold::Disposable)
     } else {
-        Object::new(&deployment(registry, material, run), Hold::Disposable)
+        object(&deployment(registry, material, run), Hold::Disposable)
     }
 }
 

@@ -38,7 +38,7 @@ pub use context::Context;
 pub use error::Error;
 
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
-use crate::desired::{self, kinds::KINDS};
+use crate::desired;
 use crate::model::{Child, Observed, Resolved};
 use crate::status::Problem;
 
@@ -121,8 +121,7 @@ fn soon(class: &Class) -> u8 {
 impl Pass<'_> {
     /// Writes one child, if it differs.
     async fn apply(&self, object: desired::Object) -> Result<Applied, Error> {
-        let child = child(object);
-        let applied = self.ctx.engine.apply(&self.owner, &child).await?;
+        let applied = self.ctx.engine.apply(&self.owner, &object).await?;
         self.failures.contested(applied.contested.as_ref());
         Ok(applied)
     }
@@ -187,17 +186,6 @@ impl Pass<'_> {
     }
 }
 
-/// What `desired` built, as the engine takes it.
-fn child(object: desired::Object) -> apply::Child {
-    let hold = match object.hold {
-        desired::Hold::Disposable => apply::Hold::Disposable,
-        desired::Hold::Kept => apply::Hold::Kept,
-        desired::Hold::Released => apply::Hold::KeptUntilOwnerGoes,
-    };
-    let kind = KINDS.named(object.kind).expect("every kind that is built stands in the table");
-    apply::Child { kind, name: object.name, hold, body: object.body }
-}
-
 /// Whom the children of a registry belong to.
 #[must_use]
 pub fn owner(registry: &PrivateRegistry) -> Owner {
@@ -242,14 +230,6 @@ fn being_deleted(what: &str, how: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_kind_that_is_built_can_be_written() {
-        let registry = testing::resolved(&serde_json::json!({}), &serde_json::json!({}));
-        for object in desired::claim::build(&registry).into_iter().chain(desired::foundation(&registry)) {
-            assert!(KINDS.named(object.kind).is_some(), "{object:?}");
-        }
-    }
 
     #[test]
     fn the_failure_that_can_be_mended_soonest_decides_when_to_look_again() {

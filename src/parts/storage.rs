@@ -4,7 +4,7 @@
 use operator_engine::apply::{self, Live};
 use serde_json::Value;
 
-use super::{Pass, being_deleted, child};
+use super::{Pass, being_deleted};
 use crate::desired::{claim, kinds};
 use crate::model::{self, Child};
 use crate::status::Problem;
@@ -64,12 +64,11 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
     if let model::Storage::Existing { name, .. } = &pass.registry.storage {
         return live(read(name).await);
     }
-    let Some(object) = claim::build(pass.registry) else { return (None, None) };
+    let Some(mut wanted) = claim::build(pass.registry) else { return (None, None) };
     let name = pass.registry.name.child(Child::Data);
     if pass.registry.faults.storage.is_some() {
         return live(read(&name).await);
     }
-    let mut wanted = child(object);
     let known = match engine.read_known_child(&pass.owner, kinds::PERSISTENT_VOLUME_CLAIM, &name).await {
         Ok(known) => known,
         Err(error) => return (None, Some(pass.problem(error))),

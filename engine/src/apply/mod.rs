@@ -102,7 +102,7 @@ pub struct Owner {
     pub generation: Option<i64>,
 }
 
-/// Which object: kind, namespace, name. Ordered by the order of applying. Cheap to clone.
+/// Which object: kind, namespace, name. Ordered by stage of the kind. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     /// What.

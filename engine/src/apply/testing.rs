@@ -18,7 +18,7 @@ use super::kinds::{
 };
 use super::memory::{Memory, Notice};
 use super::wanted::{Child, Hold};
-use super::{Engine, ObjectRef, Owner, path};
+use super::{Applied, Engine, Error, ObjectRef, Owner, path};
 use crate::metrics::Metrics;
 use crate::process::gate::Gate;
 use crate::testing::PROGRAM;
@@ -72,6 +72,19 @@ pub(super) fn deployment(image: &str) -> Child {
 pub(super) fn job(image: &str) -> Child {
     let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
     child(JOB, "team-a", Hold::Disposable, json!({"spec": {"backoffLimit": 1, "template": template}}))
+}
+
+impl Engine {
+    /// Applies children one after the other, in the order of their kinds. The results are in the order of `children`.
+    pub(super) async fn apply_all(&self, owner: &Owner, children: &[Child]) -> Result<Vec<Applied>, Error> {
+        let mut order: Vec<usize> = (0..children.len()).collect();
+        order.sort_by_key(|&index| children[index].kind);
+        let mut applied: Vec<_> = children.iter().map(|_| None).collect();
+        for index in order {
+            applied[index] = Some(self.apply(owner, &children[index]).await?);
+        }
+        Ok(applied.into_iter().flatten().collect())
+    }
 }
 
 type Interruption = Box<dyn FnOnce(&mut Store) + Send>;

@@ -353,7 +353,7 @@ mod tests {
         let at = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                stream.read(&mut [0; 512]).await.ok();
+                let _asked = stream.read(&mut [0; 512]).await;
                 stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nX: 0123456789\r\n\r\n").await.ok();
             }
         });
