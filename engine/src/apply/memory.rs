@@ -4,6 +4,9 @@
 //! It is fed by answers to our own requests and by metadata events of the watches, in any order: an event may overtake the answer to the request
 //! that caused it, and an answer may be older than an event. The rule is simple: when it isn't certain that nothing has changed, the object is stale,
 //! which costs one read. The lock is never held across an await. Nothing here prints content.
+//!
+//! Of ten thousand owners, only those are remembered with content that were looked at lately ([`CONTENT`]); of the others it is known that they have not
+//! changed, and what a pass needs of them is read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +21,9 @@ use super::hash::Hash;
 use super::kinds::Kind;
 use super::live::{Depth, Live};
 use super::{Marks, ObjectRef};
+
+/// Bytes of content that are held at most: enough for some hundred owners.
+const CONTENT: usize = 4 << 20;
 
 /// What is known, shared by the engine and the watches.
 pub struct Memory {
@@ -72,7 +78,12 @@ struct State {
     /// Boxed, because a map's nodes are half empty.
     entries: BTreeMap<ObjectRef, Box<Entry>>,
     /// (namespace, owner) to its children.
-    children: BTreeMap<(String, String), BTreeSet<ObjectRef>>,
+    children: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<ObjectRef>>,
+    /// Bytes of content that are held, and that may be.
+    held: usize,
+    room: usize,
+    /// Where content was last let go.
+    hand: Option<ObjectRef>,
     /// Relists that are under way: when each began.
     relists: BTreeMap<(&'static Kind, Option<String>), u64>,
     /// Counts up with every event and every request.
@@ -81,13 +92,11 @@ struct State {
 
 struct Entry {
     content: Content,
-    owner: Option<String>,
+    owner: Option<Arc<str>>,
     /// Somebody reads it by name.
     is_read: bool,
     /// A request was sent about it, whose answer may still come.
     is_asked: bool,
-    /// When a watch last showed it.
-    seen_at: u64,
     news: News,
     /// What it was last found or made to be as wanted as, whatever has become of it since.
     settled: Option<Hash>,
@@ -100,9 +109,11 @@ enum Content {
     Unknown,
     Absent,
     Stale,
-    /// As JSON text: a tenth of the space of a tree of maps.
     Known {
-        text: Box<str>,
+        /// As JSON text: a tenth of the space of a tree of maps. `None`: it was let go.
+        text: Option<Box<str>>,
+        /// Whether it was asked for since content was last let go.
+        is_used: bool,
         version: Version,
         depth: Depth,
         /// It is as [`Entry::settled`] says.
@@ -125,35 +136,86 @@ enum Heard {
     Uncertain,
 }
 
-/// Cheap to clone, because in a settled cluster what is known and what was heard are the same.
+/// Which state of which object.
 #[derive(Clone, PartialEq, Eq)]
-struct Version {
-    uid: Arc<str>,
-    resource_version: Arc<str>,
+enum Version {
+    /// As Kubernetes writes them, in a fifth of the space.
+    Usual { uid: [u8; 16], number: u64 },
+    /// uid and resourceVersion in any other form.
+    Other(Box<(String, String)>),
 }
 
 impl Version {
+    fn new(uid: &str, resource_version: &str) -> Self {
+        match (uuid(uid), number(resource_version)) {
+            (Some(uid), Some(number)) => Self::Usual { uid, number },
+            _ => Self::Other(Box::new((uid.to_owned(), resource_version.to_owned()))),
+        }
+    }
+
     fn of_event(metadata: &ObjectMeta) -> Self {
-        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
-        Self { uid: text(&metadata.uid), resource_version: text(&metadata.resource_version) }
+        let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
+        Self::new(&text(&metadata.uid), &text(&metadata.resource_version))
     }
 
     fn of(live: &Live) -> Self {
-        Self { uid: live.uid().into(), resource_version: live.resource_version().into() }
+        Self::new(live.uid(), live.resource_version())
+    }
+
+    fn is_of_the_object_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Usual { uid, .. }, Self::Usual { uid: other, .. }) => uid == other,
+            (Self::Other(this), Self::Other(other)) => this.0 == other.0,
+            _ => false,
+        }
     }
 
     /// Of one object, versions are numbers that grow. <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>
     fn is_older_than(&self, other: &Self) -> bool {
-        let number = |version: &Self| version.resource_version.parse::<u64>();
-        self.uid == other.uid && matches!((number(self), number(other)), (Ok(this), Ok(that)) if this < that)
+        let older = match (self, other) {
+            (Self::Usual { number, .. }, Self::Usual { number: other, .. }) => number < other,
+            (Self::Other(this), Self::Other(other)) => {
+                matches!((this.1.parse::<u64>(), other.1.parse::<u64>()), (Ok(this), Ok(that)) if this < that)
+            }
+            _ => false,
+        };
+        older && self.is_of_the_object_of(other)
     }
+}
+
+/// `None` if it isn't written in the one way from which the text can be told again.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let mut groups = text.split('-');
+    let lengths = [8, 4, 4, 4, 12];
+    if !lengths.iter().all(|length| groups.next().is_some_and(|group| group.len() == *length)) || groups.next().is_some() {
+        return None;
+    }
+    let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    });
+    let mut bytes = [0; 16];
+    for byte in &mut bytes {
+        *byte = digits.next()?? << 4 | digits.next()??;
+    }
+    Some(bytes)
+}
+
+/// The same of a number.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
 }
 
 // What the watches tell.
 impl Memory {
     /// Knows nothing yet.
     pub fn new(marks: Marks) -> Self {
-        Self { marks, state: Mutex::default() }
+        Self::with_room(marks, CONTENT)
+    }
+
+    fn with_room(marks: Marks, room: usize) -> Self {
+        Self { marks, state: Mutex::new(State { room, ..State::default() }) }
     }
 
     /// An object was added or changed, or listed in a relist. Foreign objects that nobody has asked for cost nothing.
@@ -168,8 +230,7 @@ impl Memory {
         }
 
         let entry = state.entry(&object, owner.as_deref());
-        let seen = entry.shared(Version::of_event(metadata));
-        entry.seen_at = at;
+        let seen = Version::of_event(metadata);
         let changed = match &entry.content {
             Content::Known { version, .. } if *version == seen => false,
             // A relist may go back in time, after a restored backup; a watch never does.
@@ -178,11 +239,12 @@ impl Memory {
             Content::Stale => !matches!(&entry.news.what, Heard::Seen(heard) if *heard == seen),
             Content::Unknown | Content::Absent => true,
         };
-        if changed {
-            entry.content = Content::Stale;
-        }
         entry.news = News { at, what: Heard::Seen(seen) };
-        Notice { changed, owner: entry.owner.clone() }
+        let owner = entry.owner.as_deref().map(str::to_owned);
+        if changed {
+            state.put(&object, Content::Stale);
+        }
+        Notice { changed, owner }
     }
 
     /// An object was deleted. The event of an earlier object of the same name changes nothing.
@@ -195,20 +257,20 @@ impl Memory {
         };
         let deleted = Version::of_event(metadata);
         let changed = match &entry.content {
-            Content::Known { version, .. } => version.uid == deleted.uid,
+            Content::Known { version, .. } => version.is_of_the_object_of(&deleted),
             Content::Unknown | Content::Stale => true,
             Content::Absent => false,
         };
-        let notice = Notice { changed, owner: entry.owner.clone() };
+        let notice = Notice { changed, owner: entry.owner.as_deref().map(str::to_owned) };
         // Nobody here has asked for it: whoever makes and deletes objects with our label must not fill the memory.
         if !entry.is_asked && !entry.is_read {
             state.remove(&object);
             return notice;
         }
-        if changed {
-            entry.content = Content::Absent;
-        }
         entry.news = News { at, what: Heard::Gone(deleted) };
+        if changed {
+            state.put(&object, Content::Absent);
+        }
         notice
     }
 
@@ -228,14 +290,17 @@ impl Memory {
         let mut missing = Vec::new();
         for (object, entry) in &mut state.entries {
             let in_scope = object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
-            if !in_scope || entry.seen_at > started {
+            let is_listed = entry.news.at > started && matches!(entry.news.what, Heard::Seen(_));
+            if !in_scope || is_listed {
                 continue;
             }
             entry.news = News { at, what: Heard::Uncertain };
             if entry.may_exist() {
-                entry.content = Content::Stale;
-                missing.push(Missing { object: object.clone(), owner: entry.owner.clone() });
+                missing.push(Missing { object: object.clone(), owner: entry.owner.as_deref().map(str::to_owned) });
             }
+        }
+        for Missing { object, .. } in &missing {
+            state.put(object, Content::Stale);
         }
         missing
     }
@@ -247,6 +312,7 @@ impl Memory {
         for entry in state.entries.values_mut() {
             entry.content = Content::Stale;
         }
+        state.held = 0;
         let known: BTreeSet<ObjectRef> = state.entries.keys().cloned().collect();
         state.children.retain(|_, children| {
             children.retain(|child| known.contains(child));
@@ -258,16 +324,16 @@ impl Memory {
     pub fn forget(&self, object: &ObjectRef) {
         let mut state = self.lock();
         if state.entries.get(object).is_some_and(|entry| entry.owner.is_none()) {
-            state.entries.remove(object);
+            state.remove(object);
         }
     }
 
     /// The owner is gone, and with it the interest in its children.
     pub fn forget_owner(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
-        let children = state.children.remove(&(namespace.to_owned(), owner.to_owned()));
+        let children = state.children.remove(&(namespace.into(), owner.into()));
         for child in children.into_iter().flatten() {
-            state.entries.remove(&child);
+            state.remove(&child);
         }
     }
 
@@ -290,13 +356,17 @@ impl Memory {
     }
 
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
-        let (text, depth, wanted) = match self.lock().entries.get(object).map(|entry| (&entry.content, entry.settled)) {
-            None | Some((Content::Unknown, _)) => return Recall::Unknown,
-            Some((Content::Absent, _)) => return Recall::Absent,
-            Some((Content::Stale, _)) => return Recall::Stale,
-            Some((Content::Known { text, depth, is_settled, .. }, settled)) => {
-                (text.clone(), *depth, settled.filter(|_| *is_settled))
-            }
+        let (text, depth, wanted) = match self.lock().entries.get_mut(object) {
+            None => return Recall::Unknown,
+            Some(entry) => match &mut entry.content {
+                Content::Unknown => return Recall::Unknown,
+                Content::Absent => return Recall::Absent,
+                Content::Stale | Content::Known { text: None, .. } => return Recall::Stale,
+                Content::Known { text: Some(text), depth, is_settled, is_used, .. } => {
+                    *is_used = true;
+                    (text.clone(), *depth, entry.settled.filter(|_| *is_settled))
+                }
+            },
         };
         match serde_json::from_str(&text) {
             Ok(value) => Recall::Known(Known { live: Live::new(object.kind, value), depth, wanted }),
@@ -307,7 +377,7 @@ impl Memory {
     /// The objects that belong to an owner by their marks or by having been asked for in its name. Not proved to be its own.
     pub(super) fn children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
         let state = self.lock();
-        let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
+        let children = state.children.get(&(namespace.into(), owner.into()));
         let exists = |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| entry.may_exist());
         children.into_iter().flatten().filter(exists).cloned().collect()
     }
@@ -332,36 +402,38 @@ impl Memory {
     pub(super) fn remember(&self, object: &ObjectRef, since: Since, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
-        let version = entry.shared(Version::of(live));
+        let version = Version::of(live);
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
         entry.settled = wanted.or(entry.settled);
-        entry.content = match entry.news_after(since) {
-            Some(Heard::Gone(deleted)) if deleted.uid == version.uid => Content::Absent,
+        let content = match entry.news_after(since) {
+            Some(Heard::Gone(deleted)) if deleted.is_of_the_object_of(&version) => Content::Absent,
             Some(Heard::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
-                let text = live.trimmed(depth, &self.marks).to_string().into_boxed_str();
-                Content::Known { text, version, depth, is_settled: wanted.is_some() }
+                let text = Some(live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() }
             }
         };
+        state.put(object, content);
     }
 
     /// The object as a list showed it. A list may be older than what the watches have told, so it counts only if it is what they last showed.
     pub(super) fn remember_listed(&self, object: &ObjectRef, live: &Live) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
-        let version = entry.shared(Version::of(live));
+        let version = Version::of(live);
         if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
         {
-            let text = live.trimmed(Depth::Whole, &self.marks).to_string().into_boxed_str();
-            entry.content = Content::Known { text, version, depth: Depth::Whole, is_settled: false };
+            let text = Some(live.trimmed(Depth::Whole, &self.marks).to_string().into_boxed_str());
+            let content = Content::Known { text, is_used: false, version, depth: Depth::Whole, is_settled: false };
+            state.put(object, content);
         }
     }
 
     /// The children of an owner that would have to be read.
     pub(super) fn stale_children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
         let state = self.lock();
-        let children = state.children.get(&(namespace.to_owned(), owner.to_owned()));
+        let children = state.children.get(&(namespace.into(), owner.into()));
         let is_stale =
             |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| matches!(entry.content, Content::Stale));
         children.into_iter().flatten().filter(is_stale).cloned().collect()
@@ -372,15 +444,21 @@ impl Memory {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
-        if let Content::Known { text, version, depth: kept, is_settled } = &mut entry.content {
-            if *kept != Depth::Whole || *version != Version::of(live) {
-                return;
+        let reduced = match &entry.content {
+            Content::Known { version, depth: kept, .. } => {
+                let version = version.clone();
+                if *kept != Depth::Whole || version != Version::of(live) {
+                    return;
+                }
+                let text = Some(live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                Some(Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() })
             }
-            *text = live.trimmed(depth, &self.marks).to_string().into_boxed_str();
-            *kept = depth;
-            *is_settled = wanted.is_some();
-        }
+            Content::Unknown | Content::Absent | Content::Stale => None,
+        };
         entry.settled = wanted.or(entry.settled);
+        if let Some(reduced) = reduced {
+            state.put(object, reduced);
+        }
     }
 
     /// What this object was last found or made to be as wanted as. What differs from it now, others have changed.
@@ -420,17 +498,16 @@ impl Memory {
     pub(super) fn remember_absence(&self, object: &ObjectRef, since: Since) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
-        entry.content = match entry.news_after(since) {
+        let content = match entry.news_after(since) {
             Some(Heard::Seen(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Gone(_)) => Content::Absent,
         };
+        state.put(object, content);
     }
 
     /// An answer said that what is remembered is wrong.
     pub(super) fn doubt(&self, object: &ObjectRef) {
-        if let Some(entry) = self.lock().entries.get_mut(object) {
-            entry.content = Content::Stale;
-        }
+        self.lock().put(object, Content::Stale);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -458,17 +535,59 @@ impl State {
     /// The entry, made if need be. Once an owner is known it stays: an event without the label may be the one that took the label away.
     fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
         let at = self.tick();
-        let entry = self.entries.entry(object.clone()).or_insert_with(|| Box::new(Entry::unknown(at)));
-        if let (None, Some(owner)) = (&entry.owner, owner) {
-            entry.owner = Some(owner.to_owned());
-            self.children.entry((object.namespace.to_string(), owner.to_owned())).or_default().insert(object.clone());
+        let known = self.entries.get(object).map(|entry| entry.owner.is_some());
+        if known.is_none() || known == Some(false) && owner.is_some() {
+            let mut object = object.clone();
+            let owner = owner.map(|owner| {
+                let key: (Arc<str>, Arc<str>) = (object.namespace.clone(), owner.into());
+                // The texts of all children of an owner are in memory once.
+                let key = self.children.get_key_value(&key).map_or(key, |(known, _)| known.clone());
+                object.namespace = key.0.clone();
+                self.children.entry(key.clone()).or_default().insert(object.clone());
+                key.1
+            });
+            let entry = self.entries.entry(object).or_insert_with(|| Box::new(Entry::unknown(at)));
+            entry.owner = owner;
         }
-        entry
+        self.entries.entry(object.clone()).or_insert_with(|| Box::new(Entry::unknown(at)))
+    }
+
+    /// Puts content in the place of what was known of an object. If that makes too much of it, some that was not asked for lately is let go.
+    fn put(&mut self, object: &ObjectRef, content: Content) {
+        let Some(entry) = self.entries.get_mut(object) else { return };
+        self.held += content.size();
+        self.held -= std::mem::replace(&mut entry.content, content).size();
+        // Each entry has its turn twice at most: once to lose its mark, once to lose its content.
+        for _ in 0..2 * self.entries.len() {
+            if self.held <= self.room {
+                return;
+            }
+            self.let_one_go();
+        }
+    }
+
+    /// Moves the hand to the next entry. If that was not asked for since the hand was last there, its content is let go.
+    fn let_one_go(&mut self) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = self.hand.as_ref().map_or(Unbounded, Excluded);
+        let next = self.entries.range_mut((from, Unbounded)).next();
+        let Some((object, entry)) = next else {
+            self.hand = None;
+            return;
+        };
+        self.hand = Some(object.clone());
+        if let Content::Known { text, is_used, depth, .. } = &mut entry.content {
+            // What was read ahead waits for its pass.
+            if !std::mem::take(is_used) && *depth != Depth::Whole {
+                self.held -= text.take().map_or(0, |text| text.len());
+            }
+        }
     }
 
     fn remove(&mut self, object: &ObjectRef) {
-        let owner = self.entries.remove(object).and_then(|entry| entry.owner);
-        let Some(key) = owner.map(|owner| (object.namespace.to_string(), owner)) else { return };
+        let Some(entry) = self.entries.remove(object) else { return };
+        self.held -= entry.content.size();
+        let Some(key) = entry.owner.map(|owner| (object.namespace.clone(), owner)) else { return };
         if let Some(children) = self.children.get_mut(&key) {
             children.remove(object);
             if children.is_empty() {
@@ -491,7 +610,6 @@ impl Entry {
             owner: None,
             is_read: false,
             is_asked: false,
-            seen_at: 0,
             news,
             settled: None,
             past: None,
@@ -502,17 +620,18 @@ impl Entry {
         !matches!(self.content, Content::Unknown | Content::Absent)
     }
 
-    /// The same version, in the memory that it already has.
-    fn shared(&self, version: Version) -> Version {
-        match (&self.content, &self.news.what) {
-            (Content::Known { version: known, .. }, _) if *known == version => known.clone(),
-            (_, Heard::Seen(seen)) if *seen == version => seen.clone(),
-            _ => version,
-        }
-    }
-
     fn news_after(&self, since: Since) -> Option<&Heard> {
         (self.news.at > since.0).then_some(&self.news.what)
+    }
+}
+
+impl Content {
+    /// Bytes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Known { text: Some(text), .. } => text.len(),
+            Self::Known { text: None, .. } | Self::Unknown | Self::Absent | Self::Stale => 0,
+        }
     }
 }
 

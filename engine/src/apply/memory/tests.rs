@@ -72,6 +72,82 @@ fn labelled_objects_that_come_and_go_leave_nothing_behind() {
     assert!(memory.is_empty() && memory.lock().children.is_empty());
 }
 
+/// So many objects fit into a memory that has room for twelve as [`remember`] leaves them.
+fn small_memory() -> Memory {
+    let one = memory();
+    remember(&one, "a00", 1);
+    Memory::with_room(MARKS, 12 * one.lock().held)
+}
+
+#[test]
+fn content_for_which_there_is_no_room_is_let_go_but_not_what_is_asked_for() {
+    let memory = small_memory();
+    for n in 0..50 {
+        remember(&memory, &format!("a{n:02}"), 1);
+        assert!(is_known(&memory, "a00"), "after {n}");
+    }
+    let known = (0..50).filter(|n| is_known(&memory, &format!("a{n:02}"))).count();
+    assert!((6..=12).contains(&known), "{known}");
+    let state = memory.lock();
+    assert!(state.held <= state.room);
+}
+
+#[test]
+fn what_was_let_go_has_not_changed_and_is_read_when_it_is_needed() {
+    let memory = small_memory();
+    for n in 0..50 {
+        remember(&memory, &format!("a{n:02}"), 1);
+    }
+    let gone = (0..50).map(|n| format!("a{n:02}")).find(|name| !is_known(&memory, name)).unwrap();
+    assert!(is_stale(&memory, &gone));
+    assert!(memory.stale_children("registries", "team-a").is_empty(), "it need not be compared");
+    assert!(!memory.seen(SECRET, &metadata(&object(&gone, "u", 1))).changed);
+    assert!(memory.seen(SECRET, &metadata(&object(&gone, "u", 2))).changed);
+    remember(&memory, &gone, 2);
+    assert!(is_known(&memory, &gone));
+}
+
+#[test]
+fn what_is_held_is_counted_whatever_becomes_of_it() {
+    let memory = memory();
+    for n in 0..9 {
+        remember(&memory, &format!("a{n}"), 1);
+    }
+    memory.doubt(&reference(SECRET, "a0"));
+    memory.seen(SECRET, &metadata(&object("a1", "u", 2)));
+    memory.gone(SECRET, &metadata(&object("a2", "u", 2)));
+    remember(&memory, "a3", 3);
+    let since = memory.begin(&reference(SECRET, "a4"), None);
+    memory.remember_absence(&reference(SECRET, "a4"), since);
+    memory.relist_started(SECRET, None);
+    assert_eq!(memory.relisted(SECRET, None).len(), 7);
+    assert_eq!(memory.lock().held, 0);
+    remember(&memory, "a5", 1);
+    memory.forget_owner("registries", "team-a");
+    assert_eq!(memory.lock().held, 0);
+}
+
+#[test]
+fn versions_in_the_usual_form_are_small_and_any_other_form_is_kept_as_it_is() {
+    let usual = Version::new("1db0f34c-4220-4cc5-ad62-3015909f6654", "279");
+    assert!(matches!(usual, Version::Usual { number: 279, .. }));
+    assert!(std::mem::size_of::<Version>() <= 32);
+    for (uid, version) in [
+        ("1DB0F34C-4220-4cc5-ad62-3015909f6654", "279"),
+        ("1db0f34c42204cc5ad623015909f6654", "279"),
+        ("1db0f34c-4220-4cc5-ad62-3015909f665", "279"),
+        ("1db0f34c-4220-4cc5-ad62-3015909f6654-", "279"),
+        ("1db0f34c-4220-4cc5-ad62-3015909f665é", "279"),
+        ("1db0f34c-4220-4cc5-ad62-3015909f6654", "0279"),
+        ("1db0f34c-4220-4cc5-ad62-3015909f6654", "+279"),
+        ("u", "x"),
+        ("", ""),
+    ] {
+        assert!(matches!(Version::new(uid, version), Version::Other(_)), "{uid} {version}");
+        assert!(Version::new(uid, version) != usual);
+    }
+}
+
 #[test]
 fn a_labelled_object_is_known_as_a_child_before_it_is_read() {
     let memory = memory();
