@@ -29,4 +29,5 @@ pub(crate) const MARKS: Marks = Marks {
     adopt: "test.dev/adopt",
     applied: "test.dev/applied",
     owner_kind: "Thing",
+    owner_plural: "things",
 };

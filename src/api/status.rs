@@ -69,6 +69,10 @@ pub mod reason {
     pub const RESIZING: &str = "Resizing";
     /// Data is lost with the pod (emptyDir).
     pub const EPHEMERAL: &str = "Ephemeral";
+    /// Event: another installation of the operator looks after the registry.
+    pub const OTHER_OPERATOR: &str = "OtherOperator";
+    /// Event: an installation of the operator took the registry over from one that is gone.
+    pub const TAKEN_OVER: &str = "TakenOver";
 }
 
 /// What the operator found and did.
@@ -121,6 +125,13 @@ pub struct PrivateRegistryStatus {
     /// Value of the annotation privateregistry.dev/renew that was handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_renew_request: Option<String>,
+    /// The installation of the operator that looks after this registry: namespace and name of its Lease. Any other leaves it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// Another installation, which asks whether the one in `operator` is still there; that one takes the question away. If it does
+    /// not, the other one puts its own name there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_asked: Option<String>,
 }
 
 /// One address.

@@ -38,7 +38,7 @@ fn yaml(registry: &Resolved) -> String {
             if !registry.namespace.is_empty() {
                 object.body["metadata"]["namespace"] = json!(registry.namespace);
             }
-            if object.kind == "Secret" {
+            if object.kind == desired::kinds::SECRET {
                 // As text: whoever reads this wants to read the registry's configuration too.
                 let data = object.body["data"].as_object().cloned().unwrap_or_default();
                 let text = data.into_iter().map(|(key, value)| (key, Value::String(decoded(&value)))).collect();

@@ -13,7 +13,7 @@ use operator_engine::process::health::State;
 use operator_engine::process::life::{Process, WorkError};
 use operator_engine::process::preflight::{Definition, Needs, Right};
 use operator_engine::work::backoff;
-use operator_engine::work::queue::Limits;
+use operator_engine::work::queue::{Key, Limits};
 use operator_engine::work::watches::{Phase, Scope, StreamState};
 
 use crate::PROGRAM;
@@ -27,10 +27,14 @@ use crate::model::Settings;
 const WATCHES: &str = "watches";
 /// Latch of readiness: the registries themselves.
 const REGISTRIES: &str = "registries";
+/// Latch of readiness: other installations of the operator.
+const OTHERS: &str = "other operators";
 /// Heartbeat of liveness: the loop.
 const LOOP: &str = "loop";
 /// Heartbeat of liveness: the passes.
 const PASSES: &str = "passes";
+/// How many registries are named at most.
+const NAMED: usize = 10;
 const TICK: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(60);
 /// Ten times what one pass may take.
@@ -54,6 +58,10 @@ pub struct RunOptions {
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
+    /// How long another installation of the operator, whose registries this one finds, may leave the question unanswered whether it is still there, before
+    /// this one takes them over
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = process::settings::duration)]
+    takeover_wait: Duration,
     /// About how often everything is listed and compared anew, in case a change was never heard of.
     #[arg(long, env = "SWEEP_EVERY", value_name = "DURATION", default_value = "6h", value_parser = process::settings::duration)]
     sweep_every: Duration,
@@ -78,6 +86,7 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
         registry_image: options.registry_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
+        takeover_wait: options.takeover_wait,
         short_certificates: options.short_certificates_for_tests,
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
@@ -104,8 +113,8 @@ async fn work(
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "private-registry-operator".to_owned());
     let counted = Arc::new(Counted(process.metrics.clone()));
     let client = process.clients.work.clone();
-    let operator =
-        Operator::start(client, scopes, settings, limits, &instance, (registries, process.metrics.clone()), counted);
+    let metrics = (registries, process.metrics.clone());
+    let operator = Operator::start(client, scopes, settings, limits, &instance, metrics, counted);
 
     let heartbeat = process.health.heartbeat(LOOP, STUCK);
     let passing = process.health.heartbeat(PASSES, NO_PASS);
@@ -116,6 +125,7 @@ async fn work(
             process.metrics.set_queue_depth(operator.queue().depth().due);
             tell(&operator.watches().states(), &process);
             process.health.set(REGISTRIES, decoded(&operator.undecodable()));
+            process.health.set(OTHERS, left(&operator.left_to_others()));
             tokio::time::sleep(TICK).await;
         }
     };
@@ -134,7 +144,7 @@ async fn work(
     };
     let passes = async {
         process.leadership.acquired().await;
-        operator.run(process.stop.requested()).await;
+        operator.run(process.lease.place(), process.stop.requested()).await;
     };
     tokio::select! {
         () = look => {}
@@ -194,6 +204,20 @@ fn decoded(undecodable: &[String]) -> State {
     State::Noted(format!("{} cannot be decoded, see the log: {}", undecodable.len(), undecodable.join(", ")))
 }
 
+/// Two operators for one namespace is for an administrator to mend; until then the one that came second does what is left to it.
+fn left(left: &BTreeMap<String, Vec<Key>>) -> State {
+    let others: Vec<_> = left
+        .iter()
+        .map(|(operator, registries)| {
+            let names: Vec<_> = registries.iter().take(NAMED).map(Key::to_string).collect();
+            let more =
+                registries.len().checked_sub(NAMED + 1).map_or(String::new(), |more| format!(" and {} more", more + 1));
+            format!("{operator} looks after {}{more}", names.join(", "))
+        })
+        .collect();
+    if others.is_empty() { State::Ok } else { State::Noted(format!("left alone: {}", others.join("; "))) }
+}
+
 /// What this program knows of its resource: an older definition in the cluster drops fields without a word.
 fn definition() -> Definition {
     Definition {
@@ -208,7 +232,7 @@ fn definition() -> Definition {
 /// Every right that passes use, derived from the table of kinds.
 fn rights() -> Vec<Right> {
     let fixed = [
-        (api::GROUP, "privateregistries", &["list", "watch", "patch"][..]),
+        (api::GROUP, "privateregistries", &["get", "list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
         (api::GROUP, "privateregistries/finalizers", &["update"]),
         ("", "pods", &["list", "watch", "patch"]),
@@ -270,6 +294,17 @@ mod tests {
         let noted = decoded(&["team/a".to_owned(), "team/b".to_owned()]);
         assert!(noted.is_ok());
         assert_eq!(noted, State::Noted("2 cannot be decoded, see the log: team/a, team/b".to_owned()));
+    }
+
+    #[test]
+    fn registries_that_are_left_to_another_operator_are_named_with_it() {
+        assert_eq!(left(&BTreeMap::new()), State::Ok);
+        let some = |count: u8| (1..=count).map(|number| Key::new("team", number.to_string())).collect();
+        let noted = |registries| left(&BTreeMap::from([("system/a".to_owned(), registries)]));
+        let words = "left alone: system/a looks after team/1, team/2";
+        assert_eq!(noted(some(2)), State::Noted(words.to_owned()));
+        let State::Noted(words) = noted(some(12)) else { panic!("it is ready") };
+        assert!(words.ends_with("team/10 and 2 more"), "{words}");
     }
 
     #[test]

@@ -3,16 +3,19 @@
 //! Watches put registries on the queue; workers take them off it and run [`reconcile`] on each, several at once, never
 //! two of one registry. [`Operator`] ties the three together and knows nothing of the process around it.
 
+mod installation;
 mod intake;
 mod reconcile;
 mod report;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::Client;
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::backoff::Class;
 use operator_engine::work::events::Events;
+use operator_engine::work::installations::Installations;
 use operator_engine::work::queue::{self, End, Finished, Key, Limits, Outcome, Queue, Urgency, run_workers};
 use operator_engine::work::references::References;
 use operator_engine::work::rounds::Rounds;
@@ -40,6 +43,7 @@ pub const MARKS: Marks = Marks {
     adopt: "privateregistry.dev/adopt",
     applied: "privateregistry.dev/applied",
     owner_kind: "PrivateRegistry",
+    owner_plural: "privateregistries",
 };
 
 /// The loop, ready to run.
@@ -67,7 +71,6 @@ impl Operator {
             engine: Engine::new(client.clone(), memory.clone(), MARKS, observer),
             memory,
             registries: Arc::new(Objects::default()),
-            settings,
             events: Events::new(client.clone(), labels::MANAGER, instance, metrics.1.clone()),
             metrics: metrics.0,
             engine_metrics: metrics.1,
@@ -77,6 +80,8 @@ impl Operator {
             queue: Queue::default(),
             rounds: Rounds::default(),
             references: References::default(),
+            installations: Installations::new(settings.takeover_wait),
+            settings,
         });
         let mut watches = Watches::new(client);
         let intake = Arc::new(Intake::new(ctx.clone()));
@@ -88,6 +93,12 @@ impl Operator {
             watches.objects::<PrivateRegistry>(scope, ctx.registries.clone(), move |change| {
                 shared.metrics.set_registries(shared.registries.len());
                 match change.what {
+                    What::StatusOnly if shared.rounds.is_open(&change.key.namespace) => {
+                        let registry = shared.registries.get(&change.key);
+                        if registry.is_some_and(|live| shared.installations.concerns(&installation::shown(&live))) {
+                            shared.queue.add(&change.key, Urgency::Manifest);
+                        }
+                    }
                     What::StatusOnly => {}
                     What::Undecodable => {
                         let why = shared.registries.why_undecodable(&change.key).unwrap_or_default();
@@ -116,6 +127,12 @@ impl Operator {
         self.ctx.registries.undecodable().keys().map(Key::to_string).collect()
     }
 
+    /// Which registries are left to other installations, by the names of these.
+    #[must_use]
+    pub fn left_to_others(&self) -> BTreeMap<String, Vec<Key>> {
+        self.ctx.installations.left()
+    }
+
     /// The streams, for readiness.
     #[must_use]
     pub fn watches(&self) -> &Watches {
@@ -130,7 +147,10 @@ impl Operator {
 
     /// Works until `stop` resolves, then lets running passes end. In each scope, waits for its streams first: who acts on half a picture deletes
     /// what is only not seen yet. A scope that can't be listed keeps no other one waiting.
-    pub async fn run(&self, stop: impl Future<Output = ()>) {
+    ///
+    /// `installation`: our name among the installations of this operator, the same for all copies and after each restart.
+    pub async fn run(&self, installation: String, stop: impl Future<Output = ()>) {
+        self.ctx.installations.call_ourselves(installation);
         let ctx = self.ctx.clone();
         let handler = move |grant: queue::Grant| {
             let ctx = ctx.clone();

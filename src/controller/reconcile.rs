@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use operator_engine::apply::Owner;
 use operator_engine::work::backoff::{self, Class};
 use operator_engine::work::queue::Key;
 
+use super::installation::{self, Whose};
 use super::report::report;
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, reason};
 use crate::model::{self, Blocked};
@@ -19,7 +21,7 @@ use crate::status::summary::{self, Answer, Problem};
 use crate::status::workload::{GOOD_RUN, START_TIME};
 
 /// How soon it is looked again at what changed while a pass was deciding.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 /// How soon it is looked at again at the earliest because something is due while something else fails.
 const DUE_AT_EARLIEST: Duration = Duration::from_secs(5);
 
@@ -45,9 +47,16 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         return Ok(Next::Gone);
     };
     ctx.note(key, &registry);
+    let registry = match installation::settle(key, registry, ctx).await? {
+        Whose::Ours(registry) => registry,
+        Whose::Anothers(look) => return Ok(Next::Look(look)),
+    };
     let now = ctx.now();
-    let owner = parts::owner(&registry);
-    let is_followed = !is_paused(&registry) && ctx.registries.why_undecodable(key).is_none();
+    let is_decodable = ctx.registries.why_undecodable(key).is_none();
+    // What runs is looked after as an older manifest says, if the present one is not understood.
+    let owner =
+        if is_decodable { parts::owner(&registry) } else { Owner { generation: None, ..parts::owner(&registry) } };
+    let is_followed = !is_paused(&registry) && is_decodable;
     let held = holds::settle(&registry, &owner, is_followed, ctx).await;
     if held.as_ref().is_err_and(holds::is_conflict) {
         return Ok(Next::Look(SOON));
@@ -65,7 +74,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     let (observed, unread) = observe::references(&registry, &ctx.rivals(key), &ctx.engine).await;
     let resolved = match model::resolve(&registry, &observed, &ctx.settings) {
         Ok(resolved) => resolved,
-        Err(blocked) => return cannot_be_followed(&registry, &before, &blocked, now, ctx).await,
+        Err(blocked) => return cannot_be_followed(&registry, &owner, &before, &blocked, now, ctx).await,
     };
     let failures = Failures::default();
     let pass = Pass {
@@ -163,6 +172,7 @@ fn looks(pass: &Pass<'_>, certificate: &Certificate, logins: &Logins, running: &
 /// Not even its children can be named. What ran before goes on, unless it is to be stopped.
 async fn cannot_be_followed(
     registry: &PrivateRegistry,
+    owner: &Owner,
     before: &PrivateRegistryStatus,
     blocked: &Blocked,
     now: Timestamp,
@@ -171,7 +181,7 @@ async fn cannot_be_followed(
     let generation = registry.metadata.generation.unwrap_or_default();
     let mut status = summary::blocked(blocked, before, generation, now);
     if registry.spec.suspend == Some(true) {
-        workload::stop(&parts::owner(registry), ctx).await?;
+        workload::stop(owner, ctx).await?;
         status = summary::stopped(status, reason::SUSPENDED, generation, now);
     }
     report(registry, status, ctx).await?;

@@ -10,6 +10,7 @@ use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 use crate::metrics::Metrics;
 use crate::parts::{Context, Error};
 use crate::status;
+use crate::status::write::Written;
 
 /// Writes the status and what flipped.
 pub(super) async fn report(
@@ -23,19 +24,33 @@ pub(super) async fn report(
     if ctx.registries.why_undecodable(&key).is_some() {
         return Ok(());
     }
-    let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
-    let Some(answer) = status::write::write(&ctx.client, registry, &status).await.map_err(failed)? else {
-        return Ok(());
+    let own = ctx.installations.own();
+    let status = PrivateRegistryStatus { operator: own.map(str::to_owned), ..status };
+    let live = ctx.registries.get(&key);
+    let live = live.as_deref().unwrap_or(registry);
+    let name = live.status.as_ref().and_then(|status| status.operator.as_deref());
+    // Whoever writes its name first has the registry: it goes to the very version that has none.
+    let expected = if name.is_none() { live.metadata.resource_version.as_deref() } else { None };
+    let written = if name.is_some() && name != own {
+        Written::Overtaken
+    } else {
+        let failed = |source| Error::Status { registry: title(registry), source: Box::new(source) };
+        status::write::write(&ctx.client, registry, &status, expected).await.map_err(failed)?
+    };
+    let answer = match written {
+        Written::Nothing => return Ok(()),
+        Written::Overtaken => {
+            ctx.queue.add_after(&key, Urgency::Change, super::reconcile::SOON);
+            return Ok(());
+        }
+        Written::Registry(answer) => *answer,
     };
     ctx.engine_metrics.status_written();
     let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let happenings = events::transitions(before, &status.conditions);
     happenings.iter().for_each(|happening| log(registry, happening));
     ctx.events.publish(&registry.object_ref(&()), &happenings).await;
-    // The answer may show a user's change before its own event does.
-    if let Some(change) = ctx.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
-        ctx.queue.add(&change.key, Urgency::Manifest);
-    }
+    ctx.learn(answer);
     Ok(())
 }
 
@@ -48,7 +63,7 @@ fn note_expiry(key: &Key, status: &PrivateRegistryStatus, metrics: &Metrics) {
 }
 
 /// Events go after an hour, and may not be accepted: the log keeps what they say.
-fn log(registry: &PrivateRegistry, happening: &Happening) {
+pub(super) fn log(registry: &PrivateRegistry, happening: &Happening) {
     let Happening { tone, reason, action, note } = happening;
     let registry = format!("{}/{}", registry.namespace().unwrap_or_default(), registry.name_any());
     match tone {
@@ -57,21 +72,20 @@ fn log(registry: &PrivateRegistry, happening: &Happening) {
     }
 }
 
-fn title(registry: &PrivateRegistry) -> String {
+pub(super) fn title(registry: &PrivateRegistry) -> String {
     format!("PrivateRegistry {}/{}", registry.namespace().unwrap_or_default(), registry.name_any())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use http::{Request, Response};
     use kube::Client;
     use kube::client::Body;
     use kube::runtime::watcher::Event;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::CertificateStatus;
@@ -82,21 +96,27 @@ mod tests {
     use crate::parts::workload::Answers;
     use operator_engine::apply::{Engine, Memory};
     use operator_engine::work::followed::{Guarded, Unfollowed};
+    use operator_engine::work::installations::Installations;
     use operator_engine::work::queue::Queue;
     use operator_engine::work::references::References;
     use operator_engine::work::rounds::Rounds;
     use operator_engine::work::store::Objects;
     use operator_engine::work::watches::Scope;
 
-    /// A context whose API server knows nothing and counts what it is asked.
-    fn context(asked: &Arc<AtomicUsize>) -> Context {
+    /// A context whose API server gives this answer and keeps what it is asked.
+    fn context_of(code: u16, asked: &Arc<Mutex<Vec<Value>>>) -> Context {
         let asked = asked.clone();
-        let service = tower::service_fn(move |_: Request<Body>| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            let nothing =
-                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
-            let answer = Response::builder().status(404).body(Body::from(nothing.to_string().into_bytes()));
-            async move { Ok::<_, Infallible>(answer.unwrap()) }
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let asked = asked.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await?;
+                asked.lock().unwrap().push(serde_json::from_slice(&body).unwrap_or_default());
+                let reason = if code == 409 { "Conflict" } else { "NotFound" };
+                let answer =
+                    json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": ""});
+                let answer = Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, kube::Error>(answer.unwrap())
+            }
         });
         let client = Client::new(service, "n");
         let memory = Arc::new(Memory::new(MARKS));
@@ -115,6 +135,7 @@ mod tests {
             queue: Queue::default(),
             rounds: Rounds::default(),
             references: References::default(),
+            installations: Installations::new(Duration::from_secs(60)),
         }
     }
 
@@ -128,23 +149,52 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_written_to_a_registry_that_cannot_be_decoded() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (ctx, registry) = (context(&asked), registry());
+        let asked = Arc::default();
+        let (ctx, registry) = (context_of(404, &asked), registry());
         let status = || PrivateRegistryStatus { observed_generation: Some(1), ..PrivateRegistryStatus::default() };
         report(&registry, status(), &ctx).await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(asked.lock().unwrap().len(), 1);
 
         let metadata = registry.metadata.clone();
         let broken = Unfollowed { error: "unknown variant".to_owned(), metadata, ..Unfollowed::default() };
         ctx.registries.apply(&Scope::All, Event::Apply(Guarded::Unfollowed(Box::new(broken))));
         report(&registry, status(), &ctx).await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+
+    /// Of two operators that find a registry without a name one must fail.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_name_goes_to_the_version_that_has_none_and_no_status_to_a_registry_of_another_operator() {
+        for (name, version, writes) in
+            [(None, json!("1"), 1), (Some("ours/o"), Value::Null, 1), (Some("theirs/o"), Value::Null, 0)]
+        {
+            let asked = Arc::default();
+            let ctx = context_of(409, &asked);
+            ctx.installations.call_ourselves("ours/o".to_owned());
+            let mut live = registry();
+            live.status =
+                Some(PrivateRegistryStatus { operator: name.map(str::to_owned), ..PrivateRegistryStatus::default() });
+            ctx.registries.apply(&Scope::All, Event::Apply(Guarded::Known(live)));
+
+            let status = PrivateRegistryStatus { observed_generation: Some(1), ..PrivateRegistryStatus::default() };
+            report(&registry(), status, &ctx).await.unwrap();
+            let asked = asked.lock().unwrap();
+            assert_eq!(asked.len(), writes, "{name:?}");
+            for body in asked.iter() {
+                assert_eq!(
+                    (&body["metadata"]["resourceVersion"], &body["status"]["operator"]),
+                    (&version, &json!("ours/o"))
+                );
+            }
+            // Who was overtaken looks again.
+            assert_eq!(ctx.queue.depth().later, usize::from(name != Some("ours/o")), "{name:?}");
+        }
     }
 
     /// What is remembered of it may be passwords.
     #[tokio::test]
     async fn what_nobody_refers_to_any_more_is_forgotten() {
-        let ctx = context(&Arc::default());
+        let ctx = context_of(404, &Arc::default());
         let key = Key::new("n", "team-a");
         let referring = |spec: serde_json::Value| {
             let mut registry = serde_json::to_value(registry()).unwrap();
@@ -167,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_metric_of_a_certificates_end_goes_with_it() {
-        let ctx = context(&Arc::default());
+        let ctx = context_of(404, &Arc::default());
         let series =
             || ctx.engine_metrics.encode().contains(r#"not_after_timestamp_seconds{namespace="n",name="team-a"} 0"#);
         let served = CertificateStatus { not_after: "1970-01-01T00:00:00Z".to_owned(), ..CertificateStatus::default() };

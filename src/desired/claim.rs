@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::Object;
+use super::{Object, object};
 use crate::model::{Child, Resolved, Storage};
 
 /// The claim of the images; nothing for an existing claim, which is not ours, or for a folder.
@@ -25,5 +25,5 @@ pub fn build(registry: &Resolved) -> Option<Object> {
         }),
         ..PersistentVolumeClaim::default()
     };
-    Some(Object::new(&claim, registry.hold()))
+    Some(object(&claim, registry.hold()))
 }

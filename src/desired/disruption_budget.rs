@@ -4,7 +4,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Hold, Object};
+use super::{Hold, Object, object};
 use crate::model::{Child, Resolved, labels};
 
 /// The budget; nothing for a single pod, which it would only keep a node from being drained.
@@ -27,5 +27,5 @@ pub fn build(registry: &Resolved) -> Option<Object> {
         }),
         ..PodDisruptionBudget::default()
     };
-    Some(Object::new(&budget, Hold::Disposable))
+    Some(object(&budget, Hold::Disposable))
 }

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{Hold, Object};
+use super::{Hold, Object, object};
 use crate::model::{Child, Resolved};
 
 /// The ServiceAccount of the registry's pods.
@@ -14,5 +14,5 @@ pub fn build(registry: &Resolved) -> Object {
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     };
-    Object::new(&account, Hold::Disposable)
+    object(&account, Hold::Disposable)
 }

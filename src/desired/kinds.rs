@@ -1,4 +1,4 @@
-//! THE table of kinds that the operator writes. The watches, the order of applying, pruning, and the rights that the installation grants are all
+//! THE table of kinds that the operator writes. The watches, pruning, and the rights that the installation grants are all
 //! derived from it; nothing of that is listed a second time. What is true of a kind in any cluster stands in [`operator_engine::apply::kinds`].
 
 use operator_engine::apply::Kinds;
@@ -7,7 +7,7 @@ pub use operator_engine::apply::kinds::{
     CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT,
 };
 
-/// Every kind, in the order of applying.
+/// Every kind, in the order of their stages.
 pub const KINDS: Kinds = Kinds(&[
     SERVICE_ACCOUNT,
     SERVICE,
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_the_table_is_in_the_order_of_applying() {
+    fn names_are_unique_and_the_table_is_in_the_order_of_stages() {
         assert!(KINDS.0.is_sorted_by(|a, b| a.stage <= b.stage && a.kind != b.kind));
     }
 

@@ -16,58 +16,25 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
-use serde_json::Value;
+
+/// `Child` is the word for which one of a registry's children.
+pub use operator_engine::apply::{Child as Object, Hold};
 
 pub use material::{AdminLogin, Authority, Material, ServingCertificate, Table};
 pub use workload::Run;
 
 use crate::model::{Child, Resolved, labels};
 
-/// How long a child stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// It goes with the registry.
-    Disposable,
-    /// It outlives the registry, and a registry made again takes it back.
-    Kept,
-    /// It would outlive the registry, but `deletionPolicy: Delete` says that it goes.
-    Released,
-}
-
-/// A child as it should be.
-#[derive(Clone)]
-pub struct Object {
-    /// `v1`, `apps/v1`, …
-    pub api_version: &'static str,
-    /// `Service`, `Deployment`, …
-    pub kind: &'static str,
-    /// Its name, in the registry's namespace.
-    pub name: String,
-    /// How long it stays.
-    pub hold: Hold,
-    /// The whole object, without namespace and owner.
-    pub body: Value,
-}
-
-impl std::fmt::Debug for Object {
-    /// Names only: the body may be a Secret's.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)
-    }
-}
-
-impl Object {
-    fn new<K>(child: &K, hold: Hold) -> Self
-    where
-        K: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize,
-    {
-        Self {
-            api_version: K::API_VERSION,
-            kind: K::KIND,
-            name: child.metadata().name.clone().unwrap_or_default(),
-            hold,
-            body: serde_json::to_value(child).expect("a Kubernetes object is JSON"),
-        }
+/// A child as it should be: the whole object, without namespace and owner.
+fn object<K>(child: &K, hold: Hold) -> Object
+where
+    K: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize,
+{
+    Object {
+        kind: kinds::KINDS.named(K::KIND).expect("every kind that is built stands in the table"),
+        name: child.metadata().name.clone().unwrap_or_default(),
+        hold,
+        body: serde_json::to_value(child).expect("a Kubernetes object is JSON"),
     }
 }
 
@@ -77,7 +44,7 @@ pub fn foundation(registry: &Resolved) -> Vec<Object> {
     vec![service::build(registry), identity::build(registry)]
 }
 
-/// Everything else, in any order: the kinds say which comes first.
+/// Everything else, in any order.
 #[must_use]
 pub fn plan(registry: &Resolved, material: &Material, run: &Run) -> Vec<Object> {
     let mut objects = secrets::build(registry, material);
@@ -125,7 +92,7 @@ impl Resolved {
 
     /// How long a child that may outlive the registry stays.
     fn hold(&self) -> Hold {
-        if self.retain { Hold::Kept } else { Hold::Released }
+        if self.retain { Hold::Kept } else { Hold::KeptUntilOwnerGoes }
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, some};
+use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, object, some};
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
@@ -70,7 +70,7 @@ pub fn bundle(registry: &Resolved, bundle: &str) -> Object {
         data: Some(BTreeMap::from([(BUNDLE_KEY.to_owned(), bundle.to_owned())])),
         ..ConfigMap::default()
     };
-    Object::new(&map, Hold::Disposable)
+    object(&map, Hold::Disposable)
 }
 
 /// `NAME-htpasswd`: who may log in, and where each hash came from.
@@ -110,5 +110,5 @@ fn secret<'a>(
     hold: Hold,
 ) -> Object {
     let data = data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
-    Object::new(&Secret { metadata, type_: Some(kind.to_owned()), data: Some(data), ..Secret::default() }, hold)
+    object(&Secret { metadata, type_: Some(kind.to_owned()), data: Some(data), ..Secret::default() }, hold)
 }

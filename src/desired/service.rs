@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Hold, Object, some};
+use super::{Hold, Object, object, some};
 use crate::api::ServiceType;
 use crate::model::{Child, Resolved, labels};
 
@@ -41,5 +41,5 @@ pub fn build(registry: &Resolved) -> Object {
         }),
         ..Service::default()
     };
-    Object::new(&service, Hold::Disposable)
+    object(&service, Hold::Disposable)
 }

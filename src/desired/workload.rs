@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use super::pod::{self, Life};
-use super::{Hold, Material, Object};
+use super::{Hold, Material, Object, object};
 use crate::api::RestartType;
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
@@ -44,9 +44,9 @@ impl Run {
 #[must_use]
 pub fn build(registry: &Resolved, material: &Material, run: &Run) -> Object {
     if registry.restart.is_job() {
-        Object::new(&job(registry, material, run), Hold::Disposable)
+        object(&job(registry, material, run), Hold::Disposable)
     } else {
-        Object::new(&deployment(registry, material, run), Hold::Disposable)
+        object(&deployment(registry, material, run), Hold::Disposable)
     }
 }
 
@@ -119,7 +119,7 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
             completions: Some(1),
             parallelism: Some(1),
             suspend: Some(registry.suspend),
-            // A deleted or drained pod is replaced when it has ended, and not counted: the registry then ends with 0.
+            // A deleted or drained pod is replaced when it has ended.
             pod_replacement_policy: Some("Failed".to_owned()),
             // Whoever has ended is not to be started again, which a Job that vanished would be.
             ttl_seconds_after_finished: Some(KEPT_FOR),

@@ -15,6 +15,8 @@ pub struct Settings {
     pub operator_image: String,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
+    /// How long another installation of the operator may leave the question unanswered whether it is still there.
+    pub takeover_wait: Duration,
     /// For tests of renewal: registries of this namespace get serving certificates of this life, whatever their manifests say.
     pub short_certificates: Option<(String, Duration)>,
 }
@@ -26,6 +28,8 @@ impl Default for Settings {
             // Nobody can own this host: an image that an administrator has not named is never pulled from a stranger.
             operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
+            // Twice what a pass may take.
+            takeover_wait: Duration::from_secs(60),
             short_certificates: None,
         }
     }

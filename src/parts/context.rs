@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use operator_engine::apply::{Engine, Memory, ObjectRef};
+use operator_engine::apply::{Engine, Live, Memory, ObjectRef};
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::events::Events;
+use operator_engine::work::installations::Installations;
 use operator_engine::work::queue::{Key, Queue, Urgency};
 use operator_engine::work::references::{Reference, References};
 use operator_engine::work::rounds::Rounds;
@@ -28,6 +29,12 @@ use crate::status::PodFacts;
 /// Pods in one page of a list.
 const PODS_AT_ONCE: u32 = 200;
 const CLAIM: &str = "PersistentVolumeClaim";
+
+/// Longer than any repair waits while a field is fought over.
+const LATELY: SignedDuration = SignedDuration::from_mins(20);
+
+/// Children that are remembered as they were written: those are fought over, not the many that are renewed together.
+const WRITTEN_AT_MOST: usize = 64;
 
 /// What every pass shares.
 pub struct Context {
@@ -57,6 +64,8 @@ pub struct Context {
     pub(crate) rounds: Rounds,
     /// Which registry refers to what.
     pub references: References,
+    /// Which registries another installation of the operator looks after.
+    pub installations: Installations,
 }
 
 impl Context {
@@ -123,6 +132,13 @@ impl Context {
         }
     }
 
+    /// Takes in the answer to a write of the registry itself. It may show a user's change before its own event does.
+    pub(crate) fn learn(&self, answer: PrivateRegistry) {
+        if let Some(change) = self.registries.learn(answer).filter(|change| change.what.wants_a_pass()) {
+            self.queue.add(&change.key, Urgency::Manifest);
+        }
+    }
+
     /// Learns what a new registry refers to.
     pub(crate) fn meet(&self, key: &Key) {
         if let Some(registry) = self.registries.get(key) {
@@ -146,8 +162,9 @@ impl Context {
     /// Forgets everything about a registry that is gone. Who waits for its claim may have it now.
     pub(crate) fn forget(&self, key: &Key) {
         self.tell_rivals(key);
-        locked(&self.recall.pods).remove(key);
+        self.recall.forget(key);
         self.answers.forget(key);
+        self.installations.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
         self.forget_unreferred(self.references.refer(key, BTreeSet::new()));
@@ -159,6 +176,14 @@ impl Context {
 pub struct Recall {
     /// `None` while they are being listed.
     pods: Mutex<BTreeMap<Key, Option<Vec<PodFacts>>>>,
+    /// What was written over something else lately, by registry and suffix of the child's name.
+    written: Mutex<BTreeMap<(Key, &'static str), Written>>,
+}
+
+struct Written {
+    live: Live,
+    /// When it was written, or its like was missed last.
+    at: Timestamp,
 }
 
 impl Recall {
@@ -172,6 +197,39 @@ impl Recall {
         if let Some(known) = locked(&self.pods).get_mut(key) {
             *known = Some(listed);
         }
+    }
+
+    /// Remembers a child with random content that was written over another one.
+    pub(super) fn wrote(&self, key: &Key, child: Child, live: Live, now: Timestamp) {
+        let mut written = locked(&self.written);
+        written.retain(|_, known| now.duration_since(known.at) < LATELY);
+        if written.len() >= WRITTEN_AT_MOST {
+            return;
+        }
+        written.insert((key.clone(), child.suffix()), Written { live, at: now });
+    }
+
+    /// A child as it was written lately, if somebody has changed its content since. Making it anew each time would look as if something else were wanted
+    /// each time, and nobody would notice the fight.
+    pub(super) fn as_written(&self, key: &Key, child: Child, live: Live, now: Timestamp) -> Live {
+        let mut written = locked(&self.written);
+        let slot = (key.clone(), child.suffix());
+        let Some(known) = written.get_mut(&slot) else { return live };
+        if known.live.uid() != live.uid() || now.duration_since(known.at) >= LATELY {
+            written.remove(&slot);
+            return live;
+        }
+        if known.live.value()["data"] == live.value()["data"] {
+            return live;
+        }
+        known.at = now;
+        known.live.clone()
+    }
+
+    /// Forgets a registry that is gone.
+    fn forget(&self, key: &Key) {
+        locked(&self.pods).remove(key);
+        locked(&self.written).retain(|(of, _), _| of != key);
     }
 
     /// A pod of this registry changed.
@@ -268,6 +326,30 @@ mod tests {
         assert_eq!(pod("new", "images", "Running", false), [None, None], "its own that stays is taken over");
         let leaving = Some(("p".to_owned(), "new".to_owned()));
         assert_eq!(pod("new", "images", "Running", true), [leaving, None], "its own that goes still writes");
+    }
+
+    #[test]
+    fn random_content_that_others_change_is_taken_as_it_was_written_for_a_while() {
+        let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
+        let minute = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
+        let secret = |uid: &str, leaf: &str| {
+            Live::new(
+                crate::desired::kinds::SECRET,
+                serde_json::json!({"metadata": {"uid": uid}, "data": {"tls.crt": leaf}}),
+            )
+        };
+        let found = |uid: &str, now: i64| {
+            let live = recall.as_written(&key, Child::Tls, secret(uid, "theirs"), minute(now));
+            live.value()["data"]["tls.crt"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(found("u", 0), "theirs", "nothing was written");
+        recall.wrote(&key, Child::Tls, secret("u", "ours"), minute(0));
+        assert_eq!(found("u", 19), "ours");
+        assert_eq!(found("u", 38), "ours", "it is still missed");
+        assert_eq!(found("u", 58), "theirs", "that was long ago");
+        recall.wrote(&key, Child::Tls, secret("u", "ours"), minute(60));
+        assert_eq!(found("another", 61), "theirs", "another object");
+        assert_eq!(found("u", 61), "theirs", "which has taken its place");
     }
 
     fn registry(spec: &serde_json::Value) -> PrivateRegistry {

@@ -65,8 +65,11 @@ async fn finalize(registry: &PrivateRegistry, is_wanted: bool, ctx: &Context) ->
     let (namespace, name) =
         (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
     let api: Api<PrivateRegistry> = Api::namespaced(ctx.client.clone(), namespace);
-    match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(()),
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(answer) => {
+            ctx.learn(answer);
+            Ok(())
+        }
         Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(()),
         Err(source) => Err(Error::Finalizer { registry: format!("{namespace}/{name}"), source: Box::new(source) }),
     }

@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_engine::apply::{self, Applied, Claim, Contest, Kind, ObjectRef, Owner, Verb};
+use operator_engine::apply::{self, Applied, Claim, Contest, Kind, Live, ObjectRef, Outcome, Owner, Verb};
 use operator_engine::process::api_error;
 use operator_engine::work::backoff::Class;
 use operator_engine::work::queue::Key;
@@ -38,7 +38,7 @@ pub use context::Context;
 pub use error::Error;
 
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
-use crate::desired::{self, kinds::KINDS};
+use crate::desired;
 use crate::model::{Child, Observed, Resolved};
 use crate::status::Problem;
 
@@ -121,17 +121,37 @@ fn soon(class: &Class) -> u8 {
 impl Pass<'_> {
     /// Writes one child, if it differs.
     async fn apply(&self, object: desired::Object) -> Result<Applied, Error> {
-        let child = child(object);
-        let applied = self.ctx.engine.apply(&self.owner, &child).await?;
+        let applied = self.ctx.engine.apply(&self.owner, &object).await?;
         self.failures.contested(applied.contested.as_ref());
         Ok(applied)
+    }
+
+    /// The same for a child with random content.
+    async fn apply_random(&self, child: Child, object: desired::Object) -> Result<Applied, Error> {
+        let applied = self.apply(object).await?;
+        if applied.outcome == Outcome::Changed {
+            self.ctx.recall.wrote(self.key, child, applied.live.clone(), self.now);
+        }
+        Ok(applied)
+    }
+
+    /// A child with random content, to be kept: as it was written lately, if somebody has changed it since.
+    async fn read_random(&self, child: Child) -> Result<Option<Live>, apply::Error> {
+        let name = self.registry.name.child(child);
+        let found = self.ctx.engine.read_known_child(&self.owner, desired::kinds::SECRET, &name).await?;
+        Ok(found.map(|live| self.ctx.recall.as_written(self.key, child, live, self.now)))
     }
 
     /// What an error means to the user. It is counted, and decides when the registry is looked at again.
     pub fn problem(&self, error: impl Into<Error>) -> Problem {
         let error = error.into();
-        if matches!(&error, Error::Apply(inner) if matches!(**inner, apply::Error::Conflict { verb: Verb::Create | Verb::Update, .. }))
-        {
+        let is_outdated = |error: &apply::Error| {
+            matches!(
+                error,
+                apply::Error::Conflict { verb: Verb::Create | Verb::Update, .. } | apply::Error::Outdated { .. }
+            )
+        };
+        if matches!(&error, Error::Apply(inner) if is_outdated(inner)) {
             self.look_again_soon();
             return Problem::retrying(error.reason(), words(&error));
         }
@@ -166,17 +186,6 @@ impl Pass<'_> {
     }
 }
 
-/// What `desired` built, as the engine takes it.
-fn child(object: desired::Object) -> apply::Child {
-    let hold = match object.hold {
-        desired::Hold::Disposable => apply::Hold::Disposable,
-        desired::Hold::Kept => apply::Hold::Kept,
-        desired::Hold::Released => apply::Hold::KeptUntilOwnerGoes,
-    };
-    let kind = KINDS.named(object.kind).expect("every kind that is built stands in the table");
-    apply::Child { kind, name: object.name, hold, body: object.body }
-}
-
 /// Whom the children of a registry belong to.
 #[must_use]
 pub fn owner(registry: &PrivateRegistry) -> Owner {
@@ -187,6 +196,7 @@ pub fn owner(registry: &PrivateRegistry) -> Owner {
         namespace: text(&registry.metadata.namespace),
         name: text(&registry.metadata.name),
         uid: text(&registry.metadata.uid),
+        generation: registry.metadata.generation,
     }
 }
 
@@ -220,14 +230,6 @@ fn being_deleted(what: &str, how: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_kind_that_is_built_can_be_written() {
-        let registry = testing::resolved(&serde_json::json!({}), &serde_json::json!({}));
-        for object in desired::claim::build(&registry).into_iter().chain(desired::foundation(&registry)) {
-            assert!(KINDS.named(object.kind).is_some(), "{object:?}");
-        }
-    }
 
     #[test]
     fn the_failure_that_can_be_mended_soonest_decides_when_to_look_again() {

@@ -5,7 +5,7 @@ use operator_engine::apply::{self, Live, Outcome};
 use operator_engine::work::backoff::Class;
 use serde_json::Value;
 
-use super::{Pass, being_deleted, child};
+use super::{Pass, being_deleted};
 use crate::desired::{claim, kinds};
 use crate::model::{self, Child};
 use crate::status::Problem;
@@ -82,12 +82,11 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>, bool) {
     if let model::Storage::Existing { name, .. } = &pass.registry.storage {
         return live(read(name).await);
     }
-    let Some(object) = claim::build(pass.registry) else { return (None, None, false) };
+    let Some(mut wanted) = claim::build(pass.registry) else { return (None, None, false) };
     let name = pass.registry.name.child(Child::Data);
     if pass.registry.faults.storage.is_some() {
         return live(read(&name).await);
     }
-    let mut wanted = child(object);
     let known = match engine.read_known_child(&pass.owner, kinds::PERSISTENT_VOLUME_CLAIM, &name).await {
         Ok(known) => known,
         Err(error) => return (None, Some(pass.problem(error)), true),

@@ -19,6 +19,6 @@ pub(super) fn resolved(spec: &Value, annotations: &Value) -> Resolved {
 /// A Secret of the plan as the next pass finds it.
 pub(super) fn stored_secret(registry: &Resolved, plan: &[Object], child: Child) -> Option<Live> {
     let name = registry.name.child(child);
-    let found = plan.iter().find(|object| object.kind == "Secret" && object.name == name)?;
+    let found = plan.iter().find(|object| object.kind == kinds::SECRET && object.name == name)?;
     Some(Live::new(kinds::SECRET, found.body.clone()))
 }

@@ -204,6 +204,8 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         restart_policy: Some(registry.restart.to_string()),
         ended_generation: findings.has_ended.then_some(registry.generation),
         handled_renew_request: findings.certificate.handled_request.clone(),
+        operator: before.operator.clone(),
+        operator_asked: before.operator_asked.clone(),
     }
 }
 

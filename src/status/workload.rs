@@ -401,11 +401,29 @@ pub fn job_is_finished(live: &Value) -> bool {
     job_has(live, "Complete") || job_has(live, "Failed")
 }
 
-/// Whether a Job that calls itself complete only lost its pod: the registry exits with 0 when it is told to stop, so a deleted
-/// or drained pod looks like a finished one. A pod that ended by itself stays, with exit code 0.
+/// Whether a Job has ended, or counts a failure, only because its pod was taken away: deleted, drained or preempted, whatever it ended with. The registry
+/// exits with 0 when it is told to stop, and with 1 when clients do not let go in time. A pod that ended by itself stays.
 #[must_use]
-pub fn job_lost_its_pod(live: &Value, pods: &[PodFacts]) -> bool {
-    job_has(live, "Complete") && !pods.iter().any(|pod| pod.phase == "Succeeded" && !pod.disrupted)
+pub fn job_lost_its_pod(restart: RestartType, live: &Value, pods: &[PodFacts]) -> bool {
+    let ended_by_itself = |phase: &str| pods.iter().any(|pod| pod.phase == phase && !pod.disrupted);
+    let failed = number(live, "/status/failed");
+    let in_place = restart == RestartType::OnFailure;
+    if job_has(live, "Complete") {
+        !ended_by_itself("Succeeded")
+    } else if job_has(live, "Failed") || job_has(live, "FailureTarget") {
+        // A Job whose process failed too often takes its one pod away itself.
+        if in_place { failed > number(live, "/spec/backoffLimit") } else { !ended_by_itself("Failed") }
+    } else {
+        // Where processes are restarted in place, only a pod that was taken away fails. The next one would come late, and so would its failures count.
+        in_place && failed > 0 && pods.iter().all(|pod| pod.disrupted)
+    }
+}
+
+/// Whether what is known of its pods is older than the end of the Job.
+#[must_use]
+pub fn pods_are_older(live: &Value, pods: &[PodFacts]) -> bool {
+    let is_over = |pod: &PodFacts| pod.disrupted || matches!(pod.phase.as_str(), "Succeeded" | "Failed");
+    job_is_finished(live) && !pods.iter().all(is_over)
 }
 
 /// Whether a user scaled the Deployment to zero: the operator wanted pods, wrote so beside the number, and the number is zero. A registry

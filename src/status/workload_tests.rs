@@ -256,17 +256,54 @@ fn the_exit_code_is_that_of_the_process_and_outlives_the_pod() {
 }
 
 #[test]
-fn a_job_whose_pod_was_taken_away_is_not_complete() {
-    let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
-    let ended = |deleted: bool| {
+fn a_job_whose_pod_was_taken_away_has_not_ended_whatever_the_pod_ended_with() {
+    let job = |limit: i32, failed: i32, condition: &str| {
+        json!({
+            "spec": {"backoffLimit": limit},
+            "status": {"failed": failed, "conditions": [{"type": condition, "status": "True"}]},
+        })
+    };
+    let ended = |phase: &str, deleted: bool| {
         let mut metadata = json!({"name": "p"});
         if deleted {
             metadata["deletionTimestamp"] = json!("2026-11-22T00:00:00Z");
         }
-        pod(json!({"metadata": metadata, "status": {"phase": "Succeeded"}}))
+        pod(json!({"metadata": metadata, "status": {"phase": phase}}))
     };
-    assert!(!job_lost_its_pod(&complete, &[ended(false)]));
-    assert!(job_lost_its_pod(&complete, &[ended(true)]));
-    assert!(job_lost_its_pod(&complete, &[]));
-    assert!(!job_lost_its_pod(&json!({}), &[]));
+    let itself = |phase: &str| vec![ended(phase, false)];
+    let taken = |phase: &str| vec![ended(phase, true)];
+    let none = Vec::new;
+    for (restart, job, pods, lost) in [
+        (RestartType::OnFailure, job(3, 0, "Complete"), itself("Succeeded"), false),
+        (RestartType::OnFailure, job(3, 0, "Complete"), taken("Succeeded"), true),
+        (RestartType::OnFailure, job(3, 0, "Complete"), none(), true),
+        (RestartType::OnFailure, job(3, 0, "Suspended"), none(), false),
+        // A drain that took too long.
+        (RestartType::OnFailure, job(3, 1, "Suspended"), none(), true),
+        (RestartType::OnFailure, job(3, 1, "Suspended"), taken("Failed"), true),
+        (RestartType::OnFailure, job(3, 1, "Suspended"), itself("Running"), false),
+        // The process failed too often: the Job takes the pod away.
+        (RestartType::OnFailure, job(3, 1, "FailureTarget"), taken("Running"), false),
+        (RestartType::OnFailure, job(3, 1, "Failed"), none(), false),
+        (RestartType::OnFailure, job(3, 4, "Failed"), none(), true),
+        (RestartType::Never, job(0, 0, "Complete"), itself("Succeeded"), false),
+        (RestartType::Never, job(0, 0, "Complete"), none(), true),
+        (RestartType::Never, job(0, 1, "Failed"), itself("Failed"), false),
+        (RestartType::Never, job(0, 1, "Failed"), taken("Failed"), true),
+        (RestartType::Never, job(0, 1, "Failed"), none(), true),
+        (RestartType::Never, job(0, 1, "FailureTarget"), taken("Failed"), true),
+        (RestartType::Never, job(0, 1, "Suspended"), none(), false),
+    ] {
+        assert_eq!(job_lost_its_pod(restart, &job, &pods), lost, "{restart} {job} {pods:?}");
+    }
+}
+
+#[test]
+fn pods_that_still_run_are_older_than_the_end_of_their_job() {
+    let complete = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+    let seen = |phase: &str| [pod(json!({"metadata": {"name": "p"}, "status": {"phase": phase}}))];
+    assert!(pods_are_older(&complete, &seen("Running")));
+    assert!(!pods_are_older(&complete, &seen("Succeeded")));
+    assert!(!pods_are_older(&complete, &[]));
+    assert!(!pods_are_older(&json!({}), &seen("Running")));
 }

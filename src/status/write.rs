@@ -2,15 +2,26 @@
 
 use kube::api::{Api, Patch, PatchParams, ValidationDirective};
 use kube::{Client, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 
 /// Field manager of the status: apart from the one of children, so that neither takes fields from the other.
 const MANAGER: &str = "private-registry-operator-status";
 
-/// Writes `status` if it differs from what `registry` shows. Returns the registry as the server answered, or `None` if there was
-/// nothing to write.
+/// What became of a status.
+#[derive(Debug)]
+pub enum Written {
+    /// There was nothing to write, or the registry is gone.
+    Nothing,
+    /// The registry as the server answered.
+    Registry(Box<PrivateRegistry>),
+    /// The registry is not of the version that was expected.
+    Overtaken,
+}
+
+/// Writes `status` if it differs from what `registry` shows; the question of another operator is not ours to write. `expected`: the version that the
+/// registry must have.
 ///
 /// # Errors
 /// What the API server answered. A registry that is gone is no error.
@@ -18,30 +29,54 @@ pub async fn write(
     client: &Client,
     registry: &PrivateRegistry,
     status: &PrivateRegistryStatus,
-) -> Result<Option<PrivateRegistry>, kube::Error> {
+    expected: Option<&str>,
+) -> Result<Written, kube::Error> {
     if registry.status.as_ref() == Some(status) {
-        return Ok(None);
+        return Ok(Written::Nothing);
     }
     let api: Api<PrivateRegistry> = Api::namespaced(client.clone(), &registry.namespace().unwrap_or_default());
-    let body = json!({
+    let mut body = json!({
         "apiVersion": "privateregistry.dev/v1alpha1",
         "kind": "PrivateRegistry",
         // The uid keeps the status of a deleted registry from reaching another one of the same name.
         "metadata": {"name": registry.name_any(), "uid": registry.metadata.uid},
-        "status": status,
+        "status": PrivateRegistryStatus { operator_asked: None, ..status.clone() },
     });
+    if let Some(version) = expected {
+        body["metadata"]["resourceVersion"] = json!(version);
+    }
     // Unknown fields are refused in any case; more validation would only look for keys that stand there twice.
     let parameters =
         PatchParams { field_validation: Some(ValidationDirective::Ignore), ..PatchParams::apply(MANAGER).force() };
     match api.patch_status(&registry.name_any(), &parameters, &Patch::Apply(&body)).await {
-        Ok(answer) => Ok(Some(answer)),
-        Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(None),
+        Ok(answer) => Ok(Written::Registry(Box::new(answer))),
+        Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(Written::Nothing),
+        Err(kube::Error::Api(refusal)) if refusal.is_conflict() && expected.is_some() => Ok(Written::Overtaken),
         // With a uid, an apply to a registry that is gone is a conflict, and to its successor an invalid change.
         Err(kube::Error::Api(refusal))
             if refusal.is_conflict() || refusal.is_invalid() && refusal.message.contains("metadata.uid") =>
         {
-            Ok(None)
+            Ok(Written::Nothing)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Changes some fields of the status of a registry and leaves the others as they are: nulls take a field away.
+///
+/// # Errors
+/// What the API server answered, also when the registry is gone or not of this version.
+pub async fn change(
+    client: &Client,
+    registry: &PrivateRegistry,
+    fields: &Value,
+    is_this_version: bool,
+) -> Result<PrivateRegistry, kube::Error> {
+    let api: Api<PrivateRegistry> = Api::namespaced(client.clone(), &registry.namespace().unwrap_or_default());
+    let mut patch = json!({"metadata": {"uid": registry.metadata.uid}, "status": fields});
+    if is_this_version {
+        patch["metadata"]["resourceVersion"] = json!(registry.metadata.resource_version);
+    }
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(&registry.name_any(), &parameters, &Patch::Merge(&patch)).await
 }

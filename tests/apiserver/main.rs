@@ -24,6 +24,7 @@ mod crashes;
 mod drift;
 mod examples;
 mod foreign;
+mod installations;
 mod kept;
 mod leadership;
 mod logins;

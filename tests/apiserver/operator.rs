@@ -40,7 +40,18 @@ impl Namespace {
 
     /// An operator with these credentials, arguments and environment, just started.
     pub fn operator_as(&self, credentials: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Operator {
-        let mut all = vec!["--watch-namespace", &self.name, "--lease-namespace", &self.name, "--lease-name", LEASE];
+        self.installation_as(LEASE, credentials, arguments, environment)
+    }
+
+    /// The same as an installation of its own: what counts is the name of the Lease.
+    pub fn installation_as(
+        &self,
+        lease: &str,
+        credentials: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Operator {
+        let mut all = vec!["--watch-namespace", &self.name, "--lease-namespace", &self.name, "--lease-name", lease];
         all.extend(["--log-format", "text"]);
         all.extend(arguments);
         Operator::start(&self.cluster.plane, &self.name, credentials, &all, environment)

@@ -1,8 +1,9 @@
 //! What the registry says when its pods are not well, and what each restart policy makes of an end. The kubelet is told what to show.
 
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{EvictParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use testbed::fake_kubelet::Behaviour;
 
@@ -51,6 +52,14 @@ async fn each_trouble_of_a_pod_is_told_with_what_to_do_and_ends_with_its_cause()
 }
 
 impl Registry<'_> {
+    /// What `kubectl drain` does.
+    async fn evicts_its_pod(&self) {
+        let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
+        let api: Api<Pod> = Api::namespaced(self.namespace.client.clone(), &self.namespace.name);
+        let pod = api.list(&ours).await.unwrap().items.remove(0).name_any();
+        api.evict(&pod, &EvictParams::default()).await.unwrap();
+    }
+
     /// Lets its pod behave otherwise, and waits until it is seen to.
     async fn pods_become(&self, behaviour: Behaviour, state: &str, restarts: i64) {
         let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
@@ -134,6 +143,40 @@ async fn on_failure_stops_after_its_retries_and_a_deleted_pod_is_none() {
     team.cluster.pods_of("on-failure-failing", Behaviour::crashes(7, 3));
     let words = failing.says("Stalled", "True", "MaxRetriesExceeded").await;
     assert!(words.contains("2 restarts"), "{words}");
+}
+
+/// The registry exits with 1 when its clients do not let go within the time of a drain.
+#[tokio::test]
+async fn a_pod_that_is_taken_away_is_no_failure_whatever_it_ends_with() {
+    let Some(team) = namespace("taken-away").await else { return };
+    let _operator = team.operator().await;
+    for (name, policy) in
+        [("taken-on-failure", json!({"type": "OnFailure", "maxRetries": 0})), ("taken-never", json!({"type": "Never"}))]
+    {
+        let mut registry = team.behaving(name, folder(policy), Behaviour::ExitsOnDelete(1)).await.ready().await;
+        for round in 0..3 {
+            let job = registry.child("Job", "");
+            let uid = job.uid().await;
+            if round == 2 {
+                registry.evicts_its_pod().await;
+            } else {
+                registry.deletes_its_pods().await;
+            }
+            // A Job that ignores a failure makes its next pod itself, after ten seconds.
+            if round < 2 || name == "taken-on-failure" {
+                job.is_made_again(&uid, within(30)).await;
+            }
+            registry = registry.ready().await;
+            registry.says("Ready", "True", "Settled").await;
+        }
+
+        team.cluster.pods_of(name, Behaviour::crashes(3, 1));
+        registry.says("Stalled", "True", if name == "taken-never" { "Failed" } else { "MaxRetriesExceeded" }).await;
+        let uid = registry.child("Job", "").uid().await;
+        registry.deletes_its_pods().await;
+        team.settles().await;
+        assert_eq!(registry.child("Job", "").uid().await, uid, "once its end was told, tidying up starts nothing");
+    }
 }
 
 #[tokio::test]

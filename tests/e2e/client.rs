@@ -102,6 +102,43 @@ impl Person {
 
     /// Whether the login is accepted now: `200`, `401`, …, or what curl says when there is no answer.
     pub(crate) async fn sees(&self, path: &str) -> String {
+        let fixed = ["--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
+        let output = self.run("curl", &[&self.curl(path).each_ref().map(String::as_str)[..], &fixed].concat()).await;
+        if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { said(&output) }
+    }
+
+    /// Begins to upload a blob, so slowly that it never ends, and returns when the registry is being sent the first of it.
+    pub(crate) async fn holds_an_upload(&self, repository: &str) -> Upload {
+        let (blob, trace) = (self.home.path().join("blob"), self.home.path().join("trace"));
+        fs::write(&blob, vec![0; 1 << 20]).unwrap();
+        let begin = self.curl(&format!("/v2/{repository}/blobs/uploads/"));
+        let print_place = ["--data", "", "--output", "/dev/null", "--write-out", "%header{location}"];
+        let output = self.run("curl", &[&begin.each_ref().map(String::as_str)[..], &print_place].concat()).await;
+        let place = String::from_utf8(output.stdout.clone()).unwrap();
+        let place = place.find("/v2/").map_or_else(|| panic!("{}", said(&output)), |path| place[path..].to_owned());
+        let (mut command, open) = self.cluster.place.person("curl", &self.line).await;
+        command.args(self.curl(&place)).args([
+            "--request",
+            "PATCH",
+            "--limit-rate",
+            "1k",
+            "--header",
+            "Content-Type: application/octet-stream",
+            "--data-binary",
+        ]);
+        command.arg(format!("@{}", blob.display())).arg("--trace-ascii").arg(&trace);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let upload = Upload { curl: command.kill_on_drop(true).spawn().unwrap(), _open: open };
+        wait(format!("an upload to {} has begun", self.host), async || {
+            let text = fs::read_to_string(&trace).unwrap_or_default();
+            if text.contains("=> Send data") { Ok(()) } else { Err(text) }
+        })
+        .await;
+        upload
+    }
+
+    /// Arguments of curl: who asks, whom to trust, and for what.
+    fn curl(&self, path: &str) -> [String; 7] {
         let login = fs::read_to_string(self.home.path().join("config.json")).unwrap_or_default();
         let login: serde_json::Value = serde_json::from_str(&login).unwrap_or_default();
         let header = login["auths"][&self.host]["auth"]
@@ -110,11 +147,10 @@ impl Person {
         let file = self.home.path().join("curl");
         fs::write(&file, header.unwrap_or_default()).unwrap();
         let (ca, url) = (self.home.path().join("ca.crt"), format!("https://{}{path}", self.host));
-        let arguments = ["--config", file.to_str().unwrap(), "--cacert", ca.to_str().unwrap(), &url];
-        let fixed =
-            ["--silent", "--show-error", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
-        let output = self.run("curl", &[&fixed[..], &arguments[..]].concat()).await;
-        if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { said(&output) }
+        let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+        let fixed = ["--silent", "--show-error", "--config", "--cacert"].map(str::to_owned);
+        let [silent, show_error, config, cacert] = fixed;
+        [silent, show_error, config, text(file), cacert, text(ca), url]
     }
 
     fn reference(&self, name: &str) -> String {
@@ -148,6 +184,21 @@ impl Person {
             .await
             .unwrap_or_else(|_| panic!("{program} {arguments:?} takes longer than {limit:?}"))
             .unwrap()
+    }
+}
+
+/// An upload that goes on until the registry ends it.
+pub(crate) struct Upload {
+    curl: tokio::process::Child,
+    _open: Option<tokio::process::Child>,
+}
+
+impl Upload {
+    /// Waits until the registry has ended it.
+    pub(crate) async fn ends(mut self) {
+        let limit = Duration::from_secs(120);
+        let ended = tokio::time::timeout(limit, self.curl.wait()).await;
+        ended.unwrap_or_else(|_| panic!("an upload goes on for more than {limit:?}")).unwrap();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What happens when the registry's process ends: every cell of the table of restart policies, with processes that really die.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, EvictParams, ListParams};
@@ -127,6 +129,24 @@ async fn on_failure_replaces_a_pod_that_was_deleted_or_drained_and_does_not_coun
     registry.kill(SIGKILL).await;
     registry.restarted(1).await;
     registry.is("Settled").await;
+}
+
+/// The registry then exits with 1.
+#[tokio::test]
+async fn on_failure_replaces_a_pod_whose_clients_did_not_let_go_and_does_not_count_it() {
+    let Some(cluster) = cluster().await else { return };
+    let registry = registry(&cluster, "slow-drain", json!({"type": "OnFailure", "maxRetries": 0})).await;
+    let upload = registry.admin().await.holds_an_upload("team/app").await;
+
+    let deleted = Instant::now();
+    let first = registry.delete_pod().await;
+    upload.ends().await;
+
+    assert!(deleted.elapsed() > Duration::from_secs(20), "it was cut after {:?}", deleted.elapsed());
+    registry.successor_of(&first).await;
+    assert_eq!(registry.is("Settled").await.status, "True");
+    let job = registry.own::<Job>().get(&registry.name).await.unwrap();
+    assert_eq!(job.status.and_then(|status| status.failed), None);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ fn granted(objects: &[Value], kind: &str, namespace: Option<&str>) -> Rights {
 /// What the operator does where registries live: the table of children, and little else.
 fn used() -> Rights {
     let fixed: [(&str, &str, &[&str]); 5] = [
-        ("privateregistry.dev", "privateregistries", &["list", "watch", "patch"]),
+        ("privateregistry.dev", "privateregistries", &["get", "list", "watch", "patch"]),
         ("privateregistry.dev", "privateregistries/status", &["patch"]),
         ("privateregistry.dev", "privateregistries/finalizers", &["update"]),
         ("", "pods", &["list", "watch", "patch"]),

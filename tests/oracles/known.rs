@@ -3,17 +3,9 @@
 /// Oracle, case, and what is wrong.
 const KNOWN: &[(&str, &str, &str)] = &[];
 
-/// The same, but it depends on who is faster: it may come or not.
-const SOMETIMES: &[(&str, &str, &str)] = &[(
-    "lagging",
-    "changed",
-    "a pass that sees a manifest older than what was made from a newer one takes that away and makes it again, although it lives: what deletes should know \
-     that its manifest is current",
-)];
-
 /// Judges the complaints of one oracle, by case: those that are known are expected, all others fail, and so does a known one that no longer comes.
 pub fn judge(oracle: &str, complaints: &[(String, String)]) {
-    let known = |case: &str| KNOWN.iter().chain(SOMETIMES).any(|row| row.0 == oracle && row.1 == case);
+    let known = |case: &str| KNOWN.iter().any(|row| row.0 == oracle && row.1 == case);
     let new: Vec<_> =
         complaints.iter().filter(|(case, _)| !known(case)).map(|(case, what)| format!("{case}: {what}")).collect();
     let mended: Vec<_> = KNOWN

@@ -35,3 +35,4 @@ mod broken;
 mod disturbed;
 mod fields;
 mod killed;
+mod rivals;

@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # What users write.
 - apiGroups: [privateregistry.dev]
   resources: [privateregistries]
-  verbs: [list, watch, patch]
+  verbs: [get, list, watch, patch]
 # What the operator answers; server-side apply is a patch.
 - apiGroups: [privateregistry.dev]
   resources: [privateregistries/status]

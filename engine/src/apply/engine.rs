@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
 use kube::Client;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -44,20 +43,6 @@ pub enum Outcome {
     Replacing,
     /// Somebody has changed it back again, and the next repair waits: [`Applied::contested`].
     Damped,
-}
-
-impl Outcome {
-    /// The word for metrics.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Unchanged => "Unchanged",
-            Self::Created => "Created",
-            Self::Changed => "Changed",
-            Self::Recreated => "Recreated",
-            Self::Replacing => "Replacing",
-            Self::Damped => "Damped",
-        }
-    }
 }
 
 /// A child after it was applied.
@@ -142,34 +127,6 @@ impl Engine {
             Recall::Unknown | Recall::Absent => return self.create(owner, child, &wanted).await,
         };
         self.settle(owner, child, &wanted, live).await
-    }
-
-    /// Applies children stage by stage ([`Kind::stage`]), those of one stage at once. The results are in the order of `children`.
-    ///
-    /// # Errors
-    /// When one fails, the others of its stage are finished and later stages aren't begun. The first error is returned, the others are logged.
-    pub async fn apply_all(&self, owner: &Owner, children: &[Child]) -> Result<Vec<Applied>, Error> {
-        let mut applied: Vec<Option<Applied>> = children.iter().map(|_| None).collect();
-        let mut order: Vec<usize> = (0..children.len()).collect();
-        order.sort_by_key(|&index| children[index].kind.stage);
-
-        for stage in order.chunk_by(|&a, &b| children[a].kind.stage == children[b].kind.stage) {
-            let results = join_all(stage.iter().map(|&index| self.apply(owner, &children[index]))).await;
-            let mut first_error = None;
-            for (&index, result) in stage.iter().zip(results) {
-                match result {
-                    Ok(done) => applied[index] = Some(done),
-                    Err(error) if first_error.is_none() => first_error = Some(error),
-                    Err(error) => {
-                        tracing::warn!(%error, reason = error.reason(), "another child failed in the same stage");
-                    }
-                }
-            }
-            if let Some(error) = first_error {
-                return Err(error);
-            }
-        }
-        Ok(applied.into_iter().flatten().collect())
     }
 
     /// One read. What it says is remembered in full, until it has been compared.
@@ -382,7 +339,7 @@ impl Engine {
 
     async fn recreate(&self, owner: &Owner, wanted: &Wanted, live: &Live) -> Result<Applied, Error> {
         let target = &wanted.target;
-        if let Deleted::Leaving(live) = self.delete(target, live).await? {
+        if let Deleted::Leaving(live) = self.delete(owner, target, live).await? {
             return Ok(self.applied(target, Outcome::Replacing, live));
         }
         match self.try_create(owner, wanted).await? {
@@ -391,8 +348,9 @@ impl Engine {
         }
     }
 
-    /// Deletes exactly this object, which was proved ours.
-    pub(super) async fn delete(&self, target: &ObjectRef, live: &Live) -> Result<Deleted, Error> {
+    /// Deletes exactly this object, which was proved ours, unless its owner is another one by now.
+    pub(super) async fn delete(&self, owner: &Owner, target: &ObjectRef, live: &Live) -> Result<Deleted, Error> {
+        self.confirm(owner, target).await?;
         let since = self.memory.begin(target, None);
         let deleted = self.requests.delete(target, live).await;
         let deleted = deleted.map_err(|source| self.failed(Verb::Delete, target, source))?;
@@ -402,6 +360,22 @@ impl Engine {
             Deleted::Leaving(_) => self.memory.doubt(target),
         }
         Ok(deleted)
+    }
+
+    /// Asks whether the owner is still as it was seen, before something is done with `target` that is not easily undone. What a watch shows after a start
+    /// may be old; a read by name never is. Deletions ask by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Outdated`]: it is not.
+    pub async fn confirm(&self, owner: &Owner, target: &ObjectRef) -> Result<(), Error> {
+        let Some(generation) = owner.generation else { return Ok(()) };
+        let now = self.requests.generation(owner, self.marks.owner_plural).await;
+        let now = now.map_err(|source| Error::Read { object: target.clone(), source })?;
+        if now == Some((owner.uid.clone(), generation)) {
+            Ok(())
+        } else {
+            Err(Error::Outdated { object: target.clone() })
+        }
     }
 
     /// A write that failed may have happened all the same, so the object is looked at before the next one.

@@ -65,6 +65,13 @@ pub enum Error {
         object: ObjectRef,
     },
 
+    /// What follows from an owner that is not as the API server has it now: it changed, or is gone. Nothing was written.
+    #[error("{object}: its owner has changed meanwhile")]
+    Outdated {
+        /// Which object.
+        object: ObjectRef,
+    },
+
     /// A read failed.
     #[error("read {object}")]
     Read {
@@ -115,6 +122,7 @@ impl Error {
             | Self::Sealed { object, .. }
             | Self::Refused { object, .. }
             | Self::Conflict { object, .. }
+            | Self::Outdated { object }
             | Self::Read { object, .. }
             | Self::Write { object, .. }
             | Self::Delete { object, .. } => object,
@@ -127,7 +135,7 @@ impl Error {
             Self::NotOurs { .. } => "NotOurs",
             Self::Immutable { .. } | Self::Sealed { .. } => "Immutable",
             Self::Refused { .. } => "Refused",
-            Self::Conflict { .. } => "Conflict",
+            Self::Conflict { .. } | Self::Outdated { .. } => "Conflict",
             Self::Read { .. } => "ReadFailed",
             Self::Write { .. } => "WriteFailed",
             Self::Delete { .. } => "DeleteFailed",
@@ -140,7 +148,11 @@ impl Error {
             Self::Refused { code: 403, .. } => Class::Transient,
             Self::NotOurs { .. } | Self::Sealed { .. } | Self::Refused { .. } => Class::InTheWay,
             Self::Immutable { .. } => Class::Blocked,
-            Self::Conflict { .. } | Self::Read { .. } | Self::Write { .. } | Self::Delete { .. } => Class::Transient,
+            Self::Conflict { .. }
+            | Self::Outdated { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Delete { .. } => Class::Transient,
         }
     }
 

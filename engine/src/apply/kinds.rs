@@ -1,4 +1,4 @@
-//! What there is to know about a kind of object that is written: when, with which rights, what cannot change, what is remembered. The entries of
+//! What there is to know about a kind of object that is written: what it stands on, with which rights, what cannot change, what is remembered. The entries of
 //! Kubernetes' own kinds stand here; which of them a program writes is the program's own table ([`Kinds`]), from which its watches, its order of
 //! applying and its rights are derived.
 
@@ -6,7 +6,7 @@ use std::fmt;
 
 use kube::core::{ApiResource, DynamicObject, Resource};
 
-/// When a kind is written: all children of one stage are written before the first of the next.
+/// What stands on what: an object needs none of a later stage. What is no longer wanted goes in the opposite order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// What others refer to, and what gets its address or its volume from the cluster.
@@ -82,7 +82,7 @@ pub struct Kind {
     pub kind: &'static str,
     /// The name in URLs and in RBAC rules.
     pub plural: &'static str,
-    /// When it is written.
+    /// On what it may stand.
     pub stage: Stage,
     /// Whether it is deleted when no longer wanted.
     pub prune: Prune,
@@ -255,7 +255,7 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     ..PLAIN
 };
 
-/// A program's table: every kind that it writes, in the order of applying.
+/// A program's table: every kind that it writes, in the order of their stages.
 #[derive(Debug, Clone, Copy)]
 pub struct Kinds(pub &'static [&'static Kind]);
 
@@ -265,7 +265,7 @@ impl Kinds {
         self.iter().find(|entry| entry.kind == kind)
     }
 
-    /// Every entry, in the order of applying.
+    /// Every entry, in the order of their stages.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = &'static Kind> + Clone {
         self.0.iter().copied()
     }
@@ -313,7 +313,7 @@ impl PartialOrd for Kind {
     }
 }
 
-/// The order of applying; by name within a stage.
+/// By stage; by name within a stage.
 impl Ord for Kind {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.stage, self.kind).cmp(&(other.stage, other.kind))
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_and_the_table_is_in_the_order_of_applying() {
+    fn names_are_unique_and_the_table_is_in_the_order_of_stages() {
         assert_eq!(KINDS.iter().map(|kind| kind.kind).collect::<BTreeSet<_>>().len(), KINDS.0.len());
         assert!(KINDS.0.is_sorted_by_key(|kind| kind.stage));
         assert_eq!(KINDS.named("Job"), Some(JOB));

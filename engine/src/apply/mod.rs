@@ -81,6 +81,8 @@ pub struct Marks {
     pub applied: &'static str,
     /// The kind of all owners, as in ownerReferences.
     pub owner_kind: &'static str,
+    /// The same as it stands in addresses.
+    pub owner_plural: &'static str,
 }
 
 /// The object for which children are written; it is in their namespace.
@@ -96,9 +98,12 @@ pub struct Owner {
     pub name: String,
     /// Its uid: an owner that is deleted and made again is another owner.
     pub uid: String,
+    /// Its generation, from which it follows what is wanted. Nothing is deleted unless the API server still has this one: what a watch shows may be old.
+    /// `None`: what is wanted follows from no present generation.
+    pub generation: Option<i64>,
 }
 
-/// Which object: kind, namespace, name. Ordered by the order of applying. Cheap to clone.
+/// Which object: kind, namespace, name. Ordered by stage of the kind. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     /// What.

@@ -34,7 +34,7 @@ impl Engine {
         }
         let Some(live) = self.find(&target, owner).await? else { return Ok(Removal::Absent) };
         match judge(&live, owner, Hold::Kept, &self.marks) {
-            Verdict::Ours => self.take_away(&target, &live).await,
+            Verdict::Ours => self.take_away(owner, &target, &live).await,
             Verdict::Leaving => Ok(Removal::Leaving),
             Verdict::Adoptable | Verdict::Foreign(_) => {
                 self.memory.reduce(&target, &live, Depth::Metadata, None);
@@ -64,7 +64,7 @@ impl Engine {
                 continue;
             }
             if is_controlled(&live, owner) {
-                self.take_away(&child, &live).await?;
+                self.take_away(owner, &child, &live).await?;
                 removed.push(child);
             } else {
                 self.memory.reduce(&child, &live, Depth::Unread, None);
@@ -81,9 +81,10 @@ impl Engine {
         }
     }
 
-    async fn take_away(&self, target: &ObjectRef, live: &Live) -> Result<Removal, Error> {
-        tracing::info!(object = %target, "deleting, because it is no longer wanted");
-        Ok(match self.delete(target, live).await? {
+    async fn take_away(&self, owner: &Owner, target: &ObjectRef, live: &Live) -> Result<Removal, Error> {
+        let deleted = self.delete(owner, target, live).await?;
+        tracing::info!(object = %target, "deleted, because it is no longer wanted");
+        Ok(match deleted {
             Deleted::Gone => Removal::Removed,
             Deleted::Leaving(_) => Removal::Leaving,
         })

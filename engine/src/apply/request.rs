@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::kinds::{self, Deletion, Kind};
 use super::live::Live;
-use super::{ObjectRef, path};
+use super::{ObjectRef, Owner, path};
 use crate::process::{api_error, gate};
 
 /// What a request does.
@@ -130,6 +130,27 @@ impl Requests {
             404 => Ok(None),
             200 => object(target.kind, answer).map(Some),
             status => Err(refusal(target.kind, status, &answer)),
+        }
+    }
+
+    /// Uid and generation of an owner as it is now; `None` if there is none.
+    pub(super) async fn generation(&self, owner: &Owner, plural: &str) -> Result<Option<(String, i64)>, Failure> {
+        let place = format!("/apis/{}/namespaces/{}/{plural}", owner.api_version, owner.namespace);
+        let request = Request::new(place).get_metadata(&owner.name, &Default::default()).map_err(Failure::Build)?;
+        let response = self.client.send(request.map(Body::from)).await.map_err(Failure::Transport)?;
+        let status = response.status().as_u16();
+        let answer = parsed(&response.into_body().collect_bytes().await.map_err(Failure::Transport)?);
+        match status {
+            404 => Ok(None),
+            200 => {
+                let uid = answer["metadata"]["uid"].as_str().ok_or(Failure::Unreadable)?;
+                Ok(Some((uid.to_owned(), answer["metadata"]["generation"].as_i64().unwrap_or_default())))
+            }
+            code => Err(Failure::Api {
+                code,
+                message: api_error::shortened(answer["message"].as_str().unwrap_or_default()),
+                fields: Vec::new(),
+            }),
         }
     }
 

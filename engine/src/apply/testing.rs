@@ -18,7 +18,7 @@ use super::kinds::{
 };
 use super::memory::{Memory, Notice};
 use super::wanted::{Child, Hold};
-use super::{Engine, ObjectRef, Owner, path};
+use super::{Applied, Engine, Error, ObjectRef, Owner, path};
 use crate::metrics::Metrics;
 use crate::process::gate::Gate;
 use crate::testing::PROGRAM;
@@ -43,6 +43,7 @@ pub(super) fn owner() -> Owner {
         namespace: "registries".into(),
         name: "team-a".into(),
         uid: "uid-a".into(),
+        generation: None,
     }
 }
 
@@ -71,6 +72,19 @@ pub(super) fn deployment(image: &str) -> Child {
 pub(super) fn job(image: &str) -> Child {
     let template = json!({"spec": {"containers": [{"name": "registry", "image": image}]}});
     child(JOB, "team-a", Hold::Disposable, json!({"spec": {"backoffLimit": 1, "template": template}}))
+}
+
+impl Engine {
+    /// Applies children one after the other, in the order of their kinds. The results are in the order of `children`.
+    pub(super) async fn apply_all(&self, owner: &Owner, children: &[Child]) -> Result<Vec<Applied>, Error> {
+        let mut order: Vec<usize> = (0..children.len()).collect();
+        order.sort_by_key(|&index| children[index].kind);
+        let mut applied: Vec<_> = children.iter().map(|_| None).collect();
+        for index in order {
+            applied[index] = Some(self.apply(owner, &children[index]).await?);
+        }
+        Ok(applied.into_iter().flatten().collect())
+    }
 }
 
 type Interruption = Box<dyn FnOnce(&mut Store) + Send>;
@@ -135,6 +149,13 @@ impl Cluster {
     /// Somebody makes an object.
     pub(super) fn put(&self, kind: &Kind, name: &str, object: Value) {
         self.store.lock().unwrap().put(kind, name, object);
+    }
+
+    /// The owner is now as if its manifest had been changed so often.
+    pub(super) fn owner_has(&self, uid: &str, generation: i64) {
+        let url = format!("/apis/test.dev/v1/namespaces/registries/things/{}", owner().name);
+        let owner = json!({"metadata": {"uid": uid, "generation": generation}});
+        self.store.lock().unwrap().objects.insert(url, owner);
     }
 
     /// Somebody changes an object, and the watch tells.
@@ -330,8 +351,9 @@ impl Store {
             }
             other => panic!("unexpected {other:?}"),
         };
-        let kind = KINDS.iter().find(|kind| format!("{url}/").contains(&format!("/{}/", kind.plural))).unwrap();
-        self.requests.push(format!("{verb} {}/{} {status}", kind.kind, url.rsplit('/').next().unwrap()));
+        let kind = KINDS.iter().find(|kind| format!("{url}/").contains(&format!("/{}/", kind.plural)));
+        let kind = kind.map_or(MARKS.owner_kind, |kind| kind.kind);
+        self.requests.push(format!("{verb} {kind}/{} {status}", url.rsplit('/').next().unwrap()));
         if std::mem::take(&mut self.lose_answer) { failure(504, "timeout") } else { (status, answer) }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::client::Clients;
 use super::fence::Fence;
 use super::health::{Health, State};
-use super::leader::lease::LeaseStore;
+use super::leader::lease::{KubeLease, LeaseStore};
 use super::leader::{Elector, Lost, Standing, Timing, identity};
 use super::preflight::{Preflight, Served};
 use super::shutdown::{Signals, Stop};
@@ -82,6 +82,8 @@ pub struct Process {
     pub stop: Stop,
     /// When to begin writing.
     pub leadership: Leadership,
+    /// The Lease of this installation, whose place is its name: the same for all copies and after a restart. Final once this process leads.
+    pub lease: KubeLease,
 }
 
 /// Why the work could not go on.

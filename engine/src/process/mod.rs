@@ -128,9 +128,9 @@ where
     );
 
     let (announcer, leadership) = Announcer::new(health.clone(), Arc::clone(&metrics));
-    let election = if settings.leader.leader_elect {
-        let client = clients.lease.clone();
-        let name = settings.leader.lease_name.as_deref().unwrap_or(metrics.program().name);
+    let client = clients.lease.clone();
+    let name = settings.leader.lease_name.as_deref().unwrap_or(metrics.program().name);
+    let (lease, election) = if settings.leader.leader_elect {
         let lease = match &settings.leader.lease_namespace {
             Some(namespace) => {
                 tracing::info!(namespace, name, "taking part in the leader election");
@@ -138,13 +138,14 @@ where
             }
             None => KubeLease::wherever_held(client, &clients.namespace, name),
         };
-        Election::on(lease, timing, fence.clone(), announcer)
+        (lease.clone(), Election::on(lease, timing, fence.clone(), announcer))
     } else {
         tracing::warn!("no leader election: run only one copy");
-        Election::Off(announcer)
+        let namespace = settings.leader.lease_namespace.as_deref().unwrap_or(&clients.namespace);
+        (KubeLease::new(client, namespace, name), Election::Off(announcer))
     };
     let preflight = Preflight::new(clients.work.clone(), needs, metrics.program().definition_advice, health.clone());
-    let process = Process { clients, health, metrics, stop: Stop::default(), leadership };
+    let process = Process { clients, health, metrics, stop: Stop::default(), leadership, lease };
     Ok(life::supervise(process, preflight, election, fence, &mut signals, work).await)
 }
 

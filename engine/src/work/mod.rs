@@ -11,11 +11,13 @@
 //! | [`backoff`] | how long a name waits |
 //! | [`rounds`] | every name once: after a start, and in the slow sweep |
 //! | [`references`] | who refers to what, both ways |
+//! | [`installations`] | of several installations, which one works on an object |
 //! | [`events`] | what `kubectl describe` tells |
 
 pub mod backoff;
 pub mod events;
 pub mod followed;
+pub mod installations;
 pub mod queue;
 pub mod references;
 pub mod rounds;

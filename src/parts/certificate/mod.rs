@@ -83,9 +83,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout_pending: bool) -
 }
 
 async fn read_leaf(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
-    let name = pass.registry.name.child(Child::Tls);
-    let found = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
-    found.map_err(|error| pass.problem(error))
+    pass.read_random(Child::Tls).await.map_err(|error| pass.problem(error))
 }
 
 /// The stored CA, if the registry signs with one of its own.
@@ -132,7 +130,7 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
         return kept(pass, leaf, Some(pass.problem(error)), keep);
     }
     if let Some(serving) = &settled.serving {
-        match pass.apply(secrets::certificate(pass.registry, serving)).await {
+        match pass.apply_random(Child::Tls, secrets::certificate(pass.registry, serving)).await {
             Ok(applied) if applied.outcome == Outcome::Replacing => {
                 return kept(
                     pass,

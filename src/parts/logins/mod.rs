@@ -74,7 +74,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     let mut is_guarded = table.is_some();
     let mut is_news = false;
     if let Some(wanted) = &decided.table {
-        match pass.apply(secrets::table(pass.registry, wanted)).await {
+        match pass.apply_random(Child::Htpasswd, secrets::table(pass.registry, wanted)).await {
             Ok(applied) if applied.outcome == Outcome::Replacing => {
                 let words = "the Secret of the table of users is being deleted; it is made anew when it is gone, and until then nobody is added or removed";
                 problems.push(Problem::retrying("BeingDeleted", words));
@@ -100,9 +100,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
 }
 
 async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
-    let name = pass.registry.name.child(Child::Htpasswd);
-    let found = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
-    found.map_err(|error| pass.problem(error))
+    pass.read_random(Child::Htpasswd).await.map_err(|error| pass.problem(error))
 }
 
 /// The generated admin, stored and proved ours: nothing may be derived from a password that is stored nowhere.

@@ -20,11 +20,12 @@ use crate::status::summary::Answer;
 pub const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// The longest wait before it is asked again.
 const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(480);
-/// How many are asked at once: a network that drops packets holds each of them for seconds.
+/// How many are asked at once, of those that were never asked and of the others: a network that drops packets holds each of them for seconds, and who
+/// comes up must not wait for those.
 const AT_ONCE_AT_MOST: usize = 64;
 /// Time for connecting, the handshake and the answer together.
 const LIMIT: Duration = Duration::from_secs(3);
-/// How long a pass waits for the answer: a registry that is well answers sooner, and its status is written once instead of twice.
+/// How long a pass waits for the first answer: a registry that is well answers sooner, and its status is written once instead of twice.
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// Where and how to ask.
@@ -57,12 +58,15 @@ impl Question {
 #[derive(Clone)]
 pub struct Answers {
     known: Arc<Mutex<BTreeMap<Key, Asked>>>,
-    places: Arc<Semaphore>,
+    /// For those of which something is known already.
+    again: Arc<Semaphore>,
+    first: Arc<Semaphore>,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { known: Arc::default(), places: Arc::new(Semaphore::new(AT_ONCE_AT_MOST)) }
+        let places = || Arc::new(Semaphore::new(AT_ONCE_AT_MOST));
+        Self { known: Arc::default(), again: places(), first: places() }
     }
 }
 
@@ -97,16 +101,19 @@ impl Answers {
         let asked = Asked { question: id, since: Instant::now(), answer: known.clone(), failures: failures + 1 };
         self.locked().insert(key.clone(), asked);
 
+        let is_first = known == Answer::NotAsked;
         let mut asking = tokio::spawn({
             let (answers, key) = (self.clone(), key.clone());
             async move {
-                let _place = answers.places.acquire().await;
+                let places = if is_first { &answers.first } else { &answers.again };
+                let _place = places.acquire().await;
                 let answer = ask(&question).await;
                 answers.learn(&key, id, answer.clone());
                 answer
             }
         });
-        match tokio::time::timeout(AT_ONCE, &mut asking).await {
+        let wait = if is_first { AT_ONCE } else { Duration::ZERO };
+        match tokio::time::timeout(wait, &mut asking).await {
             Ok(answer) => answer.unwrap_or(known),
             Err(_) => {
                 let (queue, key, before) = (queue.clone(), key.clone(), known.clone());
@@ -299,6 +306,91 @@ mod tests {
         let leaf = rcgen::generate_simple_self_signed(["team-a".to_owned()]).unwrap().cert.pem();
         let (name, rollout) = ("team-a".to_owned(), String::new());
         ask(&Question { address: at.ip(), port: at.port(), name, leaf: Some(leaf), logins: true, rollout }).await
+    }
+
+    /// An address that lets packets be lost: nobody accepts, and no further connection finds room.
+    struct Swallower {
+        at: std::net::SocketAddr,
+        _listener: TcpListener,
+        _full: Vec<std::net::TcpStream>,
+    }
+
+    impl Swallower {
+        fn start() -> Self {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+            let listener = socket.listen(1).unwrap();
+            let at = listener.local_addr().unwrap();
+            let connect = |_| std::net::TcpStream::connect_timeout(&at, Duration::from_millis(200)).ok();
+            let full: Vec<_> = (0..16).map_while(connect).collect();
+            assert!(full.len() < 16, "there is always room");
+            Self { at, _listener: listener, _full: full }
+        }
+
+        fn question(&self) -> Question {
+            let (name, rollout) = ("team-a".to_owned(), String::new());
+            Question { address: self.at.ip(), port: self.at.port(), name, leaf: None, logins: true, rollout }
+        }
+    }
+
+    const MANY: usize = 200;
+
+    fn keys() -> Vec<Key> {
+        (0..MANY).map(|number| Key::new("n", format!("swallowed-{number}"))).collect()
+    }
+
+    /// As after a restart of the operator, on a network that drops packets.
+    #[tokio::test]
+    async fn registries_whose_packets_are_dropped_hold_up_nobody_and_stay_as_they_were_reported() {
+        let (swallower, answers, queue) = (Swallower::start(), Answers::default(), Queue::default());
+        let started = std::time::Instant::now();
+        for key in keys() {
+            assert_eq!(answers.get(&key, swallower.question(), Answer::Good, &queue).await, Answer::Good);
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "their passes took {:?}", started.elapsed());
+
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _asked = stream.read(&mut [0; 512]).await;
+                stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nX: 0123456789\r\n\r\n").await.ok();
+            }
+        });
+        let question = Question { address: at.ip(), port: at.port(), ..swallower.question() };
+        let (well, started) = (Key::new("n", "well"), std::time::Instant::now());
+        let mut answer = answers.get(&well, question, Answer::NotAsked, &queue).await;
+        // A slow machine may have let the pass go on without it.
+        while answer == Answer::NotAsked && started.elapsed() < LIMIT / 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            answer = answers.locked()[&well].answer.clone();
+        }
+        assert_eq!(answer, Answer::Good, "it waited for the others");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_whose_packets_are_dropped_is_asked_less_and_less_often() {
+        let (swallower, answers, queue) = (Swallower::start(), Answers::default(), Queue::default());
+        let began = Instant::now();
+        let mut asked_at = Vec::new();
+        while began.elapsed() < Duration::from_secs(3600) {
+            for key in keys() {
+                let failures = answers.locked().get(&key).map_or(0, |asked| asked.failures);
+                answers.get(&key, swallower.question(), Answer::Good, &queue).await;
+                if answers.locked()[&key].failures > failures && key.name == "swallowed-0" {
+                    asked_at.push(began.elapsed().as_secs());
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let pauses: Vec<_> = asked_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(pauses[..7], [15, 30, 60, 120, 240, 480, 480], "{asked_at:?}");
+        for key in keys() {
+            let last = answers.get(&key, swallower.question(), Answer::Good, &queue).await;
+            assert!(matches!(last, Answer::Unreachable(_)), "{key}: {last:?}");
+            assert_eq!(answers.ask_again(&key), ASK_AGAIN_AT_MOST);
+        }
+        assert_eq!(queue.depth().due, MANY, "each is looked at once it is known");
     }
 
     #[tokio::test]

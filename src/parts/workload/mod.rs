@@ -6,7 +6,7 @@ mod running;
 
 use std::time::Duration;
 
-use operator_engine::apply::Outcome;
+use operator_engine::apply::{ObjectRef, Outcome};
 
 pub use answer::{ASK_AGAIN, Answers};
 pub use running::stop;
@@ -16,7 +16,7 @@ use super::address::Address;
 use super::certificate::Serving;
 use super::logins::Logins;
 use super::storage::Storage;
-use super::{Error, Keep, Pass, child};
+use super::{Error, Keep, Pass};
 use crate::api::reason;
 use crate::credentials::generated;
 use crate::desired::secrets::{CONFIG_KEY, HTTP_SECRET_KEY};
@@ -69,7 +69,7 @@ pub struct State {
 pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
     let engine = &pass.ctx.engine;
     let (kind, _) = running::workload_kinds(pass.registry);
-    let config = engine.read_known_child(&pass.owner, kinds::SECRET, &pass.registry.name.child(Child::Config)).await;
+    let config = pass.read_random(Child::Config).await;
     let live = engine.read_known_child(&pass.owner, kind, pass.registry.name.as_str()).await;
     let (config, live) = (config.map_err(|error| pass.problem(error))?, live.map_err(|error| pass.problem(error))?);
     let text = |key: &str| config.as_ref().and_then(|live| String::from_utf8(live.data(key)?).ok());
@@ -208,15 +208,20 @@ async fn run(
     let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
     // The pod that runs would read the new configuration when its process starts again, and go away with the old workload, although the new one is refused.
     if !rests && (found.rewrites(registry) || running.changes_kind(registry, &pass.owner, ctx).await?) {
-        ctx.engine.rehearse(&pass.owner, &child(workload::build(registry, &material, &run))).await?;
+        ctx.engine.rehearse(&pass.owner, &workload::build(registry, &material, &run)).await?;
     }
     if !rests && running.makes_way(registry, &pass.owner, pass.key, before, ctx).await? {
         let workload = Some(Workload::Progressing { message: running::MAKING_WAY.to_owned(), ready: 0 });
         let as_before = State::as_before(pass, Some(found));
         return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
     }
+    // Two of them at once would share a volume. A registry of which nothing was reported yet cannot have another one.
+    if running.workload().is_none() && before.observed_generation.is_some() {
+        let (kind, name) = pass.named(running::workload_kinds(registry).0, Child::Workload);
+        ctx.engine.confirm(&pass.owner, &ObjectRef::new(kind, &registry.namespace, &name)).await?;
+    }
     pass.apply(identity::build(registry)).await?;
-    pass.apply(secrets::configuration(registry, &material)).await?;
+    pass.apply_random(Child::Config, secrets::configuration(registry, &material)).await?;
     let applied = if rests { None } else { Some(pass.apply(workload::build(registry, &material, &run)).await?) };
     let mut keep = Keep::from([pass.named(kinds::SECRET, Child::Config)]);
     keep.insert((running::workload_kinds(registry).0, registry.name.to_string()));

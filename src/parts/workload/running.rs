@@ -43,7 +43,15 @@ impl Running {
             !registry.restart.is_job() && matches!(state, Workload::Running { .. })
         };
         let pods = match &workload {
-            Some(live) if !is_running(live) => ctx.pods(key).await?,
+            Some(live) if !is_running(live) => {
+                let pods = ctx.pods(key).await?;
+                if judge::pods_are_older(live.value(), &pods) {
+                    ctx.recall.pods_changed(key);
+                    ctx.pods(key).await?
+                } else {
+                    pods
+                }
+            }
             _ => Vec::new(),
         };
         Ok(Self { live: workload, pods })
@@ -102,10 +110,14 @@ impl Running {
         same && judge::job_is_finished(job.value()) && !self.lost(registry, job, before)
     }
 
-    /// Whether a Job ended only because its pod was taken away. Once it was reported as completed, deleting its pod is tidying up.
+    /// Whether a Job ended only because its pod was taken away. Once its end was reported, deleting its pod is tidying up.
     fn lost(&self, registry: &Resolved, job: &Live, before: &PrivateRegistryStatus) -> bool {
-        let known = before.conditions.iter().any(|found| found.reason == reason::COMPLETED);
-        registry.restart.is_job() && !registry.suspend && !known && judge::job_lost_its_pod(job.value(), &self.pods)
+        let ends = [reason::COMPLETED, reason::FAILED, reason::MAX_RETRIES_EXCEEDED];
+        let known = before.conditions.iter().any(|found| ends.contains(&found.reason.as_str()));
+        registry.restart.is_job()
+            && !registry.suspend
+            && !known
+            && judge::job_lost_its_pod(registry.restart, job.value(), &self.pods)
     }
 
     /// Whether the Job lost its pod after this pass had begun: what is known of its pods is older than the Job, and judges nothing.

@@ -43,6 +43,8 @@ pub enum Behaviour {
     Ends(End),
     /// Is Ready, and stays when it is deleted.
     HangsOnDelete,
+    /// Is Ready, and its containers end with this exit code when it is deleted. That of the others is 0.
+    ExitsOnDelete(i32),
 }
 
 /// How a container ends. Whether it is started again follows from the pod's restart policy: if so it shows `CrashLoopBackOff`, otherwise the pod is
@@ -224,7 +226,9 @@ impl Pods {
         let age = self.age_of(pod);
         let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         let ends = pod.metadata.deletion_timestamp.is_some() && behaviour != Behaviour::HangsOnDelete;
-        let wanted = if ends { status::stopped(pod) } else { status::of(pod, &behaviour, age, || self.next_address()) };
+        let code = if let Behaviour::ExitsOnDelete(code) = behaviour { code } else { 0 };
+        let wanted =
+            if ends { status::stopped(pod, code) } else { status::of(pod, &behaviour, age, || self.next_address()) };
         if let Some(wanted) = wanted {
             api.patch_status(
                 &pod.name_any(),

@@ -41,12 +41,13 @@ pub(super) fn of(
     }))
 }
 
-/// The status of a pod whose containers were told to end and did so with exit code 0, as the registry does. `None` if it had ended before.
-pub(super) fn stopped(pod: &Pod) -> Option<Value> {
+/// The status of a pod whose containers were told to end and did so with this exit code. `None` if it had ended before.
+pub(super) fn stopped(pod: &Pod, code: i32) -> Option<Value> {
     if matches!(phase(pod), Some("Succeeded" | "Failed")) {
         return None;
     }
-    let ended = json!({"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": jiff::Timestamp::now()}});
+    let (phase, reason) = if code == 0 { ("Succeeded", "Completed") } else { ("Failed", "Error") };
+    let ended = json!({"terminated": {"exitCode": code, "reason": reason, "finishedAt": jiff::Timestamp::now()}});
     let stop = |container: &ContainerStatus| {
         let mut status = json!(container);
         (status["ready"], status["started"], status["state"]) = (json!(false), json!(false), ended.clone());
@@ -55,7 +56,7 @@ pub(super) fn stopped(pod: &Pod) -> Option<Value> {
     let known = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let containers: Vec<_> = known.into_iter().flatten().map(stop).collect();
     let conditions = ["Ready", "ContainersReady"].map(|kind| json!({"type": kind, "status": "False"}));
-    Some(json!({"phase": "Succeeded", "containerStatuses": containers, "conditions": conditions}))
+    Some(json!({"phase": phase, "containerStatuses": containers, "conditions": conditions}))
 }
 
 fn phase(pod: &Pod) -> Option<&str> {
@@ -85,7 +86,7 @@ impl<'a> View<'a> {
             end: None,
         };
         match behaviour {
-            Behaviour::Ready | Behaviour::HangsOnDelete => running,
+            Behaviour::Ready | Behaviour::HangsOnDelete | Behaviour::ExitsOnDelete(_) => running,
             Behaviour::ReadyAfter(delay) => Self { is_ready: age >= *delay, ..running },
             Behaviour::NotReady => Self { is_ready: false, ..running },
             Behaviour::PullFails => Self { phase: "Pending", is_ready: false, pull_fails: true, ..running },
@@ -279,8 +280,10 @@ mod tests {
     fn a_pod_that_has_ended_stays_as_it_is() {
         let ended = after(pod("Never"), &Behaviour::exits(1));
         assert!(of(&ended, &Behaviour::Ready, Duration::ZERO, || unreachable!()).is_none());
-        assert!(stopped(&ended).is_none());
-        let stopped = stopped(&after(pod("Always"), &Behaviour::crashes(2, 3))).unwrap();
+        assert!(stopped(&ended, 0).is_none());
+        let looping = after(pod("Always"), &Behaviour::crashes(2, 3));
+        assert_eq!(stopped(&looping, 1).unwrap()["phase"], "Failed");
+        let stopped = stopped(&looping, 0).unwrap();
         assert_eq!(
             (&stopped["phase"], &stopped["containerStatuses"][0]["restartCount"]),
             (&json!("Succeeded"), &json!(3))

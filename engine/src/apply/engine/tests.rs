@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::super::error::Class;
 use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
 use super::super::memory::Notice;
-use super::super::testing::{Cluster, child, config, deployment, job, owner, reference, secret, service, set};
+use super::super::testing::{Cluster, child, config, deployment, job, owner, secret, service, set};
 use super::super::wanted::Hold;
 use super::*;
 
@@ -442,33 +442,6 @@ async fn a_claim_never_shrinks_and_another_class_is_refused() {
     assert_eq!((error.reason(), error.class()), ("Immutable", Class::Blocked));
     let live = cluster.get(PERSISTENT_VOLUME_CLAIM, "team-a-data").unwrap();
     assert_eq!(live["spec"], json!({"storageClassName": "fast", "resources": {"requests": {"storage": "3Gi"}}}));
-}
-
-// Many children.
-
-#[tokio::test]
-async fn a_stage_is_finished_before_the_next_begins() {
-    let cluster = Cluster::new();
-    let children = [deployment("r:1"), secret(Hold::Kept), service()];
-    let applied = cluster.engine.apply_all(&owner(), &children).await.unwrap();
-
-    assert_eq!(applied.iter().map(|applied| applied.live.kind()).collect::<Vec<_>>(), [DEPLOYMENT, SECRET, SERVICE]);
-    assert_eq!(
-        cluster.requests(),
-        ["create Service/team-a 201", "create Secret/team-a-ca 201", "create Deployment/team-a 201"]
-    );
-}
-
-#[tokio::test]
-async fn after_an_error_its_stage_is_finished_and_no_later_one_is_begun() {
-    let cluster = Cluster::new();
-    cluster.put(SECRET, "team-a-ca", json!({}));
-    let children = [deployment("r:1"), secret(Hold::Kept), config("x")];
-    let error = cluster.engine.apply_all(&owner(), &children).await.unwrap_err();
-
-    assert_eq!(error.object(), &reference(SECRET, "team-a-ca"));
-    assert!(cluster.get(CONFIG_MAP, "team-a-ca").is_some());
-    assert!(cluster.get(DEPLOYMENT, "team-a").is_none());
 }
 
 // Reading.

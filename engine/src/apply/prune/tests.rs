@@ -1,7 +1,8 @@
 use serde_json::json;
 
-use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
-use super::super::testing::{Cluster, child, config, deployment, owner, reference, secret, service, set};
+use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
+use super::super::testing::{Cluster, child, config, deployment, job, owner, reference, secret, service, set};
+use super::super::{Class, Outcome};
 use super::*;
 
 fn named(children: &[(&'static Kind, &str)]) -> BTreeSet<(&'static Kind, String)> {
@@ -73,6 +74,44 @@ async fn what_changed_since_we_looked_is_not_deleted() {
     assert_eq!(error.reason(), "Conflict");
     assert!(cluster.get(CONFIG_MAP, "team-a-ca").is_some());
     assert_eq!(cluster.engine.remove(&owner(), CONFIG_MAP, "team-a-ca").await.unwrap(), Removal::Removed);
+}
+
+/// A watch that was started anew may show the past.
+#[tokio::test]
+async fn nothing_is_deleted_for_an_owner_that_is_not_as_it_was_seen() {
+    let seen = Owner { generation: Some(2), ..owner() };
+    for (uid, generation, goes) in [("uid-a", 2, true), ("uid-a", 3, false), ("uid-b", 2, false)] {
+        let cluster = Cluster::new();
+        cluster.owner_has(uid, generation);
+        cluster.engine.apply(&seen, &config("x")).await.unwrap();
+        cluster.engine.apply(&seen, &job("r:1")).await.unwrap();
+        cluster.requests();
+
+        let pruned = cluster.engine.prune(&seen, &named(&[(JOB, "team-a")])).await;
+        let replaced = cluster.engine.apply(&seen, &job("r:2")).await;
+        let removed = cluster.engine.remove(&seen, JOB, "team-a").await;
+        if goes {
+            assert_eq!(pruned.unwrap(), [reference(CONFIG_MAP, "team-a-ca")]);
+            assert_eq!(replaced.unwrap().outcome, Outcome::Replacing);
+            assert_eq!(removed.unwrap(), Removal::Leaving);
+        } else {
+            for error in [pruned.unwrap_err(), replaced.unwrap_err(), removed.unwrap_err()] {
+                assert!(matches!(error, Error::Outdated { .. }), "{error}");
+                assert_eq!(error.class(), Class::Transient);
+            }
+            let asked = cluster.requests();
+            assert!(asked.iter().all(|request| request.starts_with("read ")), "{asked:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_for_an_owner_that_is_gone() {
+    let cluster = Cluster::new();
+    let seen = Owner { generation: Some(2), ..owner() };
+    cluster.engine.apply(&seen, &config("x")).await.unwrap();
+    assert!(matches!(cluster.engine.prune(&seen, &BTreeSet::new()).await, Err(Error::Outdated { .. })));
+    assert!(cluster.get(CONFIG_MAP, "team-a-ca").is_some());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Every write carries the resourceVersion that was read, so of two writers one fails. Labels and annotations that others put on the Lease stay.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -46,21 +47,28 @@ pub trait LeaseStore: Send + Sync {
 pub struct KubeLease {
     client: Client,
     name: String,
-    namespace: OnceCell<String>,
+    /// Shared by clones.
+    namespace: Arc<OnceCell<String>>,
     fallback: String,
+}
+
+impl std::fmt::Debug for KubeLease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("KubeLease").field(&self.place()).finish()
+    }
 }
 
 impl KubeLease {
     /// The Lease `namespace/name`, through `client`, which must not be fenced.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         let (name, namespace) = (name.to_owned(), namespace.to_owned());
-        Self { client, name, fallback: namespace.clone(), namespace: OnceCell::new_with(Some(namespace)) }
+        Self { client, name, fallback: namespace.clone(), namespace: Arc::new(OnceCell::new_with(Some(namespace))) }
     }
 
     /// The Lease of that name that somebody holds, in whatever namespace: who is started from a shell must not become a second writer
     /// beside the operator of the cluster. The one in the namespace `fallback` if there is none, or if this user may not look.
     pub fn wherever_held(client: Client, fallback: &str, name: &str) -> Self {
-        Self { client, name: name.to_owned(), namespace: OnceCell::new(), fallback: fallback.to_owned() }
+        Self { client, name: name.to_owned(), namespace: Arc::default(), fallback: fallback.to_owned() }
     }
 
     async fn namespace(&self) -> Result<&str, StoreError> {
@@ -90,6 +98,12 @@ impl KubeLease {
         namespace.await.map(String::as_str)
     }
 
+    /// `NAMESPACE/NAME` of the Lease. Final once the Lease was read.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.namespace.get().unwrap_or(&self.fallback), self.name)
+    }
+
     async fn api(&self) -> Result<Api<Lease>, StoreError> {
         Ok(Api::namespaced(self.client.clone(), self.namespace().await?))
     }
@@ -97,12 +111,7 @@ impl KubeLease {
     fn failed(&self, doing: &str, error: &Error) -> StoreError {
         match error {
             Error::Api(status) if status.is_conflict() || status.is_already_exists() => StoreError::Conflict,
-            _ => StoreError::Failed(format!(
-                "{doing} Lease {}/{}: {}",
-                self.namespace.get().unwrap_or(&self.fallback),
-                self.name,
-                api_error::explain(error)
-            )),
+            _ => StoreError::Failed(format!("{doing} Lease {}: {}", self.place(), api_error::explain(error))),
         }
     }
 }
@@ -253,7 +262,10 @@ mod tests {
             (&[("system", "")], "mine"),
             (&[], "mine"),
         ] {
-            assert_eq!(leases(200, held).namespace().await, Ok(namespace), "{held:?}");
+            let lease = leases(200, held);
+            let clone = lease.clone();
+            assert_eq!(lease.namespace().await, Ok(namespace), "{held:?}");
+            assert_eq!(clone.place(), format!("{namespace}/operator"));
         }
         // Who may not look has the rights of a pod, whose namespace is known.
         assert_eq!(leases(403, &[]).namespace().await, Ok("mine"));

@@ -123,7 +123,8 @@ where
     );
     let election = Election::on(lease.clone(), timing, fence.clone(), announcer);
     let clients = Clients { work: client.clone(), lease: client, server: String::new(), namespace: String::new() };
-    let process = Process { clients, health: health.clone(), metrics, stop: Stop::default(), leadership };
+    let place = KubeLease::new(clients.lease.clone(), "ns", "operator");
+    let process = Process { clients, health: health.clone(), metrics, stop: Stop::default(), leadership, lease: place };
     let (signals, received) = mpsc::unbounded_channel();
     let guard = fence.clone();
     let exit =
