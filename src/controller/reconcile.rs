@@ -25,6 +25,9 @@ pub(super) const SOON: Duration = Duration::from_secs(1);
 /// How soon it is looked at again at the earliest because something is due while something else fails.
 const DUE_AT_EARLIEST: Duration = Duration::from_secs(5);
 
+/// When a registry is looked at again that is as wanted, if no part asks for it earlier. Whatever happens to it is heard of, and the sweep comes to all.
+const IN_NO_HURRY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What the queue does next with the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -135,10 +138,12 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
         answer: running.answer,
     };
     let wait = findings.is_waiting().then_some(summary::PATIENCE.unsigned_abs());
-    report(pass.manifest, summary::summarise(&findings, pass.before, pass.now), pass.ctx).await?;
+    let status = summary::summarise(&findings, pass.before, pass.now);
+    let rest = if is_ready(&status) { IN_NO_HURRY } else { resync(pass.manifest) };
+    report(pass.manifest, status, pass.ctx).await?;
     // A repair that is due was made in this pass.
     let repair = repair.map(|wait| wait.max(SOON));
-    let next = looks.into_iter().chain(wait).chain(repair).fold(resync(pass.manifest), Duration::min);
+    let next = looks.into_iter().chain(wait).chain(repair).fold(rest, Duration::min);
     let (reasons, class) = pass.failures.take();
     for reason in reasons {
         pass.ctx.engine_metrics.reconcile_failed(reason);
@@ -187,6 +192,10 @@ async fn cannot_be_followed(
     report(registry, status, ctx).await?;
     let next = if blocked.waiting { summary::PATIENCE.unsigned_abs() } else { resync(registry) };
     Ok(if blocked.waiting { Next::Look(next) } else { Next::Failed(Class::Blocked, next) })
+}
+
+fn is_ready(status: &PrivateRegistryStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn resync(registry: &PrivateRegistry) -> Duration {

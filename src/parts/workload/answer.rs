@@ -19,7 +19,7 @@ use crate::status::summary::Answer;
 /// How soon a registry is asked again whose answer was not good; doubled with each further one.
 pub const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// The longest wait before it is asked again.
-const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(480);
+const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60 * 60);
 /// How many are asked at once, of those that were never asked and of the others: a network that drops packets holds each of them for seconds, and who
 /// comes up must not wait for those.
 const AT_ONCE_AT_MOST: usize = 64;
@@ -81,7 +81,7 @@ struct Asked {
 
 /// How long after the `failures`-th answer that was not good it is asked again.
 fn patience(failures: u32) -> Duration {
-    ASK_AGAIN.saturating_mul(1 << failures.saturating_sub(1).min(5)).min(ASK_AGAIN_AT_MOST)
+    ASK_AGAIN.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(ASK_AGAIN_AT_MOST)
 }
 
 impl Answers {
@@ -384,7 +384,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let pauses: Vec<_> = asked_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert_eq!(pauses[..7], [15, 30, 60, 120, 240, 480, 480], "{asked_at:?}");
+        assert_eq!(pauses[..7], [15, 30, 60, 120, 240, 480, 960], "{asked_at:?}");
         for key in keys() {
             let last = answers.get(&key, swallower.question(), Answer::Good, &queue).await;
             assert!(matches!(last, Answer::Unreachable(_)), "{key}: {last:?}");
