@@ -42,6 +42,17 @@ const ATOMIC: [&str; 12] = [
     "/spec/pod/containerSecurityContext",
 ];
 
+/// Fields of a pod that Kubernetes itself owns as a whole. Owned key by key, a selector that an apply empties would become null, and be refused.
+const ATOMIC_IN_PODS: [&str; 7] = [
+    "labelSelector",
+    "namespaceSelector",
+    "configMapKeyRef",
+    "secretKeyRef",
+    "fieldRef",
+    "resourceFieldRef",
+    "fileKeyRef",
+];
+
 /// Annotation with the SHA-256 of the schema, so that the operator can say that an installed definition is older than itself.
 pub const SCHEMA_ANNOTATION: &str = "privateregistry.dev/schema";
 
@@ -68,6 +79,7 @@ pub fn crd() -> CustomResourceDefinition {
     for path in ATOMIC {
         field(schema, path)["x-kubernetes-map-type"] = json!("atomic");
     }
+    make_atomic(field(schema, "/spec/pod"));
     // The same for the spec, which several managers may want to share: a null becomes the default.
     schema["properties"]["spec"]["default"] = json!({});
     strip_formats(schema);
@@ -158,6 +170,18 @@ fn field<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
     schema.pointer_mut(&pointer).unwrap_or_else(|| panic!("{path} is in the schema"))
 }
 
+fn make_atomic(schema: &mut Value) {
+    for (name, field) in schema["properties"].as_object_mut().into_iter().flatten() {
+        if ATOMIC_IN_PODS.contains(&name.as_str()) {
+            field["x-kubernetes-map-type"] = json!("atomic");
+        }
+        make_atomic(field);
+    }
+    if schema.get("items").is_some() {
+        make_atomic(&mut schema["items"]);
+    }
+}
+
 fn strip_descriptions(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -240,6 +264,16 @@ mod tests {
             };
             assert!(is_bounded || !path.starts_with("/spec/"), "{path} has no bounds: {field}");
         }
+    }
+
+    #[test]
+    fn what_kubernetes_owns_as_a_whole_in_pods_is_owned_as_a_whole_here() {
+        let mut schema = schema();
+        let spread = field(&mut schema, "/spec/pod/topologySpreadConstraints")["items"].clone();
+        assert_eq!(spread["properties"]["labelSelector"]["x-kubernetes-map-type"], "atomic");
+        let env = field(&mut schema, "/spec/pod/env")["items"].clone();
+        assert_eq!(env["properties"]["valueFrom"]["properties"]["secretKeyRef"]["x-kubernetes-map-type"], "atomic");
+        assert!(env["properties"]["valueFrom"]["x-kubernetes-map-type"].is_null());
     }
 
     #[test]

@@ -84,11 +84,11 @@ pub struct PrivateRegistrySpec {
     /// Who may log in. Absent: one generated user `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
-    /// The login that pods of the registry's namespace pull with, in the Secret NAME-pull. Absent: the generated admin's, if there
-    /// is one.
+    /// Logins that pods of the registry's namespace pull with, each in a Secret of its own. Absent: the generated admin's, if there
+    /// is one, in NAME-pull.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::PULL_SECRETS_HAVE_NAMES)]
     pub pull_secrets: Vec<PullSecretSpec>,
     /// What happens when the registry's process ends. Absent: it is always restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +123,10 @@ pub struct PrivateRegistrySpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PullSecretSpec {
+    /// Name of the Secret, default NAME-pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub name: Option<String>,
     /// The user that pods pull as: one of auth.users or usersFrom.secretRef, or the generated admin. Its password must be known, so
     /// a line of an htpasswd file will not do.
     #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]

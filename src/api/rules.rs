@@ -12,6 +12,8 @@ pub const HOST_PORT: &str = r"^(\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]|[a-z0-9]([-a-z
 pub const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 /// Pattern of a user's name: no colon, no blanks, and nothing that an htpasswd file takes for a comment.
 pub const USER_NAME: &str = r"^[^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*$";
+/// Pattern of an object's name.
+pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of a DNS name whose first label may be a wildcard.
 pub const DNS_NAME_OR_WILDCARD: &str =
     r"^(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
@@ -107,6 +109,11 @@ pub const NO_AUTH_ALONE: Rule = (
 pub const ONE_USERS_SOURCE: Rule = (
     "has(self.secretRef) != has(self.htpasswdSecretRef)",
     "an entry of usersFrom needs exactly one of secretRef and htpasswdSecretRef",
+);
+/// Two of one name would be one Secret.
+pub const PULL_SECRETS_HAVE_NAMES: Rule = (
+    "self.all(one, self.filter(other, (has(one.name) ? one.name : '') == (has(other.name) ? other.name : '')).size() == 1)",
+    "each of spec.pullSecrets needs a name of its own; only one of them may be without, and is NAME-pull",
 );
 /// Without logins there is none to hand out.
 pub const PULL_SECRETS_NEED_LOGINS: Rule = (

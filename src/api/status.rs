@@ -118,6 +118,10 @@ pub struct PrivateRegistryStatus {
     /// Restart policy that is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
+    /// Generation of the manifest whose Job has ended and is removed by a rule that is not the operator's: it is not started again before the manifest
+    /// changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_generation: Option<i64>,
     /// Value of the annotation privateregistry.dev/renew that was handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_renew_request: Option<String>,

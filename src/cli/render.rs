@@ -79,7 +79,7 @@ fn placeholders(registry: &Resolved) -> Material {
         table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
         admin: has_admin(&registry.users)
             .then(|| AdminLogin { password: text().into(), kind: AdminLogin::KIND.to_owned() }),
-        pull: (has_admin(&registry.users) || registry.pull_user.is_some()).then(|| text().into()),
+        pull: (has_admin(&registry.users) || !registry.pull_secrets.is_empty()).then(|| text().into()),
         http_secret: text().into(),
     }
 }

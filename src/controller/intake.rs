@@ -54,7 +54,7 @@ impl Intake {
         }
         let owner = owner.map(|owner| Key::new(namespace, owner));
         let concerned: BTreeSet<_> = self.ctx.references.to(kind, namespace, name).into_iter().chain(owner).collect();
-        for key in concerned.iter().filter(|key| self.ctx.registries.get(key).is_some()) {
+        for key in concerned.iter().filter(|key| self.ctx.registries.contains(key)) {
             self.ctx.queue.add(key, Urgency::Change);
         }
     }

@@ -154,7 +154,14 @@ impl Operator {
         let ctx = self.ctx.clone();
         let handler = move |grant: queue::Grant| {
             let ctx = ctx.clone();
-            async move { end(&grant.key, reconcile(&grant.key, &ctx).await, &ctx.engine_metrics) }
+            async move {
+                let result = reconcile(&grant.key, &ctx).await;
+                // The earlier of this and the backoff counts.
+                if let Ok(Next::Failed(_, due)) = &result {
+                    ctx.queue.add_after(&grant.key, Urgency::Upkeep, *due);
+                }
+                end(&grant.key, result, &ctx.engine_metrics)
+            }
         };
         let ctx = self.ctx.clone();
         let observe = move |finished: &Finished| {
@@ -185,7 +192,7 @@ impl Operator {
 fn end(key: &Key, result: Result<Next, Error>, metrics: &EngineMetrics) -> End {
     match result {
         Ok(Next::Look(after)) => End::Done { after: Some(after) },
-        Ok(Next::Failed(class)) => End::Failed(class),
+        Ok(Next::Failed(class, _)) => End::Failed(class),
         Ok(Next::Gone) => End::Done { after: None },
         Err(error) => {
             let (reason, class, words) = (error.reason(), error.class(), parts::words(&error));

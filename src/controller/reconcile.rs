@@ -18,18 +18,21 @@ use crate::parts::workload::State;
 use crate::parts::{self, Context, Error, Failures, Pass, address, certificate, holds, logins, storage, workload};
 use crate::status::Findings;
 use crate::status::summary::{self, Answer, Problem};
-use crate::status::workload::GOOD_RUN;
+use crate::status::workload::{GOOD_RUN, START_TIME};
 
 /// How soon it is looked again at what changed while a pass was deciding.
 pub(super) const SOON: Duration = Duration::from_secs(1);
+/// How soon it is looked at again at the earliest because something is due while something else fails.
+const DUE_AT_EARLIEST: Duration = Duration::from_secs(5);
 
 /// What the queue does next with the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// It is as wanted, or on its way: look again after this time at the latest.
     Look(Duration),
-    /// Something went wrong, and is told: the backoff of this class says when to try again.
-    Failed(Class),
+    /// Something went wrong, and is told: the backoff of this class says when to try again, and it is looked at after this time at the latest, because
+    /// something else of it is due.
+    Failed(Class, Duration),
     /// It is gone.
     Gone,
 }
@@ -127,6 +130,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
         certificate: certificate.report,
         logins: logins.report,
         workload: running.workload,
+        has_ended: running.has_ended,
         running: running.problem,
         answer: running.answer,
     };
@@ -139,7 +143,8 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     for reason in reasons {
         pass.ctx.engine_metrics.reconcile_failed(reason);
     }
-    Ok(class.filter(|_| next >= SOON).map_or(Next::Look(next), Next::Failed))
+    let failed = |class| Next::Failed(class, next.max(DUE_AT_EARLIEST));
+    Ok(class.filter(|_| next >= SOON).map_or(Next::Look(next), failed))
 }
 
 /// When a part wants to be looked at again although nothing has changed.
@@ -152,6 +157,9 @@ fn looks(pass: &Pass<'_>, certificate: &Certificate, logins: &Logins, running: &
     if matches!(running.answer, Answer::Bad(_) | Answer::Unreachable(_)) {
         looks.push(pass.ctx.answers.ask_again(pass.key));
     }
+    let starting = running.pods.iter().filter_map(|pod| pod.starting_since);
+    let overdue = starting.map(|since| since.saturating_add(START_TIME).unwrap_or(Timestamp::MAX));
+    looks.extend(overdue.filter(|at| *at > pass.now).map(until));
     for since in running.pods.iter().filter(|pod| pod.restarts > 0).filter_map(|pod| pod.running_since) {
         let forgiven = since.saturating_add(GOOD_RUN).unwrap_or(Timestamp::MAX);
         if forgiven > pass.now {
@@ -177,7 +185,8 @@ async fn cannot_be_followed(
         status = summary::stopped(status, reason::SUSPENDED, generation, now);
     }
     report(registry, status, ctx).await?;
-    Ok(if blocked.waiting { Next::Look(summary::PATIENCE.unsigned_abs()) } else { Next::Failed(Class::Blocked) })
+    let next = if blocked.waiting { summary::PATIENCE.unsigned_abs() } else { resync(registry) };
+    Ok(if blocked.waiting { Next::Look(next) } else { Next::Failed(Class::Blocked, next) })
 }
 
 fn resync(registry: &PrivateRegistry) -> Duration {

@@ -7,35 +7,23 @@ use bcrypt::Version;
 use jiff::Timestamp;
 
 use super::table::{self, Entry, Plan, Table, UserFact, Work};
-use super::{BcryptHash, Password, UserName};
-
-/// A hash could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("hash the password of user {user}: {what}")]
-pub struct HashError {
-    /// Whose.
-    pub user: UserName,
-    /// What bcrypt said; never the password.
-    pub what: String,
-}
+use super::{BcryptHash, Password};
 
 /// Carries the plan out, but computes nothing after `deadline`. Costs nothing for hashes that stay. Returns how many users are left out of the table
 /// because their password is not hashed yet; planning again with the table goes on where this ended.
 ///
 /// Whoever is in the table already and whose source changed stays with the stored hash until it is verified; first come those, then new users. A user's
-/// `changed_at` is `now` if the hash is new, otherwise what it was.
-///
-/// # Errors
-/// A hash cannot be made.
-pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> Result<(Table, usize), HashError> {
+/// `changed_at` is `now` if the hash is new, otherwise what it was. Somebody whose hash cannot be made is left out and told; the others are not kept waiting.
+#[must_use]
+pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> (Table, usize) {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let Plan { entries, problems, cost } = plan;
+    let Plan { entries, mut problems, cost, .. } = plan;
 
     let mut users = Vec::with_capacity(entries.len());
     let mut left = 0;
     let (new, known): (Vec<_>, Vec<_>) =
         entries.into_iter().partition(|(_, entry)| matches!(entry.work, Work::Hash(_)));
-    for (name, Entry { mut source, changed_at, work }) in known.into_iter().chain(new) {
+    for (name, Entry { mut source, changed_at, work, .. }) in known.into_iter().chain(new) {
         let is_late = Instant::now() >= deadline;
         let (hash, is_new) = match work {
             Work::Keep(hash) => (hash, false),
@@ -51,13 +39,19 @@ pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> Result<(Table, 
                 continue;
             }
             Work::VerifyOrHash(stored, password) if verifies(&password, &stored) => (stored, false),
-            Work::VerifyOrHash(_, password) | Work::Hash(password) => (hash(&name, &password, cost)?, true),
+            Work::VerifyOrHash(_, password) | Work::Hash(password) => match hash(&password, cost) {
+                Ok(hash) => (hash, true),
+                Err(why) => {
+                    problems.push(table::unhashed(&name, source, &why));
+                    continue;
+                }
+            },
         };
         let changed_at = changed_at.filter(|_| !is_new).unwrap_or(now);
         users.push((UserFact { name, source, changed_at }, hash));
     }
     users.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    Ok((table::table(users, problems), left))
+    (table::table(users, problems), left)
 }
 
 // Not bcrypt's functions that refuse to truncate: they refuse 72 bytes too, counting the closing NUL. `Password` has seen to
@@ -68,26 +62,26 @@ fn verifies(password: &Password, stored: &BcryptHash) -> bool {
     bcrypt::verify(password.expose(), stored.expose()).unwrap_or(false)
 }
 
-fn hash(user: &UserName, password: &Password, cost: u32) -> Result<BcryptHash, HashError> {
-    let failed = |what: String| HashError { user: user.clone(), what };
-    let made = bcrypt::hash_with_result(password.expose(), cost).map_err(|error| failed(error.to_string()))?;
+/// Or what bcrypt said; never the password.
+fn hash(password: &Password, cost: u32) -> Result<BcryptHash, String> {
+    let made = bcrypt::hash_with_result(password.expose(), cost).map_err(|error| error.to_string())?;
     let made = BcryptHash::new(&made.format_for_version(Version::TwoB));
-    made.ok_or_else(|| failed("bcrypt gave an unknown form".into()))
+    made.ok_or_else(|| "bcrypt gave an unknown form".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::credentials::table::{Stored, plan};
-    use crate::credentials::{Htpasswd, Login, Source, SourceKind, Wanted};
+    use crate::credentials::{Htpasswd, Login, Source, SourceKind, UserName, Wanted};
 
     const COST: u32 = 5;
 
     /// Everything at once.
-    fn complete(plan: Plan, now: Timestamp) -> Result<Table, HashError> {
-        let (table, left) = advance(plan, now, Instant::now() + std::time::Duration::from_secs(60))?;
+    fn complete(plan: Plan, now: Timestamp) -> Table {
+        let (table, left) = advance(plan, now, Instant::now() + std::time::Duration::from_secs(60));
         assert_eq!(left, 0);
-        Ok(table)
+        table
     }
 
     #[test]
@@ -95,11 +89,11 @@ mod tests {
         let table = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
         let wanted = vec![touched("ben", "ben-password"), user("eve", "eve-password")];
 
-        let (hurried, left) = advance(again(wanted.clone(), COST, &table), at(1), Instant::now()).unwrap();
+        let (hurried, left) = advance(again(wanted.clone(), COST, &table), at(1), Instant::now());
         assert_eq!(hurried.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["ben"], "ann is out");
         assert_eq!(left, 2, "ben is not verified, eve not hashed");
 
-        let finished = complete(again(wanted.clone(), COST, &hurried), at(2)).unwrap();
+        let finished = complete(again(wanted.clone(), COST, &hurried), at(2));
         assert!(lets_in(&finished, "ben", "ben-password") && lets_in(&finished, "eve", "eve-password"));
         assert!(again(wanted, COST, &finished).is_settled());
     }
@@ -134,7 +128,7 @@ mod tests {
     }
 
     fn first(wanted: Vec<Wanted>) -> Table {
-        complete(plan(wanted, COST, Stored::default()), at(0)).unwrap()
+        complete(plan(wanted, COST, Stored::default()), at(0))
     }
 
     fn again(wanted: Vec<Wanted>, cost: u32, table: &Table) -> Plan {
@@ -170,7 +164,7 @@ mod tests {
 
         let plan = again(wanted, COST, &table);
         assert!(plan.is_settled());
-        assert_eq!(complete(plan, at(9)).unwrap(), table);
+        assert_eq!(complete(plan, at(9)), table);
     }
 
     #[test]
@@ -180,7 +174,7 @@ mod tests {
 
         let plan = again(vec![touched.clone()], COST, &table);
         assert!(!plan.is_settled());
-        let next = complete(plan, at(9)).unwrap();
+        let next = complete(plan, at(9));
 
         assert_eq!(next.file, table.file);
         assert_eq!(next.users[0].changed_at, at(0));
@@ -192,8 +186,7 @@ mod tests {
         let table = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
 
         let next =
-            complete(again(vec![touched("ann", "new-password"), user("ben", "ben-password")], COST, &table), at(9))
-                .unwrap();
+            complete(again(vec![touched("ann", "new-password"), user("ben", "ben-password")], COST, &table), at(9));
 
         assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
         assert_eq!(hash_of(&next, "ben"), hash_of(&table, "ben"));
@@ -206,7 +199,7 @@ mod tests {
         let mut moved = user("ann", "new-password");
         moved.source.key = "other".into();
 
-        let next = complete(again(vec![moved], COST, &table), at(9)).unwrap();
+        let next = complete(again(vec![moved], COST, &table), at(9));
         assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
     }
 
@@ -216,7 +209,7 @@ mod tests {
         let mut remade = user("ann", "new-password");
         remade.source.uid = "another".into();
 
-        let next = complete(again(vec![remade], COST, &table), at(9)).unwrap();
+        let next = complete(again(vec![remade], COST, &table), at(9));
         assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
     }
 
@@ -224,7 +217,7 @@ mod tests {
     fn another_cost_gives_a_new_hash() {
         let table = first(vec![user("ann", "ann-password")]);
 
-        let next = complete(again(vec![user("ann", "ann-password")], 6, &table), at(9)).unwrap();
+        let next = complete(again(vec![user("ann", "ann-password")], 6, &table), at(9));
         assert_eq!(hash_of(&next, "ann").cost(), 6);
         assert!(lets_in(&next, "ann", "ann-password"));
         assert_eq!(next.users[0].changed_at, at(9));
@@ -236,7 +229,7 @@ mod tests {
         let intruder = first(vec![user("ann", "intruder-password"), user("eve", "intruder-password")]);
         let tampered = Table { file: intruder.file, ..table };
 
-        let next = complete(again(vec![user("ann", "ann-password")], COST, &tampered), at(9)).unwrap();
+        let next = complete(again(vec![user("ann", "ann-password")], COST, &tampered), at(9));
         assert!(lets_in(&next, "ann", "ann-password") && !lets_in(&next, "ann", "intruder-password"));
         assert!(!lets_in(&next, "eve", "intruder-password"));
     }
@@ -248,7 +241,7 @@ mod tests {
         file.replace_range(file.len() - 2.., "9\n");
         let tampered = Table { file: file.into(), ..table };
 
-        let next = complete(again(vec![user("ann", "ann-password")], COST, &tampered), at(9)).unwrap();
+        let next = complete(again(vec![user("ann", "ann-password")], COST, &tampered), at(9));
         assert!(lets_in(&next, "ann", "ann-password"));
     }
 
@@ -259,12 +252,12 @@ mod tests {
 
         for memory in ["", "{", "[]", r#"{"ann":{"seen":"","changedAt":"never"}}"#] {
             let lost = Table { memory: memory.into(), ..table.clone() };
-            let next = complete(again(wanted(), COST, &lost), at(9)).unwrap();
+            let next = complete(again(wanted(), COST, &lost), at(9));
             assert_eq!(next.file, table.file, "{memory:?}");
             assert_eq!(next.users[0].changed_at, at(9));
         }
         let broken = Table { file: format!("{}rubbish", table.file.expose()).into(), ..table.clone() };
-        let next = complete(again(wanted(), COST, &broken), at(9)).unwrap();
+        let next = complete(again(wanted(), COST, &broken), at(9));
         assert!(next.file != table.file && lets_in(&next, "ann", "ann-password"));
     }
 
@@ -278,10 +271,10 @@ mod tests {
 
         let quiet = again(vec![bringing("ann", &hash), user("ben", "ben-password")], COST, &table);
         assert!(quiet.is_settled());
-        assert_eq!(complete(quiet, at(9)).unwrap(), table);
+        assert_eq!(complete(quiet, at(9)), table);
 
         let other = BcryptHash::new(&made.replacen("$2y$", "$2b$", 1)).unwrap();
-        let next = complete(again(vec![bringing("ann", &other)], COST, &table), at(9)).unwrap();
+        let next = complete(again(vec![bringing("ann", &other)], COST, &table), at(9));
         assert_eq!((hash_of(&next, "ann"), next.users[0].changed_at), (other, at(9)));
     }
 
@@ -289,7 +282,7 @@ mod tests {
     fn a_user_whose_source_has_gone_is_refused() {
         let table = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
 
-        let next = complete(again(vec![user("ben", "ben-password")], COST, &table), at(9)).unwrap();
+        let next = complete(again(vec![user("ben", "ben-password")], COST, &table), at(9));
         assert!(!lets_in(&next, "ann", "ann-password") && lets_in(&next, "ben", "ben-password"));
         assert!(!next.memory.contains("ann"));
     }
@@ -371,9 +364,58 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_that_bcrypt_does_not_know_is_an_error_without_the_password() {
-        let error = complete(plan(vec![user("ann", "planted-secret")], 99, Stored::default()), at(0)).unwrap_err();
-        assert!(error.to_string().starts_with("hash the password of user ann: "), "{error}");
-        assert!(!error.to_string().contains("planted"), "{error}");
+    fn a_hash_that_cannot_be_made_stops_one_user_and_says_nothing_of_the_password() {
+        let known = first(vec![user("ann", "ann-password"), user("ben", "ben-password")]);
+        let hash = hash_of(&known, "ben");
+        let wanted = vec![user("ann", "planted-secret"), bringing("ben", &hash)];
+        let table = complete(again(wanted, 99, &known), at(1));
+        assert_eq!(
+            table.users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(),
+            ["ben"],
+            "ann's old one goes"
+        );
+        let [problem] = &table.problems[..] else { panic!("{:?}", table.problems) };
+        assert_eq!((problem.user.as_str(), problem.reason), ("ann", "HashFailed"));
+        assert!(!problem.message.contains("planted"), "{problem:?}");
+    }
+
+    #[test]
+    fn where_room_ends_nobody_new_comes_in_and_who_was_removed_is_out_all_the_same() {
+        let names = |table: &Table| table.users.iter().map(|user| user.name.to_string()).collect::<Vec<_>>();
+        let stored = first(vec![user("ann", "ann-password"), user("zoe", "zoe-password")]);
+        let room = stored.file.expose().len() + stored.memory.len();
+        let wanted = || vec![user("ben", "ben-password"), user("dan", "dan-password"), touched("zoe", "new-password")];
+
+        let mut plan = again(wanted(), COST, &stored);
+        let left_out = plan.fit(room);
+        let next = complete(plan, at(1));
+        assert_eq!(left_out.iter().map(UserName::as_str).collect::<Vec<_>>(), ["dan"]);
+        assert_eq!(names(&next), ["ben", "zoe"], "ann is out, zoe was in, one place is left");
+        assert!(lets_in(&next, "zoe", "new-password") && !lets_in(&next, "zoe", "zoe-password"));
+        assert!(next.file.expose().len() + next.memory.len() <= room);
+
+        let mut plan = again(wanted(), COST, &next);
+        assert_eq!(plan.fit(room), left_out);
+        assert!(plan.is_settled(), "nobody's password is hashed in vain at each look");
+    }
+
+    #[test]
+    fn what_a_table_takes_is_known_before_anything_is_hashed() {
+        let brought = BcryptHash::new("$2y$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234").unwrap();
+        let wanted =
+            || vec![user("ann", "ann-password"), user(r#"d"oe\"#, "doe-password"), bringing("jürgen", &brought)];
+        let whole = first(wanted());
+        let bytes = whole.file.expose().len() + whole.memory.len();
+        for (room, left_out) in [(bytes, 0), (bytes - 1, 1)] {
+            assert_eq!(plan(wanted(), COST, Stored::default()).fit(room).len(), left_out, "{room}");
+        }
+    }
+
+    #[test]
+    fn the_generated_admin_has_a_place_before_other_new_users() {
+        let mut admin = user("admin", "admin-password");
+        admin.source.kind = SourceKind::GeneratedAdmin;
+        let mut plan = plan(vec![user("ann", "ann-password"), admin], COST, Stored::default());
+        assert_eq!(plan.fit(200).iter().map(UserName::as_str).collect::<Vec<_>>(), ["ann"]);
     }
 }

@@ -143,6 +143,8 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Plan {
     pub(super) entries: BTreeMap<UserName, Entry>,
+    /// In the order in which they win a name.
+    order: Vec<UserName>,
     pub(super) problems: Vec<Problem>,
     pub(super) cost: u32,
 }
@@ -151,6 +153,8 @@ pub struct Plan {
 pub(super) struct Entry {
     pub(super) source: Source,
     pub(super) changed_at: Option<Timestamp>,
+    /// Whether the stored table has this user.
+    is_stored: bool,
     pub(super) work: Work,
 }
 
@@ -167,6 +171,38 @@ impl Plan {
     pub fn is_settled(&self) -> bool {
         self.entries.values().all(|entry| matches!(entry.work, Work::Keep(_)))
     }
+
+    /// Leaves out users for whom a table of `bytes`, file and memory together, has no room, and gives their names: those who are in the stored table
+    /// come first, then the generated administrator, then the others in the order in which they win a name. Nobody's password is hashed for nothing.
+    pub fn fit(&mut self, bytes: usize) -> Vec<UserName> {
+        let rank = |name: &UserName| {
+            let entry = self.entries.get(name);
+            let comes = |test: fn(&Entry) -> bool| !entry.is_some_and(test);
+            (comes(|entry| entry.is_stored), comes(|entry| entry.source.kind == SourceKind::GeneratedAdmin))
+        };
+        let mut order = std::mem::take(&mut self.order);
+        order.sort_by_key(rank);
+        let mut room = bytes.saturating_sub(AROUND);
+        let (fitting, left_out): (Vec<_>, Vec<_>) = order.into_iter().partition(|name| {
+            let rest = room.checked_sub(size(name));
+            room = rest.unwrap_or(0);
+            rest.is_some()
+        });
+        self.order = fitting;
+        left_out.iter().for_each(|name| _ = self.entries.remove(name));
+        left_out
+    }
+}
+
+/// The braces of the memory, less the comma that its last user lacks.
+const AROUND: usize = 1;
+/// A bcrypt hash, and in the memory 16 bytes in base64 and a time in whole seconds.
+const PER_USER: usize = ":\n".len() + 60 + r#":{"seen":"","changedAt":""},"#.len() + 22 + 20;
+
+/// Bytes that a user takes in file and memory.
+fn size(name: &UserName) -> usize {
+    let quoted = serde_json::to_string(name.as_str()).unwrap_or_default();
+    name.as_str().len() + quoted.len() + PER_USER
 }
 
 /// What is remembered of a user.
@@ -189,7 +225,7 @@ pub fn plan(mut wanted: Vec<Wanted>, cost: u32, stored: Stored<'_>) -> Plan {
 
     wanted.sort_by_key(|user| user.source.kind);
     let mut owners: BTreeMap<String, Source> = BTreeMap::new();
-    let mut plan = Plan { entries: BTreeMap::new(), problems: Vec::new(), cost };
+    let mut plan = Plan { entries: BTreeMap::new(), order: Vec::new(), problems: Vec::new(), cost };
     for user in wanted {
         if let Some(owner) = owners.get(&user.name) {
             let rule = format!("the name is already given by {owner}; remove one of the two");
@@ -198,7 +234,10 @@ pub fn plan(mut wanted: Vec<Wanted>, cost: u32, stored: Stored<'_>) -> Plan {
         }
         owners.insert(user.name.clone(), user.source.clone());
         match entry(&user, cost, &table, &memory) {
-            Ok((name, entry)) => _ = plan.entries.insert(name, entry),
+            Ok((name, entry)) => {
+                plan.order.push(name.clone());
+                plan.entries.insert(name, entry);
+            }
             Err((reason, rule)) => plan.problems.push(problem(user, reason, &rule)),
         }
     }
@@ -214,6 +253,7 @@ fn entry(
     let name = UserName::new(&user.name).map_err(|rule| ("UserNameInvalid", rule.to_string()))?;
     let remembered = memory.get(&user.name);
     let changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
+    let is_stored = table.hash(&name).is_some();
     let password = match &user.login {
         Login::Password(password) => {
             Password::new(password.expose()).map_err(|rule| (rule.reason(), rule.to_string()))?
@@ -221,12 +261,12 @@ fn entry(
         Login::Hash(hash) => {
             let is_known = table.hash(&name) == Some(hash);
             let work = if is_known { Work::Keep(hash.clone()) } else { Work::Take(hash.clone()) };
-            return Ok((name, Entry { source: user.source.clone(), changed_at, work }));
+            return Ok((name, Entry { source: user.source.clone(), changed_at, is_stored, work }));
         }
         Login::AsStored => {
             let rule = "its Secret could not be read; it is tried again".to_owned();
             let hash = table.hash(&name).cloned().ok_or(("ReadFailed", rule))?;
-            return Ok((name, Entry { source: user.source.clone(), changed_at, work: Work::Keep(hash) }));
+            return Ok((name, Entry { source: user.source.clone(), changed_at, is_stored, work: Work::Keep(hash) }));
         }
     };
 
@@ -237,7 +277,17 @@ fn entry(
         }
         Some(hash) => Work::VerifyOrHash(hash.clone(), password),
     };
-    Ok((name, Entry { source: user.source.clone(), changed_at, work }))
+    Ok((name, Entry { source: user.source.clone(), changed_at, is_stored, work }))
+}
+
+/// The one word for a hash that could not be made.
+pub const HASH_FAILED: &str = "HashFailed";
+
+/// A user whose hash could not be made. Whoever changed a password must not stay in with the old one, so there is none.
+pub(super) fn unhashed(user: &UserName, source: Source, why: &str) -> Problem {
+    let (name, reason) = (user.to_string(), HASH_FAILED);
+    let message = format!("user {name:?} ({source}): the password could not be hashed ({why}); it is tried again");
+    Problem { user: name, source, reason, message }
 }
 
 fn problem(user: Wanted, reason: &'static str, rule: &str) -> Problem {

@@ -27,6 +27,8 @@ pub const TLS: &str = "/etc/registry/tls";
 pub const AUTH: &str = "/etc/registry/auth";
 /// Where the configuration is mounted.
 pub const CONFIG: &str = "/etc/registry/config";
+/// Name of the init container that probes the volume.
+pub const VOLUME_PROBE: &str = "check-volume";
 /// Name of the registry's container.
 pub const CONTAINER: &str = "registry";
 
@@ -140,7 +142,7 @@ fn container(registry: &Resolved, life: Life) -> Container {
 /// Storage that ignores fsGroup answers 500 to every push while the registry looks healthy: it must fail here, with words.
 fn probe_of_the_volume(registry: &Resolved, image: &str) -> Container {
     Container {
-        name: "check-volume".to_owned(),
+        name: VOLUME_PROBE.to_owned(),
         image: Some(image.to_owned()),
         args: Some(vec!["check-volume".to_owned(), DATA.to_owned()]),
         volume_mounts: Some(vec![mount("data", DATA, false)]),

@@ -34,7 +34,12 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
     objects.extend(material.bundle.as_ref().map(|made| bundle(registry, made)));
     objects.extend(material.table.as_ref().map(|made| table(registry, made)));
     objects.extend(material.admin.as_ref().map(|made| admin(registry, made)));
-    objects.extend(material.pull.as_ref().map(|made| pull(registry, made)));
+    if let Some(made) = &material.pull {
+        let default = || registry.name.child(Child::Pull);
+        let named: Vec<_> = registry.pull_secrets.iter().map(|secret| secret.name.clone()).collect();
+        let names = if named.is_empty() { vec![default()] } else { named };
+        objects.extend(names.iter().map(|name| pull(registry, name, made)));
+    }
     objects
 }
 
@@ -82,11 +87,12 @@ pub fn admin(registry: &Resolved, admin: &AdminLogin) -> Object {
     secret(registry.kept_metadata(Child::Admin), &admin.kind, data, registry.hold())
 }
 
-/// `NAME-pull`: a login for pods of the namespace.
+/// `NAME-pull`, or as the manifest calls it: a login for pods of the namespace.
 #[must_use]
-pub fn pull(registry: &Resolved, login: &Sensitive<String>) -> Object {
+pub fn pull(registry: &Resolved, name: &str, login: &Sensitive<String>) -> Object {
     let data = [(".dockerconfigjson", login.expose().as_str())];
-    secret(registry.metadata(Child::Pull), "kubernetes.io/dockerconfigjson", data, Hold::Disposable)
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..registry.metadata(Child::Pull) };
+    secret(metadata, "kubernetes.io/dockerconfigjson", data, Hold::Disposable)
 }
 
 /// `NAME-config`: the registry's configuration, and the key that signs uploads.

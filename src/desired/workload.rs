@@ -17,6 +17,9 @@ use crate::api::RestartType;
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
+/// Seconds that a finished Job stays: as many as there may be.
+pub const KEPT_FOR: i32 = i32::MAX;
+
 /// What the cluster says about how much should run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
@@ -63,6 +66,8 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
         spec: DeploymentSpec {
             replicas: Some(if run.stopped_by_user { 0 } else { wanted }),
             revision_history_limit: Some(2),
+            // `kubectl rollout pause` would hold up renewed certificates: it is repaired like any other difference.
+            paused: Some(false),
             selector: LabelSelector {
                 match_labels: Some(labels::selector(&registry.name)),
                 ..LabelSelector::default()
@@ -105,6 +110,9 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
     metadata.annotations.get_or_insert_default().extend(served(material));
+    let forgiven = Some(run.forgiven_restarts).filter(|count| *count > 0 && registry.max_retries.is_some());
+    let forgiven = forgiven.map(|count| (labels::FORGIVEN_RESTARTS.to_owned(), count.to_string()));
+    metadata.annotations.get_or_insert_default().extend(forgiven);
     Job {
         metadata,
         spec: Some(JobSpec {
@@ -113,6 +121,8 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
             suspend: Some(registry.suspend),
             // A deleted or drained pod is replaced when it has ended.
             pod_replacement_policy: Some("Failed".to_owned()),
+            // Whoever has ended is not to be started again, which a Job that vanished would be.
+            ttl_seconds_after_finished: Some(KEPT_FOR),
             backoff_limit: Some(if once { 0 } else { backoff_limit(registry, run) }),
             // A drain is no failure of the process. Kubernetes allows such a rule only where pods never restart.
             pod_failure_policy: once.then(|| PodFailurePolicy {

@@ -20,6 +20,8 @@ pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";
 pub const TEMPLATE: &str = "privateregistry.dev/template";
 /// Annotation of a Deployment or Job: the operator's image that its pods probe their volume with.
 pub const PROBE_IMAGE: &str = "privateregistry.dev/probe-image";
+/// Annotation on the Job: restarts that do not count against `maxRetries`, because a long good run came after them.
+pub const FORGIVEN_RESTARTS: &str = "privateregistry.dev/forgiven-restarts";
 /// Annotation of a running pod: SHA-256 of the table of users that its kubelet was told of.
 pub const USERS_CHECKSUM: &str = "privateregistry.dev/users-checksum";
 /// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Map;
 
 use super::image::{self, Version};
-use super::resolved::{Faults, Resolved, Service, Storage, Tls};
+use super::resolved::{Fault, Faults, Named, PullSecret, Resolved, Service, Storage, Tls};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
@@ -78,6 +78,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         faults.certificate = Some(blocked);
         Tls::Unreadable
     });
+    let (pull_secrets, pull_faults) = pull_secrets(&name, registry);
     let addresses = addresses(&spec.addresses, &mut faults.address);
     let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
@@ -97,7 +98,8 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         storage,
         tls,
         users: users(spec.auth.as_ref(), observed),
-        pull_user: spec.pull_secrets.first().map(|pull| pull.user.clone()),
+        pull_secrets,
+        pull_faults,
         restart: restart.kind.unwrap_or_default(),
         max_retries: restart.max_retries,
         suspend: spec.suspend.unwrap_or(false),
@@ -200,9 +202,29 @@ fn storage(
     Storage::Existing { shared: modes.into_iter().any(|mode| mode == "ReadWriteMany"), name }
 }
 
-/// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
-fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blocked> {
-    let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| registry.child(*child)).collect();
+/// Those that can be written, and what is wrong with the others.
+fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<PullSecret>, Vec<Fault>) {
+    let ours = Child::SECRETS.into_iter().filter(|child| *child != Child::Pull).map(|child| registry.child(child));
+    let taken: BTreeSet<_> = ours.chain(inputs_of(&manifest.spec).cloned()).collect();
+    let (mut found, mut faults) = (Vec::<PullSecret>::new(), Vec::new());
+    for pull in &manifest.spec.pull_secrets {
+        let name = pull.name.clone().unwrap_or_else(|| registry.child(Child::Pull));
+        if taken.contains(&name) || found.iter().any(|other| other.name == name) {
+            faults.push(Fault {
+                reason: "InvalidManifest",
+                message: format!(
+                    "spec.pullSecrets: Secret {name} is something else of this registry already; choose another name"
+                ),
+            });
+        } else {
+            found.push(PullSecret { name, user: pull.user.clone() });
+        }
+    }
+    (found, faults)
+}
+
+/// Names of the Secrets that a manifest refers to.
+fn inputs_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let auth = spec.auth.as_ref();
     let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| &user.password_secret_ref.name);
     let tables = auth.into_iter().flat_map(|auth| &auth.users_from).flat_map(|from| {
@@ -210,7 +232,13 @@ fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blo
         passwords.into_iter().chain(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name))
     });
     let certificate = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| &secret.name);
-    if let Some(name) = users.chain(tables).chain(certificate).find(|name| own.contains(*name)) {
+    users.chain(tables).chain(certificate)
+}
+
+/// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
+fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blocked> {
+    let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| registry.child(*child)).collect();
+    if let Some(name) = inputs_of(spec).find(|name| own.contains(*name)) {
         return Err(Blocked::invalid(format!(
             "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
         )));
@@ -245,6 +273,7 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
         },
         ca_duration: certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?,
         key_algorithm: wanted.key_algorithm.unwrap_or_default(),
+        named: Named { duration: authority.duration.is_some(), key_algorithm: wanted.key_algorithm.is_some() },
         dns_names: wanted.dns_names.into_iter().collect(),
         ip_addresses,
     })

@@ -46,8 +46,10 @@ pub struct Resolved {
     pub tls: Tls,
     /// Who may log in.
     pub users: Users,
-    /// The user that pods of the namespace pull as, if the manifest names one.
-    pub pull_user: Option<String>,
+    /// Logins for pods of the namespace. Empty: the generated admin's, if there is one.
+    pub pull_secrets: Vec<PullSecret>,
+    /// What is wrong with others of them.
+    pub pull_faults: Vec<Fault>,
     /// What happens when the process ends.
     pub restart: RestartType,
     /// With `OnFailure`: restarts in a row before it stays stopped.
@@ -161,6 +163,8 @@ pub enum Tls {
         ca_duration: Duration,
         /// Kind of key.
         key_algorithm: KeyAlgorithm,
+        /// Which of these the manifest names: only then does a user wait for an authority that is so.
+        named: Named,
         /// Names beside those that the operator knows.
         dns_names: BTreeSet<String>,
         /// Addresses beside those that the operator knows.
@@ -175,6 +179,15 @@ pub enum Tls {
     None,
     /// Somebody, but the manifest does not say it so that it can be followed: see [`Faults::certificate`].
     Unreadable,
+}
+
+/// What a manifest names of an authority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Its life.
+    pub duration: bool,
+    /// Its kind of key.
+    pub key_algorithm: bool,
 }
 
 /// Who may log in.
@@ -197,6 +210,15 @@ pub enum Users {
         /// Work factor of the hashes.
         cost: u32,
     },
+}
+
+/// A login for pods of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullSecret {
+    /// Name of the Secret.
+    pub name: String,
+    /// The user that pods pull as.
+    pub user: String,
 }
 
 /// The user that the operator makes itself.

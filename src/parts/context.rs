@@ -26,10 +26,15 @@ use crate::model::{Child, Settings, labels};
 use crate::observe;
 use crate::status::PodFacts;
 
+/// Pods in one page of a list.
+const PODS_AT_ONCE: u32 = 200;
 const CLAIM: &str = "PersistentVolumeClaim";
 
 /// Longer than any repair waits while a field is fought over.
 const LATELY: SignedDuration = SignedDuration::from_mins(20);
+
+/// Children that are remembered as they were written: those are fought over, not the many that are renewed together.
+const WRITTEN_AT_MOST: usize = 64;
 
 /// What every pass shares.
 pub struct Context {
@@ -86,6 +91,28 @@ impl Context {
         Ok(as_they_are)
     }
 
+    /// A pod that may still write to a claim which this registry is about to mount: one of another registry, or, unless the claim is shared, one of its
+    /// own that is on its way out. Both its name and its registry's are given. Costs a list, page by page.
+    pub(crate) async fn still_mounting(
+        &self,
+        key: &Key,
+        claim: &str,
+        is_shared: bool,
+    ) -> Result<Option<(String, String)>, Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
+        let mut params = ListParams::default().labels(&ours).limit(PODS_AT_ONCE);
+        loop {
+            let failed = |source| Error::Pods { registry: key.to_string(), source: Box::new(source) };
+            let page = api.list(&params).await.map_err(failed)?;
+            let found = page.items.iter().find_map(|pod| still_mounts(pod, &key.name, claim, is_shared));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) if found.is_none() => params.continue_token = Some(token),
+                _ => return Ok(found),
+            }
+        }
+    }
+
     /// One round over all registries.
     pub(crate) async fn round(&self, scopes: &[Scope]) {
         self.rounds.run(&self.registries.keys(), scopes, &self.queue, &self.engine).await;
@@ -127,7 +154,7 @@ impl Context {
     /// Has those looked at that may want a claim of this registry, which is new or gone. Creation times have whole seconds, so who comes second to
     /// a claim may still be the first by name.
     pub(crate) fn tell_rivals(&self, key: &Key) {
-        for rival in rivals(&self.references, key).iter().filter(|rival| self.registries.get(rival).is_some()) {
+        for rival in rivals(&self.references, key).iter().filter(|rival| self.registries.contains(rival)) {
             self.queue.add(rival, Urgency::Change);
         }
     }
@@ -176,6 +203,9 @@ impl Recall {
     pub(super) fn wrote(&self, key: &Key, child: Child, live: Live, now: Timestamp) {
         let mut written = locked(&self.written);
         written.retain(|_, known| now.duration_since(known.at) < LATELY);
+        if written.len() >= WRITTEN_AT_MOST {
+            return;
+        }
         written.insert((key.clone(), child.suffix()), Written { live, at: now });
     }
 
@@ -217,6 +247,22 @@ impl Recall {
     }
 }
 
+/// Name of the pod and of its registry, if it may still write to this claim although `registry` is about to mount it.
+fn still_mounts(pod: &Pod, registry: &str, claim: &str, is_shared: bool) -> Option<(String, String)> {
+    let owner = pod.metadata.labels.as_ref()?.get(labels::REGISTRY)?;
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    // One of its own that stays was left behind when its Deployment was removed: the next one takes it over.
+    let is_in_the_way = owner != registry || !is_shared && pod.metadata.deletion_timestamp.is_some();
+    if !is_in_the_way || matches!(phase, Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let volumes = pod.spec.as_ref()?.volumes.iter().flatten();
+    let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims
+        .any(|mounted| mounted.claim_name == claim)
+        .then(|| (pod.metadata.name.clone().unwrap_or_default(), owner.clone()))
+}
+
 /// The objects that a registry refers to.
 fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
     let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
@@ -256,6 +302,30 @@ mod tests {
         recall.pods_changed(&key);
         recall.learn_pods(&key, Vec::new());
         assert_eq!(recall.pods_of(&key), None, "what was listed may be from before the change");
+    }
+
+    #[test]
+    fn who_may_still_write_to_a_claim_is_told_from_who_does_not() {
+        let pod = |registry: &str, claim: &str, phase: &str, deleted: bool| {
+            let deleted = deleted.then_some("2026-11-22T00:00:00Z");
+            let pod = serde_json::json!({
+                "metadata": {"name": "p", "labels": {"privateregistry.dev/registry": registry}, "deletionTimestamp": deleted},
+                "spec": {"containers": [], "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
+                "status": {"phase": phase},
+            });
+            [false, true].map(|is_shared| {
+                still_mounts(&serde_json::from_value(pod.clone()).unwrap(), "new", "images", is_shared)
+            })
+        };
+        let former = Some(("p".to_owned(), "former".to_owned()));
+        let former = || [former.clone(), former.clone()];
+        assert_eq!(pod("former", "images", "Running", false), former());
+        assert_eq!(pod("former", "images", "Running", true), former());
+        assert_eq!(pod("former", "images", "Failed", false), [None, None]);
+        assert_eq!(pod("former", "others", "Running", false), [None, None]);
+        assert_eq!(pod("new", "images", "Running", false), [None, None], "its own that stays is taken over");
+        let leaving = Some(("p".to_owned(), "new".to_owned()));
+        assert_eq!(pod("new", "images", "Running", true), [leaving, None], "its own that goes still writes");
     }
 
     #[test]

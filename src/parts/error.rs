@@ -4,7 +4,6 @@ use operator_engine::apply;
 use operator_engine::work::backoff::Class;
 
 use crate::credentials::generated::NoRandomness;
-use crate::credentials::hashing::HashError;
 use crate::pki::issue::IssueError;
 
 /// What went wrong in a pass.
@@ -16,9 +15,6 @@ pub enum Error {
     /// Making a key or a certificate.
     #[error("issue the certificate: {0}")]
     Issue(#[from] IssueError),
-    /// Hashing a password.
-    #[error(transparent)]
-    Hash(#[from] HashError),
     /// Making a password.
     #[error(transparent)]
     Random(#[from] NoRandomness),
@@ -67,7 +63,6 @@ impl Error {
         match self {
             Self::Apply(error) => error.reason(),
             Self::Issue(error) => error.reason(),
-            Self::Hash(_) => "HashFailed",
             Self::Random(_) => "NoRandomness",
             Self::Pods { .. } => "ReadFailed",
             Self::Finalizer { .. } => "WriteFailed",
@@ -88,7 +83,7 @@ impl Error {
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
             Self::Pods { .. } | Self::Finalizer { .. } | Self::Status { .. } => Class::Transient,
-            Self::Issue(_) | Self::Hash(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
+            Self::Issue(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Where images are kept: the registry's own claim, one that it names, or a folder. Never deletes a claim, and makes none in the place of one that is
 //! going.
 
-use operator_engine::apply::{self, Live};
+use operator_engine::apply::{self, Live, Outcome};
+use operator_engine::work::backoff::Class;
 use serde_json::Value;
 
 use super::{Pass, being_deleted};
@@ -14,6 +15,8 @@ pub struct Storage {
     claim: Option<Live>,
     /// What keeps it from being as wanted.
     pub problem: Option<Problem>,
+    /// Whether it was there before this pass, so that somebody may still have it mounted.
+    pub is_old: bool,
     /// Whether pods may mount it.
     pub is_usable: bool,
     /// Whether another registry has it.
@@ -22,17 +25,25 @@ pub struct Storage {
     pub is_leaving: bool,
 }
 
+/// What the API server says of every quota that is in the way.
+const OVER_QUOTA: &str = "exceeded quota";
+
 /// Makes or grows the claim, or looks at one that is not ours.
 pub async fn settle(pass: &Pass<'_>) -> Storage {
-    let (claim, problem) = look(pass).await;
+    let (claim, problem, is_old) = look(pass).await;
     let blocked = pass.registry.faults.storage.as_ref();
     let is_leaving = claim.as_ref().is_some_and(Live::is_leaving);
+    let is_block =
+        claim.as_ref().is_some_and(|claim| claim.value().pointer("/spec/volumeMode") == Some(&"Block".into()));
     let is_held_by_another = pass.observed.claim_holder.is_some();
     Storage {
+        is_old,
         is_usable: blocked.is_none()
+            && !is_block
             && (claim.is_some() || matches!(pass.registry.storage, model::Storage::EmptyDir { .. })),
         problem: match &claim {
             Some(claim) if is_leaving => Some(going(claim)),
+            Some(claim) if is_block => Some(block(claim)),
             _ => blocked.map(Problem::of).or(problem),
         },
         claim,
@@ -42,6 +53,12 @@ pub async fn settle(pass: &Pass<'_>) -> Storage {
 }
 
 impl Storage {
+    /// Name of the claim, if there is one.
+    #[must_use]
+    pub fn claim_name(&self) -> Option<&str> {
+        self.claim.as_ref().map(Live::name)
+    }
+
     /// The claim, as the server has it.
     #[must_use]
     pub fn claim(&self) -> Option<&Value> {
@@ -49,7 +66,8 @@ impl Storage {
     }
 }
 
-async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
+/// The claim, what is wrong with it, and whether it was there before.
+async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>, bool) {
     let engine = &pass.ctx.engine;
     let read = async |name: &str| {
         engine
@@ -58,20 +76,20 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
             .map_err(|error| pass.problem(error))
     };
     let live = |found: Result<Option<Live>, Problem>| match found {
-        Ok(live) => (live, None),
-        Err(problem) => (None, Some(problem)),
+        Ok(live) => (live, None, true),
+        Err(problem) => (None, Some(problem), true),
     };
     if let model::Storage::Existing { name, .. } = &pass.registry.storage {
         return live(read(name).await);
     }
-    let Some(mut wanted) = claim::build(pass.registry) else { return (None, None) };
+    let Some(mut wanted) = claim::build(pass.registry) else { return (None, None, false) };
     let name = pass.registry.name.child(Child::Data);
     if pass.registry.faults.storage.is_some() {
         return live(read(&name).await);
     }
     let known = match engine.read_known_child(&pass.owner, kinds::PERSISTENT_VOLUME_CLAIM, &name).await {
         Ok(known) => known,
-        Err(error) => return (None, Some(pass.problem(error))),
+        Err(error) => return (None, Some(pass.problem(error)), true),
     };
     // Kubernetes refuses to grow a claim that has no volume yet: it gets its first volume as it is, and grows then.
     let size = "/spec/resources/requests/storage";
@@ -83,14 +101,16 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
     match engine.apply(&pass.owner, &wanted).await {
         Ok(applied) => {
             pass.failures.contested(applied.contested.as_ref());
-            (Some(applied.live), None)
+            (Some(applied.live), None, applied.outcome != Outcome::Created)
         }
-        Err(apply::Error::Refused { message, .. }) if known.is_some() => {
+        // A quota ends without a change to the manifest, and no event tells when.
+        Err(apply::Error::Refused { message, .. }) if known.is_some() && !message.contains(OVER_QUOTA) => {
+            pass.failures.note("ClaimRefused", Class::InTheWay);
             let problem = format!(
                 "PersistentVolumeClaim {name} was refused ({message}); choose a StorageClass that allows it, or set the size back"
             );
             // Whether a class allows growth is found out by trying: what is there goes on.
-            (read(&name).await.ok().flatten().or(known), Some(Problem::stuck("ClaimRefused", problem)))
+            (read(&name).await.ok().flatten().or(known), Some(Problem::stuck("ClaimRefused", problem)), true)
         }
         Err(error) => {
             let never_held = known.as_ref().is_some_and(|claim| !is_bound(claim));
@@ -99,13 +119,23 @@ async fn look(pass: &Pass<'_>) -> (Option<Live>, Option<Problem>) {
                 let words = "it has no volume and never held an image: delete it, and it is made as the manifest says";
                 problem.message = format!("{}; {words}: kubectl delete pvc {name}", problem.message);
             }
-            (known, Some(problem))
+            (known, Some(problem), true)
         }
     }
 }
 
 fn is_bound(claim: &Live) -> bool {
     claim.value().pointer("/status/phase") != Some(&"Pending".into())
+}
+
+/// Pods that mount it as a folder would wait for ever.
+fn block(claim: &Live) -> Problem {
+    let name = claim.name();
+    let message = format!(
+        "PersistentVolumeClaim {name} has volumeMode Block, a device without a file system, on which the registry cannot keep files; use a claim with \
+         volumeMode Filesystem"
+    );
+    Problem::stuck("VolumeModeBlock", message)
 }
 
 fn going(claim: &Live) -> Problem {

@@ -146,6 +146,8 @@ pub struct Findings<'a> {
     pub logins: Logins,
     /// How the Deployment or Job is doing; `None`: it could not be made yet.
     pub workload: Option<Workload>,
+    /// Whether it has ended, and is not to be started again although somebody else lets Kubernetes remove it.
+    pub has_ended: bool,
     /// What keeps it from being as wanted.
     pub running: Option<Problem>,
     /// How the registry answered.
@@ -200,6 +202,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         image: Some(registry.image.clone()),
         ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),
+        ended_generation: findings.has_ended.then_some(registry.generation),
         handled_renew_request: findings.certificate.handled_request.clone(),
         operator: before.operator.clone(),
         operator_asked: before.operator_asked.clone(),

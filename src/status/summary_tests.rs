@@ -74,6 +74,7 @@ impl Case {
             certificate: self.certificate.clone(),
             logins: self.logins.clone(),
             workload: self.workload.clone(),
+            has_ended: false,
             running: self.running.clone(),
             answer: self.answer.clone(),
         };

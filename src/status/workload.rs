@@ -1,16 +1,20 @@
 //! How the Deployment or Job is doing, and why, from what the server returned.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use serde_json::Value;
 
 use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
 use crate::desired::Run;
-use crate::desired::pod::CONTAINER;
+use crate::desired::pod::{CONTAINER, VOLUME_PROBE};
+use crate::desired::workload::KEPT_FOR;
 use crate::model::{Resolved, Storage, labels};
 
 /// A good run of this length ends a row of failures.
 pub const GOOD_RUN: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long a node may take until the first container of a pod has started, before that is told: pulling an image takes its time.
+pub const START_TIME: SignedDuration = SignedDuration::from_secs(90);
 
 /// Restarts after which a process that is up again has not recovered before it is ready.
 const ROW: i32 = 2;
@@ -82,6 +86,24 @@ impl Workload {
     }
 }
 
+/// What a Job that is gone was told to be: how it ended is remembered where it stands in any case.
+#[must_use]
+pub fn judge_removed_job(before: &PrivateRegistryStatus) -> Workload {
+    let told = before.conditions.iter().find(|found| found.type_ == condition::AVAILABLE);
+    let message = told.map_or_else(|| "its Job has ended and was removed".to_owned(), |told| told.message.clone());
+    match told.map(|told| told.reason.as_str()) {
+        Some(reason::COMPLETED) => Workload::Stopped { reason: reason::COMPLETED, message },
+        Some(reason::MAX_RETRIES_EXCEEDED) => Workload::Failed { reason: reason::MAX_RETRIES_EXCEEDED, message },
+        _ => Workload::Failed { reason: reason::FAILED, message },
+    }
+}
+
+/// Whether Kubernetes removes a Job soon after it has ended, because somebody else says so.
+#[must_use]
+pub fn is_removed_when_finished(job: &Value) -> bool {
+    job.pointer("/spec/ttlSecondsAfterFinished").and_then(Value::as_i64).is_some_and(|kept| kept < i64::from(KEPT_FOR))
+}
+
 /// What matters of one of the registry's pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
@@ -97,6 +119,8 @@ pub struct PodFacts {
     pub exit_code: Option<i32>,
     /// Since when the process has been running.
     pub running_since: Option<Timestamp>,
+    /// Since when its node has had it without starting any container.
+    pub starting_since: Option<Timestamp>,
     /// What stands in the way: reason and words.
     pub trouble: Option<(String, String)>,
 }
@@ -129,8 +153,8 @@ impl PodFacts {
                 let words = condition.message.clone().unwrap_or_default();
                 ("Unschedulable".to_owned(), format!("Pod {name} finds no node: {words}"))
             });
-        let volume =
-            status.init_container_statuses.iter().flatten().find_map(|container| volume_trouble(&name, container));
+        let first =
+            status.init_container_statuses.iter().flatten().find_map(|container| init_trouble(&name, container));
         let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         Self {
             disrupted,
@@ -140,7 +164,8 @@ impl PodFacts {
             running_since: registry
                 .and_then(|container| container.state.clone()?.running?.started_at)
                 .map(|time| time.0),
-            trouble: volume
+            starting_since: starting_since(&status).filter(|_| !disrupted),
+            trouble: first
                 .or_else(|| registry.and_then(|container| registry_trouble(&name, container, is_over)))
                 .or(unscheduled)
                 .filter(|_| !disrupted),
@@ -152,8 +177,56 @@ impl PodFacts {
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Self {
         let runs_well = self.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
-        Self { trouble: self.trouble.clone().filter(|_| !runs_well), ..self.clone() }
+        let trouble = self.trouble.clone().or_else(|| self.late(now)).filter(|_| !runs_well);
+        Self { trouble, ..self.clone() }
     }
+
+    /// A volume that cannot be mounted leaves no trace in a pod's status but this.
+    fn late(&self, now: Timestamp) -> Option<(String, String)> {
+        let (name, since) = (&self.name, self.starting_since?);
+        let words = format!(
+            "Pod {name}: its node has not started any container for more than {} s: a volume that cannot be mounted, or an image that is slow to pull; \
+             see kubectl describe pod {name}",
+            START_TIME.as_secs()
+        );
+        (now.duration_since(since) >= START_TIME).then(|| ("PodNotStarted".to_owned(), words))
+    }
+}
+
+/// Since when a node has had the pod, if none of its containers has started yet.
+fn starting_since(status: &PodStatus) -> Option<Timestamp> {
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let mut states = containers.flat_map(|container| [&container.state, &container.last_state]).flatten();
+    if status.phase.as_deref() != Some("Pending")
+        || states.any(|state| state.running.is_some() || state.terminated.is_some())
+    {
+        return None;
+    }
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "True")?;
+    scheduled.last_transition_time.as_ref().map(|time| time.0)
+}
+
+fn init_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
+    if container.name == VOLUME_PROBE { volume_trouble(pod, container) } else { added_trouble(pod, container) }
+}
+
+/// An init container that a mesh or a policy added. What it said is not repeated: nobody knows what it may hold.
+fn added_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
+    let name = &container.name;
+    let state = container.state.clone().unwrap_or_default();
+    let last = container.last_state.clone().and_then(|last| last.terminated);
+    let ended = state.terminated.or(last).filter(|ended| ended.exit_code != 0 && !container.ready);
+    if let Some(ended) = ended {
+        let words = format!(
+            "Pod {pod}: the init container {name}, which is not the registry's, ended with exit code {}; see kubectl logs {pod} --container {name}, \
+             and ask who adds it",
+            ended.exit_code
+        );
+        return Some(("InitContainerFailed".to_owned(), words));
+    }
+    let source = format!("what adds the init container {name}");
+    state.waiting.and_then(|waiting| image_trouble(pod, &container.image, &waiting.reason.unwrap_or_default(), &source))
 }
 
 /// The init container is ours: its last words are for users. The registry's are not repeated: they may hold secrets.
@@ -271,6 +344,11 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         .iter()
         .find_map(|pod| pod.exit_code)
         .map_or_else(String::new, |code| format!("; its exit code was {code}"));
+    let again = if is_removed_when_finished(live) {
+        "something sets ttlSecondsAfterFinished, so that Kubernetes removes the Job; set spec.suspend to true and back to false to start it again".to_owned()
+    } else {
+        format!("delete the Job {name} to start it again")
+    };
     if job_has(live, "Complete") {
         let ended = "the registry's process ended by itself with exit code 0, and spec.restartPolicy.type says that it stays so";
         // The kubelet that evicts such a pod leaves no trace in its status, and the registry ends with 0 when it is told to.
@@ -279,14 +357,13 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
                 reason::COMPLETED,
                 &format!(
                     "{ended}; or its folder was over spec.storage.emptyDir.sizeLimit: kubectl describe pod then says Evicted; raise \
-                     the limit, and delete the Job {name} to start it again"
+                     the limit, and {again}"
                 ),
             ),
-            _ => stopped(reason::COMPLETED, ended),
+            _ => stopped(reason::COMPLETED, &format!("{ended}; {again}")),
         };
     }
     if job_has(live, "Failed") || job_has(live, "FailureTarget") {
-        let again = format!("delete the Job {name} to start it again");
         let (reason, message) = if registry.restart == RestartType::OnFailure {
             let retries = registry.max_retries.unwrap_or(i32::MAX);
             let why = format!("the registry's process failed after {retries} restarts in a row{exit}");

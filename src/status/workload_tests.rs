@@ -151,6 +151,44 @@ fn a_volume_that_cannot_be_written_is_told_in_the_probe_s_words() {
     assert_eq!(pod.trouble, Some(("StorageNotWritable".to_owned(), "Pod p: cannot write: fsGroup".to_owned())));
 }
 
+/// A pod with these init containers.
+fn initialising(containers: &Value) -> PodFacts {
+    pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": containers}}))
+}
+
+#[test]
+fn an_init_container_that_somebody_added_is_named_and_not_quoted() {
+    let ended = json!({"terminated": {"exitCode": 7, "message": "planted"}});
+    let mesh = |ready: bool| {
+        json!([{"name": "mesh-init", "image": "m", "imageID": "", "ready": ready, "restartCount": 1,
+                "state": {"running": {}}, "lastState": ended}])
+    };
+    let (reason, message) = initialising(&mesh(false)).trouble.unwrap();
+    assert_eq!(reason, "InitContainerFailed");
+    assert!(message.contains("kubectl logs p --container mesh-init") && message.contains("exit code 7"), "{message}");
+    assert!(!message.contains("planted"), "{message}");
+    assert_eq!(initialising(&mesh(true)).trouble, None, "it has recovered");
+}
+
+#[test]
+fn a_pod_that_its_node_does_not_start_is_told_after_a_while() {
+    let waits = |state: &Value| {
+        let status = json!({
+            "phase": "Pending", "containerStatuses": container(state, &json!({})),
+            "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-22T00:00:00Z"}],
+        });
+        pod(json!({"metadata": {"name": "p"}, "status": status}))
+    };
+    let creating = waits(&json!({"waiting": {"reason": "ContainerCreating"}}));
+    assert_eq!(creating.at("2026-11-22T00:01:29Z".parse().unwrap()).trouble, None);
+    let (reason, message) = creating.at("2026-11-22T00:01:30Z".parse().unwrap()).trouble.unwrap();
+    assert_eq!(reason, "PodNotStarted");
+    assert!(message.contains("kubectl describe pod p"), "{message}");
+    assert_eq!(waits(&json!({"running": {}})).at("2026-11-22T00:09:00Z".parse().unwrap()).trouble, None);
+    let unpulled = waits(&json!({"waiting": {"reason": "ImagePullBackOff"}}));
+    assert_eq!(unpulled.at("2026-11-22T00:09:00Z".parse().unwrap()).trouble.unwrap().0, "ImageNotPulled");
+}
+
 #[test]
 fn an_operator_image_that_cannot_be_pulled_is_the_administrator_s_to_correct() {
     let status = json!([{"name": "check-volume", "image": "o:1", "imageID": "", "ready": false, "restartCount": 0,

@@ -90,3 +90,70 @@ async fn a_label_for_all_is_on_every_child_and_in_no_selector() {
     assert_eq!(deployment.at("/spec/template/metadata/labels/cost-center").await, "4711");
     assert!(deployment.at("/spec/selector/matchLabels/cost-center").await.is_null());
 }
+
+/// Lines of an htpasswd file with these users, all with the same hash.
+fn crowd(users: std::ops::Range<u32>) -> String {
+    let hash = bcrypt::hash_with_result("correct horse", 4).unwrap().format_for_version(bcrypt::Version::TwoY);
+    users.map(|number| format!("somebody-{number:05}@example.com:{hash}\n")).collect()
+}
+
+#[tokio::test]
+async fn a_user_who_is_removed_is_out_also_where_others_find_no_room() {
+    let Some(team) = namespace("logins-crowd").await else { return };
+    let _operator = team.operator().await;
+    team.secret("early", &[("htpasswd", &crowd(0..4_000))]).await;
+    team.secret("late", &[("htpasswd", &crowd(4_000..8_000))]).await;
+    team.secret("ann", &[("password", "correct horse")]).await;
+    let ann = json!([{"name": "ann", "passwordSecretRef": {"name": "ann"}}]);
+    let from =
+        |secrets: &[&str]| secrets.iter().map(|name| json!({"htpasswdSecretRef": {"name": name}})).collect::<Vec<_>>();
+    let registry = team.registry("team-a", json!({"auth": {"users": ann, "usersFrom": from(&["early"])}})).await;
+    registry.lets_in("ann", "correct horse").await;
+
+    registry.apply(json!({"auth": {"usersFrom": from(&["late", "early"])}})).await.unwrap();
+    let words = registry.says("UsersReady", "False", "TooManyUsers").await;
+    assert!(words.contains("user somebody-0") && words.contains("others are not in the table"), "{words}");
+    let table = registry.htpasswd().decoded("htpasswd").await;
+    assert!(!table.contains("ann:"), "whoever is removed is out");
+    let has = |number: u32| table.contains(&format!("somebody-{number:05}@"));
+    assert!((0..4_000).all(has) && has(4_000) && !has(7_999), "whoever was in stays in; of the others as many as fit");
+    team.settles().await;
+
+    registry.apply(json!({"auth": {"usersFrom": from(&["late"])}})).await.unwrap();
+    let words = registry.says("UsersReady", "True", "Written").await;
+    assert!(words.starts_with("4000 users"), "{words}");
+}
+
+#[tokio::test]
+async fn each_pull_secret_has_its_name_and_its_user_and_goes_with_its_entry() {
+    let Some(team) = namespace("logins-pulls").await else { return };
+    let _operator = team.operator().await;
+    team.secret("many", &[("build", "builds and pushes"), ("cluster", "pulls for pods")]).await;
+    let theirs = team.secret("theirs", &[("key", "value")]).await;
+    let with = |pulls: serde_json::Value| json!({"auth": {"usersFrom": [{"secretRef": {"name": "many"}}]}, "pullSecrets": pulls});
+    let two = json!([{"user": "cluster"}, {"name": "for-builds", "user": "build"}]);
+    let registry = team.registry("team-a", with(two)).await.ready().await;
+    let (pull, builds) = (registry.child("Secret", "-pull"), team.object("Secret", "for-builds"));
+    assert!(pull.decoded(".dockerconfigjson").await.contains("pulls for pods"));
+    assert!(builds.decoded(".dockerconfigjson").await.contains("builds and pushes"));
+
+    registry.apply(with(json!([{"name": "for-builds", "user": "cluster"}]))).await.unwrap();
+    pull.disappears(PATIENCE).await;
+    registry.says("UsersReady", "True", "Written").await;
+    assert!(builds.decoded(".dockerconfigjson").await.contains("pulls for pods"));
+
+    for (name, reason) in [("theirs", "NotOurs"), ("many", "InvalidManifest"), ("team-a-tls", "InvalidManifest")] {
+        registry
+            .apply(with(json!([{"name": "for-builds", "user": "build"}, {"name": name, "user": "build"}])))
+            .await
+            .unwrap();
+        let words = registry.says("UsersReady", "False", reason).await;
+        assert!(words.contains(name), "{words}");
+        assert!(builds.decoded(".dockerconfigjson").await.contains("builds and pushes"), "the other goes on");
+    }
+    assert_eq!(theirs.decoded("key").await, "value");
+
+    registry.apply(with(json!([]))).await.unwrap();
+    builds.disappears(PATIENCE).await;
+    assert!(registry.tls().find().await.is_some());
+}

@@ -227,3 +227,131 @@ async fn a_switch_to_retain_holds_although_the_operator_was_down_from_then_on() 
     registry.object.disappears(PATIENCE).await;
     goes_and_leaves_what_is_kept(&registry).await;
 }
+
+#[tokio::test]
+async fn what_is_due_is_done_in_time_while_something_else_is_refused() {
+    let Some(team) = namespace("parts-due").await else { return };
+    let _operator = team.operator_with(&["--short-certificates-for-tests=parts-due=45s"]).await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let port = taken_port(&team).await;
+    registry.apply(json!({"service": {"type": "NodePort", "nodePort": port}})).await.unwrap();
+    registry.says("AddressReady", "False", "Refused").await;
+    let served = registry.object.at("/status/certificate").await;
+    let due: jiff::Timestamp = served["renewAt"].as_str().unwrap().parse().unwrap();
+
+    // What is refused is tried again each minute.
+    let limit = due.duration_since(jiff::Timestamp::now()).max(jiff::SignedDuration::ZERO).unsigned_abs() + within(8);
+    assert!(limit < within(45), "{limit:?}");
+    let is_renewed = |live: &Value| live["status"]["certificate"]["serial"] != served["serial"];
+    registry.object.becomes(limit, "has its next certificate", is_renewed).await;
+    registry.says("AddressReady", "False", "Refused").await;
+}
+
+/// Somebody limits how much storage the namespace may ask for.
+async fn quota(team: &Namespace, storage: &str) -> Object {
+    let spec = json!({"hard": {"requests.storage": storage}});
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "storage"}, "spec": spec});
+    let quota = team.create(quota).await;
+    quota.becomes(PATIENCE, "counts", |quota| quota["status"]["hard"]["requests.storage"] == storage).await;
+    quota
+}
+
+#[tokio::test]
+async fn a_quota_that_is_in_the_way_of_a_claim_is_told_and_its_end_is_noticed() {
+    let Some(team) = namespace("parts-quota").await else { return };
+    let _operator = team.operator().await;
+    let sized = |size: &str| json!({"storage": {"persistentVolumeClaim": {"size": size}}});
+    let refused = async |registry: &Registry<'_>| {
+        let words = registry.says("StorageReady", "False", "Refused").await;
+        assert!(words.contains("exceeded quota") && words.contains("it is tried again"), "{words}");
+        registry.says("Stalled", "False", "").await;
+        registry.says("Reconciling", "True", "").await;
+    };
+    let limit = quota(&team, "0").await;
+    let registry = team.registry("team-a", sized("1Gi")).await;
+    refused(&registry).await;
+    limit.delete().await;
+    let registry = registry.ready().await;
+
+    let limit = quota(&team, "1Gi").await;
+    registry.apply(sized("2Gi")).await.unwrap();
+    refused(&registry).await;
+    limit.delete().await;
+    let asks = |claim: &Value| claim["spec"]["resources"]["requests"]["storage"] == "2Gi";
+    registry.claim().becomes(PATIENCE, "grows", asks).await;
+}
+
+#[tokio::test]
+async fn a_claim_without_a_file_system_is_refused_at_once() {
+    let Some(team) = namespace("parts-block").await else { return };
+    let _operator = team.operator().await;
+    let spec =
+        json!({"accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "resources": {"requests": {"storage": "1Gi"}}});
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "raw"}, "spec": spec});
+    team.create(claim).await;
+    let registry = team.registry("team-a", json!({"storage": {"existingClaim": {"name": "raw"}}})).await;
+    let words = registry.says("StorageReady", "False", "VolumeModeBlock").await;
+    assert!(words.contains("PersistentVolumeClaim raw") && words.contains("Filesystem"), "{words}");
+    registry.says("Stalled", "True", "VolumeModeBlock").await;
+    assert!(registry.deployment().find().await.is_none());
+}
+
+#[tokio::test]
+async fn what_runs_never_reads_what_was_rendered_for_pods_that_are_refused() {
+    let Some(team) = namespace("parts-rendered").await else { return };
+    let _operator = team.operator().await;
+    let refused = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+    let deployed = json!({});
+    let job = json!({"storage": {"emptyDir": {}}, "restartPolicy": {"type": "OnFailure"}});
+    for (name, kind, spec) in [("endless", "Deployment", deployed), ("limited", "Job", job)] {
+        let registry = team.registry(name, spec.clone()).await.ready().await;
+        team.settles().await;
+        let (config, workload) = (registry.child("Secret", "-config"), registry.child(kind, ""));
+        let (written, uid, generation) =
+            (config.at("/data").await, workload.uid().await, workload.at("/metadata/generation").await);
+
+        let mut broken = spec.clone();
+        broken["config"] = json!({"logLevel": "debug"});
+        broken["pod"] = json!({"resources": refused});
+        registry.apply(broken.clone()).await.unwrap();
+        let words = registry.says("Ready", "False", "Refused").await;
+        assert!(words.contains("spec.pod.resources"), "{words}");
+        team.settles().await;
+        assert_eq!(config.at("/data").await, written, "{name}");
+        assert_eq!((workload.uid().await, workload.at("/metadata/generation").await), (uid, generation), "{name}");
+
+        broken["pod"] = json!({});
+        let mark = team.mark().await;
+        registry.apply(broken).await.unwrap();
+        let registry = registry.ready().await;
+        config.becomes(PATIENCE, "has the new level", |live| live["data"]["config.yml"] != written["config.yml"]).await;
+        let tries = team.written_since(mark).await;
+        let tries = tries.iter().filter(|entry| entry.resource == workload_of(kind)).count();
+        assert!(tries <= 3, "one try, and at most a deletion and the write: {tries}");
+        registry.delete().await;
+    }
+}
+
+fn workload_of(kind: &str) -> &'static str {
+    if kind == "Job" { "jobs" } else { "deployments" }
+}
+
+#[tokio::test]
+async fn what_runs_stays_while_a_workload_of_another_kind_is_refused() {
+    let Some(team) = namespace("parts-kind").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    team.settles().await;
+    let uid = registry.deployment().uid().await;
+    let refused = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+    let once = |pod: Value| json!({"restartPolicy": {"type": "Never"}, "pod": pod});
+
+    registry.apply(once(json!({"resources": refused}))).await.unwrap();
+    registry.says("Ready", "False", "Refused").await;
+    team.settles().await;
+    assert_eq!(registry.deployment().uid().await, uid);
+
+    registry.apply(once(json!({}))).await.unwrap();
+    let registry = registry.ready().await;
+    assert!(registry.deployment().find().await.is_none() && registry.child("Job", "").find().await.is_some());
+}

@@ -217,3 +217,134 @@ async fn runs_since(registry: &Registry<'_>, start: Timestamp) {
     let patch: Patch<()> = Patch::Json(serde_json::from_value(state).unwrap());
     pods.patch_status(&pod, &PatchParams::default(), &patch).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_lower_limit_of_retries_counts_at_once() {
+    let Some(team) = namespace("fewer-retries").await else { return };
+    let _operator = team.operator().await;
+    let limited = |retries: i32| folder(json!({"type": "OnFailure", "maxRetries": retries}));
+    let registry = team.behaving("fewer-retries", limited(5), Behaviour::crashes(7, 4)).await;
+    registry.says("Ready", "False", "CrashLooping").await;
+    assert_eq!(registry.child("Job", "").at("/spec/backoffLimit").await, 6);
+
+    registry.apply(limited(2)).await.unwrap();
+    let words = registry.says("Stalled", "True", "MaxRetriesExceeded").await;
+    assert!(words.contains("2 restarts"), "{words}");
+}
+
+#[tokio::test]
+async fn an_init_container_that_a_mesh_adds_is_named_and_nothing_that_it_said_is_repeated() {
+    let Some(team) = namespace("mesh").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("meshed", folder(json!({}))).await.ready().await;
+    team.cluster.pods_of("meshed", Behaviour::init_fails("mesh-init", 7, "planted-word"));
+    let added = json!([{"op": "add", "path": "/spec/template/spec/initContainers/0", "value": {"name": "mesh-init", "image": "mesh:1"}}]);
+    registry.deployment().patched(added).await.unwrap();
+
+    let words = registry.says("Ready", "False", "InitContainerFailed").await;
+    assert!(words.contains("--container mesh-init") && words.contains("exit code 7"), "{words}");
+    team.settles().await;
+    assert!(!registry.object.get().await.to_string().contains("planted-word"));
+    assert!(!team.events().await.contains("planted-word"));
+}
+
+#[tokio::test]
+async fn a_pod_that_its_node_never_starts_is_told_with_where_to_look() {
+    let Some(team) = namespace("never-starts").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.behaving("unmounted", folder(json!({})), Behaviour::NeverStarts).await;
+    registry.says("Ready", "False", "Progressing").await;
+    let pods = team.object("Pod", "").api;
+    let pod = eventually(PATIENCE, "its node has the pod", async || {
+        let pod = pods.list(&ListParams::default()).await.unwrap().items.pop().ok_or("none")?;
+        let state = json!(pod)["status"]["containerStatuses"][0]["state"].clone();
+        if state.is_null() { Err(json!(pod).to_string()) } else { Ok(pod) }
+    })
+    .await;
+    // As if it had been so for nearly as long as it is waited: no event tells when that is over.
+    let mut conditions = json!(pod)["status"]["conditions"].clone();
+    let is_scheduled = |found: &&mut Value| found["type"] == "PodScheduled";
+    let since = Timestamp::now() - SignedDuration::from_secs(85);
+    conditions.as_array_mut().unwrap().iter_mut().find(is_scheduled).unwrap()["lastTransitionTime"] = json!(since);
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
+
+    let words = registry.says("Ready", "False", "PodNotStarted").await;
+    assert!(words.contains(&format!("kubectl describe pod {}", pod.name_any())), "{words}");
+    registry.says("Stalled", "False", "").await;
+    team.cluster.pods_of("unmounted", Behaviour::Ready);
+    registry.ready().await;
+}
+
+#[tokio::test]
+async fn what_has_ended_stays_so_although_somebody_lets_kubernetes_remove_its_job() {
+    let Some(team) = namespace("removed-job").await else { return };
+    let _operator = team.operator().await;
+    let never = || folder(json!({"type": "Never"}));
+    let registry = team.registry("removed-job", never()).await.ready().await;
+    let job = registry.child("Job", "");
+    let soon = json!({"spec": {"ttlSecondsAfterFinished": 1}});
+    job.edit(soon.clone()).await;
+    job.becomes(within(5), "stays when it has ended", |job| job["spec"]["ttlSecondsAfterFinished"] == i32::MAX).await;
+
+    team.cluster.pods_of("removed-job", Behaviour::exits(3));
+    let words = registry.says("Stalled", "True", "Failed").await;
+    assert!(words.contains("delete the Job"), "{words}");
+    job.edit(soon).await;
+    registry
+        .object
+        .becomes(within(5), "knows that the Job goes", |live| {
+            live["status"]["endedGeneration"] == live["metadata"]["generation"]
+        })
+        .await;
+    job.disappears(PATIENCE).await;
+    job.stays_away(within(3)).await;
+    let words = registry.says("Stalled", "True", "Failed").await;
+    assert!(words.contains("exit code was 3") && words.contains("set spec.suspend to true and back"), "{words}");
+    registry.says("Available", "False", "Failed").await;
+
+    team.cluster.pods_of("removed-job", Behaviour::Ready);
+    let mut suspended = never();
+    suspended["suspend"] = json!(true);
+    registry.apply(suspended).await.unwrap();
+    registry.says("Ready", "True", "Suspended").await;
+    registry.apply(never()).await.unwrap();
+    let registry = registry.ready().await;
+    assert!(registry.object.at("/status/endedGeneration").await.is_null());
+}
+
+#[tokio::test]
+async fn whoever_deletes_the_job_of_what_has_ended_starts_it_again() {
+    let Some(team) = namespace("deleted-job").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.behaving("deleted-job", folder(json!({"type": "Never"})), Behaviour::exits(3)).await;
+    registry.says("Stalled", "True", "Failed").await;
+    let uid = registry.child("Job", "").uid().await;
+    team.cluster.pods_of("deleted-job", Behaviour::Ready);
+    registry.child("Job", "").delete().await;
+    registry.child("Job", "").is_made_again(&uid, PATIENCE).await;
+    registry.ready().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_claim_starts_when_the_pods_of_who_had_it_have_ended() {
+    let Some(team) = namespace("claim-changes-hands").await else { return };
+    let _operator = team.operator().await;
+    team.claim("images", "ReadWriteOnce").await;
+    let on_it = || json!({"storage": {"existingClaim": {"name": "images"}}});
+    let former = team.behaving("former", on_it(), Behaviour::HangsOnDelete).await.ready().await;
+    let waiting = team.registry("waiting", on_it()).await;
+    waiting.says("Ready", "False", "ClaimShared").await;
+
+    former.delete().await;
+    let words = waiting.says("Ready", "False", "Progressing").await;
+    assert!(words.contains("Pod former-") && words.contains("PersistentVolumeClaim images"), "{words}");
+    // Nor does one that nobody saw wait.
+    let late = team.registry("zz-late", on_it()).await;
+    late.says("Ready", "False", "ClaimShared").await;
+    waiting.deployment().stays_away(within(2)).await;
+
+    team.cluster.pods_of("former", Behaviour::Ready);
+    former.has_no_pod().await;
+    waiting.ready().await;
+}

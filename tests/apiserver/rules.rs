@@ -257,6 +257,13 @@ fn cases() -> Vec<Case> {
             [json!({}), json!({"secretRef": {"name": "s"}, "htpasswdSecretRef": {"name": "s"}})].map(users_from).into(),
         ),
         (
+            rules::PULL_SECRETS_HAVE_NAMES,
+            vec![new(json!({"pullSecrets": [{"user": "a"}, {"name": "one", "user": "a"}, {"name": "two", "user": "a"}]}))],
+            [json!([{"user": "a"}, {"user": "b"}]), json!([{"name": "one", "user": "a"}, {"name": "one", "user": "b"}])]
+                .map(|secrets| new(json!({"pullSecrets": secrets})))
+                .into(),
+        ),
+        (
             rules::PULL_SECRETS_NEED_LOGINS,
             vec![new(json!({"pullSecrets": [{"user": "admin"}]})), new(json!({"pullSecrets": [], "auth": {"none": {}}}))],
             vec![new(json!({"pullSecrets": [{"user": "admin"}], "auth": {"none": {}}}))],

@@ -8,7 +8,7 @@ use testbed::{Family, Progress, Tools};
 use crate::cluster::namespace;
 use crate::given::issue;
 use crate::registry::Registry;
-use crate::wait::{PATIENCE, eventually};
+use crate::wait::{PATIENCE, eventually, within};
 
 async fn configuration(registry: &Registry<'_>) -> String {
     registry.child("Secret", "-config").decoded("config.yml").await
@@ -265,4 +265,27 @@ async fn what_is_no_longer_said_of_a_certificate_goes_whether_or_not_the_operato
         assert_eq!(now["metadata"]["annotations"]["privateregistry.dev/issued"], Value::Null, "{name}");
         assert_eq!(now["data"]["ca.crt"], Value::Null, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_rollout_that_somebody_pauses_goes_on_and_a_renewed_certificate_is_served() {
+    let Some(team) = namespace("paused-rollout").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    team.settles().await;
+    let serial = registry.object.at("/status/certificate/serial").await;
+
+    // What `kubectl rollout pause` does.
+    registry.deployment().edit(json!({"spec": {"paused": true}})).await;
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
+
+    let goes_on = |live: &Value| live["spec"]["paused"] != true;
+    registry.deployment().becomes(within(5), "is not paused", goes_on).await;
+    let is_renewed = |live: &Value| live["status"]["certificate"]["serial"] != serial;
+    registry.object.becomes(PATIENCE, "has a new certificate", is_renewed).await;
+    let rolled = |live: &Value| {
+        live["status"]["observedGeneration"] == live["metadata"]["generation"] && live["status"]["updatedReplicas"] == 1
+    };
+    registry.deployment().becomes(PATIENCE, "has rolled", rolled).await;
+    registry.ready().await;
 }

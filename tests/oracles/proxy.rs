@@ -54,6 +54,9 @@ pub enum Fault {
     Lag,
 }
 
+/// What is only tried, and changes nothing.
+const REHEARSED: &str = "rehearse";
+
 /// A request that is no watch, and what became of it.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -67,7 +70,7 @@ pub struct Seen {
 
 impl Seen {
     pub fn is_write(&self) -> bool {
-        self.verb != "get" && !ASIDE.contains(&self.resource.as_str())
+        !["get", REHEARSED].contains(&self.verb) && !ASIDE.contains(&self.resource.as_str())
     }
 }
 
@@ -285,7 +288,9 @@ impl Call {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         }
-        let watches = uri.query().is_some_and(|query| query.contains("watch=true"));
+        let asks = |word: &str| uri.query().is_some_and(|query| query.contains(word));
+        let verb = if asks("dryRun=All") { REHEARSED } else { verb };
+        let watches = asks("watch=true");
         Self { verb, resource: part(0), subresource: part(2), name, watches }
     }
 

@@ -33,6 +33,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("htpasswdSecretRef.name", vec![json!("lines-one"), json!("lines-two")]),
         ("htpasswdSecretRef.key", vec![json!("htpasswd"), json!("other")]),
         ("pullSecrets[].user", vec![json!("alice"), json!("bob")]),
+        ("pullSecrets[].name", vec![json!("pull-one"), json!("pull-two")]),
         ("storage.existingClaim.name", vec![json!("given-one"), json!("given-two")]),
         ("storage.persistentVolumeClaim.storageClassName", vec![json!("standard"), json!("fixed")]),
         ("pod.priorityClassName", vec![json!("system-cluster-critical"), json!("system-node-critical")]),
@@ -108,6 +109,7 @@ fn items() -> Vec<(&'static str, Value)> {
 fn neighbours() -> Vec<(&'static str, Value)> {
     vec![
         ("restartPolicy.maxRetries", json!({"type": "OnFailure"})),
+        ("pullSecrets[].name", json!({"user": "alice"})),
         ("service.nodePort", json!({"type": "NodePort"})),
         ("service.loadBalancerClass", json!({"type": "LoadBalancer"})),
         ("service.loadBalancerSourceRanges[]", json!({"type": "LoadBalancer"})),
@@ -142,7 +144,7 @@ fn ground(path: &str) -> Value {
     match path {
         // Without another user every value but Never means the same.
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
-        "pullSecrets[].user" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
+        "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),
         _ => {}

@@ -218,7 +218,7 @@ impl Engine {
     }
 
     /// Where an object isn't as wanted, but for what the server itself has made of it.
-    fn differences(&self, wanted: &Wanted, live: &Live, body: &Value) -> Difference {
+    pub(super) fn differences(&self, wanted: &Wanted, live: &Live, body: &Value) -> Difference {
         let (kind, manager) = (wanted.target.kind, self.marks.field_manager);
         let mut found = compare(kind, live.value(), body, manager);
         let owned = Owned::of(kind, live.value(), manager).unwrap_or_default();

@@ -227,7 +227,13 @@ pub const JOB: &Kind = &Kind {
     plural: "jobs",
     stage: Stage::Workload,
     deletion: Deletion::Foreground,
-    remember: Remember::Paths(&["spec.backoffLimit", "spec.parallelism", "spec.suspend", "status"]),
+    remember: Remember::Paths(&[
+        "spec.backoffLimit",
+        "spec.parallelism",
+        "spec.suspend",
+        "spec.ttlSecondsAfterFinished",
+        "status",
+    ]),
     immutable: &[
         recreate("spec.completionMode"),
         recreate("spec.completions"),

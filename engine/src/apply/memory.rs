@@ -187,7 +187,9 @@ impl Version {
 fn uuid(text: &str) -> Option<[u8; 16]> {
     let mut groups = text.split('-');
     let lengths = [8, 4, 4, 4, 12];
-    if !lengths.iter().all(|length| groups.next().is_some_and(|group| group.len() == *length)) || groups.next().is_some() {
+    if !lengths.iter().all(|length| groups.next().is_some_and(|group| group.len() == *length))
+        || groups.next().is_some()
+    {
         return None;
     }
     let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| match byte {

@@ -41,6 +41,7 @@ mod path;
 mod prune;
 mod quantity;
 mod read_ahead;
+mod rehearsal;
 mod request;
 #[cfg(test)]
 mod testing;

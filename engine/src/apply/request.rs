@@ -103,6 +103,8 @@ pub(super) struct Requests {
     client: Client,
     manager: &'static str,
     observer: Arc<dyn Observer>,
+    /// Whether the API server only checks what it is sent, and stores nothing.
+    is_rehearsal: bool,
 }
 
 /// No object ever has this version: the first write to an empty store already makes a later one.
@@ -112,7 +114,12 @@ const NEVER_A_VERSION: &str = "1";
 
 impl Requests {
     pub(super) fn new(client: Client, manager: &'static str, observer: Arc<dyn Observer>) -> Self {
-        Self { client, manager, observer }
+        Self { client, manager, observer, is_rehearsal: false }
+    }
+
+    /// The same, but whatever it writes is a dry run.
+    pub(super) fn rehearsing(&self) -> Self {
+        Self { client: self.client.clone(), observer: self.observer.clone(), is_rehearsal: true, ..*self }
     }
 
     /// The object as it is now; `None` if there is none.
@@ -234,7 +241,11 @@ impl Requests {
         };
         let guard = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": live.resource_version()});
         let operations = serde_json::from_value(json!([guard, operation])).map_err(|_| Failure::Unreadable)?;
-        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(self.manager.to_owned()),
+            dry_run: self.is_rehearsal,
+            ..PatchParams::default()
+        };
         let patch = Patch::<()>::Json(operations);
         let request = route(target).patch(&target.name, &params, &patch).map_err(Failure::Build)?;
         let (status, answer) = self.send(target.kind, Verb::Update, request).await?;
@@ -247,6 +258,7 @@ impl Requests {
     /// Deletes exactly `live`: not if it has changed, not another of the same name.
     pub(super) async fn delete(&self, target: &ObjectRef, live: &Live) -> Result<Deleted, Failure> {
         let params = DeleteParams {
+            dry_run: self.is_rehearsal,
             propagation_policy: Some(match target.kind.deletion {
                 Deletion::Background => PropagationPolicy::Background,
                 Deletion::Foreground => PropagationPolicy::Foreground,
@@ -268,7 +280,7 @@ impl Requests {
     }
 
     async fn post(&self, target: &ObjectRef, body: &Value) -> Result<(u16, Value), Failure> {
-        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(self.manager.to_owned()), dry_run: self.is_rehearsal };
         let request = route(target).create(&params, body.to_string().into_bytes()).map_err(Failure::Build)?;
         self.send(target.kind, Verb::Create, request).await
     }
@@ -280,7 +292,7 @@ impl Requests {
             force,
             field_manager: Some(self.manager.to_owned()),
             field_validation: Some(ValidationDirective::Ignore),
-            ..PatchParams::default()
+            dry_run: self.is_rehearsal,
         };
         let request = route(target).patch(&target.name, &params, &Patch::Apply(body)).map_err(Failure::Build)?;
         self.send(target.kind, verb, request).await

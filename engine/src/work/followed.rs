@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use kube::core::{ObjectMeta, Resource};
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// A kind of object that is worked on.
-pub trait Followed: Resource<DynamicType = ()> + Clone + DeserializeOwned {
+pub trait Followed: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned {
     /// What of this object the program does not know, in words; `None`: nothing. What is not known must not be taken for absent: a restriction that is
     /// not understood would be read as none.
     fn unknown(object: &Value) -> Option<String> {

@@ -3,18 +3,26 @@
 //! One map for all scopes, fed by one watch per scope. It says what changed about an object, so that the operator's
 //! own status writes don't cause passes, and keeps an object that can't be decoded from hiding the others: what is known
 //! of it from before is kept, so that what runs is still looked after. It never talks to the API server.
+//!
+//! Objects are held as compressed text ([`packed`]): a pass reads one at a time, and all of them are in memory.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use kube::Resource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource as _;
 use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
+use serde_json::json;
 
+use self::packed::Packed;
 use super::followed::{Followed, Guarded, Unfollowed};
 use super::queue::Key;
 use super::watches::{Scope, compare_versions};
+use crate::apply::Hash;
+
+mod packed;
 
 /// Something happened to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +65,38 @@ pub struct Objects<K> {
 
 #[derive(Debug)]
 struct Inner<K> {
-    objects: BTreeMap<Key, Arc<K>>,
+    objects: BTreeMap<Key, Box<Held<K>>>,
     undecodable: BTreeMap<Key, String>,
     listings: BTreeMap<Scope, Listing>,
+}
+
+/// An object, and what tells one state of it from the next.
+#[derive(Debug)]
+struct Held<K> {
+    tells: Tells,
+    object: Packed<K>,
+}
+
+#[derive(Debug)]
+struct Tells {
+    uid: Option<String>,
+    version: String,
+    generation: Option<i64>,
+    deleted: Option<Time>,
+    /// The labels, annotations, finalizers and owners.
+    others: Hash,
+}
+
+impl Tells {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            uid: meta.uid.clone(),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            generation: meta.generation,
+            deleted: meta.deletion_timestamp.clone(),
+            others: Hash::of(&json!([meta.labels, meta.annotations, meta.finalizers, meta.owner_references])),
+        }
+    }
 }
 
 /// The running list of a scope.
@@ -114,7 +151,7 @@ impl<K: Followed> Objects<K> {
         let key = key_of(object.meta());
         let mut inner = self.write();
         let known = inner.objects.get(&key)?;
-        if known.meta().uid != object.meta().uid {
+        if known.tells.uid != object.meta().uid {
             return None;
         }
         let running = inner.listings.iter_mut().filter(|(scope, _)| scope.covers(&key.namespace));
@@ -127,7 +164,12 @@ impl<K: Followed> Objects<K> {
     /// The object of this name, if it is there and could ever be decoded. One that can't be any more has the generation, spec and
     /// status of the last time that it could, and the other metadata of now.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.read().objects.get(key).cloned()
+        self.read().objects.get(key).and_then(|held| held.object.unpack())
+    }
+
+    /// Whether [`Objects::get`] knows it.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.read().objects.contains_key(key)
     }
 
     /// The keys of all objects that [`Objects::get`] knows, in order.
@@ -192,9 +234,9 @@ impl<K: Followed> Inner<K> {
     /// of the spec.
     fn know_in_part(&mut self, key: &Key, broken: Unfollowed, may_go_back: bool) -> Vec<Change> {
         match self.objects.get(key) {
-            Some(known) if known.meta().uid == broken.metadata.uid => {
-                let mut object = K::clone(known);
-                *object.meta_mut() = ObjectMeta { generation: known.meta().generation, ..broken.metadata };
+            Some(known) if known.tells.uid == broken.metadata.uid => {
+                let Some(mut object) = known.object.unpack().map(Arc::unwrap_or_clone) else { return Vec::new() };
+                *object.meta_mut() = ObjectMeta { generation: known.tells.generation, ..broken.metadata };
                 let is_news = object.salvage(&broken.object);
                 let changes = self.know(key, object, may_go_back);
                 let told = |change: Change| {
@@ -213,12 +255,13 @@ impl<K: Followed> Inner<K> {
 
     fn know(&mut self, key: &Key, mut object: K, may_go_back: bool) -> Vec<Change> {
         prune(object.meta_mut());
-        let known = self.objects.get(key).map(|known| known.meta());
-        let happened = known.map_or(Happened::New, |known| compare(known, object.meta(), may_go_back));
+        let tells = Tells::of(object.meta());
+        let known = self.objects.get(key).map(|known| &known.tells);
+        let happened = known.map_or(Happened::New, |known| compare(known, &tells, may_go_back));
         if matches!(happened, Happened::Nothing) {
             return Vec::new();
         }
-        self.objects.insert(key.clone(), Arc::new(object));
+        self.objects.insert(key.clone(), Box::new(Held { tells, object: Packed::of(object) }));
         let changes: &[What] = match happened {
             Happened::Nothing => &[],
             Happened::New => &[What::Added],
@@ -241,25 +284,19 @@ enum Happened {
     Changed(What),
 }
 
-fn compare(known: &ObjectMeta, now: &ObjectMeta, may_go_back: bool) -> Happened {
+fn compare(known: &Tells, now: &Tells, may_go_back: bool) -> Happened {
     if known.uid != now.uid {
         return Happened::Replaced;
     }
-    let version = |meta: &ObjectMeta| meta.resource_version.clone().unwrap_or_default();
-    match compare_versions(&version(now), &version(known)) {
+    match compare_versions(&now.version, &known.version) {
         // Generations were counted anew, too: the same one may stand for another spec.
         Some(Ordering::Less) if may_go_back => return Happened::Changed(What::SpecChanged),
         Some(Ordering::Less | Ordering::Equal) => return Happened::Nothing,
         Some(Ordering::Greater) | None => {}
     }
-    let metadata_differs = known.labels != now.labels
-        || known.annotations != now.annotations
-        || known.finalizers != now.finalizers
-        || known.owner_references != now.owner_references
-        || known.deletion_timestamp != now.deletion_timestamp;
-    Happened::Changed(match (known.generation != now.generation, metadata_differs) {
+    Happened::Changed(match (known.generation != now.generation, known.others != now.others) {
         // The beginning of a deletion raises the generation, too.
-        (_, true) if known.deletion_timestamp != now.deletion_timestamp => What::MetadataChanged,
+        _ if known.deleted != now.deleted => What::MetadataChanged,
         (true, _) => What::SpecChanged,
         (false, true) => What::MetadataChanged,
         (false, false) => What::StatusOnly,

@@ -13,7 +13,7 @@ use crate::desired;
 use crate::model::{Child, Host, Observed, Resolved, Tls, labels};
 use crate::parts::Error;
 use crate::pki::bundle::Bundle;
-use crate::pki::facts::CertificateFacts;
+use crate::pki::facts::{CertificateFacts, PublicKeyKind};
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Renew, Request};
 use crate::pki::reading::{AuthorityReading, LeafReading};
 use crate::pki::{self, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum, import, issue};
@@ -143,6 +143,10 @@ fn private_ca(
         last_reason,
     });
 
+    let kept_note = authority.as_ref().filter(|_| decision.authority == AuthorityVerdict::Keep);
+    let kept_note = kept_note.and_then(|authority| CertificateFacts::of_pem(&authority.certificate_pem).ok());
+    let kept_note = kept_note.and_then(|facts| authority_note(registry, &facts));
+
     // What clients trusted until now stays in the bundle while it is valid.
     let known = stored.leaf.and_then(|live| text(live, "ca.crt")).unwrap_or_default();
     let mut problem = None;
@@ -189,7 +193,7 @@ fn private_ca(
             }),
             handled_request: served_request.clone(),
             problem,
-            note: join(node_port_note(registry).into_iter().chain(request_note(registry))),
+            note: join([node_port_note(registry), request_note(registry), kept_note].into_iter().flatten()),
         },
         serving: leaf.map(|leaf| desired::ServingCertificate {
             checksum: checksum(&leaf),
@@ -419,6 +423,31 @@ fn request_note(registry: &Resolved) -> Option<String> {
         .then(|| format!("the annotation {}={asked} asks for nothing; write leaf or ca", api::annotation::RENEW))
 }
 
+/// What the manifest says of the authority counts for the next one: clients trust the one that there is.
+fn authority_note(registry: &Resolved, authority: &CertificateFacts) -> Option<String> {
+    let Tls::PrivateCa { ca_duration, key_algorithm, named, .. } = &registry.tls else { return None };
+    let life = authority.life().saturating_sub(signed(*ca_duration)).abs();
+    let is_other_life = named.duration && life > SignedDuration::from_mins(1);
+    let wanted = PublicKeyKind::Own(algorithm(*key_algorithm));
+    let is_other_key = named.key_algorithm && authority.key != wanted;
+    let fields: Vec<_> = [
+        is_other_life.then_some("spec.tls.privateCA.duration"),
+        is_other_key.then_some("spec.tls.certificate.keyAlgorithm"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!fields.is_empty()).then(|| {
+        format!(
+            "the CA, {} until {}, stays as it is: {} counts for the next one, which the annotation {}=ca asks for",
+            authority.key,
+            authority.not_after,
+            fields.join(" and "),
+            api::annotation::RENEW
+        )
+    })
+}
+
 fn join(notes: impl IntoIterator<Item = String>) -> Option<String> {
     notes.into_iter().reduce(|all, note| format!("{all}; {note}"))
 }
@@ -526,6 +555,27 @@ mod tests {
         let own = resolved(&json!({"tls": {"secret": {"name": "own"}}}), &json!({api::annotation::RENEW: "leaf"}));
         let (_, told, _) = shelf.pass(&own);
         assert_eq!(told, None);
+    }
+
+    #[test]
+    fn what_a_manifest_says_of_a_ca_that_is_kept_is_told_to_count_for_the_next_one() {
+        let (shelf, ..) = Shelf::default().pass(&resolved(&json!({}), &json!({})));
+        let note = |tls: Value| {
+            let registry = resolved(&json!({"tls": tls}), &json!({}));
+            shelf.settle(&registry).report.note
+        };
+        assert_eq!(note(json!({})), None);
+        assert_eq!(
+            note(json!({"privateCA": {"duration": "87600h"}, "certificate": {"keyAlgorithm": "ECDSAP256"}})),
+            None
+        );
+        let told = note(json!({"privateCA": {"duration": "87000h"}})).unwrap();
+        assert!(
+            told.contains("spec.tls.privateCA.duration counts for the next one") && told.contains("renew=ca"),
+            "{told}"
+        );
+        let told = note(json!({"certificate": {"keyAlgorithm": "ECDSAP384"}})).unwrap();
+        assert!(told.contains("spec.tls.certificate.keyAlgorithm"), "{told}");
     }
 
     #[test]

@@ -9,13 +9,13 @@ use operator_engine::apply::Live;
 use serde_json::Value;
 
 use crate::api::{GenerateAdmin, UserSource, UserSourceKind, UserStatus};
-use crate::credentials::table::Stored as StoredTable;
+use crate::credentials::table::{HASH_FAILED, Stored as StoredTable};
 use crate::credentials::{
     self, Htpasswd, Login, Password, Source, SourceKind, UserName, Wanted, docker_config, generated, hashing,
 };
 use crate::desired::secrets::{HTPASSWD_KEY, SOURCES_KEY};
 use crate::desired::{self, AdminLogin, workload::sha256};
-use crate::model::{Child, Fault, Observed, Resolved, Users};
+use crate::model::{Child, Fault, Observed, PullSecret, Resolved, Users};
 use crate::parts::Error;
 use crate::secret::Sensitive;
 use crate::status::{Logins, Problem};
@@ -29,8 +29,8 @@ pub(super) struct Decided {
     pub(super) table: Option<desired::Table>,
     /// Whether some users are not hashed yet.
     pub(super) is_unfinished: bool,
-    /// Whom pods of the namespace pull as.
-    pub(super) pull: Option<PullLogin>,
+    /// Names of the pull Secrets, and whom pods of the namespace pull as with each; `None`: what is there stays.
+    pub(super) pull: Vec<(String, Option<PullLogin>)>,
     /// What the status says.
     pub(super) report: Logins,
 }
@@ -61,6 +61,12 @@ impl Admin {
         };
         Self(Wanted { name, source, login: Login::Password(password.expose().as_bytes().to_vec().into()) })
     }
+
+    /// The one whose password could not be read this time: what is in the table stays.
+    pub(super) fn as_stored(registry: &Resolved) -> Self {
+        let admin = Self::of(registry, &String::new().into());
+        Self(Wanted { login: Login::AsStored, ..admin.0 })
+    }
 }
 
 /// Whether there is to be a generated admin. `Auto` drops it only when another user is written: one whose Secret is still missing would leave nobody.
@@ -90,10 +96,10 @@ pub(super) fn new_login() -> Result<AdminLogin, Error> {
     Ok(AdminLogin { password: generated::admin_password()?, kind: AdminLogin::KIND.to_owned() })
 }
 
-/// Keeps, makes or drops hashes until `deadline`.
+/// Keeps, makes or drops hashes until `deadline`. There is always a table for those who are in it and wanted, so that nobody who was removed stays in.
 ///
 /// # Errors
-/// A hash cannot be made.
+/// The thread for slow work ended early.
 pub(super) async fn table(
     registry: &Resolved,
     observed: &Observed,
@@ -103,7 +109,7 @@ pub(super) async fn table(
     now: Timestamp,
 ) -> Result<Decided, Error> {
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
-        return Ok(Decided { table: None, is_unfinished: false, pull: None, report: Logins::default() });
+        return Ok(Decided { table: None, is_unfinished: false, pull: Vec::new(), report: Logins::default() });
     };
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
     let memory = stored.and_then(|live| text(live, SOURCES_KEY));
@@ -112,12 +118,13 @@ pub(super) async fn table(
     if !observed.unread.is_empty() {
         wanted.extend(as_stored(registry, file.as_deref(), &wanted));
     }
-    let plan =
+    let mut plan =
         credentials::plan(wanted.clone(), *cost, StoredTable { file: file.as_deref(), memory: memory.as_deref() });
+    let left_out = plan.fit(MOST_BYTES);
     let (table, left) = if plan.is_settled() {
-        hashing::advance(plan, now, deadline)?
+        hashing::advance(plan, now, deadline)
     } else {
-        tokio::task::spawn_blocking(move || hashing::advance(plan, now, deadline)).await??
+        tokio::task::spawn_blocking(move || hashing::advance(plan, now, deadline)).await?
     };
 
     let mut problems: Vec<_> =
@@ -126,14 +133,17 @@ pub(super) async fn table(
         let message = format!("Secret {secret} could not be read; its users stay as they are, and it is tried again");
         Problem::retrying("ReadFailed", message)
     }));
-    problems.extend(table.problems.iter().map(|problem| Problem::stuck(problem.reason, problem.message.clone())));
+    problems.extend(table.problems.iter().map(|problem| {
+        let make = if problem.reason == HASH_FAILED { Problem::retrying } else { Problem::stuck };
+        make(problem.reason, problem.message.clone())
+    }));
     problems.extend(faults.iter().map(fault));
-    let pull = pull_login(registry, admin, &wanted, &table.users);
-    problems.extend(pull.as_ref().err().map(fault).filter(|_| missing.is_empty() && left == 0));
-    let pull = pull.ok().flatten();
-    let is_too_large = table.file.expose().len() + table.memory.len() > MOST_BYTES;
-    if is_too_large {
-        problems.insert(0, too_large(table.users.len()));
+    let is_open = left > 0 || !observed.unread.is_empty();
+    let (pull, unknown) = pull_logins(registry, admin, &wanted, &table.users, is_open);
+    problems.extend(registry.pull_faults.iter().map(fault));
+    problems.extend(unknown.iter().map(fault).filter(|_| missing.is_empty()));
+    if let Some(first) = left_out.first() {
+        problems.insert(0, too_large(first, left_out.len()));
     }
     if left > 0 {
         let all = table.users.len() + left;
@@ -146,9 +156,9 @@ pub(super) async fn table(
     let nobody_yet = table.users.is_empty() && stored.is_none();
     let written = desired::Table { file: table.file, sources: table.memory };
     Ok(Decided {
-        table: (!nobody_yet && !is_too_large).then_some(written),
+        table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
-        report: Logins { note: pull.is_none().then(|| NO_PULL_SECRET.to_owned()), users, problems },
+        report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems },
         pull,
     })
 }
@@ -181,9 +191,11 @@ fn user_status(user: &credentials::UserFact) -> UserStatus {
     }
 }
 
-fn too_large(users: usize) -> Problem {
+fn too_large(first: &UserName, count: usize) -> Problem {
+    let who =
+        if count == 1 { format!("user {first} is") } else { format!("user {first} and {} others are", count - 1) };
     let message = format!(
-        "the table of {users} users is larger than a Secret may be (1 MiB) and is not written; remove users from auth.usersFrom, about 5,000 fit"
+        "{who} not in the table: a Secret holds at most 1 MiB, about 5,000 users; remove users from auth.usersFrom"
     );
     Problem::stuck("TooManyUsers", message)
 }
@@ -191,24 +203,36 @@ fn too_large(users: usize) -> Problem {
 /// What is said where pods of the namespace get no login.
 const NO_PULL_SECRET: &str = "no pull Secret is written: name the user that pods pull as in spec.pullSecrets";
 
-/// Pods pull as the user that the manifest names, or as the generated admin; as nobody else, because every login may push too.
-fn pull_login(
+/// Pods pull as the users that the manifest names, or as the generated admin; as nobody else, because every login may push too. `is_open`: who is not
+/// in the table, or whose password is not known, may be so only for now.
+fn pull_logins(
     registry: &Resolved,
     admin: Option<&Admin>,
     wanted: &[Wanted],
     users: &[credentials::UserFact],
-) -> Result<Option<PullLogin>, Fault> {
+    is_open: bool,
+) -> (Vec<(String, Option<PullLogin>)>, Vec<Fault>) {
     let login = |user: &Wanted| user.login().map(|(name, password)| PullLogin(name, password));
-    let Some(name) = &registry.pull_user else { return Ok(admin.and_then(|admin| login(&admin.0))) };
+    let is_named = !registry.pull_secrets.is_empty() || !registry.pull_faults.is_empty();
+    if !is_named {
+        let name = registry.name.child(Child::Pull);
+        return (admin.map(|admin| (name, login(&admin.0))).into_iter().collect(), Vec::new());
+    }
     let in_table =
         |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
-    let found = wanted.iter().filter(|user| user.name == *name).find(in_table).and_then(login);
-    found.map(Some).ok_or_else(|| Fault {
-        reason: "PullUserUnknown",
-        message: format!(
-            "spec.pullSecrets names user {name}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
-        ),
-    })
+    let (mut logins, mut unknown) = (Vec::new(), Vec::new());
+    for PullSecret { name, user } in &registry.pull_secrets {
+        match wanted.iter().filter(|candidate| candidate.name == *user).find(in_table).and_then(login) {
+            None if !is_open => unknown.push(Fault {
+                reason: "PullUserUnknown",
+                message: format!(
+                    "spec.pullSecrets names user {user}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
+                ),
+            }),
+            found => logins.push((name.clone(), found)),
+        }
+    }
+    (logins, unknown)
 }
 
 fn fault(fault: &Fault) -> Problem {

@@ -42,9 +42,11 @@ pub struct Logins {
 pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     // The admin's password is never pruned: it is let go on purpose, when others can log in.
     let admin = pass.named(kinds::SECRET, Child::Admin);
+    let table_name = pass.named(kinds::SECRET, Child::Htpasswd);
     let all = || {
-        let table = pass.named(kinds::SECRET, Child::Htpasswd);
-        Keep::from([admin.clone(), table, pass.named(kinds::SECRET, Child::Pull)])
+        let pull = pass.registry.pull_secrets.iter().map(|secret| (kinds::SECRET, secret.name.clone()));
+        let own = [admin.clone(), table_name.clone(), pass.named(kinds::SECRET, Child::Pull)];
+        own.into_iter().chain(pull).collect::<Keep>()
     };
     if matches!(pass.registry.users, Users::Everybody) {
         let report = status::Logins::default();
@@ -57,6 +59,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
             return Logins { is_guarded: true, report, keep: all(), is_unfinished: false };
         }
     };
+    let admin_name = admin.clone();
     let (admin, mut problems) = generated_admin(pass).await;
     let deadline = Instant::now() + PORTION;
     let decided = decide::table(pass.registry, pass.observed, table.as_ref(), admin.as_ref(), deadline, pass.now).await;
@@ -72,6 +75,10 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     let mut is_news = false;
     if let Some(wanted) = &decided.table {
         match pass.apply_random(Child::Htpasswd, secrets::table(pass.registry, wanted)).await {
+            Ok(applied) if applied.outcome == Outcome::Replacing => {
+                let words = "the Secret of the table of users is being deleted; it is made anew when it is gone, and until then nobody is added or removed";
+                problems.push(Problem::retrying("BeingDeleted", words));
+            }
             Ok(applied) => {
                 is_guarded = true;
                 is_news = applied.outcome == Outcome::Changed;
@@ -82,12 +89,14 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     if problems.is_empty() && admin.is_none() && !report.users.is_empty() {
         problems.extend(end_admin(pass).await);
     }
-    problems.extend(pull(pass, address, decided.pull.as_ref()).await);
+    problems.extend(pull(pass, address, &decided.pull).await);
     if let Some(table) = decided.table.as_ref().filter(|_| is_news) {
         tell_kubelets(pass, table).await;
     }
     report.problems.splice(0..0, problems);
-    Logins { is_guarded, keep: all(), is_unfinished: decided.is_unfinished, report }
+    let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
+    let keep = [admin_name, table_name].into_iter().chain(pull).collect();
+    Logins { is_guarded, keep, is_unfinished: decided.is_unfinished, report }
 }
 
 async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
@@ -100,7 +109,10 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
     let none = |problem: Problem| (None, vec![problem]);
     let standing = match pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await {
         Ok(standing) => standing,
-        Err(error) => return none(pass.problem(error)),
+        Err(error) => {
+            let admin = decide::wants_admin(pass.registry, true).then(|| Admin::as_stored(pass.registry));
+            return (admin, vec![pass.problem(error)]);
+        }
     };
     let stored = match &standing {
         Standing::Ours(live) | Standing::Offered(live) | Standing::Leaving(live) => Some(live),
@@ -133,9 +145,12 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
             Err(error) => return none(pass.problem(error)),
         },
     };
-    match pass.apply(secrets::admin(pass.registry, &login)).await {
-        Ok(_) => (Some(Admin::of(pass.registry, &login.password)), Vec::new()),
-        Err(error) => none(pass.problem(error)),
+    let admin = Admin::of(pass.registry, &login.password);
+    match (pass.apply(secrets::admin(pass.registry, &login)).await, standing) {
+        (Ok(_), _) => (Some(admin), Vec::new()),
+        // Stored it is, whatever keeps its labels from being put right.
+        (Err(error), Standing::Ours(_)) => (Some(admin), vec![pass.problem(error)]),
+        (Err(error), _) => none(pass.problem(error)),
     }
 }
 
@@ -157,16 +172,17 @@ async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
     None
 }
 
-/// The login for pods of the namespace. It names every address, so it waits for the Service.
-async fn pull(pass: &Pass<'_>, address: &Address, login: Option<&decide::PullLogin>) -> Option<Problem> {
-    let name = pass.registry.name.child(Child::Pull);
-    let Some(login) = login else {
-        let removed = pass.ctx.engine.remove(&pass.owner, kinds::SECRET, &name).await;
-        return removed.err().map(|error| pass.problem(error));
-    };
-    let addresses: BTreeSet<_> = summary::image_hosts(pass.registry, address.service()?);
-    let config: Sensitive<String> = login.docker_config(&addresses);
-    pass.apply(secrets::pull(pass.registry, &config)).await.err().map(|error| pass.problem(error))
+/// The logins for pods of the namespace. They name every address, so they wait for the Service. What is not among them any more is pruned.
+async fn pull(pass: &Pass<'_>, address: &Address, logins: &[(String, Option<decide::PullLogin>)]) -> Vec<Problem> {
+    let Some(service) = address.service() else { return Vec::new() };
+    let addresses: BTreeSet<_> = summary::image_hosts(pass.registry, service);
+    let mut problems = Vec::new();
+    for (name, login) in logins.iter().filter_map(|(name, login)| Some((name, login.as_ref()?))) {
+        let config: Sensitive<String> = login.docker_config(&addresses);
+        let applied = pass.apply(secrets::pull(pass.registry, name, &config)).await;
+        problems.extend(applied.err().map(|error| pass.problem(error)));
+    }
+    problems
 }
 
 /// A kubelet looks at mounted Secrets once a minute or so, but at once when an annotation of the pod changes. Whoever was removed is out a second later.

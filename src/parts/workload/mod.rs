@@ -19,9 +19,9 @@ use super::storage::Storage;
 use super::{Error, Keep, Pass};
 use crate::api::reason;
 use crate::credentials::generated;
-use crate::desired::secrets::HTTP_SECRET_KEY;
+use crate::desired::secrets::{CONFIG_KEY, HTTP_SECRET_KEY};
 use crate::desired::{self, Material, Run, identity, kinds, secrets, workload};
-use crate::model::{Child, labels};
+use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 use crate::status::summary::{self, Answer};
 use crate::status::{PodFacts, Problem, Workload};
@@ -34,6 +34,8 @@ pub struct Found {
     running: Running,
     /// Key that signs uploads.
     http_secret: Sensitive<String>,
+    /// The registry's configuration, as its pods read it when they start.
+    config: Option<String>,
     /// Hash of what pods are made from.
     template: String,
     /// The operator's image that the running pods were made with.
@@ -50,6 +52,8 @@ pub struct State {
     pub problem: Option<Problem>,
     /// What must stay.
     pub keep: Keep,
+    /// Whether it has ended, and is not to be started again although its Job may vanish.
+    pub has_ended: bool,
     /// Its pods, as far as they were looked at.
     pub pods: Vec<PodFacts>,
     /// How soon to look again, if sooner than usual.
@@ -68,7 +72,8 @@ pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
     let config = pass.read_random(Child::Config).await;
     let live = engine.read_known_child(&pass.owner, kind, pass.registry.name.as_str()).await;
     let (config, live) = (config.map_err(|error| pass.problem(error))?, live.map_err(|error| pass.problem(error))?);
-    let kept = config.and_then(|live| live.data(HTTP_SECRET_KEY)).and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = |key: &str| config.as_ref().and_then(|live| String::from_utf8(live.data(key)?).ok());
+    let (kept, config) = (text(HTTP_SECRET_KEY), text(CONFIG_KEY));
     let http_secret = match kept.filter(|kept| kept.len() >= 32) {
         Some(kept) => kept.into(),
         None => generated::http_secret().map_err(|error| pass.problem(error))?,
@@ -77,7 +82,7 @@ pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
     let image = probe_image.as_deref().unwrap_or(&pass.registry.operator_image);
     let template = workload::template_hash(pass.registry, &http_secret, image);
     let running = Running::look(pass.registry, live, pass.key, pass.ctx).await.map_err(|error| pass.problem(error))?;
-    Ok(Found { running, http_secret, template, probe_image })
+    Ok(Found { running, http_secret, config, template, probe_image })
 }
 
 impl Found {
@@ -86,6 +91,12 @@ impl Found {
     pub fn rollout_is_pending(&self) -> bool {
         let live = self.running.workload();
         live.is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(self.template.as_str()))
+    }
+
+    /// Whether the configuration changes together with what pods are made from.
+    fn rewrites(&self, registry: &Resolved) -> bool {
+        let rendered = || desired::config::render(registry, &self.http_secret);
+        self.rollout_is_pending() && self.config.is_some() && self.config != Some(rendered())
     }
 }
 
@@ -119,7 +130,7 @@ pub async fn settle(
     };
     match certificate {
         Some(certificate) if blocked.is_none() && logins.is_guarded && storage.is_usable => {
-            match run(pass, &found, address, certificate).await {
+            match run(pass, &found, address, certificate, storage).await {
                 Ok(state) => state,
                 Err(error) => {
                     let problem = Some(pass.problem(error));
@@ -153,6 +164,7 @@ impl State {
             answer: summary::answer_of(pass.before),
             problem: None,
             keep: everything(pass),
+            has_ended: pass.before.ended_generation == Some(pass.registry.generation),
             pods: found.map(|found| found.running.pods.clone()).unwrap_or_default(),
             soon: None,
             is_behind: false,
@@ -177,6 +189,7 @@ async fn run(
     found: &Found,
     address: &Address,
     certificate: Option<desired::ServingCertificate>,
+    storage: &Storage,
 ) -> Result<State, Error> {
     let (registry, before, ctx) = (pass.registry, pass.before, pass.ctx);
     let running = &found.running;
@@ -185,12 +198,23 @@ async fn run(
     let probe_image = found.probe_image.clone().filter(|_| !found.rollout_is_pending() && !renewed);
     let run = Run { probe_image, ..running.run(registry, pass.now) };
     let rests = running.rests(registry, before, &found.template);
+    let has_ended = running.has_ended(registry, before) && (rests || running.workload().is_none());
+    let rests = rests || has_ended;
+    if !rests && let Some(pod) = former_pod(pass, found, storage).await? {
+        let workload = Some(Workload::Progressing { message: pod, ready: 0 });
+        let as_before = State::as_before(pass, Some(found));
+        return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
+    }
+    let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
+    // The pod that runs would read the new configuration when its process starts again, and go away with the old workload, although the new one is refused.
+    if !rests && (found.rewrites(registry) || running.changes_kind(registry, &pass.owner, ctx).await?) {
+        ctx.engine.rehearse(&pass.owner, &workload::build(registry, &material, &run)).await?;
+    }
     if !rests && running.makes_way(registry, &pass.owner, pass.key, before, ctx).await? {
         let workload = Some(Workload::Progressing { message: running::MAKING_WAY.to_owned(), ready: 0 });
         let as_before = State::as_before(pass, Some(found));
         return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
     }
-    let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
     // Two of them at once would share a volume. A registry of which nothing was reported yet cannot have another one.
     if running.workload().is_none() && before.observed_generation.is_some() {
         let (kind, name) = pass.named(running::workload_kinds(registry).0, Child::Workload);
@@ -216,8 +240,21 @@ async fn run(
         answer,
         problem: None,
         keep,
+        has_ended,
         pods: running.pods.clone(),
         soon: replacing.then_some(MAKE_WAY),
         is_behind: false,
     })
+}
+
+/// What is waited for before the first pod is started on a claim that was there: a pod that still has it mounted. Two processes would destroy each
+/// other's images.
+async fn former_pod(pass: &Pass<'_>, found: &Found, storage: &Storage) -> Result<Option<String>, Error> {
+    let Some(claim) = storage.claim_name().filter(|_| storage.is_old && found.running.workload().is_none()) else {
+        return Ok(None);
+    };
+    let pod = pass.ctx.still_mounting(pass.key, claim, pass.registry.storage.is_shared()).await?;
+    Ok(pod.map(|(pod, registry)| {
+        format!("Pod {pod} of PrivateRegistry {registry} still has PersistentVolumeClaim {claim} mounted; the registry starts when it has ended")
+    }))
 }

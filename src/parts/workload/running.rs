@@ -74,11 +74,9 @@ impl Running {
             let long = pod.running_since.is_some_and(|since| now.duration_since(since) >= GOOD_RUN);
             if long { pod.restarts } else { 0 }
         };
-        let limit = self.live.as_ref().and_then(|live| live.at("spec.backoffLimit")).and_then(Value::as_i64);
-        let already = match (registry.max_retries, limit.and_then(|limit| i32::try_from(limit).ok())) {
-            (Some(retries), Some(limit)) => limit.saturating_sub(retries.saturating_add(1)).max(0),
-            _ => 0,
-        };
+        // Not worked out from the Job's limit: what is more than the manifest allows may come of a manifest that allowed more.
+        let already = self.live.as_ref().and_then(|live| live.annotation(labels::FORGIVEN_RESTARTS));
+        let already: i32 = already.and_then(|count| count.parse().ok()).unwrap_or(0);
         // What a former pod was forgiven does not count for its successor, whose restarts begin at 0.
         let restarts = self.pods.iter().map(|pod| pod.restarts).max().unwrap_or(0);
         Run {
@@ -94,6 +92,15 @@ impl Running {
     fn version(&self, registry: &Resolved) -> Option<String> {
         let live = self.live.as_ref().filter(|_| registry.restart == RestartType::UnlessStopped)?;
         Some(live.resource_version().to_owned())
+    }
+
+    /// Whether a Job of this very manifest has ended and a rule of somebody else's has removed it, or will.
+    pub(super) fn has_ended(&self, registry: &Resolved, before: &PrivateRegistryStatus) -> bool {
+        match &self.live {
+            _ if !registry.restart.is_job() => false,
+            Some(job) => judge::job_is_finished(job.value()) && judge::is_removed_when_finished(job.value()),
+            None => before.ended_generation == Some(registry.generation),
+        }
     }
 
     /// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
@@ -128,6 +135,16 @@ impl Running {
             ctx.recall.pods_changed(key);
         }
         lost
+    }
+
+    /// Whether what runs is of the other kind, because the restart policy changed.
+    pub(super) async fn changes_kind(&self, registry: &Resolved, owner: &Owner, ctx: &Context) -> Result<bool, Error> {
+        if self.live.is_some() {
+            return Ok(false);
+        }
+        let (_, other) = workload_kinds(registry);
+        let former = ctx.engine.read_known_child(owner, other, registry.name.as_str()).await?;
+        Ok(former.is_some_and(|live| !live.is_leaving()))
     }
 
     /// Takes away what must end before the wanted workload can start, and says whether there was something: the workload of the other
@@ -169,7 +186,9 @@ impl Running {
         if done.is_some_and(|done| done.outcome == Outcome::Replacing) {
             return Some(Workload::Progressing { message: MAKING_WAY.to_owned(), ready: 0 });
         }
-        let live = done.map(|done| &done.live).or(self.live.as_ref())?;
+        let Some(live) = done.map(|done| &done.live).or(self.live.as_ref()) else {
+            return self.has_ended(registry, before).then(|| judge::judge_removed_job(before));
+        };
         if registry.restart.is_job() {
             let state = judge::judge_job(registry, live.value(), &self.pods);
             let told = self.pods.iter().any(|pod| pod.exit_code.is_some());

@@ -37,6 +37,8 @@ pub enum Behaviour {
     NotReady,
     /// The image can't be had: `ImagePullBackOff`.
     PullFails,
+    /// No container starts, as where a volume cannot be mounted.
+    NeverStarts,
     /// A container ends.
     Ends(End),
     /// Is Ready, and stays when it is deleted.

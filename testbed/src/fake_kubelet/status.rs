@@ -70,18 +70,29 @@ struct View<'a> {
     is_ready: bool,
     is_initialized: bool,
     pull_fails: bool,
+    starts: bool,
     end: Option<(&'a End, &'a str)>,
 }
 
 impl<'a> View<'a> {
     fn of(pod: &'a Pod, behaviour: &'a Behaviour, age: Duration) -> Self {
-        let running =
-            Self { pod, phase: "Running", is_ready: true, is_initialized: true, pull_fails: false, end: None };
+        let running = Self {
+            pod,
+            phase: "Running",
+            is_ready: true,
+            is_initialized: true,
+            pull_fails: false,
+            starts: true,
+            end: None,
+        };
         match behaviour {
             Behaviour::Ready | Behaviour::HangsOnDelete | Behaviour::ExitsOnDelete(_) => running,
             Behaviour::ReadyAfter(delay) => Self { is_ready: age >= *delay, ..running },
             Behaviour::NotReady => Self { is_ready: false, ..running },
             Behaviour::PullFails => Self { phase: "Pending", is_ready: false, pull_fails: true, ..running },
+            Behaviour::NeverStarts => {
+                Self { phase: "Pending", is_ready: false, is_initialized: false, starts: false, ..running }
+            }
             Behaviour::Ends(end) => Self::of_end(pod, end, running),
         }
     }
@@ -126,7 +137,7 @@ impl<'a> View<'a> {
         } else if self.pull_fails {
             let image = container.image.as_deref().unwrap_or_default();
             waiting("ImagePullBackOff", format!("Back-off pulling image \"{image}\""))
-        } else if is_init {
+        } else if is_init && self.starts {
             json!({"terminated": {"exitCode": 0, "reason": "Completed"}})
         } else if is_up {
             json!({"running": {}})
@@ -134,9 +145,10 @@ impl<'a> View<'a> {
             waiting("PodInitializing", String::new())
         };
 
+        let is_done = is_init && state["terminated"]["exitCode"] == 0;
         json!({
             "name": container.name, "image": container.image, "imageID": "", "restartCount": restarts,
-            "ready": is_init || (is_up && self.is_ready), "started": is_up, "state": state, "lastState": last,
+            "ready": is_done || (is_up && self.is_ready), "started": is_up, "state": state, "lastState": last,
         })
     }
 }
