@@ -68,6 +68,8 @@ async fn life(behind: &Behind<'_>, name: &str, fault: Fault) -> (Children, BTree
     );
     // What failed last is tried again after a pause that may be long; a look at the registry ends it.
     registry.object.annotate("example.com/look", "again").await;
+    // What was refused is tried again after a second; until then what was said before looks like the end.
+    behind.proxy.is_quiet_within(LIMIT, Duration::from_secs(2)).await;
     registry.is_done(&behind.proxy).await;
     let children = comparable(name, &children::of(behind.team, name).await);
     (children, lasting(&behind.proxy.done(name)))
