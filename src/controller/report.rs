@@ -1,5 +1,7 @@
 //! What a pass tells the user: the status, if it differs, and an event for what flipped.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
 use operator_engine::work::events::{self, Happening, Tone};
@@ -26,6 +28,10 @@ pub(super) async fn report(
     }
     let own = ctx.installations.own();
     let status = PrivateRegistryStatus { operator: own.map(str::to_owned), ..status };
+    if let Some(wait) = registry.status.as_ref().and_then(|before| wait_to_tell(&key, before, &status, ctx)) {
+        ctx.queue.add_after(&key, Urgency::Upkeep, wait);
+        return Ok(());
+    }
     let live = ctx.registries.get(&key);
     let live = live.as_deref().unwrap_or(registry);
     let name = live.status.as_ref().and_then(|status| status.operator.as_deref());
@@ -46,12 +52,36 @@ pub(super) async fn report(
         Written::Registry(answer) => *answer,
     };
     ctx.engine_metrics.status_written();
+    ctx.recall.told(&key);
     let before = registry.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let happenings = events::transitions(before, &status.conditions);
     happenings.iter().for_each(|happening| log(registry, happening));
     ctx.events.publish(&registry.object_ref(&()), &happenings).await;
     ctx.learn(answer);
     Ok(())
+}
+
+/// While a registry comes up, much becomes known within a second or two: it is told together. What it comes to, and what is wrong, is told at once.
+fn wait_to_tell(
+    key: &Key,
+    before: &PrivateRegistryStatus,
+    now: &PrivateRegistryStatus,
+    ctx: &Context,
+) -> Option<Duration> {
+    let comes_up = |status: &PrivateRegistryStatus| {
+        let is = |kind, wanted| status.conditions.iter().any(|found| found.type_ == kind && found.status == wanted);
+        is("Ready", "False") && is("Reconciling", "True") && is("Stalled", "False")
+    };
+    let lasting = |status: &PrivateRegistryStatus| PrivateRegistryStatus {
+        conditions: Vec::new(),
+        ready_replicas: None,
+        storage: None,
+        ..status.clone()
+    };
+    if before == now || !comes_up(before) || !comes_up(now) || lasting(before) != lasting(now) {
+        return None;
+    }
+    ctx.recall.wait_to_tell(key)
 }
 
 /// The metric says what the status says, whether that is news or not: a new process knows none yet.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,6 +17,7 @@ use operator_engine::work::references::{Reference, References};
 use operator_engine::work::rounds::Rounds;
 use operator_engine::work::store::Objects;
 use operator_engine::work::watches::Scope;
+use tokio::time::Instant;
 
 use super::Error;
 use super::workload::Answers;
@@ -178,6 +180,8 @@ pub struct Recall {
     pods: Mutex<BTreeMap<Key, Option<Vec<PodFacts>>>>,
     /// What was written over something else lately, by registry and suffix of the child's name.
     written: Mutex<BTreeMap<(Key, &'static str), Written>>,
+    /// Whose status was written just now.
+    told: Mutex<BTreeMap<Key, Instant>>,
 }
 
 struct Written {
@@ -186,7 +190,22 @@ struct Written {
     at: Timestamp,
 }
 
+/// How long what becomes known of a registry that comes up is collected.
+const TOGETHER: Duration = Duration::from_secs(2);
+
 impl Recall {
+    /// Its status was written just now.
+    pub fn told(&self, key: &Key) {
+        let mut told = locked(&self.told);
+        told.retain(|_, at| at.elapsed() < TOGETHER);
+        told.insert(key.clone(), Instant::now());
+    }
+
+    /// How long to wait, so that it is not told twice within [`TOGETHER`].
+    pub fn wait_to_tell(&self, key: &Key) -> Option<Duration> {
+        locked(&self.told).get(key).and_then(|at| TOGETHER.checked_sub(at.elapsed())).filter(|wait| !wait.is_zero())
+    }
+
     /// What is known of a registry's pods. If it is nothing, they are to be listed and learned.
     fn pods_of(&self, key: &Key) -> Option<Vec<PodFacts>> {
         locked(&self.pods).entry(key.clone()).or_default().clone()

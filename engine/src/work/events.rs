@@ -52,18 +52,23 @@ pub struct Happening {
 /// | new | only `Ready=True` and `Stalled=True`: an object that starts is not one that broke |
 ///
 /// Intended: while the operator is at work (`Reconciling`) and not stalled; `Available` while `Ready` holds, too
-/// (suspended). `Reconciling` and the end of `Stalled` say nothing that `Ready` doesn't say; two conditions with one
-/// reason make one event.
+/// (suspended). `Reconciling` and the end of `Stalled` say nothing that `Ready` doesn't say, nor does what gets better together with it; two
+/// conditions with one reason make one event.
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Happening> {
     let is_true = |type_: &str| new.iter().any(|condition| condition.type_ == type_ && condition.status == "True");
     let at_work = is_true("Reconciling") && !is_true("Stalled");
     let as_wanted = is_true("Ready");
+    let was_as_wanted = old.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let says_it_all = as_wanted && !was_as_wanted;
 
     let mut happenings: Vec<Happening> = Vec::new();
     for condition in new.iter().filter(|condition| condition.type_ != "Reconciling") {
         let before = old.iter().find(|before| before.type_ == condition.type_);
         let intended = at_work || (as_wanted && condition.type_ == "Available");
         let Some(tone) = tone_of(before, condition, intended) else { continue };
+        if says_it_all && condition.type_ != "Ready" && state(condition) == State::Good {
+            continue;
+        }
         match happenings.iter_mut().find(|known| known.reason == condition.reason) {
             Some(known) => known.tone = known.tone.max(tone),
             None => happenings.push(Happening {

@@ -127,6 +127,11 @@ impl Answers {
         }
     }
 
+    /// What the registry answered last, whatever it was asked.
+    pub fn last(&self, key: &Key) -> Answer {
+        self.locked().get(key).map_or(Answer::NotAsked, |asked| asked.answer.clone())
+    }
+
     /// How soon to ask again, if the last answer was not good.
     pub fn ask_again(&self, key: &Key) -> Duration {
         self.locked().get(key).map_or(ASK_AGAIN, |asked| patience(asked.failures))

@@ -161,7 +161,11 @@ impl State {
     fn as_before(pass: &Pass<'_>, found: Option<&Found>) -> Self {
         Self {
             workload: found.and_then(|found| found.running.former()),
-            answer: summary::answer_of(pass.before),
+            answer: match summary::answer_of(pass.before) {
+                // The answer may have come after the last report.
+                Answer::NotAsked => pass.ctx.answers.last(pass.key),
+                known => known,
+            },
             problem: None,
             keep: everything(pass),
             has_ended: pass.before.ended_generation == Some(pass.registry.generation),
