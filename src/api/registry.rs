@@ -174,3 +174,44 @@ fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "additionalProperties": {"type": "string", "maxLength": 63, "pattern": rules::LABEL_VALUE},
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Registries are held as text, and a status is written if it is another one: nothing may be lost or come in on the way.
+    #[test]
+    fn what_is_held_as_text_is_read_back_as_it_was() {
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "Ready", "message": "as wanted",
+            "lastTransitionTime": "2026-11-22T00:00:00Z", "observedGeneration": 3,
+        });
+        for (spec, status) in [
+            (json!({}), json!(null)),
+            (json!({"auth": {"none": {}}, "tls": {"none": {}}, "storage": {"emptyDir": {}}}), json!({})),
+            (
+                json!({
+                    "suspend": false, "replicas": 2, "extraConfig": {"catalog": {"maxentries": 10}}, "commonLabels": {"a": "b"},
+                    "auth": {"users": [{"name": "ci", "passwordSecretRef": {"name": "s"}}], "usersFrom": []},
+                    "pod": {"resources": {"limits": {"memory": "1Gi"}}, "tolerations": [], "affinity": {}},
+                }),
+                json!({
+                    "conditions": [condition], "observedGeneration": 3, "userCount": 0, "users": [], "readyReplicas": 0,
+                    "addresses": [], "operator": "system/operator",
+                }),
+            ),
+        ] {
+            let metadata = json!({"name": "team-a", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 3});
+            let object = json!({
+                "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": metadata, "spec": spec, "status": status,
+            });
+            let read: PrivateRegistry = serde_json::from_value(object).unwrap();
+            let again: PrivateRegistry = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+            assert_eq!(again.status, read.status);
+            assert_eq!(again.metadata, read.metadata);
+            assert_eq!(format!("{:?}", again.spec), format!("{:?}", read.spec));
+        }
+    }
+}
