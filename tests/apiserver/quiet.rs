@@ -1,7 +1,7 @@
 //! A settled registry costs nothing: no read and no write, whatever makes the operator look at it again.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use private_registry_operator::desired::kinds::KINDS;
 use serde_json::{Value, json};
@@ -108,6 +108,22 @@ async fn a_restart_of_the_operator_and_a_sweep_write_nothing_and_list_children_i
     let asked = team.asked_since(mark).await;
     let children_read = asked.iter().filter(|entry| entry.verb == "get" && entry.name.starts_with("plain"));
     assert_eq!(children_read.count(), 0, "{asked:#?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_comes_up_has_two_reports_and_two_events() {
+    let Some(team) = namespace("told").await else { return };
+    let _operator = team.operator().await;
+    let (mark, started) = (team.mark().await, Instant::now());
+    team.registry("team-a", json!({})).await.ready().await;
+    // What takes longer is told meanwhile, every two seconds.
+    let most = 2 + usize::try_from(started.elapsed().as_secs() / 2).unwrap();
+    team.settles().await;
+
+    let written = team.written_since(mark).await;
+    let reports = written.iter().filter(|entry| entry.subresource == "status").count();
+    let events = written.iter().filter(|entry| entry.resource == "events").count();
+    assert!((2..=most).contains(&reports) && (1..=most).contains(&events), "{most}: {reports}, {events}: {written:#?}");
 }
 
 #[tokio::test]

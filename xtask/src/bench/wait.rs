@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// Only failures wait this long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// Looks every `every` until `look` gives `Ok`. Gives what it found and how long that took.
 pub(super) async fn until<T>(
