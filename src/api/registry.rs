@@ -203,7 +203,8 @@ mod tests {
                 }),
             ),
         ] {
-            let metadata = json!({"name": "team-a", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 3});
+            let metadata =
+                json!({"name": "team-a", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 3});
             let object = json!({
                 "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "metadata": metadata, "spec": spec, "status": status,
             });

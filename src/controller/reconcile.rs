@@ -17,7 +17,7 @@ use crate::parts::logins::Logins;
 use crate::parts::workload::State;
 use crate::parts::{self, Context, Error, Failures, Pass, address, certificate, holds, logins, storage, workload};
 use crate::status::Findings;
-use crate::status::summary::{self, Answer, Problem};
+use crate::status::summary::{self, Problem};
 use crate::status::workload::{GOOD_RUN, START_TIME};
 
 /// How soon it is looked again at what changed while a pass was deciding.
@@ -158,9 +158,6 @@ fn looks(pass: &Pass<'_>, certificate: &Certificate, logins: &Logins, running: &
     let mut looks: Vec<_> = certificate.look_again.map(until).into_iter().chain(running.soon).collect();
     if logins.is_unfinished {
         looks.push(Duration::from_millis(1));
-    }
-    if matches!(running.answer, Answer::Bad(_) | Answer::Unreachable(_)) {
-        looks.push(pass.ctx.answers.ask_again(pass.key));
     }
     let starting = running.pods.iter().filter_map(|pod| pod.starting_since);
     let overdue = starting.map(|since| since.saturating_add(START_TIME).unwrap_or(Timestamp::MAX));

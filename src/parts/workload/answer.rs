@@ -11,13 +11,13 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::status::summary::Answer;
 
 /// How soon a registry is asked again whose answer was not good; doubled with each further one.
-pub const ASK_AGAIN: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// The longest wait before it is asked again.
 const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60 * 60);
 /// How many are asked at once, of those that were never asked and of the others: a network that drops packets holds each of them for seconds, and who
@@ -73,57 +73,64 @@ impl Default for Answers {
 struct Asked {
     /// Which question, not its text: it contains a certificate.
     question: Id,
-    since: Instant,
     answer: Answer,
     /// Answers in a row that were not good.
     failures: u32,
 }
 
-/// How long after the `failures`-th answer that was not good it is asked again.
+/// How long after the `failures`-th question whose answer was not good it is asked again.
 fn patience(failures: u32) -> Duration {
     ASK_AGAIN.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(ASK_AGAIN_AT_MOST)
 }
 
 impl Answers {
-    /// The registry's answer: the known one while it is good or young, else a new one if it comes at once. One that comes later puts the
-    /// registry on the queue; until then the last one counts, or `before`, what was reported when this process did not know it yet.
+    /// The registry's answer: the known one, or, to a new question, one that comes at once. An answer that comes later and is another one than what is
+    /// known puts the registry on the queue. Until then the last one counts, or `before`, what was reported when this process did not know it yet.
     pub async fn get(&self, key: &Key, question: Question, before: Answer, queue: &Queue) -> Answer {
         let id = question.id();
-        let (known, failures) = match self.locked().get(key) {
-            Some(asked) if asked.question == id => match &asked.answer {
-                Answer::Good => return Answer::Good,
-                answer if asked.since.elapsed() < patience(asked.failures) => return answer.clone(),
-                answer => (answer.clone(), asked.failures),
-            },
-            Some(_) => (Answer::NotAsked, 0),
-            None => (before, 0),
+        let known = match self.locked().get(key) {
+            Some(asked) if asked.question == id => return asked.answer.clone(),
+            Some(_) => Answer::NotAsked,
+            None => before,
         };
-        let asked = Asked { question: id, since: Instant::now(), answer: known.clone(), failures: failures + 1 };
-        self.locked().insert(key.clone(), asked);
-
         let is_first = known == Answer::NotAsked;
-        let mut asking = tokio::spawn({
-            let (answers, key) = (self.clone(), key.clone());
-            async move {
-                let places = if is_first { &answers.first } else { &answers.again };
+        self.locked().insert(key.clone(), Asked { question: id, answer: known, failures: 0 });
+        let (tell, mut told) = oneshot::channel();
+        tokio::spawn(self.clone().ask_until_good(key.clone(), question, is_first, tell, queue.clone()));
+        if is_first && let Ok(Ok(answer)) = timeout(AT_ONCE, &mut told).await {
+            return answer;
+        }
+        // From here on the queue is told instead.
+        drop(told);
+        self.last(key)
+    }
+
+    /// Asks until the answer is good, less and less often, or until it is another question. No pass is needed for that.
+    async fn ask_until_good(
+        self,
+        key: Key,
+        question: Question,
+        is_first: bool,
+        tell: oneshot::Sender<Answer>,
+        queue: Queue,
+    ) {
+        let (id, mut tell) = (question.id(), Some(tell));
+        let places = if is_first { self.first.clone() } else { self.again.clone() };
+        while self.locked().get(&key).is_some_and(|asked| asked.question == id) {
+            let began = Instant::now();
+            let answer = {
                 let _place = places.acquire().await;
-                let answer = ask(&question).await;
-                answers.learn(&key, id, answer.clone());
-                answer
+                ask(&question).await
+            };
+            let Some((before, failures)) = self.learn(&key, id, answer.clone()) else { return };
+            let is_told = tell.take().is_some_and(|tell| tell.send(answer.clone()).is_ok());
+            if !is_told && answer != before {
+                queue.add(&key, Urgency::Change);
             }
-        });
-        let wait = if is_first { AT_ONCE } else { Duration::ZERO };
-        match tokio::time::timeout(wait, &mut asking).await {
-            Ok(answer) => answer.unwrap_or(known),
-            Err(_) => {
-                let (queue, key, before) = (queue.clone(), key.clone(), known.clone());
-                tokio::spawn(async move {
-                    if asking.await.is_ok_and(|answer| answer != before) {
-                        queue.add(&key, Urgency::Change);
-                    }
-                });
-                known
+            if answer == Answer::Good {
+                return;
             }
+            sleep_until(began + patience(failures)).await;
         }
     }
 
@@ -132,20 +139,17 @@ impl Answers {
         self.locked().get(key).map_or(Answer::NotAsked, |asked| asked.answer.clone())
     }
 
-    /// How soon to ask again, if the last answer was not good.
-    pub fn ask_again(&self, key: &Key) -> Duration {
-        self.locked().get(key).map_or(ASK_AGAIN, |asked| patience(asked.failures))
-    }
-
     /// Forgets a registry that is gone.
     pub fn forget(&self, key: &Key) {
         self.locked().remove(key);
     }
 
-    fn learn(&self, key: &Key, question: Id, answer: Answer) {
-        if let Some(asked) = self.locked().get_mut(key).filter(|asked| asked.question == question) {
-            asked.answer = answer;
-        }
+    /// Returns what was known before, and how many answers in a row were not good; `None`: it is another question by now, or the registry is gone.
+    fn learn(&self, key: &Key, question: Id, answer: Answer) -> Option<(Answer, u32)> {
+        let mut known = self.locked();
+        let asked = known.get_mut(key).filter(|asked| asked.question == question)?;
+        asked.failures = if answer == Answer::Good { 0 } else { asked.failures + 1 };
+        Some((std::mem::replace(&mut asked.answer, answer), asked.failures))
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<Key, Asked>> {
@@ -377,15 +381,16 @@ mod tests {
     async fn a_registry_whose_packets_are_dropped_is_asked_less_and_less_often() {
         let (swallower, answers, queue) = (Swallower::start(), Answers::default(), Queue::default());
         let began = Instant::now();
-        let mut asked_at = Vec::new();
+        for key in keys() {
+            answers.get(&key, swallower.question(), Answer::Good, &queue).await;
+        }
+        let (mut asked_at, mut failures) = (Vec::new(), 0);
         while began.elapsed() < Duration::from_secs(3600) {
-            for key in keys() {
-                let failures = answers.locked().get(&key).map_or(0, |asked| asked.failures);
-                answers.get(&key, swallower.question(), Answer::Good, &queue).await;
-                if answers.locked()[&key].failures > failures && key.name == "swallowed-0" {
-                    asked_at.push(began.elapsed().as_secs());
-                }
+            let now = answers.locked()[&keys()[0]].failures;
+            if now > failures {
+                asked_at.push(began.elapsed().as_secs());
             }
+            failures = now;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let pauses: Vec<_> = asked_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -393,7 +398,7 @@ mod tests {
         for key in keys() {
             let last = answers.get(&key, swallower.question(), Answer::Good, &queue).await;
             assert!(matches!(last, Answer::Unreachable(_)), "{key}: {last:?}");
-            assert_eq!(answers.ask_again(&key), Duration::from_secs(1920));
+            assert_eq!(patience(answers.locked()[&key].failures), Duration::from_secs(1920));
         }
         assert_eq!(queue.depth().due, MANY, "each is looked at once it is known");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use operator_engine::apply::{ObjectRef, Outcome};
 
-pub use answer::{ASK_AGAIN, Answers};
+pub use answer::Answers;
 pub use running::stop;
 
 use self::running::Running;

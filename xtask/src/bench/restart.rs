@@ -26,6 +26,7 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 4]> {
     let ready = world.start_operator_with(&["--sweep-every", &sweep_every])?.ready().await?;
     world.confirmed().await?;
     let confirmed = started.elapsed();
+    let processor = world.operator()?.processor()?;
     world.settled().await?;
     let asked = world.asked_since(mark).await?;
     step.done();
@@ -63,7 +64,7 @@ pub(super) async fn measure(world: &mut World) -> Result<[Row; 4]> {
             format!("{:.2} s ({per_thousand:.1} s per 1,000)", confirmed.as_secs_f64()),
             &format!("≤ {GOAL} s per 1,000"),
             Some(per_thousand <= GOAL),
-            json!({"ready": milliseconds(ready), "confirmed": milliseconds(confirmed), "requests": by_verb_and_kind(&asked)}),
+            json!({"ready": milliseconds(ready), "confirmed": milliseconds(confirmed), "own_processor_time": milliseconds(processor), "requests": by_verb_and_kind(&asked)}),
         ),
         row("reads per registry".to_owned(), format!("{reads:.2}"), "< 1", Some(reads < 1.0), serde_json::Value::Null),
         row("writes".to_owned(), writes.to_string(), "0", Some(writes == 0), serde_json::Value::Null),
