@@ -23,7 +23,7 @@ use super::live::{Depth, Live};
 use super::{Marks, ObjectRef};
 
 /// Bytes of content that are held at most: enough for some hundred owners.
-const CONTENT: usize = 2 << 20;
+const CONTENT: usize = 4 << 20;
 
 /// What is known, shared by the engine and the watches.
 pub struct Memory {
