@@ -16,7 +16,7 @@ pub enum Written {
     Nothing,
     /// The registry as the server answered.
     Registry(Box<PrivateRegistry>),
-    /// The registry is not of the version that was expected.
+    /// Refused as a conflict: the registry is not as it was thought to be.
     Overtaken,
 }
 
@@ -51,11 +51,10 @@ pub async fn write(
     match api.patch_status(&registry.name_any(), &parameters, &Patch::Apply(&body)).await {
         Ok(answer) => Ok(Written::Registry(Box::new(answer))),
         Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(Written::Nothing),
-        Err(kube::Error::Api(refusal)) if refusal.is_conflict() && expected.is_some() => Ok(Written::Overtaken),
-        // With a uid, an apply to a registry that is gone is a conflict, and to its successor an invalid change.
-        Err(kube::Error::Api(refusal))
-            if refusal.is_conflict() || refusal.is_invalid() && refusal.message.contains("metadata.uid") =>
-        {
+        // Another version, another writer, or no such registry any more: the next pass sees which.
+        Err(kube::Error::Api(refusal)) if refusal.is_conflict() => Ok(Written::Overtaken),
+        // With a uid, an apply to the successor of a registry is an invalid change.
+        Err(kube::Error::Api(refusal)) if refusal.is_invalid() && refusal.message.contains("metadata.uid") => {
             Ok(Written::Nothing)
         }
         Err(error) => Err(error),
