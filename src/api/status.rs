@@ -134,6 +134,20 @@ pub struct PrivateRegistryStatus {
     pub operator_asked: Option<String>,
 }
 
+impl PrivateRegistryStatus {
+    /// The condition of this type.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+
+    /// Whether the condition of this type has this status, such as `True`.
+    #[must_use]
+    pub fn says(&self, kind: &str, status: &str) -> bool {
+        self.condition(kind).is_some_and(|condition| condition.status == status)
+    }
+}
+
 /// One address.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Address {

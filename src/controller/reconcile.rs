@@ -9,7 +9,7 @@ use operator_engine::work::queue::Key;
 
 use super::installation::{self, Whose};
 use super::report::report;
-use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, reason};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, condition, reason};
 use crate::model::{self, Blocked};
 use crate::observe;
 use crate::parts::certificate::Certificate;
@@ -139,7 +139,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     };
     let wait = findings.is_waiting().then_some(summary::PATIENCE.unsigned_abs());
     let status = summary::summarise(&findings, pass.before, pass.now);
-    let rest = if is_ready(&status) { IN_NO_HURRY } else { resync(pass.manifest) };
+    let rest = if status.says(condition::READY, "True") { IN_NO_HURRY } else { resync(pass.manifest) };
     report(pass.manifest, status, pass.ctx).await?;
     // A repair that is due was made in this pass.
     let repair = repair.map(|wait| wait.max(SOON));
@@ -189,10 +189,6 @@ async fn cannot_be_followed(
     report(registry, status, ctx).await?;
     let next = if blocked.waiting { summary::PATIENCE.unsigned_abs() } else { resync(registry) };
     Ok(if blocked.waiting { Next::Look(next) } else { Next::Failed(Class::Blocked, next) })
-}
-
-fn is_ready(status: &PrivateRegistryStatus) -> bool {
-    status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn resync(registry: &PrivateRegistry) -> Duration {

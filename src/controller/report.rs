@@ -8,7 +8,7 @@ use operator_engine::work::events::{self, Happening, Tone};
 use operator_engine::work::queue::{Key, Urgency};
 use tracing::{info, warn};
 
-use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, condition};
 use crate::metrics::Metrics;
 use crate::parts::{Context, Error};
 use crate::status;
@@ -28,6 +28,10 @@ pub(super) async fn report(
     }
     let own = ctx.installations.own();
     let status = PrivateRegistryStatus { operator: own.map(str::to_owned), ..status };
+    // A quiet pass ends here.
+    if registry.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
     if let Some(wait) = registry.status.as_ref().and_then(|before| wait_to_tell(&key, before, &status, ctx)) {
         ctx.queue.add_after(&key, Urgency::Upkeep, wait);
         return Ok(());
@@ -69,8 +73,9 @@ fn wait_to_tell(
     ctx: &Context,
 ) -> Option<Duration> {
     let comes_up = |status: &PrivateRegistryStatus| {
-        let is = |kind, wanted| status.conditions.iter().any(|found| found.type_ == kind && found.status == wanted);
-        is("Ready", "False") && is("Reconciling", "True") && is("Stalled", "False")
+        status.says(condition::READY, "False")
+            && status.says(condition::RECONCILING, "True")
+            && status.says(condition::STALLED, "False")
     };
     let lasting = |status: &PrivateRegistryStatus| PrivateRegistryStatus {
         conditions: Vec::new(),
@@ -78,7 +83,7 @@ fn wait_to_tell(
         storage: None,
         ..status.clone()
     };
-    if before == now || !comes_up(before) || !comes_up(now) || lasting(before) != lasting(now) {
+    if !comes_up(before) || !comes_up(now) || lasting(before) != lasting(now) {
         return None;
     }
     ctx.recall.wait_to_tell(key)

@@ -114,7 +114,7 @@ pub enum Answer {
 /// How the registry answered when it was asked last, as far as its status tells.
 #[must_use]
 pub fn answer_of(before: &PrivateRegistryStatus) -> Answer {
-    let told = before.conditions.iter().find(|found| found.type_ == condition::AVAILABLE);
+    let told = before.condition(condition::AVAILABLE);
     match told.map(|told| (told.reason.as_str(), told.message.clone())) {
         Some((reason::ANSWERING, _)) => Answer::Good,
         Some((reason::NOT_ANSWERING, how)) => Answer::Bad(how),
@@ -256,7 +256,7 @@ pub fn failed(
     for condition in conditions::merge(&before.conditions, said, generation, now) {
         replace(&mut status.conditions, condition);
     }
-    if !status.conditions.iter().any(|found| found.type_ == condition::AVAILABLE) {
+    if status.condition(condition::AVAILABLE).is_none() {
         let unknown = Finding::new(condition::AVAILABLE, Truth::Unknown, reason, message);
         status.conditions.extend(conditions::merge(&[], vec![unknown], generation, now));
     }

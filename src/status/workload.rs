@@ -81,7 +81,7 @@ impl Workload {
     #[must_use]
     pub fn remembering(self, before: &PrivateRegistryStatus) -> Self {
         let Self::Failed { reason, message } = self else { return self };
-        let told = before.conditions.iter().find(|found| found.type_ == condition::READY && found.reason == reason);
+        let told = before.condition(condition::READY).filter(|found| found.reason == reason);
         Self::Failed { reason, message: told.map_or(message, |told| told.message.clone()) }
     }
 }
@@ -89,7 +89,7 @@ impl Workload {
 /// What a Job that is gone was told to be: how it ended is remembered where it stands in any case.
 #[must_use]
 pub fn judge_removed_job(before: &PrivateRegistryStatus) -> Workload {
-    let told = before.conditions.iter().find(|found| found.type_ == condition::AVAILABLE);
+    let told = before.condition(condition::AVAILABLE);
     let message = told.map_or_else(|| "its Job has ended and was removed".to_owned(), |told| told.message.clone());
     match told.map(|told| told.reason.as_str()) {
         Some(reason::COMPLETED) => Workload::Stopped { reason: reason::COMPLETED, message },

@@ -1,4 +1,4 @@
-//! One status write, only when it differs.
+//! The writes of a status.
 
 use kube::api::{Api, Patch, PatchParams, ValidationDirective};
 use kube::{Client, ResourceExt as _};
@@ -12,7 +12,7 @@ const MANAGER: &str = "private-registry-operator-status";
 /// What became of a status.
 #[derive(Debug)]
 pub enum Written {
-    /// There was nothing to write, or the registry is gone.
+    /// The registry is gone.
     Nothing,
     /// The registry as the server answered.
     Registry(Box<PrivateRegistry>),
@@ -20,7 +20,7 @@ pub enum Written {
     Overtaken,
 }
 
-/// Writes `status` if it differs from what `registry` shows; the question of another operator is not ours to write. `expected`: the version that the
+/// Writes `status`; the question of another operator is not ours to write. `expected`: the version that the
 /// registry must have.
 ///
 /// # Errors
@@ -31,9 +31,6 @@ pub async fn write(
     status: &PrivateRegistryStatus,
     expected: Option<&str>,
 ) -> Result<Written, kube::Error> {
-    if registry.status.as_ref() == Some(status) {
-        return Ok(Written::Nothing);
-    }
     let api: Api<PrivateRegistry> = Api::namespaced(client.clone(), &registry.namespace().unwrap_or_default());
     let mut body = json!({
         "apiVersion": "privateregistry.dev/v1alpha1",

@@ -15,12 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
+use self::version::Version;
 use super::amendment::Past;
 use super::contest::Contest;
 use super::hash::Hash;
 use super::kinds::Kind;
 use super::live::{Depth, Live};
 use super::{Marks, ObjectRef};
+
+mod version;
 
 /// Bytes of content that are held at most: enough for some hundred owners.
 const CONTENT: usize = 4 << 20;
@@ -134,79 +137,6 @@ enum Heard {
     Gone(Version),
     /// Something may have happened that nobody told us.
     Uncertain,
-}
-
-/// Which state of which object.
-#[derive(Clone, PartialEq, Eq)]
-enum Version {
-    /// As Kubernetes writes them, in a fifth of the space.
-    Usual { uid: [u8; 16], number: u64 },
-    /// uid and resourceVersion in any other form.
-    Other(Box<(String, String)>),
-}
-
-impl Version {
-    fn new(uid: &str, resource_version: &str) -> Self {
-        match (uuid(uid), number(resource_version)) {
-            (Some(uid), Some(number)) => Self::Usual { uid, number },
-            _ => Self::Other(Box::new((uid.to_owned(), resource_version.to_owned()))),
-        }
-    }
-
-    fn of_event(metadata: &ObjectMeta) -> Self {
-        let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
-        Self::new(&text(&metadata.uid), &text(&metadata.resource_version))
-    }
-
-    fn of(live: &Live) -> Self {
-        Self::new(live.uid(), live.resource_version())
-    }
-
-    fn is_of_the_object_of(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Usual { uid, .. }, Self::Usual { uid: other, .. }) => uid == other,
-            (Self::Other(this), Self::Other(other)) => this.0 == other.0,
-            _ => false,
-        }
-    }
-
-    /// Of one object, versions are numbers that grow. <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>
-    fn is_older_than(&self, other: &Self) -> bool {
-        let older = match (self, other) {
-            (Self::Usual { number, .. }, Self::Usual { number: other, .. }) => number < other,
-            (Self::Other(this), Self::Other(other)) => {
-                matches!((this.1.parse::<u64>(), other.1.parse::<u64>()), (Ok(this), Ok(that)) if this < that)
-            }
-            _ => false,
-        };
-        older && self.is_of_the_object_of(other)
-    }
-}
-
-/// `None` if it isn't written in the one way from which the text can be told again.
-fn uuid(text: &str) -> Option<[u8; 16]> {
-    let mut groups = text.split('-');
-    let lengths = [8, 4, 4, 4, 12];
-    if !lengths.iter().all(|length| groups.next().is_some_and(|group| group.len() == *length))
-        || groups.next().is_some()
-    {
-        return None;
-    }
-    let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    });
-    let mut bytes = [0; 16];
-    for byte in &mut bytes {
-        *byte = digits.next()?? << 4 | digits.next()??;
-    }
-    Some(bytes)
-}
-
-/// The same of a number.
-fn number(text: &str) -> Option<u64> {
-    text.parse().ok().filter(|number: &u64| number.to_string() == text)
 }
 
 // What the watches tell.
@@ -537,21 +467,25 @@ impl State {
     /// The entry, made if need be. Once an owner is known it stays: an event without the label may be the one that took the label away.
     fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
         let at = self.tick();
-        let known = self.entries.get(object).map(|entry| entry.owner.is_some());
-        if known.is_none() || known == Some(false) && owner.is_some() {
-            let mut object = object.clone();
-            let owner = owner.map(|owner| {
-                let key: (Arc<str>, Arc<str>) = (object.namespace.clone(), owner.into());
-                // The texts of all children of an owner are in memory once.
-                let key = self.children.get_key_value(&key).map_or(key, |(known, _)| known.clone());
-                object.namespace = key.0.clone();
-                self.children.entry(key.clone()).or_default().insert(object.clone());
-                key.1
-            });
-            let entry = self.entries.entry(object).or_insert_with(|| Box::new(Entry::unknown(at)));
-            entry.owner = owner;
+        let is_owned = self.entries.get(object).is_some_and(|entry| entry.owner.is_some());
+        let owner = owner.filter(|_| !is_owned).map(|owner| self.adopt(object, owner));
+        // The texts of all children of an owner are in memory once.
+        let namespace = owner.as_ref().map_or_else(|| object.namespace.clone(), |(namespace, _)| namespace.clone());
+        let object = ObjectRef { namespace, ..object.clone() };
+        let entry = self.entries.entry(object).or_insert_with(|| Box::new(Entry::unknown(at)));
+        if let Some((_, owner)) = owner {
+            entry.owner = Some(owner);
         }
-        self.entries.entry(object.clone()).or_insert_with(|| Box::new(Entry::unknown(at)))
+        entry
+    }
+
+    /// Makes the object a child of an owner, and gives the owner's namespace and name.
+    fn adopt(&mut self, object: &ObjectRef, owner: &str) -> (Arc<str>, Arc<str>) {
+        let key: (Arc<str>, Arc<str>) = (object.namespace.clone(), owner.into());
+        let key = self.children.get_key_value(&key).map_or(key, |(known, _)| known.clone());
+        let child = ObjectRef { namespace: key.0.clone(), ..object.clone() };
+        self.children.entry(key.clone()).or_default().insert(child);
+        key
     }
 
     /// Puts content in the place of what was known of an object. If that makes too much of it, some that was not asked for lately is let go.

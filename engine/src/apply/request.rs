@@ -137,20 +137,15 @@ impl Requests {
     pub(super) async fn generation(&self, owner: &Owner, plural: &str) -> Result<Option<(String, i64)>, Failure> {
         let place = format!("/apis/{}/namespaces/{}/{plural}", owner.api_version, owner.namespace);
         let request = Request::new(place).get_metadata(&owner.name, &Default::default()).map_err(Failure::Build)?;
-        let response = self.client.send(request.map(Body::from)).await.map_err(Failure::Transport)?;
-        let status = response.status().as_u16();
-        let answer = parsed(&response.into_body().collect_bytes().await.map_err(Failure::Transport)?);
+        let (status, answer) = answered(&self.client, request).await.map_err(Failure::Transport)?;
+        let answer = parsed(&answer);
         match status {
             404 => Ok(None),
             200 => {
                 let uid = answer["metadata"]["uid"].as_str().ok_or(Failure::Unreadable)?;
                 Ok(Some((uid.to_owned(), answer["metadata"]["generation"].as_i64().unwrap_or_default())))
             }
-            code => Err(Failure::Api {
-                code,
-                message: api_error::shortened(answer["message"].as_str().unwrap_or_default()),
-                fields: Vec::new(),
-            }),
+            status => Err(refused(status, &answer, true)),
         }
     }
 
@@ -315,14 +310,15 @@ impl Requests {
         verb: Verb,
         request: http::Request<Vec<u8>>,
     ) -> Result<(u16, Bytes), Failure> {
-        let answer = async {
-            let response = self.client.send(request.map(Body::from)).await?;
-            Ok((response.status().as_u16(), response.into_body().collect_bytes().await?))
-        }
-        .await;
+        let answer = answered(&self.client, request).await;
         self.observer.requested(kind, verb, answer.as_ref().map_or(0, |(status, _)| *status));
         answer.map_err(Failure::Transport)
     }
+}
+
+async fn answered(client: &Client, request: http::Request<Vec<u8>>) -> Result<(u16, Bytes), kube::Error> {
+    let response = client.send(request.map(Body::from)).await?;
+    Ok((response.status().as_u16(), response.into_body().collect_bytes().await?))
 }
 
 /// A part of a list.
@@ -369,15 +365,20 @@ fn object(kind: &'static Kind, answer: Value) -> Result<Live, Failure> {
     if answer["metadata"]["uid"].is_string() { Ok(Live::new(kind, answer)) } else { Err(Failure::Unreadable) }
 }
 
+/// Missing rights and quotas are told in full; whoever denies a Secret for what is in it may quote it.
 fn refusal(kind: &Kind, code: u16, answer: &Value) -> Failure {
+    let is_denial = answer["message"].as_str().is_some_and(|message| message.contains("denied"));
+    refused(code, answer, kind != kinds::SECRET || code == 404 || code == 403 && !is_denial)
+}
+
+/// `is_quotable`: its words may be repeated.
+fn refused(code: u16, answer: &Value, is_quotable: bool) -> Failure {
     let Ok(status) = serde_json::from_value::<Status>(answer.clone()) else {
         return Failure::Api { code, message: "without an explanation".to_owned(), fields: Vec::new() };
     };
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     let fields: Vec<String> =
         causes.iter().map(|cause| cause.field.clone()).filter(|field| !field.is_empty()).collect();
-    // Missing rights and quotas are told in full; whoever denies a Secret for what is in it may quote it.
-    let is_quotable = kind != kinds::SECRET || code == 404 || code == 403 && !status.message.contains("denied");
     let message = if is_quotable {
         api_error::shortened(&status.message)
     } else {
