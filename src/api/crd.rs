@@ -1,8 +1,11 @@
 //! The CustomResourceDefinition as it is installed: what kube derives, made smaller and stricter.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use kube::core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
+use operator_engine::work::followed::outline;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{AddNullable, RecursiveTransform};
@@ -96,6 +99,16 @@ pub fn crd() -> CustomResourceDefinition {
 #[must_use]
 pub fn crd_yaml() -> String {
     serde_saphyr::to_string(&definition()).expect("a definition is YAML")
+}
+
+/// What of the resource's schema names fields and values.
+///
+/// # Panics
+/// Never: a definition is always JSON.
+#[must_use]
+pub fn schema_outline() -> &'static Value {
+    static OUTLINE: LazyLock<Value> = LazyLock::new(|| outline(&schema()));
+    &OUTLINE
 }
 
 /// The schema of the resource, as the definition has it.

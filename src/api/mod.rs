@@ -21,7 +21,7 @@ pub use auth::{
     UsersFrom,
 };
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
-pub use crd::{crd, crd_yaml, schema};
+pub use crd::{crd, crd_yaml, schema, schema_outline};
 pub use pod::{PodSpec, Resources};
 pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretSpec};
 pub use restart::{RestartPolicySpec, RestartType};

@@ -1,7 +1,6 @@
 //! The resource itself.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use kube::{CustomResource, KubeSchema};
 use operator_engine::work::followed::{Followed, unknown_field};
@@ -146,8 +145,7 @@ pub enum DeletionPolicy {
 impl Followed for PrivateRegistry {
     /// A definition may be newer than this program. A storage, a signer or a restriction that it does not know must not be read as the default.
     fn unknown(object: &Value) -> Option<String> {
-        static SCHEMA: LazyLock<Value> = LazyLock::new(super::schema);
-        let field = unknown_field(&SCHEMA["properties"]["spec"], object.get("spec")?, "spec")?;
+        let field = unknown_field(&super::schema_outline()["properties"]["spec"], object.get("spec")?, "spec")?;
         Some(format!(
             "{field} is not known to version {} of the operator: upgrade it, or remove the field",
             env!("CARGO_PKG_VERSION")

@@ -32,5 +32,13 @@ fn after(moment: Timestamp, duration: SignedDuration) -> Timestamp {
 
 /// Bytes as hexadecimal digits in upper case, joined by `separator`.
 fn hex(bytes: &[u8], separator: &str) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(separator)
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut text = String::with_capacity(bytes.len() * (2 + separator.len()));
+    for byte in bytes {
+        if !text.is_empty() {
+            text.push_str(separator);
+        }
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)])));
+    }
+    text
 }

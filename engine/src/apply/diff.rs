@@ -3,6 +3,8 @@
 //! Server-side apply is not always a no-op (<https://github.com/kubernetes/kubernetes/issues/124605>), so we look first. The comparison knows what
 //! the server does to what it is sent: it adds defaults, writes quantities its own way, drops zero values, and merges some lists by key.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::fields::Owned;
@@ -96,28 +98,27 @@ pub(super) fn at_mut<'a>(object: &'a mut Value, path: &str) -> Option<&'a mut Va
 
 /// The path in the form of [RFC 6901](https://www.rfc-editor.org/rfc/rfc6901).
 fn pointer(object: &Value, path: &str) -> Option<String> {
-    search(object, &Place { path: String::new(), field: "", parent: "" }, "", path)
+    search(object, &Place::ROOT, "", path)
 }
 
 fn search(node: &Value, place: &Place<'_>, pointer: &str, path: &str) -> Option<String> {
-    if place.path == path {
+    let here = place.path();
+    if here == path {
         return Some(pointer.to_owned());
     }
     // A key of a map may contain dots, so more than one may seem to lead there.
-    let below = |node: &Value, place: &Place<'_>, step: &str| {
-        let is_on_the_way = path::is_within(path, &place.path);
-        is_on_the_way.then(|| search(node, place, &format!("{pointer}/{step}"), path)).flatten()
-    };
+    if !path::is_within(path, &here) && !here.is_empty() {
+        return None;
+    }
     match node {
-        Value::Object(fields) => fields
-            .iter()
-            .find_map(|(name, node)| below(node, &place.field(name), &name.replace('~', "~0").replace('/', "~1"))),
+        Value::Object(fields) => fields.iter().find_map(|(name, node)| {
+            search(node, &place.field(name), &format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1")), path)
+        }),
         Value::Array(items) => {
             let keys = merge_keys(place.field, items);
             items.iter().enumerate().find_map(|(index, item)| {
-                let index = index.to_string();
-                let which = keys.map_or_else(|| index.clone(), |keys| element_name(item, keys));
-                below(item, &place.element(&which), &index)
+                let below = keys.map_or_else(|| place.index(index), |keys| place.element(item, keys));
+                search(item, &below, &format!("{pointer}/{index}"), path)
             })
         }
         _ => None,
@@ -130,26 +131,64 @@ fn search(node: &Value, place: &Place<'_>, pointer: &str, path: &str) -> Option<
 /// applied them; if it doesn't, somebody took the field away. `None` if that isn't known: then an absent empty value is as wanted.
 pub(super) fn diff(live: &Value, wanted: &Value, owned: Option<&Owned<'_>>) -> Difference {
     let mut found = Difference::default();
-    compare(Some(live), wanted, owned, &Place { path: String::new(), field: "", parent: "" }, &mut found);
+    compare(Some(live), wanted, owned, &Place::ROOT, &mut found);
     found
 }
 
-/// Where the comparison is.
+/// Where the comparison is. Its path and who owns it are found out when something differs there, which is rare.
 struct Place<'a> {
-    path: String,
+    above: Option<&'a Place<'a>>,
+    step: Step<'a>,
     /// The name of the innermost field.
     field: &'a str,
     /// The name of the field around it.
     parent: &'a str,
 }
 
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Field(&'a str),
+    /// Into a list that is merged by these keys.
+    Element(&'a Value, &'a [&'a str]),
+    /// Into any other list.
+    Index(usize),
+}
+
 impl<'a> Place<'a> {
-    fn field(&self, name: &'a str) -> Place<'a> {
-        Place { path: path::field(&self.path, name), field: name, parent: self.field }
+    const ROOT: Self = Self { above: None, step: Step::Field(""), field: "", parent: "" };
+
+    fn field(&'a self, name: &'a str) -> Self {
+        Self { above: Some(self), step: Step::Field(name), field: name, parent: self.field }
     }
 
-    fn element(&self, which: &str) -> Place<'a> {
-        Place { path: path::element(&self.path, which), field: self.field, parent: self.parent }
+    fn element(&'a self, item: &'a Value, keys: &'a [&'a str]) -> Self {
+        Self { above: Some(self), step: Step::Element(item, keys), ..*self }
+    }
+
+    fn index(&'a self, index: usize) -> Self {
+        Self { above: Some(self), step: Step::Index(index), ..*self }
+    }
+
+    fn path(&self) -> String {
+        let Some(above) = self.above else { return String::new() };
+        let mut path = above.path();
+        match self.step {
+            Step::Field(name) => path::push_field(&mut path, name),
+            Step::Element(item, keys) => path::push_element(&mut path, &element_name(item, keys)),
+            Step::Index(index) => path::push_element(&mut path, &index.to_string()),
+        }
+        path
+    }
+
+    /// What is owned here of what is owned at the root. `None` if that isn't known: a list that isn't merged is owned as a whole.
+    fn owned<'b>(&self, root: &Owned<'b>) -> Option<Owned<'b>> {
+        let Some(above) = self.above else { return Some(root.clone()) };
+        let owned = above.owned(root)?;
+        match self.step {
+            Step::Field(name) => Some(owned.field(name)),
+            Step::Element(item, _) => Some(owned.element(item)),
+            Step::Index(_) => None,
+        }
     }
 }
 
@@ -159,16 +198,14 @@ fn compare(live: Option<&Value>, wanted: &Value, owned: Option<&Owned<'_>>, plac
         (None, Value::Array(items)) if items.is_empty() => {}
         (None | Some(Value::Object(_)), Value::Object(fields)) if !fields.is_empty() => {
             for (name, wanted) in fields {
-                let place = place.field(name);
-                let live = live.and_then(|live| live.get(name));
-                compare(live, wanted, owned.map(|owned| owned.field(name)).as_ref(), &place, found);
+                compare(live.and_then(|live| live.get(name)), wanted, owned, &place.field(name), found);
             }
         }
         (Some(Value::Object(_)), Value::Object(_)) => {}
         (Some(Value::Array(live)), Value::Array(wanted)) => compare_lists(live, wanted, owned, place, found),
         (None, wanted) if is_left_out(wanted, owned, place) => {}
         (Some(live), wanted) if is_same_scalar(live, wanted, place) => {}
-        (live, wanted) => found.places.push(Divergence::new(place.path.clone(), wanted, live)),
+        (live, wanted) => found.places.push(Divergence::new(place.path(), wanted, live)),
     }
 }
 
@@ -179,8 +216,7 @@ fn compare_lists(
     place: &Place<'_>,
     found: &mut Difference,
 ) {
-    let differs =
-        || Divergence::new(place.path.clone(), &Value::Array(wanted.to_vec()), Some(&Value::Array(live.to_vec())));
+    let differs = || Divergence::new(place.path(), &Value::Array(wanted.to_vec()), Some(&Value::Array(live.to_vec())));
     if SETS.contains(&place.field) {
         if wanted.iter().any(|item| !live.contains(item)) {
             found.places.push(differs());
@@ -193,8 +229,7 @@ fn compare_lists(
         found.places.push(differs());
     } else {
         for (index, (live, wanted)) in live.iter().zip(wanted).enumerate() {
-            // An atomic list is owned as a whole; below it nothing is said about single fields.
-            compare(Some(live), wanted, None, &place.element(&index.to_string()), found);
+            compare(Some(live), wanted, owned, &place.index(index), found);
         }
     }
 }
@@ -209,15 +244,15 @@ fn compare_element(
     place: &Place<'_>,
     found: &mut Difference,
 ) {
-    let place = place.element(&element_name(item, keys));
+    let place = place.element(item, keys);
     if let Some(live) = live.iter().find(|live| is_same_element(live, item, keys)) {
-        return compare(Some(live), item, owned.map(|owned| owned.element(item)).as_ref(), &place, found);
+        return compare(Some(live), item, owned, &place, found);
     }
     let mut added = live.iter().filter(|live| !wanted.iter().any(|wanted| is_same_element(live, wanted, keys)));
     if added.any(|live| is_copy(live, item, keys)) {
-        found.renamed.get_or_insert_with(|| place.path.clone());
+        found.renamed.get_or_insert_with(|| place.path());
     }
-    found.places.push(Divergence::new(place.path, item, None));
+    found.places.push(Divergence::new(place.path(), item, None));
 }
 
 fn element_name(item: &Value, keys: &[&str]) -> String {
@@ -249,18 +284,19 @@ fn is_copy(live: &Value, wanted: &Value, keys: &[&str]) -> bool {
     !content.is_empty() && diff(live, &Value::Object(content), None).places.is_empty()
 }
 
-fn key_text(item: &Value, key: &str) -> String {
+fn key_text<'a>(item: &'a Value, key: &str) -> Cow<'a, str> {
     match item.get(key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-        None if key == "protocol" => "TCP".to_owned(),
-        None => String::new(),
+        Some(Value::String(text)) => text.into(),
+        Some(value) => value.to_string().into(),
+        None if key == "protocol" => "TCP".into(),
+        None => "".into(),
     }
 }
 
 /// Whether the server was sent `wanted` and doesn't show it because it is empty.
 fn is_left_out(wanted: &Value, owned: Option<&Owned<'_>>, place: &Place<'_>) -> bool {
-    is_empty(wanted) && !TEXTS.contains(&place.parent) && owned.is_none_or(|owned| !owned.is_empty())
+    let is_ours = || owned.and_then(|owned| place.owned(owned)).is_none_or(|owned| !owned.is_empty());
+    is_empty(wanted) && !TEXTS.contains(&place.parent) && is_ours()
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -187,7 +187,7 @@ impl Engine {
             }
         }
         let manager = self.marks.field_manager;
-        let body = concede(child.kind, live.value(), wanted.body.clone(), manager);
+        let body = concede(child.kind, live.value(), &wanted.body, manager);
         let found = self.differences(wanted, &live, &body);
         let change = remedy(child.kind, live.value(), &found);
         if change == Change::Nothing {
@@ -206,7 +206,7 @@ impl Engine {
         if wanted.version.as_deref().is_some_and(|version| version != live.resource_version()) {
             return Err(Error::Conflict { verb: Verb::Update, object: target.clone() });
         }
-        let done = self.put_right(owner, child, wanted, body, &live, change).await?;
+        let done = self.put_right(owner, child, wanted, body.into_owned(), &live, change).await?;
         self.memory.past(target, |past| {
             if is_repair {
                 past.disputes.repaired(&found.places, rival, now);

@@ -121,28 +121,43 @@ impl<'a> Step<'a> {
 pub(super) fn stale(owned: &Owned<'_>, wanted: &Value) -> Vec<String> {
     let mut paths = Vec::new();
     for node in &owned.0 {
-        descend(node, wanted, "", &mut paths);
+        descend(node, wanted, &mut String::new(), &mut paths);
     }
     paths.sort();
     paths.dedup();
     paths
 }
 
-fn descend(node: &Map<String, Value>, wanted: &Value, at: &str, paths: &mut Vec<String>) {
+/// `at`: the path of `node`. Written on and taken back, because there is a field for each line of an object, and nearly all are as wanted.
+fn descend(node: &Map<String, Value>, wanted: &Value, at: &mut String, paths: &mut Vec<String>) {
     for (key, below) in node {
         let step = Step::parse(key);
-        let (found, here) = match &step {
+        let end = at.len();
+        let found = match &step {
             Step::Itself => continue,
-            Step::Field(name) => (wanted.get(name), path::field(at, name)),
-            Step::Index(index) => (wanted.get(index), path::element(at, &index.to_string())),
-            Step::Member(_) => (pick(wanted, &step), path::element(at, "a member")),
-            Step::Element(keys) => (pick(wanted, &step), path::element(at, &describe(keys))),
+            Step::Field(name) => {
+                path::push_field(at, name);
+                wanted.get(name)
+            }
+            Step::Index(index) => {
+                path::push_element(at, &index.to_string());
+                wanted.get(index)
+            }
+            Step::Member(_) => {
+                path::push_element(at, "a member");
+                pick(wanted, &step)
+            }
+            Step::Element(keys) => {
+                path::push_element(at, &describe(keys));
+                pick(wanted, &step)
+            }
         };
         match (found, below.as_object()) {
-            (None, _) => paths.push(here),
-            (Some(wanted), Some(below)) => descend(below, wanted, &here, paths),
+            (None, _) => paths.push(at.clone()),
+            (Some(wanted), Some(below)) => descend(below, wanted, at, paths),
             (Some(_), None) => {}
         }
+        at.truncate(end);
     }
 }
 

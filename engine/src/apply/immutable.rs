@@ -1,5 +1,7 @@
 //! Whether a difference can be repaired in place, only by making the object again, or not at all. Pure.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::diff::{Difference, Divergence, diff};
@@ -60,7 +62,8 @@ pub(super) fn remedy(kind: &Kind, live: &Value, found: &Difference) -> Change {
 
 /// What is sent instead of `wanted`, because the API server wouldn't take it: a size that would shrink stays as it is, or is taken back as far as
 /// it was never reached, and a field that can't be taken back once it was set is sent again.
-pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &str) -> Value {
+pub(super) fn concede<'a>(kind: &Kind, live: &Value, wanted: &'a Value, manager: &str) -> Cow<'a, Value> {
+    let mut wanted = Cow::Borrowed(wanted);
     for Grows { path, has } in kind.grows {
         let amount = |object: &Value, path: &str| path::find(object, path)?.as_str().and_then(Quantity::parse);
         let (Some(asked), Some(wants)) = (amount(live, path), amount(&wanted, path)) else { continue };
@@ -70,18 +73,17 @@ pub(super) fn concede(kind: &Kind, live: &Value, mut wanted: Value, manager: &st
         // Kubernetes takes back a request to grow since 1.34, down to what is more than the object has.
         match amount(live, has).filter(|has| *has < asked) {
             Some(has) if wants > has => {}
-            Some(has) if has.next_whole() < asked => path::put(&mut wanted, path, has.next_whole().to_string().into()),
-            _ => path::put(&mut wanted, path, path::find(live, path).cloned().unwrap_or_default()),
+            Some(has) if has.next_whole() < asked => {
+                path::put(wanted.to_mut(), path, has.next_whole().to_string().into())
+            }
+            _ => path::put(wanted.to_mut(), path, path::find(live, path).cloned().unwrap_or_default()),
         }
     }
-    let owned = Owned::of(kind, live, manager).unwrap_or_default();
     for field in kind.immutable.iter().filter(|field| field.remedy == Remedy::Refuse) {
-        let is_owned = !field.path.split('.').fold(owned.clone(), |owned, name| owned.field(name)).is_empty();
-        if let Some(live) = path::find(live, field.path)
-            && is_owned
-            && path::find(&wanted, field.path).is_none()
-        {
-            path::put(&mut wanted, field.path, live.clone());
+        let (Some(set), None) = (path::find(live, field.path), path::find(&wanted, field.path)) else { continue };
+        let owned = Owned::of(kind, live, manager).unwrap_or_default();
+        if !field.path.split('.').fold(owned, |owned, name| owned.field(name)).is_empty() {
+            path::put(wanted.to_mut(), field.path, set.clone());
         }
     }
     wanted
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn a_claim_grows_and_never_shrinks() {
         for (live, wanted, sent) in [("1Gi", "2Gi", "2Gi"), ("2Gi", "1Gi", "2Gi"), ("1Gi", "1024Mi", "1024Mi")] {
-            assert_eq!(concede(PERSISTENT_VOLUME_CLAIM, &claim(live), claim(wanted), "us"), claim(sent));
+            assert_eq!(concede(PERSISTENT_VOLUME_CLAIM, &claim(live), &claim(wanted), "us").into_owned(), claim(sent));
         }
     }
 
@@ -224,7 +226,7 @@ mod tests {
             ("2Gi", "2Gi", "1Gi", "2Gi"),
             ("2Gi", "3Gi", "1Gi", "2Gi"),
         ] {
-            let conceded = concede(PERSISTENT_VOLUME_CLAIM, &live(asked, has), claim(wanted), "us");
+            let conceded = concede(PERSISTENT_VOLUME_CLAIM, &live(asked, has), &claim(wanted), "us").into_owned();
             assert_eq!(conceded, claim(sent), "{asked}, of which there are {has}, to {wanted}");
         }
     }
@@ -246,7 +248,7 @@ mod tests {
             json!({"f:spec": {"f:storageClassName": {}, "f:resources": {"f:requests": {"f:storage": {}}}}}),
         );
 
-        let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, claim("1Gi"), "us");
+        let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, &claim("1Gi"), "us").into_owned();
         assert_eq!(sent["spec"]["storageClassName"], "fast");
         assert_eq!(sent["spec"]["volumeName"], Value::Null, "set by the cluster, so not ours to send");
         assert_eq!(change(PERSISTENT_VOLUME_CLAIM, &live, &sent, "us"), Change::Nothing);
@@ -256,7 +258,7 @@ mod tests {
     fn another_class_is_reported_not_conceded() {
         let live = json!({"spec": {"storageClassName": "fast"}});
         let wanted = json!({"spec": {"storageClassName": "slow"}});
-        let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, wanted, "us");
+        let sent = concede(PERSISTENT_VOLUME_CLAIM, &live, &wanted, "us").into_owned();
         assert_eq!(change(PERSISTENT_VOLUME_CLAIM, &live, &sent, "us"), Change::Never("spec.storageClassName".into()));
     }
 }

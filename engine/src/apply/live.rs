@@ -49,6 +49,15 @@ impl Live {
         Self { kind, value: Arc::new(value) }
     }
 
+    /// The same of an object from a list, where none says what it is.
+    pub(super) fn named(kind: &'static Kind, mut value: Value) -> Self {
+        if let Some(fields) = value.as_object_mut() {
+            fields.entry("apiVersion").or_insert_with(|| kind.api_version().into());
+            fields.entry("kind").or_insert_with(|| kind.kind.into());
+        }
+        Self::new(kind, value)
+    }
+
     /// Its kind.
     pub fn kind(&self) -> &'static Kind {
         self.kind
@@ -125,37 +134,49 @@ impl Live {
     /// As much of it as `depth` says. Until it has been compared, our own managedFields stay; after that, of the labels, those that say whose it is.
     pub(super) fn trimmed(&self, depth: Depth, marks: &Marks) -> Value {
         let mut kept = Value::Object(Map::new());
-        let mut keep = |path: &str| {
-            if let Some(value) = self.at(path) {
-                path::put(&mut kept, path, value.clone());
-            }
-        };
         match (depth, self.kind.remember) {
-            (Depth::Whole, _) | (Depth::Read, Remember::WhenRead) => kept = (*self.value).clone(),
-            (Depth::Read | Depth::Unread, Remember::Paths(paths)) => paths.iter().copied().for_each(&mut keep),
+            (Depth::Whole, _) | (Depth::Read, Remember::WhenRead) => {
+                let content = self.value.as_object().into_iter().flatten();
+                kept = content
+                    .filter(|(field, _)| *field != "metadata")
+                    .map(|(f, value)| (f.clone(), value.clone()))
+                    .collect();
+            }
+            (Depth::Read | Depth::Unread, Remember::Paths(paths)) => {
+                for path in paths {
+                    if let Some(value) = self.at(path) {
+                        path::put(&mut kept, path, value.clone());
+                    }
+                }
+            }
             (Depth::Unread, Remember::WhenRead) | (Depth::Metadata, _) => {}
         }
-        kept["metadata"] = self.value["metadata"].clone();
-        if let Some(metadata) = kept["metadata"].as_object_mut() {
-            if let Some(Value::Object(labels)) = metadata.get_mut("labels").filter(|_| depth != Depth::Whole) {
-                labels.retain(|label, _| [marks.owner_label, marks.managed_by_label].contains(&label.as_str()));
-            }
-            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations").filter(|_| depth != Depth::Whole)
-            {
-                annotations.remove(marks.applied);
-            }
-            match metadata.get_mut("managedFields") {
-                // The entries of others are emptied, not taken out: an entry is addressed by its position.
-                Some(Value::Array(entries)) if depth == Depth::Whole => {
-                    entries
-                        .iter_mut()
-                        .filter(|entry| entry["manager"] != marks.field_manager)
-                        .for_each(|entry| *entry = json!({}));
-                }
-                _ => _ = metadata.remove("managedFields"),
-            }
-        }
+        let metadata = self.value["metadata"].as_object().into_iter().flatten();
+        let metadata =
+            metadata.filter_map(|(field, value)| Some((field.clone(), metadatum(field, value, depth, marks)?)));
+        kept["metadata"] = metadata.collect();
         kept
+    }
+}
+
+/// What is kept of a field of the metadata.
+fn metadatum(field: &str, value: &Value, depth: Depth, marks: &Marks) -> Option<Value> {
+    let some = |kept: &dyn Fn(&str) -> bool| {
+        let entries = value.as_object().into_iter().flatten();
+        Some(entries.filter(|(key, _)| kept(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    match (field, depth) {
+        // The entries of others are emptied, not taken out: an entry is addressed by its position.
+        ("managedFields", Depth::Whole) => {
+            let entries = value.as_array().into_iter().flatten();
+            let own = |entry: &Value| if entry["manager"] == marks.field_manager { entry.clone() } else { json!({}) };
+            Some(entries.map(own).collect())
+        }
+        ("managedFields", _) => None,
+        (_, Depth::Whole) => Some(value.clone()),
+        ("labels", _) => some(&|label| [marks.owner_label, marks.managed_by_label].contains(&label)),
+        ("annotations", _) => some(&|annotation| annotation != marks.applied),
+        _ => Some(value.clone()),
     }
 }
 

@@ -301,7 +301,7 @@ impl Memory {
             },
         };
         match serde_json::from_str(&text) {
-            Ok(value) => Recall::Known(Known { live: Live::new(object.kind, value), depth, wanted }),
+            Ok(value) => Recall::Known(Known { live: Live::named(object.kind, value), depth, wanted }),
             Err(_) => Recall::Stale,
         }
     }
@@ -349,14 +349,14 @@ impl Memory {
         state.put(object, content);
     }
 
-    /// The object as a list showed it. A list may be older than what the watches have told, so it counts only if it is what they last showed.
-    pub(super) fn remember_listed(&self, object: &ObjectRef, live: &Live) {
+    /// The object as a list showed it, as JSON. A list may be older than what the watches have told, so it counts only if it is what they last showed.
+    pub(super) fn remember_listed(&self, object: &ObjectRef, uid: &str, version: &str, text: &str) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
-        let version = Version::of(live);
+        let version = Version::new(uid, version);
         if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
         {
-            let text = Some(live.trimmed(Depth::Whole, &self.marks).to_string().into_boxed_str());
+            let text = Some(text.into());
             let content = Content::Known { text, is_used: false, version, depth: Depth::Whole, is_settled: false };
             state.put(object, content);
         }

@@ -26,14 +26,33 @@ pub(super) fn is_within(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
+/// Extends `path` by a field or a key of a map.
+pub(super) fn push_field(path: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(name);
+}
+
+/// Extends `path` by an element of a list.
+pub(super) fn push_element(path: &mut String, which: &str) {
+    path.push('[');
+    path.push_str(which);
+    path.push(']');
+}
+
 /// `path` extended by a field or a key of a map.
 pub(super) fn field(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    let mut path = path.to_owned();
+    push_field(&mut path, name);
+    path
 }
 
 /// `path` extended by an element of a list.
 pub(super) fn element(path: &str, which: &str) -> String {
-    format!("{path}[{which}]")
+    let mut path = path.to_owned();
+    push_element(&mut path, which);
+    path
 }
 
 #[cfg(test)]

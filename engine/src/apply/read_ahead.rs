@@ -8,8 +8,7 @@ use tracing::{debug, info};
 use super::ObjectRef;
 use super::engine::Engine;
 use super::kinds::Kind;
-use super::live::Live;
-use super::request::{Failure, Page};
+use super::request::{Failure, Listed, Page};
 
 /// A page that is too large to be taken in is asked for again with a quarter of its objects.
 const SMALLER: usize = 4;
@@ -88,10 +87,10 @@ impl Cursor {
             }
             let limit = ahead.div_ceil(share);
             let mut at = None;
-            let remember = |live: Live| {
-                let object = ObjectRef::new(kind, live.namespace(), live.name());
+            let remember = |Listed { metadata, text }: Listed<'_>| {
+                let object = ObjectRef::new(kind, &metadata.namespace, &metadata.name);
                 at = Some(place(&object));
-                engine.memory.remember_listed(&object, &live);
+                engine.memory.remember_listed(&object, &metadata.uid, &metadata.resource_version, text);
             };
             let page = Page { limit, after: self.next.as_deref() };
             match engine.requests.list(kind, namespace, selector, page, remember).await {

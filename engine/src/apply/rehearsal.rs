@@ -34,7 +34,7 @@ impl Engine {
         if !matches!(judge(&live, owner, child.hold, &self.marks), Verdict::Ours | Verdict::Adoptable) {
             return Ok(());
         }
-        let body = concede(child.kind, live.value(), wanted.body.clone(), self.marks.field_manager);
+        let body = concede(child.kind, live.value(), &wanted.body, self.marks.field_manager).into_owned();
         let found = self.differences(&wanted, &live, &body);
         match remedy(child.kind, live.value(), &found) {
             Change::Nothing | Change::Never(_) | Change::Sealed(_) => Ok(()),

@@ -104,7 +104,7 @@ pub struct Definition {
     pub plural: String,
     /// Kind.
     pub kind: String,
-    /// `openAPIV3Schema` of that version.
+    /// `openAPIV3Schema` of that version, or its [outline](crate::work::followed::outline).
     pub schema: Value,
 }
 

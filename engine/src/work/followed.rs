@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use kube::core::{ObjectMeta, Resource};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A kind of object that is worked on.
 pub trait Followed: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned {
@@ -98,7 +98,27 @@ impl<K: Resource<DynamicType = ()>> Resource for Guarded<K> {
     }
 }
 
-/// Where `object` has a field that `schema` (`openAPIV3Schema`) does not know, as a path below `path`; `None`: nowhere.
+/// What of a schema (`openAPIV3Schema`) names fields and values: all that is worth having in memory for as long as the program runs.
+#[must_use]
+pub fn outline(schema: &Value) -> Value {
+    const KEPT: [&str; 5] =
+        ["properties", "items", "additionalProperties", "enum", "x-kubernetes-preserve-unknown-fields"];
+    let mut kept = Map::new();
+    for (name, value) in schema.as_object().into_iter().flatten().filter(|(name, _)| KEPT.contains(&name.as_str())) {
+        let value = match (name.as_str(), value) {
+            ("properties", Value::Object(fields)) => {
+                fields.iter().map(|(name, field)| (name.clone(), outline(field))).collect()
+            }
+            ("items", _) | ("additionalProperties", Value::Object(_)) => outline(value),
+            _ => value.clone(),
+        };
+        kept.insert(name.clone(), value);
+    }
+    // Most fields are plain values.
+    if kept.is_empty() { Value::Bool(true) } else { Value::Object(kept) }
+}
+
+/// Where `object` has a field that `schema` (`openAPIV3Schema`, or its [`outline`]) does not know, as a path below `path`; `None`: nowhere.
 #[must_use]
 pub fn unknown_field(schema: &Value, object: &Value, path: &str) -> Option<String> {
     match object {
@@ -135,7 +155,11 @@ mod tests {
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "users": {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}}}},
         }});
-        let found = |object: Value| unknown_field(&schema, &object, "spec");
+        let found = |object: Value| {
+            let found = unknown_field(&schema, &object, "spec");
+            assert_eq!(found, unknown_field(&outline(&schema), &object, "spec"));
+            found
+        };
         assert_eq!(found(json!({"size": "1", "labels": {"any": "thing"}, "free": {"any": {"thing": 1}}})), None);
         assert_eq!(found(json!({"users": [{"name": "a"}]})), None);
         assert_eq!(found(json!({"s3": {}})).as_deref(), Some("spec.s3"));
