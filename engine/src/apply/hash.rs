@@ -5,16 +5,19 @@ use std::fmt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over canonical JSON: keys sorted, nothing between the tokens. Of a Secret too, so it is never printed.
+/// SHA-256 over canonical JSON: keys sorted, nothing between the tokens. The first half of it, which is enough to tell two states of one object apart:
+/// of each child there is one in memory. Of a Secret too, so it is never printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Hash([u8; 32]);
+pub struct Hash([u8; 16]);
 
 impl Hash {
     /// The hash of a JSON value.
     pub fn of(value: &Value) -> Self {
         let mut digest = Sha256::new();
         feed(&mut digest, value);
-        Self(digest.finalize().into())
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest.finalize()[..16]);
+        Self(half)
     }
 
     /// Its beginning, to be written down. Only of objects that hold nothing secret.

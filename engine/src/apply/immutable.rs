@@ -74,7 +74,7 @@ pub(super) fn concede<'a>(kind: &Kind, live: &Value, wanted: &'a Value, manager:
         match amount(live, has).filter(|has| *has < asked) {
             Some(has) if wants > has => {}
             Some(has) if has.next_whole() < asked => {
-                path::put(wanted.to_mut(), path, has.next_whole().to_string().into())
+                path::put(wanted.to_mut(), path, has.next_whole().to_string().into());
             }
             _ => path::put(wanted.to_mut(), path, path::find(live, path).cloned().unwrap_or_default()),
         }

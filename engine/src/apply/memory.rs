@@ -8,7 +8,7 @@
 //! Of ten thousand owners, only those are remembered with content that were looked at lately ([`CONTENT`]); of the others it is known that they have not
 //! changed, and what a pass needs of them is read again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,12 +76,15 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Since(u64);
 
+/// Kind and name of a child; its namespace is the owner's.
+type Child = (&'static Kind, Arc<str>);
+
 #[derive(Default)]
 struct State {
     /// Boxed, because a map's nodes are half empty.
     entries: BTreeMap<ObjectRef, Box<Entry>>,
-    /// (namespace, owner) to its children.
-    children: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<ObjectRef>>,
+    /// (namespace, owner) to its children, in order.
+    children: BTreeMap<(Arc<str>, Arc<str>), Vec<Child>>,
     /// Bytes of content that are held, and that may be.
     held: usize,
     room: usize,
@@ -245,9 +248,9 @@ impl Memory {
             entry.content = Content::Stale;
         }
         state.held = 0;
-        let known: BTreeSet<ObjectRef> = state.entries.keys().cloned().collect();
-        state.children.retain(|_, children| {
-            children.retain(|child| known.contains(child));
+        let State { entries, children, .. } = &mut *state;
+        children.retain(|(namespace, _), children| {
+            children.retain(|child| entries.contains_key(&child_in(namespace, child)));
             !children.is_empty()
         });
     }
@@ -263,9 +266,10 @@ impl Memory {
     /// The owner is gone, and with it the interest in its children.
     pub fn forget_owner(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
-        let children = state.children.remove(&(namespace.into(), owner.into()));
-        for child in children.into_iter().flatten() {
-            state.remove(&child);
+        let key = (namespace.into(), owner.into());
+        let children = state.children.remove(&key).unwrap_or_default();
+        for child in &children {
+            state.remove(&child_in(&key.0, child));
         }
     }
 
@@ -308,10 +312,7 @@ impl Memory {
 
     /// The objects that belong to an owner by their marks or by having been asked for in its name. Not proved to be its own.
     pub(super) fn children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
-        let state = self.lock();
-        let children = state.children.get(&(namespace.into(), owner.into()));
-        let exists = |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| entry.may_exist());
-        children.into_iter().flatten().filter(exists).cloned().collect()
+        self.children_that(namespace, owner, Entry::may_exist)
     }
 
     /// A request about this object is about to be sent. From now on its events count, even if it was unknown.
@@ -364,11 +365,7 @@ impl Memory {
 
     /// The children of an owner that would have to be read.
     pub(super) fn stale_children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
-        let state = self.lock();
-        let children = state.children.get(&(namespace.into(), owner.into()));
-        let is_stale =
-            |child: &&ObjectRef| state.entries.get(child).is_some_and(|entry| matches!(entry.content, Content::Stale));
-        children.into_iter().flatten().filter(is_stale).cloned().collect()
+        self.children_that(namespace, owner, |entry| matches!(entry.content, Content::Stale))
     }
 
     /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.
@@ -442,6 +439,15 @@ impl Memory {
         self.lock().put(object, Content::Stale);
     }
 
+    fn children_that(&self, namespace: &str, owner: &str, holds: impl Fn(&Entry) -> bool) -> Vec<ObjectRef> {
+        let state = self.lock();
+        let Some(((namespace, _), children)) = state.children.get_key_value(&(namespace.into(), owner.into())) else {
+            return Vec::new();
+        };
+        let children = children.iter().map(|child| child_in(namespace, child));
+        children.filter(|child| state.entries.get(child).is_some_and(|entry| holds(entry))).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves at worst an entry that is stale.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -483,8 +489,11 @@ impl State {
     fn adopt(&mut self, object: &ObjectRef, owner: &str) -> (Arc<str>, Arc<str>) {
         let key: (Arc<str>, Arc<str>) = (object.namespace.clone(), owner.into());
         let key = self.children.get_key_value(&key).map_or(key, |(known, _)| known.clone());
-        let child = ObjectRef { namespace: key.0.clone(), ..object.clone() };
-        self.children.entry(key.clone()).or_default().insert(child);
+        let children = self.children.entry(key.clone()).or_default();
+        let child = (object.kind, object.name.clone());
+        if let Err(place) = children.binary_search(&child) {
+            children.insert(place, child);
+        }
         key
     }
 
@@ -525,7 +534,9 @@ impl State {
         self.held -= entry.content.size();
         let Some(key) = entry.owner.map(|owner| (object.namespace.clone(), owner)) else { return };
         if let Some(children) = self.children.get_mut(&key) {
-            children.remove(object);
+            if let Ok(place) = children.binary_search(&(object.kind, object.name.clone())) {
+                children.remove(place);
+            }
             if children.is_empty() {
                 self.children.remove(&key);
             }
@@ -581,6 +592,10 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Memory({} objects)", self.len())
     }
+}
+
+fn child_in(namespace: &Arc<str>, (kind, name): &Child) -> ObjectRef {
+    ObjectRef { kind, namespace: namespace.clone(), name: name.clone() }
 }
 
 fn name_of(kind: &'static Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
