@@ -44,4 +44,6 @@ pub mod annotation {
     /// `leaf`: issue the serving certificate again now; `ca`: issue a lost authority again. A value that was served is not
     /// served twice; write it anew (for instance `leaf-2`) to ask again.
     pub const RENEW: &str = "privateregistry.dev/renew";
+    /// Name of a volume that held images and is gone, as the status tells: the registry may begin anew without it.
+    pub const GIVEN_UP_VOLUME: &str = "privateregistry.dev/given-up-volume";
 }

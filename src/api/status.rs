@@ -254,6 +254,9 @@ pub struct StorageStatus {
     /// Name of the claim; absent with emptyDir.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_name: Option<String>,
+    /// Name of the volume that holds the images, also when it is gone: another one is not served in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_name: Option<String>,
     /// Size of the bound volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]

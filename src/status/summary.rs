@@ -198,7 +198,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         certificate: findings.certificate.served.clone(),
         user_count: Some(i32::try_from(findings.logins.users.len()).unwrap_or(i32::MAX)),
         users: findings.logins.users.iter().take(LISTED_USERS).cloned().collect(),
-        storage: Some(storage_status(findings)),
+        storage: Some(storage_status(findings, before.storage.as_ref())),
         image: Some(registry.image.clone()),
         ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),
@@ -499,13 +499,20 @@ fn storage_finding(findings: &Findings<'_>) -> Finding {
     say(true, reason::BOUND, format!("PersistentVolumeClaim {name} holds {have}"))
 }
 
-fn storage_status(findings: &Findings<'_>) -> StorageStatus {
+fn storage_status(findings: &Findings<'_>, before: Option<&StorageStatus>) -> StorageStatus {
     if let Storage::EmptyDir { limit } = &findings.registry.storage {
-        return StorageStatus { claim_name: None, capacity: None, requested: limit.clone() };
+        return StorageStatus { requested: limit.clone(), ..StorageStatus::default() };
     }
     let text = |pointer: &str| findings.claim?.pointer(pointer)?.as_str().map(str::to_owned);
+    let claim_name = Some(claim_name(findings.registry));
+    // What held the images stays known while it cannot be seen, or something else stands in its place.
+    let before = before.filter(|before| before.claim_name == claim_name);
+    let held = before
+        .and_then(|before| before.volume_name.clone())
+        .filter(|_| findings.storage.is_some() || findings.claim.is_none());
     StorageStatus {
-        claim_name: Some(claim_name(findings.registry)),
+        claim_name,
+        volume_name: held.or_else(|| text("/spec/volumeName")),
         capacity: text("/status/capacity/storage"),
         requested: text("/spec/resources/requests/storage"),
     }

@@ -39,3 +39,4 @@ mod secrecy;
 mod stopping;
 mod surroundings;
 mod switches;
+mod volumes;

@@ -142,17 +142,22 @@ pub async fn settle(
     }
 }
 
-/// What cannot be brought to what is wanted can still be stopped, if it is to be: because the manifest says so, or because its volume is another's.
+/// What cannot be brought to what is wanted can still be stopped, if it is to be: because the manifest says so, or because its volume is
+/// another's, or another one.
 async fn halt(pass: &Pass<'_>, state: State, storage: &Storage) -> State {
     let suspended = pass.manifest.spec.suspend == Some(true);
-    if !suspended && !storage.is_held_by_another {
+    if !suspended && !storage.is_held_by_another && !storage.is_lost {
         return state;
     }
     if let Err(error) = running::stop(&pass.owner, pass.ctx).await {
         return State { problem: Some(pass.problem(error)), ..state };
     }
     let reason = if suspended { reason::SUSPENDED } else { reason::NOT_RUNNING };
-    let message = "stopped; the rest of the manifest cannot be applied".to_owned();
+    let message = if storage.is_lost {
+        "stopped, so that no other volume is served in the place of the one that held the images".to_owned()
+    } else {
+        "stopped; the rest of the manifest cannot be applied".to_owned()
+    };
     State { workload: Some(Workload::Stopped { reason, message }), answer: Answer::NotAsked, ..state }
 }
 

@@ -41,6 +41,8 @@ pub struct Options {
     pub trust: Trust,
     /// Node, pods and Services have addresses of both families, IPv4 first. Needs a kernel with IPv6.
     pub dual_stack: bool,
+    /// The kubelet comes to changed Secrets as rarely as one with default settings: every minute or so, unless something happens to the pod.
+    pub default_sync: bool,
 }
 
 /// Where the node's runtime looks for registries to trust.
@@ -85,14 +87,14 @@ impl Node {
     }
 
     async fn start_in(sandbox: &Arc<Sandbox>, tools: Tools, options: Options) -> Result<Self> {
-        let Options { audit, dual_stack, trust, images, .. } = options;
+        let Options { audit, dual_stack, default_sync, trust, images, .. } = options;
         let settings = control_plane::Options { audit, dual_stack, ..control_plane::Options::default() };
         let control_plane = ControlPlane::start_in(sandbox.clone(), &tools, settings);
         let runtime = start_containerd(sandbox, &tools, images, trust, dual_stack);
         // The control plane may take longer than the images or the other way round; what needs only one of them must not wait for the other.
         let with_services = async {
             let plane = control_plane.await?;
-            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox), dual_stack)?;
+            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox), dual_stack, default_sync)?;
             let settings = provisioner_settings(sandbox)?;
             let (provisioner, ..) = tokio::try_join!(
                 provisioner::start(plane.kubeconfig(), settings.clone()),

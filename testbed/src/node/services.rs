@@ -51,7 +51,13 @@ pub(super) struct Services {
 
 impl Services {
     /// Starts all three. The kubelet waits for the container runtime by itself.
-    pub(super) fn start(plane: &ControlPlane, tools: &Tools, runtime: &Path, dual_stack: bool) -> Result<Self> {
+    pub(super) fn start(
+        plane: &ControlPlane,
+        tools: &Tools,
+        runtime: &Path,
+        dual_stack: bool,
+        default_sync: bool,
+    ) -> Result<Self> {
         let sandbox = plane.sandbox();
         let root = sandbox.dir().join("kubelet");
         std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
@@ -61,7 +67,8 @@ impl Services {
             sandbox.start(name, command)
         };
 
-        let configuration = write(sandbox, "kubelet.yaml", &kubelet_configuration(plane, runtime)?.to_string())?;
+        let configuration =
+            write(sandbox, "kubelet.yaml", &kubelet_configuration(plane, runtime, default_sync)?.to_string())?;
         let kubelet = start(
             "kubelet",
             vec![
@@ -157,7 +164,7 @@ fn write(sandbox: &Sandbox, name: &str, text: &str) -> Result<PathBuf> {
 /// Beside what a kubelet always needs: control groups of version 1 are accepted; nothing asks for rights that a machine may withhold (lower
 /// out-of-memory scores, more open files); our only copies of images are never collected; changed Secrets and crashed containers are looked
 /// at after seconds, so that tests needn't wait for minutes.
-fn kubelet_configuration(plane: &ControlPlane, runtime: &Path) -> Result<Value> {
+fn kubelet_configuration(plane: &ControlPlane, runtime: &Path, default_sync: bool) -> Result<Value> {
     let sandbox = plane.sandbox();
     let (address, serving) = (address(sandbox)?, plane.pki().pair("kubelet-server"));
     Ok(json!({
@@ -173,7 +180,7 @@ fn kubelet_configuration(plane: &ControlPlane, runtime: &Path) -> Result<Value> 
         "systemReserved": reserved_memory(),
         "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99, "serializeImagePulls": false,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
-        "nodeStatusUpdateFrequency": "2s", "syncFrequency": "5s", "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
+        "nodeStatusUpdateFrequency": "2s", "syncFrequency": if default_sync { "1m" } else { "5s" }, "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
         "podLogsDir": sandbox.dir().join("pods"), "volumePluginDir": sandbox.dir().join("kubelet/volumeplugins"),
         "logging": {"verbosity": 2},
     }))

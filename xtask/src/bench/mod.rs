@@ -11,6 +11,7 @@ mod processor;
 mod quiet;
 mod ready;
 mod restart;
+mod revoke;
 mod samples;
 mod size;
 mod table;
@@ -62,6 +63,8 @@ enum Measurement {
     Size,
     /// From a manifest to a registry that runs, against the same objects written by hand
     Ready,
+    /// From a manifest without a user until that user is refused
+    Revoke,
     /// Many registries at once, against a plain writer of the same objects
     Create,
     /// A new operator in a cluster where everything is as wanted
@@ -80,7 +83,7 @@ impl Measurement {
     }
 
     fn needs_registries(self) -> bool {
-        self.needs_cluster() && self != Self::Ready
+        self.needs_cluster() && !matches!(self, Self::Ready | Self::Revoke)
     }
 }
 
@@ -136,6 +139,9 @@ impl Bench {
         }
         if self.has(Measurement::Ready) {
             rows.extend(ready::measure(&self.program, &self.progress).await?);
+        }
+        if self.has(Measurement::Revoke) {
+            rows.extend(revoke::measure(&self.program, &self.progress).await?);
         }
         if !self.chosen.iter().any(|measurement| measurement.needs_registries()) {
             return Ok(rows);
