@@ -12,17 +12,29 @@ use crate::desired::kinds;
 use crate::model::{Child, Observed, ObservedClaim, SecretContent};
 use crate::secret::Sensitive;
 
+/// Bytes that all Secrets of a manifest may have together: more than a table of users has room for. One registry must not fill the operator's memory.
+const SECRETS_AT_MOST: usize = 2 << 20;
+/// How many that have no place are read to find that out.
+const OVERSIZED_AT_MOST: usize = 8;
+/// What a key costs beside its name and value.
+const KEY: usize = 64;
+
 /// Names of the Secrets that a manifest refers to.
 #[must_use]
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
+    in_turn(registry).into_iter().collect()
+}
+
+/// The same in the order in which they are read, the small ones first. Some may stand there twice.
+fn in_turn(registry: &PrivateRegistry) -> Vec<String> {
     let auth = registry.spec.auth.as_ref();
+    let certificate = registry.spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| secret.name.clone());
     let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| user.password_secret_ref.name.clone());
     let tables = auth.into_iter().flat_map(|auth| &auth.users_from).filter_map(|from| {
         let names = from.secret_ref.as_ref().map(|secret| &secret.name);
         names.or(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name)).cloned()
     });
-    let certificate = registry.spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| secret.name.clone());
-    users.chain(tables).chain(certificate).collect()
+    certificate.into_iter().chain(users).chain(tables).collect()
 }
 
 /// Name of the existing claim that a manifest refers to.
@@ -42,9 +54,26 @@ pub async fn references(
     let namespace = registry.metadata.namespace.as_deref().unwrap_or_default();
     let mut observed = Observed { claim_holder: holder(registry, rivals), ..Observed::default() };
     let mut errors = Vec::new();
-    for name in secrets(registry) {
+    let mut room = SECRETS_AT_MOST;
+    for name in in_turn(registry) {
+        if observed.secrets.contains_key(&name) || observed.unread.contains(&name) {
+            continue;
+        }
+        if observed.oversized.len() >= OVERSIZED_AT_MOST {
+            observed.oversized.insert(name);
+            continue;
+        }
         match engine.read(kinds::SECRET, namespace, &name).await {
-            Ok(live) => _ = observed.secrets.insert(name, live.as_ref().map(content)),
+            Ok(live) => {
+                let content = live.as_ref().map(content);
+                match room.checked_sub(content.as_ref().map_or(0, size)) {
+                    Some(left) => {
+                        room = left;
+                        observed.secrets.insert(name, content);
+                    }
+                    None => _ = observed.oversized.insert(name),
+                }
+            }
             Err(error) => {
                 errors.push(error);
                 observed.unread.insert(name);
@@ -71,6 +100,10 @@ fn content(live: &Live) -> SecretContent {
         resource_version: live.resource_version().to_owned(),
         data: keys.filter_map(|key| Some((key.clone(), Sensitive::new(live.data(key)?)))).collect(),
     }
+}
+
+fn size(content: &SecretContent) -> usize {
+    content.data.iter().map(|(key, value)| key.len() + value.expose().len() + KEY).sum()
 }
 
 fn modes(live: &Live) -> ObservedClaim {

@@ -11,6 +11,8 @@ pub struct Observed {
     pub secrets: BTreeMap<String, Option<SecretContent>>,
     /// Secrets and claims, by name, that could not be read this time. What hangs on them stays as it is.
     pub unread: BTreeSet<String>,
+    /// Secrets, by name, that have no place beside the others: together they are too large. Nothing of them is used.
+    pub oversized: BTreeSet<String>,
     /// The existing claim that the manifest names; `None`: it names none, or it does not exist.
     pub claim: Option<ObservedClaim>,
     /// Another registry of the namespace that uses the claim which this one would mount, and came first.

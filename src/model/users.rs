@@ -60,6 +60,13 @@ impl<'a> Found<'a> {
         let content = self.observed.secrets.get(name).and_then(Option::as_ref);
         if self.observed.unread.contains(name) {
             self.unread.push(name.to_owned());
+        } else if self.observed.oversized.contains(name) {
+            self.faults.push(Fault {
+                reason: "SecretsTooLarge",
+                message: format!(
+                    "Secret {name}: the Secrets of this registry's users have more than 2 MiB together, and nobody of this one is let in; take out what is no password, or spread the users over several registries"
+                ),
+            });
         } else if content.is_none() {
             self.missing.push(format!("Secret {name} does not exist; create it"));
         }
@@ -187,6 +194,22 @@ mod tests {
             found.missing,
             ["Secret bob has no key password for user bob; add it", "Secret eve does not exist; create it"]
         );
+    }
+
+    #[test]
+    fn nobody_is_let_in_from_a_secret_that_has_no_place() {
+        let auth = json!({"usersFrom": [{"secretRef": {"name": "team"}}, {"secretRef": {"name": "huge"}}]});
+        let team = Some(secret("Opaque", &[("carl", "one two three")]));
+        let observed = Observed {
+            secrets: [("team".to_owned(), team)].into(),
+            oversized: ["huge".to_owned()].into(),
+            ..Observed::default()
+        };
+        let auth = serde_json::from_value(auth).unwrap();
+        let Users::Table { candidates, faults, missing, .. } = users(Some(&auth), &observed) else { panic!() };
+        assert_eq!(candidates.into_iter().map(|user| user.name).collect::<Vec<_>>(), ["carl"]);
+        assert_eq!((faults[0].reason, faults.len(), missing.len()), ("SecretsTooLarge", 1, 0));
+        assert!(faults[0].message.contains("Secret huge"));
     }
 
     #[test]

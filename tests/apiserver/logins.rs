@@ -157,3 +157,25 @@ async fn each_pull_secret_has_its_name_and_its_user_and_goes_with_its_entry() {
     builds.disappears(PATIENCE).await;
     assert!(registry.tls().find().await.is_some());
 }
+
+#[tokio::test]
+async fn secrets_that_are_too_large_together_stop_only_the_users_in_them() {
+    let Some(team) = namespace("logins-huge").await else { return };
+    let _operator = team.operator().await;
+    let filling = format!("# {}\n", "x".repeat(900 << 10));
+    let huge = ["huge-0", "huge-1", "huge-2"];
+    for name in huge {
+        team.secret(name, &[("htpasswd", &filling)]).await;
+    }
+    team.secret("small", &[("carl", "one two three")]).await;
+    team.secret("ann", &[("password", "correct horse")]).await;
+    let users = json!([{"name": "ann", "passwordSecretRef": {"name": "ann"}}]);
+    let mut from: Vec<_> = huge.iter().map(|name| json!({"htpasswdSecretRef": {"name": name}})).collect();
+    from.push(json!({"secretRef": {"name": "small"}}));
+    let registry = team.registry("team-a", json!({"auth": {"users": users, "usersFrom": from}})).await;
+
+    let words = registry.says("UsersReady", "False", "SecretsTooLarge").await;
+    assert!(words.contains("Secret huge-2") && !words.contains("Secret small"), "{words}");
+    registry.lets_in("ann", "correct horse").await;
+    registry.lets_in("carl", "one two three").await;
+}

@@ -131,6 +131,11 @@ impl Live {
         self.value["metadata"][field].as_str().unwrap_or_default()
     }
 
+    /// Whether its texts have more bytes than this.
+    pub(super) fn is_larger_than(&self, bytes: usize) -> bool {
+        take(&self.value, bytes).is_none()
+    }
+
     /// As much of it as `depth` says. Until it has been compared, our own managedFields stay; after that, of the labels, those that say whose it is.
     pub(super) fn trimmed(&self, depth: Depth, marks: &Marks) -> Value {
         let mut kept = Value::Object(Map::new());
@@ -156,6 +161,18 @@ impl Live {
             metadata.filter_map(|(field, value)| Some((field.clone(), metadatum(field, value, depth, marks)?)));
         kept["metadata"] = metadata.collect();
         kept
+    }
+}
+
+/// What is left of so many bytes when a value has taken its own; `None`: they are not enough.
+fn take(value: &Value, bytes: usize) -> Option<usize> {
+    match value {
+        Value::String(text) => bytes.checked_sub(text.len()),
+        Value::Array(items) => items.iter().try_fold(bytes, |bytes, item| take(item, bytes)),
+        Value::Object(fields) => {
+            fields.iter().try_fold(bytes, |bytes, (name, item)| take(item, bytes.checked_sub(name.len())?))
+        }
+        _ => Some(bytes),
     }
 }
 

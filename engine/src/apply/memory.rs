@@ -27,6 +27,8 @@ mod version;
 
 /// Bytes of content that are held at most: enough for some hundred owners.
 const CONTENT: usize = 4 << 20;
+/// Bytes of one object that are held at most. What is larger is read each time: it would push out what is known of many others.
+const LARGEST: usize = 512 << 10;
 
 /// What is known, shared by the engine and the watches.
 pub struct Memory {
@@ -336,14 +338,20 @@ impl Memory {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let version = Version::of(live);
-        let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
+        let depth = match depth {
+            Depth::Unread if entry.is_read => Depth::Read,
+            // What belongs to nobody here is never compared.
+            Depth::Whole if entry.owner.is_none() => Depth::Read,
+            depth => depth,
+        };
         entry.settled = wanted.or(entry.settled);
         let content = match entry.news_after(since) {
             Some(Heard::Gone(deleted)) if deleted.is_of_the_object_of(&version) => Content::Absent,
             Some(Heard::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
-                let text = Some(live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                let is_held = depth != Depth::Read || !live.is_larger_than(LARGEST);
+                let text = is_held.then(|| live.trimmed(depth, &self.marks).to_string().into_boxed_str());
                 Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() }
             }
         };

@@ -92,6 +92,35 @@ fn content_for_which_there_is_no_room_is_let_go_but_not_what_is_asked_for() {
     assert!(state.held <= state.room);
 }
 
+/// What nobody's owner refers to by name, of this many bytes, as a read shows it.
+fn referred(memory: &Memory, name: &str, bytes: usize) {
+    let target = reference(SECRET, name);
+    memory.mark_read(&target);
+    let since = memory.begin(&target, None);
+    let mut theirs = object(name, "u", 1);
+    theirs["metadata"]["labels"] = json!({});
+    theirs["data"]["password"] = "x".repeat(bytes).into();
+    memory.remember(&target, since, &Live::new(SECRET, theirs), Depth::Whole, None);
+}
+
+#[test]
+fn what_belongs_to_others_takes_no_more_than_its_share() {
+    let memory = small_memory();
+    for n in 0..50 {
+        referred(&memory, &format!("theirs-{n:02}"), 100);
+    }
+    let state = memory.lock();
+    assert!(state.held <= state.room, "{} of {}", state.held, state.room);
+    drop(state);
+
+    let memory = self::memory();
+    referred(&memory, "small", 1_000);
+    referred(&memory, "huge", LARGEST + 1);
+    assert!(is_known(&memory, "small"));
+    assert!(is_stale(&memory, "huge"), "it is read when it is needed");
+    assert!(memory.lock().held < 3_000);
+}
+
 #[test]
 fn what_was_let_go_has_not_changed_and_is_read_when_it_is_needed() {
     let memory = small_memory();
