@@ -234,7 +234,7 @@ async fn run(
         pass.apply(budget).await?;
     }
     if running.lost_meanwhile(registry, applied.as_ref(), before, pass.key, ctx) {
-        pass.look_again_soon();
+        pass.failures.overtaken();
     }
     let replacing = applied.as_ref().is_some_and(|applied| applied.outcome == Outcome::Replacing);
     let state = running.state(registry, applied.as_ref(), &run, before);
