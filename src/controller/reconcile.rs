@@ -168,6 +168,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
         logins: logins.report,
         workload: running.workload,
         has_ended: running.has_ended,
+        is_fleeting: running.is_fleeting,
         running: running.problem,
         answer: running.answer,
     };

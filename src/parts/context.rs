@@ -184,6 +184,8 @@ pub struct Recall {
     told: Mutex<BTreeMap<Key, Instant>>,
     /// Whose table of users was changed, and when, while not every kubelet of its pods has been told.
     untold: Mutex<BTreeMap<Key, Instant>>,
+    /// Of whom a Job was seen.
+    jobs: Mutex<BTreeSet<Key>>,
     /// How many passes in a row were overtaken.
     overtaken: Mutex<BTreeMap<Key, u32>>,
 }
@@ -228,6 +230,16 @@ impl Recall {
     /// All of them have been told.
     pub(super) fn pods_were_told(&self, key: &Key) {
         locked(&self.untold).remove(key);
+    }
+
+    /// There is a Job of it.
+    pub(super) fn saw_job(&self, key: &Key) {
+        locked(&self.jobs).insert(key.clone());
+    }
+
+    /// Whether this process has seen a Job of it, so that it would have seen its end, too.
+    pub(super) fn has_seen_job(&self, key: &Key) -> bool {
+        locked(&self.jobs).contains(key)
     }
 
     /// How many passes in a row were overtaken, up to now.
@@ -288,6 +300,7 @@ impl Recall {
         locked(&self.pods).remove(key);
         locked(&self.written).retain(|(of, _), _| of != key);
         locked(&self.untold).remove(key);
+        locked(&self.jobs).remove(key);
         locked(&self.overtaken).remove(key);
     }
 
