@@ -118,6 +118,10 @@ pub struct PrivateRegistryStatus {
     /// Restart policy that is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
+    /// Generation of the manifest whose Job runs and will be removed by a rule that is not the operator's when it has ended: if it is gone when the operator
+    /// comes back, it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_generation: Option<i64>,
     /// Generation of the manifest whose Job has ended and is removed by a rule that is not the operator's: it is not started again before the manifest
     /// changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

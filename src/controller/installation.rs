@@ -9,12 +9,11 @@ use operator_engine::work::events::{Happening, Tone};
 use operator_engine::work::installations::{Shown, Turn};
 use operator_engine::work::queue::{Key, Urgency};
 use serde_json::{Value, json};
-use tracing::warn;
 
 use super::reconcile::SOON;
 use super::report::{log, title};
 use crate::api::{PrivateRegistry, condition, reason};
-use crate::parts::{self, Context, Error};
+use crate::parts::{Context, Error, Failures};
 use crate::status;
 
 /// Whose registry it is.
@@ -39,21 +38,30 @@ pub(super) fn shown(registry: &PrivateRegistry) -> Shown<'_> {
 ///
 /// # Errors
 /// The API server refused the write, which says nothing of whose registry it is.
-pub(super) async fn settle(key: &Key, registry: Arc<PrivateRegistry>, ctx: &Context) -> Result<Whose, Error> {
+pub(super) async fn settle(
+    key: &Key,
+    registry: Arc<PrivateRegistry>,
+    failures: &Failures,
+    ctx: &Context,
+) -> Result<Whose, Error> {
     let shown = shown(&registry);
     let (operator, own) = (shown.operator.unwrap_or_default(), ctx.installations.own());
     match ctx.installations.turn(key, &shown) {
         Turn::Work { answer: false } => Ok(Whose::Ours(registry)),
         Turn::Work { answer: true } => {
-            // Nothing else waits for it: who gets no answer takes the registry over, and that is no harm.
-            if let Err(error) = change(&registry, &json!({"operatorAsked": null}), false, ctx).await {
-                warn!(registry = %key, reason = error.reason(), "another operator is not answered: {}", parts::words(&error));
+            // Nothing else of the registry waits for it. But who gets no answer for long takes the registry over.
+            match change(&registry, &json!({"operatorAsked": null}), false, ctx).await {
+                Ok(true) => {}
+                Ok(false) => failures.overtaken(),
+                Err(error) => _ = failures.failed(key, &error),
             }
             Ok(Whose::Ours(ctx.registries.get(key).unwrap_or(registry)))
         }
         Turn::Ask => {
             if change(&registry, &json!({"operatorAsked": own}), true, ctx).await? {
                 ctx.installations.asked(key, operator);
+            } else {
+                failures.overtaken();
             }
             Ok(Whose::Anothers(SOON))
         }
@@ -70,6 +78,7 @@ pub(super) async fn settle(key: &Key, registry: Arc<PrivateRegistry>, ctx: &Cont
         }
         Turn::Take { others } => {
             if !change(&registry, &json!({"operator": own, "operatorAsked": null}), true, ctx).await? {
+                failures.overtaken();
                 return Ok(Whose::Anothers(SOON));
             }
             let note =

@@ -6,7 +6,11 @@
 mod installation;
 mod intake;
 mod reconcile;
+#[cfg(test)]
+mod refusals_tests;
 mod report;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use operator_engine::apply::Owner;
 use operator_engine::work::backoff::{self, Class};
-use operator_engine::work::queue::Key;
+use operator_engine::work::queue::{Key, Urgency};
 
 use super::installation::{self, Whose};
 use super::report::report;
@@ -13,6 +13,7 @@ use crate::api::{PrivateRegistry, PrivateRegistryStatus, annotation, condition, 
 use crate::model::{self, Blocked};
 use crate::observe;
 use crate::parts::certificate::Certificate;
+use crate::parts::failures::soon;
 use crate::parts::logins::Logins;
 use crate::parts::workload::State;
 use crate::parts::{self, Context, Error, Failures, Pass, address, certificate, holds, logins, storage, workload};
@@ -40,17 +41,43 @@ pub enum Next {
     Gone,
 }
 
-/// Brings one registry to what its manifest says, and reports.
+/// Brings one registry to what its manifest says, and reports. Whatever of it failed, on whichever way, says here when it is tried again.
 ///
 /// # Errors
 /// The report could not be written.
 pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
+    let failures = Failures::after_overtaken(ctx.recall.overtaken_in_a_row(key));
+    let next = pass(key, &failures, ctx).await;
+    ctx.recall.note_overtaken(key, failures.overtaken_in_a_row());
+    if next.is_ok() && failures.decides_anew() {
+        ctx.queue.add_after(key, Urgency::Change, SOON);
+        return Ok(Next::Look(SOON));
+    }
+    let (reasons, class) = failures.take();
+    for reason in reasons {
+        ctx.engine_metrics.reconcile_failed(reason);
+    }
+    Ok(next?.unless_failed(class))
+}
+
+impl Next {
+    /// What failed is tried again with the backoff of its class, unless there is a pass before that in any case.
+    fn unless_failed(self, class: Option<Class>) -> Self {
+        match (self, class) {
+            (Self::Look(after), Some(class)) if after >= SOON => Self::Failed(class, after.max(DUE_AT_EARLIEST)),
+            (Self::Failed(own, after), Some(class)) => Self::Failed(std::cmp::min_by_key(own, class, soon), after),
+            (next, _) => next,
+        }
+    }
+}
+
+async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Error> {
     let Some(registry) = ctx.registries.get(key) else {
         ctx.forget(key);
         return Ok(Next::Gone);
     };
     ctx.note(key, &registry);
-    let registry = match installation::settle(key, registry, ctx).await? {
+    let registry = match installation::settle(key, registry, failures, ctx).await? {
         Whose::Ours(registry) => registry,
         Whose::Anothers(look) => return Ok(Next::Look(look)),
     };
@@ -62,7 +89,10 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     let is_followed = !is_paused(&registry) && is_decodable;
     let held = holds::settle(&registry, &owner, is_followed, ctx).await;
     if held.as_ref().is_err_and(holds::is_conflict) {
-        return Ok(Next::Look(SOON));
+        failures.overtaken();
+        if failures.decides_anew() {
+            return Ok(Next::Look(SOON));
+        }
     }
     // The garbage collector is taking its children: none must be made again.
     if registry.metadata.deletion_timestamp.is_some() {
@@ -71,15 +101,22 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
     let before = registry.status.clone().unwrap_or_default();
     if is_paused(&registry) {
         let generation = registry.metadata.generation.unwrap_or_default();
-        report(&registry, summary::paused(&before, generation, now), ctx).await?;
+        report(&registry, summary::paused(&before, generation, now), failures, ctx).await?;
         return held.map(|()| Next::Look(resync(&registry)));
     }
     let (observed, unread) = observe::references(&registry, &ctx.rivals(key), &ctx.engine).await;
+    for error in unread {
+        failures.failed(key, &error.into());
+    }
     let resolved = match model::resolve(&registry, &observed, &ctx.settings) {
         Ok(resolved) => resolved,
-        Err(blocked) => return cannot_be_followed(&registry, &owner, &before, &blocked, now, ctx).await,
+        Err(blocked) => {
+            if let Err(error) = held {
+                failures.failed(key, &error);
+            }
+            return cannot_be_followed(&registry, &owner, &before, &blocked, now, failures, ctx).await;
+        }
     };
-    let failures = Failures::default();
     let pass = Pass {
         key,
         manifest: &registry,
@@ -91,9 +128,6 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Next, Error> {
         ctx,
         failures,
     };
-    for error in unread {
-        pass.problem(error);
-    }
     let holds = held.err().map(|error| pass.problem(error));
     fold(&pass, holds).await
 }
@@ -111,7 +145,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     let keep = [&certificate.keep, &logins.keep, &running.keep].into_iter().flatten().cloned().collect();
     let pruned = pass.ctx.engine.prune(&pass.owner, &keep).await;
     let holds = holds.or(pruned.err().map(|error| pass.problem(error)));
-    if pass.failures.is_overtaken() {
+    if pass.failures.decides_anew() {
         return Ok(Next::Look(SOON));
     }
     let (contested, repair) = pass.failures.contests();
@@ -134,22 +168,18 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
         logins: logins.report,
         workload: running.workload,
         has_ended: running.has_ended,
+        is_fleeting: running.is_fleeting,
         running: running.problem,
         answer: running.answer,
     };
     let wait = findings.is_waiting().then_some(summary::PATIENCE.unsigned_abs());
     let status = summary::summarise(&findings, pass.before, pass.now);
     let rest = if status.says(condition::READY, "True") { IN_NO_HURRY } else { resync(pass.manifest) };
-    report(pass.manifest, status, pass.ctx).await?;
+    report(pass.manifest, status, pass.failures, pass.ctx).await?;
     // A repair that is due was made in this pass.
     let repair = repair.map(|wait| wait.max(SOON));
     let next = looks.into_iter().chain(wait).chain(repair).fold(rest, Duration::min);
-    let (reasons, class) = pass.failures.take();
-    for reason in reasons {
-        pass.ctx.engine_metrics.reconcile_failed(reason);
-    }
-    let failed = |class| Next::Failed(class, next.max(DUE_AT_EARLIEST));
-    Ok(class.filter(|_| next >= SOON).map_or(Next::Look(next), failed))
+    Ok(Next::Look(next))
 }
 
 /// When a part wants to be looked at again although nothing has changed.
@@ -178,15 +208,18 @@ async fn cannot_be_followed(
     before: &PrivateRegistryStatus,
     blocked: &Blocked,
     now: Timestamp,
+    failures: &Failures,
     ctx: &Context,
 ) -> Result<Next, Error> {
     let generation = registry.metadata.generation.unwrap_or_default();
     let mut status = summary::blocked(blocked, before, generation, now);
     if registry.spec.suspend == Some(true) {
-        workload::stop(owner, ctx).await?;
-        status = summary::stopped(status, reason::SUSPENDED, generation, now);
+        match workload::stop(owner, ctx).await {
+            Ok(()) => status = summary::stopped(status, reason::SUSPENDED, generation, now),
+            Err(error) => _ = failures.failed(&Key::new(&owner.namespace, &owner.name), &error),
+        }
     }
-    report(registry, status, ctx).await?;
+    report(registry, status, failures, ctx).await?;
     let next = if blocked.waiting { summary::PATIENCE.unsigned_abs() } else { resync(registry) };
     Ok(if blocked.waiting { Next::Look(next) } else { Next::Failed(Class::Blocked, next) })
 }

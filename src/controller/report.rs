@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::api::{PrivateRegistry, PrivateRegistryStatus, condition};
 use crate::metrics::Metrics;
-use crate::parts::{Context, Error};
+use crate::parts::{Context, Error, Failures};
 use crate::status;
 use crate::status::write::Written;
 
@@ -18,6 +18,7 @@ use crate::status::write::Written;
 pub(super) async fn report(
     registry: &PrivateRegistry,
     status: PrivateRegistryStatus,
+    failures: &Failures,
     ctx: &Context,
 ) -> Result<(), Error> {
     let key = Key::new(registry.namespace().unwrap_or_default(), registry.name_any());
@@ -50,7 +51,7 @@ pub(super) async fn report(
     let answer = match written {
         Written::Nothing => return Ok(()),
         Written::Overtaken => {
-            ctx.queue.add_after(&key, Urgency::Change, super::reconcile::SOON);
+            failures.overtaken();
             return Ok(());
         }
         Written::Registry(answer) => *answer,
@@ -113,29 +114,17 @@ pub(super) fn title(registry: &PrivateRegistry) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
     use http::{Request, Response};
     use kube::Client;
     use kube::client::Body;
     use kube::runtime::watcher::Event;
     use serde_json::{Value, json};
+    use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::api::CertificateStatus;
-    use crate::controller::MARKS;
-    use crate::metrics::Metrics;
-    use crate::model::Settings;
-    use crate::parts::context::Recall;
-    use crate::parts::workload::Answers;
-    use operator_engine::apply::{Engine, Memory};
+    use crate::controller::testing::{OURS, context};
     use operator_engine::work::followed::{Guarded, Unfollowed};
-    use operator_engine::work::installations::Installations;
-    use operator_engine::work::queue::Queue;
-    use operator_engine::work::references::References;
-    use operator_engine::work::rounds::Rounds;
-    use operator_engine::work::store::Objects;
     use operator_engine::work::watches::Scope;
 
     /// A context whose API server gives this answer and keeps what it is asked.
@@ -153,25 +142,7 @@ mod tests {
                 Ok::<_, kube::Error>(answer.unwrap())
             }
         });
-        let client = Client::new(service, "n");
-        let memory = Arc::new(Memory::new(MARKS));
-        let (metrics, engine_metrics) = Metrics::new(&crate::PROGRAM);
-        Context {
-            engine: Engine::new(client.clone(), memory.clone(), MARKS, Arc::new(())),
-            memory,
-            registries: Arc::new(Objects::default()),
-            settings: Settings::default(),
-            events: events::Events::new(client.clone(), "operator", "one", engine_metrics.clone()),
-            metrics,
-            engine_metrics,
-            recall: Recall::default(),
-            answers: Answers::default(),
-            client,
-            queue: Queue::default(),
-            rounds: Rounds::default(),
-            references: References::default(),
-            installations: Installations::new(Duration::from_secs(60)),
-        }
+        context(Client::new(service, "n"))
     }
 
     fn registry() -> PrivateRegistry {
@@ -187,13 +158,13 @@ mod tests {
         let asked = Arc::default();
         let (ctx, registry) = (context_of(404, &asked), registry());
         let status = || PrivateRegistryStatus { observed_generation: Some(1), ..PrivateRegistryStatus::default() };
-        report(&registry, status(), &ctx).await.unwrap();
+        report(&registry, status(), &Failures::default(), &ctx).await.unwrap();
         assert_eq!(asked.lock().unwrap().len(), 1);
 
         let metadata = registry.metadata.clone();
         let broken = Unfollowed { error: "unknown variant".to_owned(), metadata, ..Unfollowed::default() };
         ctx.registries.apply(&Scope::All, Event::Apply(Guarded::Unfollowed(Box::new(broken))));
-        report(&registry, status(), &ctx).await.unwrap();
+        report(&registry, status(), &Failures::default(), &ctx).await.unwrap();
         assert_eq!(asked.lock().unwrap().len(), 1);
     }
 
@@ -201,28 +172,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_name_goes_to_the_version_that_has_none_and_no_status_to_a_registry_of_another_operator() {
         for (name, version, writes) in
-            [(None, json!("1"), 1), (Some("ours/o"), Value::Null, 1), (Some("theirs/o"), Value::Null, 0)]
+            [(None, json!("1"), 1), (Some(OURS), Value::Null, 1), (Some("theirs/o"), Value::Null, 0)]
         {
             let asked = Arc::default();
             let ctx = context_of(409, &asked);
-            ctx.installations.call_ourselves("ours/o".to_owned());
             let mut live = registry();
             live.status =
                 Some(PrivateRegistryStatus { operator: name.map(str::to_owned), ..PrivateRegistryStatus::default() });
             ctx.registries.apply(&Scope::All, Event::Apply(Guarded::Known(live)));
 
             let status = PrivateRegistryStatus { observed_generation: Some(1), ..PrivateRegistryStatus::default() };
-            report(&registry(), status, &ctx).await.unwrap();
+            let failures = Failures::default();
+            report(&registry(), status, &failures, &ctx).await.unwrap();
             let asked = asked.lock().unwrap();
             assert_eq!(asked.len(), writes, "{name:?}");
             for body in asked.iter() {
                 assert_eq!(
                     (&body["metadata"]["resourceVersion"], &body["status"]["operator"]),
-                    (&version, &json!("ours/o"))
+                    (&version, &json!(OURS))
                 );
             }
             // What was refused is tried again, whatever it was refused for.
-            assert_eq!(ctx.queue.depth().later, 1, "{name:?}");
+            assert!(failures.decides_anew(), "{name:?}");
         }
     }
 
@@ -257,9 +228,9 @@ mod tests {
             || ctx.engine_metrics.encode().contains(r#"not_after_timestamp_seconds{namespace="n",name="team-a"} 0"#);
         let served = CertificateStatus { not_after: "1970-01-01T00:00:00Z".to_owned(), ..CertificateStatus::default() };
         let with = PrivateRegistryStatus { certificate: Some(served), ..PrivateRegistryStatus::default() };
-        report(&registry(), with, &ctx).await.unwrap();
+        report(&registry(), with, &Failures::default(), &ctx).await.unwrap();
         assert!(series());
-        report(&registry(), PrivateRegistryStatus::default(), &ctx).await.unwrap();
+        report(&registry(), PrivateRegistryStatus::default(), &Failures::default(), &ctx).await.unwrap();
         assert!(!series());
     }
 }

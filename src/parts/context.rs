@@ -182,6 +182,12 @@ pub struct Recall {
     written: Mutex<BTreeMap<(Key, &'static str), Written>>,
     /// Whose status was written just now.
     told: Mutex<BTreeMap<Key, Instant>>,
+    /// Whose table of users was changed, and when, while not every kubelet of its pods has been told.
+    untold: Mutex<BTreeMap<Key, Instant>>,
+    /// Of whom a Job was seen.
+    jobs: Mutex<BTreeSet<Key>>,
+    /// How many passes in a row were overtaken.
+    overtaken: Mutex<BTreeMap<Key, u32>>,
 }
 
 struct Written {
@@ -189,6 +195,9 @@ struct Written {
     /// When it was written, or its like was missed last.
     at: Timestamp,
 }
+
+/// After this time a kubelet has come to a changed Secret by itself: its period, and the time for which it keeps Secrets.
+const KUBELETS_OWN_TIME: Duration = Duration::from_secs(150);
 
 /// How long what becomes known of a registry that comes up is collected.
 const TOGETHER: Duration = Duration::from_secs(2);
@@ -204,6 +213,47 @@ impl Recall {
     /// How long to wait, so that it is not told twice within [`TOGETHER`].
     pub fn wait_to_tell(&self, key: &Key) -> Option<Duration> {
         locked(&self.told).get(key).and_then(|at| TOGETHER.checked_sub(at.elapsed())).filter(|wait| !wait.is_zero())
+    }
+
+    /// The table of users has changed, and no kubelet of the registry's pods knows it yet.
+    pub(super) fn table_changed(&self, key: &Key) {
+        locked(&self.untold).insert(key.clone(), Instant::now());
+    }
+
+    /// Whether kubelets are still to be told of the table: not all know it, and they do not come to it by themselves before.
+    pub(super) fn are_pods_to_be_told(&self, key: &Key) -> bool {
+        let mut untold = locked(&self.untold);
+        untold.retain(|_, since| since.elapsed() < KUBELETS_OWN_TIME);
+        untold.contains_key(key)
+    }
+
+    /// All of them have been told.
+    pub(super) fn pods_were_told(&self, key: &Key) {
+        locked(&self.untold).remove(key);
+    }
+
+    /// There is a Job of it.
+    pub(super) fn saw_job(&self, key: &Key) {
+        locked(&self.jobs).insert(key.clone());
+    }
+
+    /// Whether this process has seen a Job of it, so that it would have seen its end, too.
+    pub(super) fn has_seen_job(&self, key: &Key) -> bool {
+        locked(&self.jobs).contains(key)
+    }
+
+    /// How many passes in a row were overtaken, up to now.
+    pub(crate) fn overtaken_in_a_row(&self, key: &Key) -> u32 {
+        locked(&self.overtaken).get(key).copied().unwrap_or_default()
+    }
+
+    /// So many they are now, in a row.
+    pub(crate) fn note_overtaken(&self, key: &Key, in_a_row: u32) {
+        let mut overtaken = locked(&self.overtaken);
+        match in_a_row {
+            0 => _ = overtaken.remove(key),
+            _ => _ = overtaken.insert(key.clone(), in_a_row),
+        }
     }
 
     /// What is known of a registry's pods. If it is nothing, they are to be listed and learned.
@@ -249,6 +299,9 @@ impl Recall {
     fn forget(&self, key: &Key) {
         locked(&self.pods).remove(key);
         locked(&self.written).retain(|(of, _), _| of != key);
+        locked(&self.untold).remove(key);
+        locked(&self.jobs).remove(key);
+        locked(&self.overtaken).remove(key);
     }
 
     /// A pod of this registry changed.

@@ -27,6 +27,15 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Telling a kubelet that a Secret has changed.
+    #[error("tell the kubelet of Pod {pod} of the new table of users")]
+    Kubelet {
+        /// The pod.
+        pod: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// Writing the finalizer.
     #[error("write the finalizer of {registry}")]
     Finalizer {
@@ -65,7 +74,7 @@ impl Error {
             Self::Issue(error) => error.reason(),
             Self::Random(_) => "NoRandomness",
             Self::Pods { .. } => "ReadFailed",
-            Self::Finalizer { .. } => "WriteFailed",
+            Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
             Self::Status { .. } => "StatusWriteFailed",
             Self::Worker(_) => "WorkerFailed",
         }
@@ -82,7 +91,7 @@ impl Error {
             },
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
-            Self::Pods { .. } | Self::Finalizer { .. } | Self::Status { .. } => Class::Transient,
+            Self::Pods { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }

@@ -15,6 +15,7 @@ pub mod advice;
 pub mod certificate;
 pub mod context;
 pub mod error;
+pub mod failures;
 pub mod holds;
 pub mod logins;
 pub mod storage;
@@ -23,19 +24,16 @@ mod testing;
 pub mod workload;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_engine::apply::{self, Applied, Claim, Contest, Kind, Live, ObjectRef, Outcome, Owner, Verb};
+use operator_engine::apply::{self, Applied, Claim, Kind, Live, ObjectRef, Outcome, Owner, Verb};
 use operator_engine::process::api_error;
 use operator_engine::work::backoff::Class;
 use operator_engine::work::queue::Key;
-use tracing::{debug, error, warn};
 
 pub use context::Context;
 pub use error::Error;
+pub use failures::Failures;
 
 use crate::api::{PrivateRegistry, PrivateRegistryStatus};
 use crate::desired;
@@ -61,62 +59,11 @@ pub struct Pass<'a> {
     /// What all passes share.
     pub ctx: &'a Context,
     /// What went wrong so far.
-    pub failures: Failures,
+    pub failures: &'a Failures,
 }
 
 /// Children that must stay, whether they were written in this pass or not.
 pub type Keep = BTreeSet<(&'static Kind, String)>;
-
-/// What went wrong in a pass: each is a condition already. What is left is when the registry is looked at again, and the counters.
-#[derive(Debug, Default)]
-pub struct Failures {
-    all: Mutex<Vec<(&'static str, Class)>>,
-    /// Fields of children that others change back each time.
-    contests: Mutex<Vec<Contest>>,
-    /// Somebody was faster than this pass: what it found is not of the present.
-    is_overtaken: AtomicBool,
-}
-
-impl Failures {
-    fn note(&self, reason: &'static str, class: Class) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).push((reason, class));
-    }
-
-    fn contested(&self, contest: Option<&Contest>) {
-        self.contests.lock().unwrap_or_else(PoisonError::into_inner).extend(contest.cloned());
-    }
-
-    /// What is fought over, as the user is told, and when the next repair is due.
-    pub fn contests(&self) -> (Option<Problem>, Option<Duration>) {
-        let contests = self.contests.lock().unwrap_or_else(PoisonError::into_inner);
-        let words: Vec<_> = contests.iter().map(ToString::to_string).collect();
-        let problem = (!words.is_empty()).then(|| Problem::stuck("Contested", words.join("; ")));
-        (problem, contests.iter().map(|contest| contest.look_again).min())
-    }
-
-    /// Whether the world changed under this pass, so that it is to be decided anew and nothing is to be said of it.
-    pub fn is_overtaken(&self) -> bool {
-        self.is_overtaken.load(Ordering::Relaxed)
-    }
-
-    /// Every reason, and how soon trying again can help: the soonest of all.
-    pub fn take(&self) -> (Vec<&'static str>, Option<Class>) {
-        let failures = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
-        (
-            failures.iter().map(|(reason, _)| *reason).collect(),
-            failures.iter().map(|(_, class)| *class).min_by_key(soon),
-        )
-    }
-}
-
-fn soon(class: &Class) -> u8 {
-    match class {
-        Class::Transient => 0,
-        Class::InTheWay => 1,
-        Class::Bug => 2,
-        Class::Blocked => 3,
-    }
-}
 
 impl Pass<'_> {
     /// Writes one child, if it differs.
@@ -152,27 +99,17 @@ impl Pass<'_> {
             )
         };
         if matches!(&error, Error::Apply(inner) if is_outdated(inner)) {
-            self.look_again_soon();
-            return Problem::retrying(error.reason(), words(&error));
+            self.failures.overtaken();
+            if self.failures.decides_anew() {
+                return Problem::retrying(error.reason(), words(&error));
+            }
         }
-        let (reason, class, text) = (error.reason(), error.class(), words(&error));
-        self.failures.note(reason, class);
-        match class {
-            Class::Bug => error!(registry = %self.key, reason, "{text}"),
-            Class::Transient => warn!(registry = %self.key, reason, "{text}"),
-            // Logged when it became the state of the registry, which may last.
-            Class::Blocked | Class::InTheWay => debug!(registry = %self.key, reason, "{text}"),
-        }
-        let message = [text].into_iter().chain(advice::advice(&error)).collect::<Vec<_>>().join("; ");
+        let (reason, class) = self.failures.failed(self.key, &error);
+        let message = [words(&error)].into_iter().chain(advice::advice(&error)).collect::<Vec<_>>().join("; ");
         match class {
             Class::Transient | Class::Bug => Problem::retrying(reason, message),
             Class::Blocked | Class::InTheWay => Problem::stuck(reason, message),
         }
-    }
-
-    /// What was decided is not of the present any more.
-    fn look_again_soon(&self) {
-        self.failures.is_overtaken.store(true, Ordering::Relaxed);
     }
 
     /// The error for an object that has a child's name and is somebody else's.
@@ -225,22 +162,4 @@ fn being_deleted(what: &str, how: &str) -> Problem {
             "{what} is being deleted and lives only as long as something holds it; {how}; until it is gone nothing of the registry is rolled or replaced"
         ),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_failure_that_can_be_mended_soonest_decides_when_to_look_again() {
-        let failures = Failures::default();
-        assert_eq!(failures.take(), (Vec::new(), None));
-        for (reason, class) in
-            [("NotOurs", Class::InTheWay), ("ReadFailed", Class::Transient), ("Immutable", Class::Blocked)]
-        {
-            failures.note(reason, class);
-        }
-        assert_eq!(failures.take().1, Some(Class::Transient));
-        assert_eq!(failures.take().1, None);
-    }
 }

@@ -148,6 +148,8 @@ pub struct Findings<'a> {
     pub workload: Option<Workload>,
     /// Whether it has ended, and is not to be started again although somebody else lets Kubernetes remove it.
     pub has_ended: bool,
+    /// Whether its Job is removed when it has ended, so that nothing else tells of it.
+    pub is_fleeting: bool,
     /// What keeps it from being as wanted.
     pub running: Option<Problem>,
     /// How the registry answered.
@@ -202,6 +204,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         image: Some(registry.image.clone()),
         ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),
+        started_generation: findings.is_fleeting.then_some(registry.generation),
         ended_generation: findings.has_ended.then_some(registry.generation),
         handled_renew_request: findings.certificate.handled_request.clone(),
         operator: before.operator.clone(),

@@ -75,6 +75,7 @@ impl Case {
             logins: self.logins.clone(),
             workload: self.workload.clone(),
             has_ended: false,
+            is_fleeting: false,
             running: self.running.clone(),
             answer: self.answer.clone(),
         };

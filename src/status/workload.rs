@@ -86,16 +86,29 @@ impl Workload {
     }
 }
 
-/// What a Job that is gone was told to be: how it ended is remembered where it stands in any case.
+/// What a Job that is gone was told to be: how it ended is remembered where it stands in any case. Where that is not known, it was gone before the operator
+/// came back.
 #[must_use]
 pub fn judge_removed_job(before: &PrivateRegistryStatus) -> Workload {
     let told = before.condition(condition::AVAILABLE);
-    let message = told.map_or_else(|| "its Job has ended and was removed".to_owned(), |told| told.message.clone());
-    match told.map(|told| told.reason.as_str()) {
-        Some(reason::COMPLETED) => Workload::Stopped { reason: reason::COMPLETED, message },
-        Some(reason::MAX_RETRIES_EXCEEDED) => Workload::Failed { reason: reason::MAX_RETRIES_EXCEEDED, message },
-        _ => Workload::Failed { reason: reason::FAILED, message },
+    let words = |reason: &str| told.filter(|told| told.reason == reason).map(|told| told.message.clone());
+    if let Some(message) = words(reason::COMPLETED) {
+        return Workload::Stopped { reason: reason::COMPLETED, message };
     }
+    if let Some(message) = words(reason::MAX_RETRIES_EXCEEDED) {
+        return Workload::Failed { reason: reason::MAX_RETRIES_EXCEEDED, message };
+    }
+    let unseen = || {
+        format!(
+            "the Job was removed while no operator looked, so that nobody knows how it ended: {}",
+            how_a_removed_job_starts()
+        )
+    };
+    Workload::Failed { reason: reason::FAILED, message: words(reason::FAILED).unwrap_or_else(unseen) }
+}
+
+fn how_a_removed_job_starts() -> &'static str {
+    "something sets ttlSecondsAfterFinished, so that Kubernetes removes the Job; set spec.suspend to true and back to false to start it again"
 }
 
 /// Whether Kubernetes removes a Job soon after it has ended, because somebody else says so.
@@ -345,7 +358,7 @@ pub fn judge_job(registry: &Resolved, live: &Value, pods: &[PodFacts]) -> Worklo
         .find_map(|pod| pod.exit_code)
         .map_or_else(String::new, |code| format!("; its exit code was {code}"));
     let again = if is_removed_when_finished(live) {
-        "something sets ttlSecondsAfterFinished, so that Kubernetes removes the Job; set spec.suspend to true and back to false to start it again".to_owned()
+        how_a_removed_job_starts().to_owned()
     } else {
         format!("delete the Job {name} to start it again")
     };

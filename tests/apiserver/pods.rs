@@ -1,8 +1,9 @@
 //! What the registry says when its pods are not well, and what each restart policy makes of an end. The kubelet is told what to show.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{EvictParams, ListParams, Patch, PatchParams};
+use kube::api::{EvictParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use testbed::fake_kubelet::Behaviour;
@@ -311,6 +312,90 @@ async fn what_has_ended_stays_so_although_somebody_lets_kubernetes_remove_its_jo
     registry.apply(never()).await.unwrap();
     let registry = registry.ready().await;
     assert!(registry.object.at("/status/endedGeneration").await.is_null());
+}
+
+/// A policy of the cluster that lets Kubernetes remove the Jobs of this namespace a second after they have ended.
+async fn jobs_are_removed(team: &Namespace) {
+    let name = format!("jobs-are-removed-{}", team.name);
+    let rule = json!({"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["jobs"]});
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": team.name}}, "resourceRules": [rule],
+            },
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
+                "expression": "Object{spec: Object.spec{ttlSecondsAfterFinished: 1}}",
+            }}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name},
+    });
+    let policies: Api<MutatingAdmissionPolicy> = Api::all(team.client.clone());
+    policies.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
+    let bindings: Api<MutatingAdmissionPolicyBinding> = Api::all(team.client.clone());
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    let probe = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "probe"},
+        "spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}}},
+    });
+    let probe = team.create(probe).await;
+    let mut round = 0;
+    eventually(PATIENCE, "the policy is at work", async || {
+        round += 1;
+        probe.edit(json!({"metadata": {"labels": {"round": format!("r{round}")}}})).await;
+        let kept = probe.at("/spec/ttlSecondsAfterFinished").await;
+        if kept == 1 { Ok(()) } else { Err(kept.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_ended_and_was_removed_while_no_operator_looked_is_not_started_again() {
+    let Some(team) = namespace("removed-unseen").await else { return };
+    jobs_are_removed(&team).await;
+    let operator = team.operator().await;
+    let never = || folder(json!({"type": "Never"}));
+    let registry = team.registry("removed-unseen", never()).await.ready().await;
+    let job = registry.child("Job", "");
+    assert_eq!(job.at("/spec/ttlSecondsAfterFinished").await, 1);
+    registry
+        .object
+        .becomes(PATIENCE, "tells of its Job", |live| {
+            live["status"]["startedGeneration"] == live["metadata"]["generation"]
+        })
+        .await;
+    // While somebody looks, one that is deleted is made again.
+    let uid = job.uid().await;
+    job.delete().await;
+    job.is_made_again(&uid, PATIENCE).await;
+    let registry = registry.ready().await;
+    team.settles().await;
+
+    assert!(operator.stop().await.success());
+    team.cluster.pods_of("removed-unseen", Behaviour::exits(3));
+    job.disappears(PATIENCE).await;
+    let operator = team.operator().await;
+    operator.has_made(1.0).await;
+    let words = registry.says("Stalled", "True", "Failed").await;
+    assert!(words.contains("no operator looked") && words.contains("set spec.suspend to true and back"), "{words}");
+    job.stays_away(within(3)).await;
+
+    // The next operator knows it, too.
+    assert!(operator.stop().await.success());
+    let operator = team.operator().await;
+    operator.has_made(1.0).await;
+    job.stays_away(within(1)).await;
+    team.cluster.pods_of("removed-unseen", Behaviour::Ready);
+    let mut suspended = never();
+    suspended["suspend"] = json!(true);
+    registry.apply(suspended).await.unwrap();
+    registry.says("Ready", "True", "Suspended").await;
+    registry.apply(never()).await.unwrap();
+    registry.ready().await;
 }
 
 #[tokio::test]

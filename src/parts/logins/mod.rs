@@ -11,13 +11,14 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams};
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
+use operator_engine::work::backoff::Class;
 use operator_engine::work::events::{Happening, Tone};
 use serde_json::json;
-use tracing::debug;
 
 use super::address::Address;
-use super::{Keep, Pass, being_deleted};
+use super::{Error, Keep, Pass, being_deleted};
 use crate::api::condition;
+use crate::credentials::table::HASH_FAILED;
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Users, labels};
 use crate::secret::Sensitive;
@@ -90,8 +91,17 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
         problems.extend(end_admin(pass).await);
     }
     problems.extend(pull(pass, address, &decided.pull).await);
-    if let Some(table) = decided.table.as_ref().filter(|_| is_news) {
-        tell_kubelets(pass, table).await;
+    if is_news {
+        pass.ctx.recall.table_changed(pass.key);
+    }
+    if let Some(table) = decided.table.as_ref().filter(|_| pass.ctx.recall.are_pods_to_be_told(pass.key)) {
+        match tell_kubelets(pass, table).await {
+            Ok(()) => pass.ctx.recall.pods_were_told(pass.key),
+            Err(error) => _ = pass.failures.failed(pass.key, &error),
+        }
+    }
+    if report.problems.iter().any(|problem| problem.reason == HASH_FAILED) {
+        pass.failures.note(HASH_FAILED, Class::Bug);
     }
     report.problems.splice(0..0, problems);
     let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
@@ -157,8 +167,11 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
 /// Removes the generated admin, after a table with other users was written. That a password ends is worth an event.
 async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
     let name = pass.registry.name.child(Child::Admin);
-    let known = pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await;
-    known.ok().flatten()?;
+    match pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, &name).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return None,
+        Err(error) => return Some(pass.problem(error)),
+    }
     if let Err(error) = pass.ctx.engine.remove(&pass.owner, kinds::SECRET, &name).await {
         return Some(pass.problem(error));
     }
@@ -186,18 +199,22 @@ async fn pull(pass: &Pass<'_>, address: &Address, logins: &[(String, Option<deci
 }
 
 /// A kubelet looks at mounted Secrets once a minute or so, but at once when an annotation of the pod changes. Whoever was removed is out a second later.
-/// That a pod cannot be told is no fault: its kubelet comes to it by itself.
-async fn tell_kubelets(pass: &Pass<'_>, table: &desired::Table) {
-    let Ok(pods) = pass.ctx.pods(pass.key).await else { return };
+/// Every pod is tried; the first error is given. What a pod has been told already changes nothing of it.
+async fn tell_kubelets(pass: &Pass<'_>, table: &desired::Table) -> Result<(), Error> {
+    let pods = pass.ctx.pods(pass.key).await?;
     let api: Api<Pod> = Api::namespaced(pass.ctx.client.clone(), &pass.registry.namespace);
     let version = desired::workload::sha256(table.file.expose().as_bytes());
     // The digest tells one table from the next, not the table: its hashes are salted.
     let patch = json!({"metadata": {"annotations": {labels::USERS_CHECKSUM: version}}});
+    let mut told = Ok(());
     for pod in pods.iter().filter(|pod| pod.phase == "Running" && !pod.disrupted) {
-        let told = api.patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        if let Err(error) = told {
-            let error = operator_engine::process::api_error::explain(&error);
-            debug!(registry = %pass.key, pod = pod.name, error, "the kubelet could not be told of the new table");
+        match api.patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(refusal)) if refusal.is_not_found() => {}
+            Err(source) => {
+                told = told.and(Err(Error::Kubelet { pod: pod.name.clone(), source: Box::new(source) }));
+            }
         }
     }
+    told
 }

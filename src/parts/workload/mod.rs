@@ -54,6 +54,8 @@ pub struct State {
     pub keep: Keep,
     /// Whether it has ended, and is not to be started again although its Job may vanish.
     pub has_ended: bool,
+    /// Whether its Job is removed when it has ended, so that nothing else tells of it.
+    pub is_fleeting: bool,
     /// Its pods, as far as they were looked at.
     pub pods: Vec<PodFacts>,
     /// How soon to look again, if sooner than usual.
@@ -174,6 +176,7 @@ impl State {
             problem: None,
             keep: everything(pass),
             has_ended: pass.before.ended_generation == Some(pass.registry.generation),
+            is_fleeting: pass.before.started_generation == Some(pass.registry.generation),
             pods: found.map(|found| found.running.pods.clone()).unwrap_or_default(),
             soon: None,
             is_behind: false,
@@ -207,7 +210,8 @@ async fn run(
     let probe_image = found.probe_image.clone().filter(|_| !found.rollout_is_pending() && !renewed);
     let run = Run { probe_image, ..running.run(registry, pass.now) };
     let rests = running.rests(registry, before, &found.template);
-    let has_ended = running.has_ended(registry, before) && (rests || running.workload().is_none());
+    let has_ended = running.has_ended(registry, before, !ctx.recall.has_seen_job(pass.key))
+        && (rests || running.workload().is_none());
     let rests = rests || has_ended;
     if !rests && let Some(pod) = former_pod(pass, found, storage).await? {
         let workload = Some(Workload::Progressing { message: pod, ready: 0 });
@@ -232,6 +236,9 @@ async fn run(
     pass.apply(identity::build(registry)).await?;
     pass.apply_random(Child::Config, secrets::configuration(registry, &material)).await?;
     let applied = if rests { None } else { Some(pass.apply(workload::build(registry, &material, &run)).await?) };
+    if applied.is_some() && registry.restart.is_job() {
+        ctx.recall.saw_job(pass.key);
+    }
     let mut keep = Keep::from([pass.named(kinds::SECRET, Child::Config)]);
     keep.insert((running::workload_kinds(registry).0, registry.name.to_string()));
     if let Some(budget) = desired::disruption_budget::build(registry) {
@@ -239,7 +246,7 @@ async fn run(
         pass.apply(budget).await?;
     }
     if running.lost_meanwhile(registry, applied.as_ref(), before, pass.key, ctx) {
-        pass.look_again_soon();
+        pass.failures.overtaken();
     }
     let replacing = applied.as_ref().is_some_and(|applied| applied.outcome == Outcome::Replacing);
     let state = running.state(registry, applied.as_ref(), &run, before);
@@ -250,6 +257,7 @@ async fn run(
         problem: None,
         keep,
         has_ended,
+        is_fleeting: !has_ended && running.is_fleeting(registry, applied.as_ref()),
         pods: running.pods.clone(),
         soon: replacing.then_some(MAKE_WAY),
         is_behind: false,

@@ -54,6 +54,9 @@ impl Running {
             }
             _ => Vec::new(),
         };
+        if registry.restart.is_job() && workload.is_some() {
+            ctx.recall.saw_job(key);
+        }
         Ok(Self { live: workload, pods })
     }
 
@@ -95,12 +98,22 @@ impl Running {
     }
 
     /// Whether a Job of this very manifest has ended and a rule of somebody else's has removed it, or will.
-    pub(super) fn has_ended(&self, registry: &Resolved, before: &PrivateRegistryStatus) -> bool {
+    ///
+    /// `is_unseen`: this process has not seen a Job of it yet. One that was to be removed when it has ended, and went while nobody looked, has ended: a user
+    /// may have deleted it, too, but what is not to be started again must not be.
+    pub(super) fn has_ended(&self, registry: &Resolved, before: &PrivateRegistryStatus, is_unseen: bool) -> bool {
+        let is_this = |generation: Option<i64>| generation == Some(registry.generation);
         match &self.live {
             _ if !registry.restart.is_job() => false,
             Some(job) => judge::job_is_finished(job.value()) && judge::is_removed_when_finished(job.value()),
-            None => before.ended_generation == Some(registry.generation),
+            None => is_this(before.ended_generation) || is_unseen && is_this(before.started_generation),
         }
+    }
+
+    /// Whether the Job is removed when it has ended, so that nothing but the status tells that it ever ran.
+    pub(super) fn is_fleeting(&self, registry: &Resolved, applied: Option<&Applied>) -> bool {
+        let job = applied.map(|done| &done.live).or(self.live.as_ref()).filter(|_| registry.restart.is_job());
+        job.is_some_and(|job| judge::is_removed_when_finished(job.value()))
     }
 
     /// Whether a Job that has ended stays as it is: a renewed certificate is no reason to start it again, a changed manifest is.
@@ -187,7 +200,7 @@ impl Running {
             return Some(Workload::Progressing { message: MAKING_WAY.to_owned(), ready: 0 });
         }
         let Some(live) = done.map(|done| &done.live).or(self.live.as_ref()) else {
-            return self.has_ended(registry, before).then(|| judge::judge_removed_job(before));
+            return self.has_ended(registry, before, true).then(|| judge::judge_removed_job(before));
         };
         if registry.restart.is_job() {
             let state = judge::judge_job(registry, live.value(), &self.pods);
