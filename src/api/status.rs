@@ -45,6 +45,8 @@ pub mod reason {
     pub const FAILED: &str = "Failed";
     /// The process failed more often in a row than the restart policy allows.
     pub const MAX_RETRIES_EXCEEDED: &str = "MaxRetriesExceeded";
+    /// Somebody deleted it, and it lives only as long as something holds it.
+    pub const BEING_DELETED: &str = "BeingDeleted";
     /// The annotation `privateregistry.dev/paused` is set.
     pub const PAUSED: &str = "Paused";
     /// The registry answered as it should.

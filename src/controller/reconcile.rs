@@ -94,13 +94,15 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
             return Ok(Next::Look(SOON));
         }
     }
+    let before = registry.status.clone().unwrap_or_default();
+    let generation = registry.metadata.generation.unwrap_or_default();
+    let is_going = registry.metadata.deletion_timestamp.is_some();
+    let others = others(&registry);
     // The garbage collector is taking its children: none must be made again.
-    if registry.metadata.deletion_timestamp.is_some() {
+    if is_going && (others.is_empty() || is_paused(&registry)) {
         return held.map(|()| Next::Gone);
     }
-    let before = registry.status.clone().unwrap_or_default();
     if is_paused(&registry) {
-        let generation = registry.metadata.generation.unwrap_or_default();
         report(&registry, summary::paused(&before, generation, now), failures, ctx).await?;
         return held.map(|()| Next::Look(resync(&registry)));
     }
@@ -129,7 +131,20 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
         failures,
     };
     let holds = held.err().map(|error| pass.problem(error));
+    if is_going {
+        let problem = holds.or(logins::revoke(&pass).await);
+        let told = summary::going(&others, problem.as_ref(), &before, generation, now);
+        report(&registry, told, failures, ctx).await?;
+        return Ok(Next::Look(resync(&registry)));
+    }
     fold(&pass, holds).await
+}
+
+/// Finalizers for which somebody else has to act before a registry that was deleted goes.
+fn others(registry: &PrivateRegistry) -> Vec<&str> {
+    const OF_KUBERNETES: [&str; 2] = ["foregroundDeletion", "orphan"];
+    let all = registry.metadata.finalizers.iter().flatten().map(String::as_str);
+    all.filter(|finalizer| *finalizer != holds::FINALIZER && !OF_KUBERNETES.contains(finalizer)).collect()
 }
 
 /// The parts, in the order in which one can use what another found.

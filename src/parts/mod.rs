@@ -35,7 +35,7 @@ pub use context::Context;
 pub use error::Error;
 pub use failures::Failures;
 
-use crate::api::{PrivateRegistry, PrivateRegistryStatus};
+use crate::api::{PrivateRegistry, PrivateRegistryStatus, reason};
 use crate::desired;
 use crate::model::{Child, Observed, Resolved};
 use crate::status::Problem;
@@ -157,7 +157,7 @@ pub fn words(error: &dyn std::error::Error) -> String {
 /// What is said of a kept object that somebody deleted while something still holds it.
 fn being_deleted(what: &str, how: &str) -> Problem {
     Problem::stuck(
-        "BeingDeleted",
+        reason::BEING_DELETED,
         format!(
             "{what} is being deleted and lives only as long as something holds it; {how}; until it is gone nothing of the registry is rolled or replaced"
         ),

@@ -88,13 +88,15 @@ pub struct Logins {
     pub problems: Vec<Problem>,
     /// What a user should know about them.
     pub note: Option<String>,
+    /// Why running pods were not told of a change.
+    pub untold: Option<String>,
 }
 
 impl Logins {
     /// What was reported before, when this could not be found out anew.
     #[must_use]
     pub fn as_before(before: &PrivateRegistryStatus, problem: Problem) -> Self {
-        Self { users: before.users.clone(), problems: vec![problem], note: None }
+        Self { users: before.users.clone(), problems: vec![problem], ..Self::default() }
     }
 }
 
@@ -236,6 +238,26 @@ pub fn paused(before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -
         replace(&mut status.conditions, condition);
     }
     status
+}
+
+/// The status of a registry that was deleted and still runs, because others hold it.
+#[must_use]
+pub fn going(
+    finalizers: &[&str],
+    problem: Option<&Problem>,
+    before: &PrivateRegistryStatus,
+    generation: i64,
+    now: Timestamp,
+) -> PrivateRegistryStatus {
+    let mut message = format!(
+        "the registry was deleted and goes when whoever set the finalizer {} has removed it; until then what runs goes on, and of the manifest only \
+         changes of users are followed",
+        finalizers.join(", ")
+    );
+    if let Some(problem) = problem {
+        message = format!("{message}; {}", problem.message);
+    }
+    failed(reason::BEING_DELETED, &message, false, before, generation, now)
 }
 
 /// The status of a registry that is not as its manifest says, for this one reason. What was found before stays.
@@ -437,7 +459,7 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
         let message = "spec.auth.none: everybody who reaches the registry may push and pull";
         return say(true, reason::SWITCHED_OFF, message.to_owned());
     }
-    let Logins { users, problems, note } = &findings.logins;
+    let Logins { users, problems, note, untold } = &findings.logins;
     if let Some(first) = foremost(problems) {
         let more = if problems.len() > 1 { format!(" (and {} more)", problems.len() - 1) } else { String::new() };
         return say(false, &first.reason, format!("{}{more}", first.message));
@@ -451,8 +473,14 @@ fn users_finding(findings: &Findings<'_>) -> Finding {
     }
     let count = users.len();
     let noun = if count == 1 { "user" } else { "users" };
-    let mut message =
-        format!("{count} {noun}; running pods accept a change seconds after it was written: their kubelets are told");
+    let mut message = match untold {
+        None => format!(
+            "{count} {noun}; running pods accept a change seconds after it was written: their kubelets are told"
+        ),
+        Some(why) => format!(
+            "{count} {noun}; running pods accept the last change within two minutes, because their kubelets could not be told: {why}"
+        ),
+    };
     if let Some(note) = note {
         message = format!("{message}; {note}");
     }

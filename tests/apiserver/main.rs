@@ -33,6 +33,7 @@ mod newer;
 mod parts;
 mod pods;
 mod quiet;
+mod revoking;
 mod rights;
 mod rules;
 mod secrecy;

@@ -158,7 +158,7 @@ pub(super) async fn table(
     Ok(Decided {
         table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
-        report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems },
+        report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems, untold: None },
         pull,
     })
 }

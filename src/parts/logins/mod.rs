@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use decide::Admin;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams};
@@ -17,15 +18,18 @@ use serde_json::json;
 
 use super::address::Address;
 use super::{Error, Keep, Pass, being_deleted};
-use crate::api::condition;
+use crate::api::{condition, reason};
 use crate::credentials::table::HASH_FAILED;
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Users, labels};
 use crate::secret::Sensitive;
-use crate::status::{self, Problem, summary};
+use crate::status::{self, PodFacts, Problem, summary};
 
 /// How long passwords are hashed in one pass: what is left follows at once in the next, and others are not kept waiting.
 const PORTION: Duration = Duration::from_millis(500);
+
+const IMMUTABLE: &str = "Immutable";
+const PODS_KEEP_OLD_TABLE: &str = "PodsKeepOldTable";
 
 /// What the part gives back.
 pub struct Logins {
@@ -74,19 +78,27 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     let mut report = decided.report;
     let mut is_guarded = table.is_some();
     let mut is_news = false;
+    let mut standing = table;
     if let Some(wanted) = &decided.table {
         match pass.apply_random(Child::Htpasswd, secrets::table(pass.registry, wanted)).await {
             Ok(applied) if applied.outcome == Outcome::Replacing => {
                 let words = "the Secret of the table of users is being deleted; it is made anew when it is gone, and until then nobody is added or removed";
-                problems.push(Problem::retrying("BeingDeleted", words));
+                problems.push(Problem::retrying(reason::BEING_DELETED, words));
             }
             Ok(applied) => {
                 is_guarded = true;
-                is_news = applied.outcome == Outcome::Changed;
+                // Of a new registry nothing runs yet.
+                is_news = match applied.outcome {
+                    Outcome::Changed | Outcome::Recreated => true,
+                    Outcome::Created => pass.before.observed_generation.is_some(),
+                    Outcome::Unchanged | Outcome::Replacing | Outcome::Damped => false,
+                };
+                standing = Some(applied.live);
             }
             Err(error) => problems.push(pass.problem(error)),
         }
     }
+    problems.extend(out_of_reach(pass, standing.as_ref()).await);
     if problems.is_empty() && admin.is_none() && !report.users.is_empty() {
         problems.extend(end_admin(pass).await);
     }
@@ -94,11 +106,8 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     if is_news {
         pass.ctx.recall.table_changed(pass.key);
     }
-    if let Some(table) = decided.table.as_ref().filter(|_| pass.ctx.recall.are_pods_to_be_told(pass.key)) {
-        match tell_kubelets(pass, table).await {
-            Ok(()) => pass.ctx.recall.pods_were_told(pass.key),
-            Err(error) => _ = pass.failures.failed(pass.key, &error),
-        }
+    if let Some(table) = &decided.table {
+        report.untold = told(pass, table).await.map(|problem| problem.message);
     }
     if report.problems.iter().any(|problem| problem.reason == HASH_FAILED) {
         pass.failures.note(HASH_FAILED, Class::Bug);
@@ -107,6 +116,79 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
     let keep = [admin_name, table_name].into_iter().chain(pull).collect();
     Logins { is_guarded, keep, is_unfinished: decided.is_unfinished, report }
+}
+
+/// Takes those out of the table who are not wanted any more, of a registry that was deleted and is held by others. Makes nothing anew: the garbage
+/// collector may be taking its children.
+pub async fn revoke(pass: &Pass<'_>) -> Option<Problem> {
+    let table = match read_table(pass).await {
+        Ok(table) => table.filter(|table| !table.is_leaving())?,
+        Err(problem) => return Some(problem),
+    };
+    let name = pass.registry.name.child(Child::Admin);
+    let admin = match pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await {
+        Ok(Standing::Ours(live) | Standing::Leaving(live)) if decide::wants_admin(pass.registry, true) => {
+            decide::login_of(&live).map(|login| Admin::of(pass.registry, &login.password))
+        }
+        Ok(_) => None,
+        Err(error) => return Some(pass.problem(error)),
+    };
+    let deadline = Instant::now() + PORTION;
+    let decided = decide::table(pass.registry, pass.observed, Some(&table), admin.as_ref(), deadline, pass.now).await;
+    let wanted = match decided {
+        Ok(decided) => decided.table?,
+        Err(error) => return Some(pass.problem(error)),
+    };
+    match pass.apply_random(Child::Htpasswd, secrets::table(pass.registry, &wanted)).await {
+        Ok(applied) if applied.outcome == Outcome::Changed => pass.ctx.recall.table_changed(pass.key),
+        Ok(_) => {}
+        Err(error) => return Some(pass.problem(error)),
+    }
+    told(pass, &wanted).await
+}
+
+/// Sees to it that running pods hear of a change. Why they could not.
+async fn told(pass: &Pass<'_>, table: &desired::Table) -> Option<Problem> {
+    if !pass.ctx.recall.are_pods_to_be_told(pass.key) {
+        return None;
+    }
+    match tell_kubelets(pass, table).await {
+        Ok(()) => {
+            pass.ctx.recall.pods_were_told(pass.key);
+            None
+        }
+        Err(error) => Some(pass.problem(error)),
+    }
+}
+
+/// Why what is written does not reach running pods: a kubelet never looks at an immutable Secret again, not even at another of its name, as long as a pod
+/// of its node mounts it.
+async fn out_of_reach(pass: &Pass<'_>, table: Option<&Live>) -> Option<Problem> {
+    let table = table?;
+    let way = "set spec.suspend to true until no pod is left, and then back";
+    let secret = format!("Secret {}", table.name());
+    if table.value()["immutable"] == true {
+        let words = format!(
+            "{secret} is immutable, so that no change of a user reaches pods that run; delete it, it is made again, and {way}"
+        );
+        return Some(Problem::stuck(IMMUTABLE, words));
+    }
+    let before = pass.before.condition(condition::USERS_READY)?;
+    if ![IMMUTABLE, PODS_KEEP_OLD_TABLE].contains(&before.reason.as_str()) {
+        return None;
+    }
+    let made: Timestamp = table.at("metadata.creationTimestamp")?.as_str()?.parse().ok()?;
+    let pods = match pass.ctx.pods(pass.key).await {
+        Ok(pods) => pods,
+        Err(error) => return Some(pass.problem(error)),
+    };
+    let is_older = |pod: &&PodFacts| pod.phase == "Running" && pod.created.is_some_and(|created| created < made);
+    let older: Vec<_> = pods.iter().filter(is_older).map(|pod| pod.name.as_str()).collect();
+    let words = format!(
+        "{secret} was immutable, and pods that mounted it then never see another: whoever was in that table is still let in by {}; {way}",
+        older.join(", ")
+    );
+    (!older.is_empty()).then(|| Problem::stuck(PODS_KEEP_OLD_TABLE, words))
 }
 
 async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
