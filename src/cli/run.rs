@@ -44,7 +44,7 @@ const NO_PASS: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, clap::Args)]
 pub struct RunOptions {
     /// Watch registries in this namespace only; can be given more than once. Absent: all namespaces.
-    #[arg(long = "watch-namespace", env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE", value_parser = process::settings::name)]
+    #[arg(long = "watch-namespace", env = "WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE", value_parser = process::flag_values::name)]
     watch_namespaces: Vec<String>,
     /// Image of registries whose manifest names none.
     #[arg(long, env = "REGISTRY_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().registry_image, value_parser = NonEmptyStringValueParser::new())]
@@ -53,17 +53,17 @@ pub struct RunOptions {
     #[arg(long, env = "OPERATOR_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().operator_image, value_parser = NonEmptyStringValueParser::new())]
     operator_image: String,
     /// DNS domain of the cluster.
-    #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = process::settings::name)]
+    #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = process::flag_values::name)]
     cluster_domain: String,
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
     /// How long another installation of the operator, whose registries this one finds, may leave the question unanswered whether it is still there, before
     /// this one takes them over
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = process::settings::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = process::flag_values::duration)]
     takeover_wait: Duration,
     /// About how often everything is listed and compared anew, in case a change was never heard of.
-    #[arg(long, env = "SWEEP_EVERY", value_name = "DURATION", default_value = "6h", value_parser = process::settings::duration)]
+    #[arg(long, env = "SWEEP_EVERY", value_name = "DURATION", default_value = "6h", value_parser = process::flag_values::duration)]
     sweep_every: Duration,
     /// For tests of renewal: registries of this namespace get serving certificates that live this long, whatever their manifests say.
     #[arg(long, value_name = "NAMESPACE=DURATION", value_parser = short_certificates)]
@@ -74,7 +74,7 @@ pub struct RunOptions {
 
 fn short_certificates(text: &str) -> Result<(String, Duration), String> {
     let (namespace, duration) = text.split_once('=').ok_or("must be NAMESPACE=DURATION, for instance renewals=3m")?;
-    Ok((process::settings::name(namespace)?, process::settings::duration(duration)?))
+    Ok((process::flag_values::name(namespace)?, process::flag_values::duration(duration)?))
 }
 
 /// Runs until it is told to stop. Exit codes: see [`operator_engine::process`].

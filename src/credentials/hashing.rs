@@ -6,7 +6,7 @@ use std::time::Instant;
 use bcrypt::Version;
 use jiff::Timestamp;
 
-use super::table::{self, Entry, Plan, Table, UserFact, Work};
+use super::plan::{self, Entry, Plan, Table, UserFact, Work};
 use super::{BcryptHash, Password};
 
 /// Carries the plan out, but computes nothing after `deadline`. Costs nothing for hashes that stay. Returns how many users are left out of the table
@@ -42,7 +42,7 @@ pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> (Table, usize) 
             Work::VerifyOrHash(_, password) | Work::Hash(password) => match hash(&password, cost) {
                 Ok(hash) => (hash, true),
                 Err(why) => {
-                    problems.push(table::unhashed(&name, source, &why));
+                    problems.push(plan::unhashed(&name, source, &why));
                     continue;
                 }
             },
@@ -51,7 +51,7 @@ pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> (Table, usize) 
         users.push((UserFact { name, source, changed_at }, hash));
     }
     users.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    (table::table(users, problems), left)
+    (plan::table(users, problems), left)
 }
 
 // Not bcrypt's functions that refuse to truncate: they refuse 72 bytes too, counting the closing NUL. `Password` has seen to
@@ -72,7 +72,7 @@ fn hash(password: &Password, cost: u32) -> Result<BcryptHash, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::table::{Stored, plan};
+    use crate::credentials::plan::{Stored, plan};
     use crate::credentials::{Htpasswd, Login, Source, SourceKind, UserName, Wanted};
 
     const COST: u32 = 5;

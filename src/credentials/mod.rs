@@ -1,6 +1,6 @@
 //! Users of a registry: password hashes, the htpasswd file, the generated admin.
 //!
-//! [`table`] decides purely which hashes stay; [`hashing`] makes the others (slow by design: never on an async thread);
+//! [`plan`](mod@plan) decides purely which hashes stay; [`hashing`] makes the others (slow by design: never on an async thread);
 //! [`generated`] makes passwords of our own. A password exists here only as [`Password`], a hash only as [`BcryptHash`];
 //! neither can be printed, and no error repeats one.
 
@@ -11,10 +11,10 @@ pub mod hashing;
 pub mod htpasswd;
 pub mod name;
 pub mod password;
-pub mod table;
+pub mod plan;
 
 pub use docker_config::docker_config;
 pub use htpasswd::{BcryptHash, Htpasswd};
 pub use name::UserName;
 pub use password::Password;
-pub use table::{Login, Plan, Problem, Source, SourceKind, Table, UserFact, Wanted, plan};
+pub use plan::{Login, Plan, Problem, Source, SourceKind, Table, UserFact, Wanted, plan};

@@ -331,6 +331,16 @@ mod tests {
     }
 
     #[test]
+    fn admission_and_the_model_have_the_same_default_size() {
+        let schema = crate::api::schema();
+        let rules = schema["x-kubernetes-validations"].as_array().unwrap();
+        let size = rules.iter().find(|rule| rule["message"].as_str().unwrap().contains("does not shrink")).unwrap();
+        let default = format!(": '{DEFAULT_SIZE}')");
+        assert_eq!(size["rule"].as_str().unwrap().matches(&default).count(), 3, "{size}");
+        assert!(size["message"].as_str().unwrap().contains(&format!("absent means {DEFAULT_SIZE}")), "{size}");
+    }
+
+    #[test]
     fn an_empty_spec_is_a_complete_registry() {
         let registry = resolved(&json!({}), &Observed::default()).unwrap();
         assert_eq!(registry.image, Settings::default().registry_image);

@@ -15,8 +15,8 @@ use kube::{Client, Config};
 
 use super::api_error;
 use super::fence::Fence;
+use super::flag_values::duration;
 use super::gate::Gate;
-use super::settings::duration;
 use crate::metrics::Metrics;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -18,9 +18,9 @@ use super::fence::Fence;
 use crate::Program;
 use crate::metrics::Metrics;
 
-mod body;
+mod body_limits;
 
-use body::{Allowance, Bounded};
+use body_limits::{Allowance, Bounded};
 
 /// How often a refused request is sent again at most.
 const RETRIES: u32 = 3;

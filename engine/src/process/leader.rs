@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::fence::Fence;
-use super::settings::{duration, name};
+use super::flag_values::{duration, name};
 
 pub mod lease;
 

@@ -22,13 +22,13 @@ use std::sync::Arc;
 pub mod api_error;
 pub mod client;
 pub mod fence;
+pub mod flag_values;
 pub mod gate;
 pub mod health;
 pub mod leader;
 pub mod life;
 pub mod preflight;
 pub mod server;
-pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -9,7 +9,7 @@ use operator_engine::apply::Live;
 use serde_json::Value;
 
 use crate::api::{GenerateAdmin, UserSource, UserSourceKind, UserStatus};
-use crate::credentials::table::{HASH_FAILED, Stored as StoredTable};
+use crate::credentials::plan::{HASH_FAILED, Stored as StoredTable};
 use crate::credentials::{
     self, Htpasswd, Login, Password, Source, SourceKind, UserName, Wanted, docker_config, generated, hashing,
 };

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::address::Address;
 use super::{Error, Keep, Pass, being_deleted};
 use crate::api::{condition, reason};
-use crate::credentials::table::HASH_FAILED;
+use crate::credentials::plan::HASH_FAILED;
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Users, labels};
 use crate::secret::Sensitive;
