@@ -1,4 +1,4 @@
-//! What the process knows about its own state: named latches for readiness, heartbeats for liveness.
+//! What the process knows about its own state: named checks for readiness, heartbeats for liveness.
 //!
 //! Ready means "does its part", which for a standby is waiting. Live means "restarting it would not help": a cluster that is down, a missing right or a
 //! missing CRD are never reasons to fail liveness.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The state of one latch.
+/// The state of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// As it should be.
@@ -32,7 +32,7 @@ impl State {
 
 #[derive(Debug, Default)]
 struct Inner {
-    latches: BTreeMap<&'static str, State>,
+    checks: BTreeMap<&'static str, State>,
     beats: BTreeMap<&'static str, Beat>,
     stopping: bool,
 }
@@ -53,7 +53,7 @@ pub struct Health(Arc<Mutex<Inner>>);
 pub struct Answer {
     /// Whether all is well.
     pub ok: bool,
-    /// One line per latch or heartbeat.
+    /// One line per check or heartbeat.
     pub text: String,
 }
 
@@ -62,14 +62,14 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets a latch. The process is ready once it has latches and all of them are well, so set those that count before the first wait.
-    pub fn set(&self, latch: &'static str, state: State) {
-        self.lock().latches.insert(latch, state);
+    /// Sets a check. The process is ready once it has checks and all of them are well, so set those that count before the first wait.
+    pub fn set(&self, check: &'static str, state: State) {
+        self.lock().checks.insert(check, state);
     }
 
-    /// The state of a latch, if it was ever set.
-    pub fn get(&self, latch: &'static str) -> Option<State> {
-        self.lock().latches.get(latch).cloned()
+    /// The state of a check, if it was ever set.
+    pub fn get(&self, check: &'static str) -> Option<State> {
+        self.lock().checks.get(check).cloned()
     }
 
     /// Starts a heartbeat: from now on the process is alive only if it ticks within each `limit` and is not dropped.
@@ -89,11 +89,11 @@ impl Health {
         if inner.stopping {
             return Answer { ok: false, text: "stopping\n".to_owned() };
         }
-        if inner.latches.is_empty() {
+        if inner.checks.is_empty() {
             return Answer { ok: false, text: "starting\n".to_owned() };
         }
         let mut text = String::new();
-        for (name, state) in &inner.latches {
+        for (name, state) in &inner.checks {
             let _ = match state {
                 State::Ok => writeln!(text, "ok       {name}"),
                 State::Noted(note) => writeln!(text, "ok       {name}: {note}"),
@@ -101,7 +101,7 @@ impl Health {
                 State::Failed(why) => writeln!(text, "failed   {name}: {why}"),
             };
         }
-        Answer { ok: inner.latches.values().all(State::is_ok), text }
+        Answer { ok: inner.checks.values().all(State::is_ok), text }
     }
 
     /// Whether the process still works, as far as it can tell.

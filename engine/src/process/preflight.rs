@@ -128,7 +128,7 @@ pub enum Served {
     Stopping,
 }
 
-/// Looks until all is well, and keeps the three latches.
+/// Looks until all is well, and keeps the three checks.
 #[derive(Clone)]
 pub struct Preflight {
     client: Client,
@@ -139,10 +139,10 @@ pub struct Preflight {
 }
 
 impl Preflight {
-    /// Sets the latches to waiting; asks nothing yet.
+    /// Sets the checks to waiting; asks nothing yet.
     pub fn new(client: Client, needs: Needs, advice: &'static str, health: Health) -> Self {
-        for latch in [CLUSTER, DEFINITION, RIGHTS] {
-            health.set(latch, State::Waiting("not asked yet".to_owned()));
+        for check in [CLUSTER, DEFINITION, RIGHTS] {
+            health.set(check, State::Waiting("not asked yet".to_owned()));
         }
         Self { client, needs, advice, health }
     }
@@ -171,15 +171,15 @@ impl Preflight {
         let _ = until(stop, || self.look_for_rights(&missing)).await;
     }
 
-    fn report(&self, latch: &'static str, state: State) -> bool {
+    fn report(&self, check: &'static str, state: State) -> bool {
         let ok = state.is_ok();
-        if self.health.get(latch).as_ref() != Some(&state) {
+        if self.health.get(check).as_ref() != Some(&state) {
             match &state {
-                State::Ok => tracing::info!(latch, "as needed"),
-                State::Noted(words) => tracing::info!(latch, "{words}"),
-                State::Waiting(words) | State::Failed(words) => tracing::warn!(latch, "{words}"),
+                State::Ok => tracing::info!(check, "as needed"),
+                State::Noted(words) => tracing::info!(check, "{words}"),
+                State::Waiting(words) | State::Failed(words) => tracing::warn!(check, "{words}"),
             }
-            self.health.set(latch, state);
+            self.health.set(check, state);
         }
         ok
     }
