@@ -13,6 +13,9 @@ use crate::api::{
     AccessMode, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec, annotation,
 };
 
+/// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
+const EXTRA_VALUES: usize = 2_000;
+
 /// Sections of the registry's configuration that `extraConfig` may hold. The others belong to the operator, or do not exist:
 /// the registry ignores a section that it does not know without a word.
 pub const EXTRA_SECTIONS: [&str; 8] =
@@ -291,7 +294,12 @@ fn certificate_duration(field: &str, given: Option<&GoDuration>, default: Durati
 fn extra_config(
     given: Option<&serde_json::Map<String, serde_json::Value>>,
 ) -> Result<serde_json::Map<String, serde_json::Value>, Blocked> {
-    let given = given.cloned().unwrap_or_default();
+    let Some(given) = given else { return Ok(serde_json::Map::new()) };
+    if given.values().map(values).sum::<usize>() > EXTRA_VALUES {
+        return Err(Blocked::invalid(format!(
+            "spec.extraConfig has more than {EXTRA_VALUES} values; leave out what is not needed"
+        )));
+    }
     if let Some(section) = given.keys().find(|section| !EXTRA_SECTIONS.contains(&section.as_str())) {
         let why = if OWNED_SECTIONS.contains(&section.as_str()) {
             "is rendered by the operator; use the fields of spec instead"
@@ -305,7 +313,17 @@ fn extra_config(
             EXTRA_SECTIONS.join(", ")
         )));
     }
-    Ok(given)
+    Ok(given.clone())
+}
+
+/// How many there are in it, itself too.
+fn values(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    1 + match value {
+        Value::Array(items) => items.iter().map(values).sum::<usize>(),
+        Value::Object(fields) => fields.values().map(values).sum(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -361,6 +379,7 @@ mod tests {
             (json!({"replicas": 2}), "InvalidManifest", false, "ReadWriteMany"),
             (json!({"extraConfig": {"storage": {}}}), "InvalidManifest", false, "rendered by the operator"),
             (json!({"extraConfig": {"htp": {}}}), "InvalidManifest", false, "no section"),
+            (json!({"extraConfig": {"catalog": vec![1; 2_000]}}), "InvalidManifest", false, "more than 2000 values"),
             (json!({"extraConfig": {"redis": {}}}), "InvalidManifest", false, "without a cache"),
             (json!({"tls": {"certificate": {"ipAddresses": ["1.2.3.444"]}}}), "InvalidManifest", false, "ipAddresses"),
             (json!({"tls": {"certificate": {"duration": "59m"}}}), "InvalidManifest", false, "shorter than 1h"),
