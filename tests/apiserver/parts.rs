@@ -94,7 +94,10 @@ async fn while_the_claim_is_being_deleted_nothing_is_rolled_or_replaced() {
     assert_eq!(registry.deployment().at("/metadata/generation").await, generation, "the last pod keeps the images");
     assert_eq!(registry.claim().uid().await, uid);
 
+    let volume = registry.claim().at("/spec/volumeName").await;
     registry.claim().edit(json!({"metadata": {"finalizers": null}})).await;
+    registry.says("StorageReady", "False", "VolumeGone").await;
+    registry.object.annotate("privateregistry.dev/given-up-volume", volume).await;
     registry.claim().is_made_again(&uid, PATIENCE).await;
     registry.says("Ready", "True", "Suspended").await;
 }
