@@ -157,6 +157,33 @@ async fn when_the_first_is_gone_the_second_takes_over_and_keeps_what_it_took() {
     }
 }
 
+/// Whoever pulls must notice nothing: what runs, and what it mounts, is as it was.
+#[tokio::test]
+async fn a_takeover_by_an_installation_of_the_same_settings_writes_no_child() {
+    let Some(team) = namespace("quiet-takeover").await else { return };
+    let image = format!("--registry-image={SECONDS_IMAGE}");
+    let first = team.operator_with(&[&image]).await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let credentials = team.account_of_the_second().await;
+    let second = team.second(&credentials).await;
+    second.readiness_says("looks after").await;
+    team.settles().await;
+    let before = registry.deployment().at("/metadata/generation").await;
+
+    let mark = team.mark().await;
+    assert!(first.stop().await.success());
+    registry.is_looked_after_by(SECOND, within(60)).await;
+    second.readiness_says("ok       other operators\n").await;
+    always(Duration::from_secs(3), "no child is written", async || {
+        let written = team.written_by_the_second_since(mark).await;
+        let is_aside = |entry: &Entry| entry.resource == "events" || entry.subresource == "status";
+        if written.iter().all(is_aside) { Ok(()) } else { Err(format!("{written:#?}")) }
+    })
+    .await;
+    assert_eq!(registry.deployment().at("/metadata/generation").await, before);
+    registry.ready().await;
+}
+
 #[tokio::test]
 async fn of_two_that_meet_a_new_registry_at_once_one_gets_it() {
     let Some(team) = namespace("operators-at-once").await else { return };

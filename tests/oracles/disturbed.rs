@@ -291,3 +291,56 @@ async fn an_api_server_that_lags_behind_gets_nothing_deleted_that_lives() {
     }
     known::judge("lagging", &complaints);
 }
+
+/// Reading ahead saves requests and is no condition of anything: a page that ends in its middle makes nothing look as if it were gone.
+#[tokio::test]
+async fn a_page_that_stops_in_its_middle_while_a_round_reads_ahead_makes_nobody_miss_a_child() {
+    let Some(team) = namespace("half-a-page").await else { return };
+    let mut behind = Behind::start(&team).await;
+    let names = ["calm", "drifted", "robbed"];
+    for name in names {
+        team.login(name).await;
+        Registry::named(&team, name).takes(Step::Create).await;
+    }
+    for name in names {
+        Registry::named(&team, name).is_done(&behind.proxy).await;
+    }
+    let [calm, drifted, robbed] = names.map(|name| Registry::named(&team, name));
+    let before = children::all(&team).await;
+    let kept_before = [kept(&calm).await, kept(&drifted).await, kept(&robbed).await];
+    for of in ["secrets", "services"] {
+        behind.kill();
+        drifted.service().edit(json!({"metadata": {"labels": {"app.kubernetes.io/name": "drifted"}}})).await;
+        let uid = robbed.service().uid().await;
+        robbed.service().delete().await;
+        behind.proxy.forget();
+        behind.proxy.does(Fault::StallLists { of });
+        behind.starts().await;
+        robbed.service().is_made_again(&uid, LIMIT).await;
+        let repaired =
+            |live: &serde_json::Value| live["metadata"]["labels"]["app.kubernetes.io/name"] == "private-registry";
+        drifted.service().becomes(LIMIT, "is repaired", repaired).await;
+        eventually(LIMIT, "the round ends", async || {
+            if behind.process().log().contains("looked at all") { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        behind.proxy.is_quiet_within(LIMIT, Duration::from_secs(2)).await;
+        let stopped = behind.proxy.occasions();
+        assert!(stopped > 0, "no list of {of} was stopped");
+        behind.proxy.does(Fault::None);
+        for name in names {
+            let done = lasting(&behind.proxy.done(name));
+            let lasts: Vec<_> = done.iter().filter(|(_, did)| **did != (0, 0)).collect();
+            let wanted = usize::from(name == "robbed");
+            let made: usize = lasts.iter().map(|(_, (made, _))| made).sum();
+            let deleted: usize = lasts.iter().map(|(_, (_, deleted))| deleted).sum();
+            assert_eq!((made, deleted), (wanted, 0), "{name}, {of}: {lasts:?}");
+        }
+    }
+    let after = children::all(&team).await;
+    for name in names {
+        let differs = differences(&comparable(name, &before[name]), &comparable(name, &after[name]));
+        assert!(differs.is_empty(), "{name}: {}", differs.join("; "));
+    }
+    assert!(kept_before == [kept(&calm).await, kept(&drifted).await, kept(&robbed).await], "what is kept has changed");
+}

@@ -44,6 +44,8 @@ pub enum Fault {
     Refuse { code: u16, every: usize },
     /// Of one answer in `every` that is no watch, only half ever arrives.
     Stall { every: usize },
+    /// Of every list of whole objects of this resource only half ever arrives. Watches list metadata.
+    StallLists { of: &'static str },
     /// Each watch ends after this time.
     CloseWatches { after: Duration },
     /// One event of a watch in `every` is lost.
@@ -418,6 +420,12 @@ impl State {
             Fault::Stall { every } => {
                 plan.counted += 1;
                 if one_in(every, plan.counted) { Deed::Half } else { Deed::Pass }
+            }
+            Fault::StallLists { of }
+                if call.lists() && call.resource == of && !key.contains("PartialObjectMetadata") =>
+            {
+                plan.counted += 1;
+                Deed::Half
             }
             Fault::Lag if call.lists() => match plan.lists_before.get(key).cloned() {
                 Some(before) => {
