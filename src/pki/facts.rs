@@ -102,7 +102,7 @@ pub enum PublicKeyKind {
 }
 
 impl PublicKeyKind {
-    fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
+    pub(super) fn of(key: &SubjectPublicKeyInfo<'_>) -> Self {
         let algorithm = &key.algorithm.algorithm;
         if *algorithm == oid::OID_SIG_ED25519 {
             return Self::Own(KeyAlgorithm::Ed25519);

@@ -9,10 +9,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
+use super::acceptance::{self, Refusal, Signature};
 use super::facts::{self, CertificateFacts};
 use super::pem::{self, NoKey};
 use super::reading::key_fits;
-use super::{Leaf, PublicKeyKind};
+use super::{Bundle, Leaf, PublicKeyKind};
 
 /// The data of the user's `kubernetes.io/tls` Secret.
 #[derive(Clone, Copy)]
@@ -30,9 +31,11 @@ pub struct Material<'a> {
 pub struct Imported {
     /// The chain in order, without anything that doesn't belong to it, and the key as it was given.
     pub leaf: Leaf,
-    /// What clients must trust: `ca.crt`, or the certificate itself or its root if it comes with one. `None`: an authority
-    /// that clients know already.
+    /// What clients must trust: `ca.crt` without what has expired, or the certificate itself or its root if it comes with one. `None`: an
+    /// authority that clients know already.
     pub authorities_pem: Option<String>,
+    /// When the first of the certificates in it expires that are served or trusted.
+    pub ends: Timestamp,
     /// What the serving certificate says.
     pub facts: CertificateFacts,
     /// Wanted names and addresses that it does not cover; clients that use them will refuse it. For a warning.
@@ -88,35 +91,14 @@ pub enum ImportError {
         "the chain ends at a certificate issued by {0}, which ca.crt does not hold; add the missing intermediates to tls.crt"
     )]
     ChainBroken(String),
-    /// The time of a certificate in the chain is over.
-    #[error("the certificate for {subject} expired at {at}; store a renewed one")]
-    Expired {
-        /// Whose certificate.
-        subject: String,
-        /// Since when.
-        at: Timestamp,
-    },
-    /// The time of a certificate in the chain has not begun.
-    #[error("the certificate for {subject} is valid only from {at}; store one that is valid now, or check the clocks")]
-    NotYetValid {
-        /// Whose certificate.
-        subject: String,
-        /// From when.
-        at: Timestamp,
-    },
-    /// There is no subject alternative name.
-    #[error(
-        "the certificate for {0} has only a common name, which clients ignore; issue it with subjectAltName entries for every name and address"
-    )]
-    NoSubjectAltName(String),
+    /// Clients refuse a certificate of the chain.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// It lacks a name or an address that the certificate which is served has, and that clients use.
     #[error(
         "the certificate does not cover {0} of spec.addresses, which the one that is served covers; issue it with these names and addresses, or remove them from spec.addresses"
     )]
     NamesMissing(String),
-    /// The extended key usage excludes servers.
-    #[error("the certificate for {0} is not meant for servers; issue it with extendedKeyUsage serverAuth")]
-    NotForServers(String),
 }
 
 impl ImportError {
@@ -130,11 +112,8 @@ impl ImportError {
             Self::KeyUnsupported(_) => "KeyUnsupported",
             Self::KeyMismatch(_) => "KeyMismatch",
             Self::ChainBroken(_) => "ChainBroken",
-            Self::Expired { .. } => "CertificateExpired",
-            Self::NotYetValid { .. } => "CertificateNotYetValid",
-            Self::NoSubjectAltName(_) => "NoSubjectAltName",
+            Self::Refused(refusal) => refusal.reason(),
             Self::NamesMissing(_) => "NamesMissing",
-            Self::NotForServers(_) => "NotForServers",
         }
     }
 }
@@ -167,10 +146,10 @@ pub fn check(
         .transpose()?;
 
     let parsed = parse(&given, "tls.crt")?;
-    let chain = chain(&parsed, &key)?;
+    let trusted = authorities.as_deref().map(|found| parse(found, "ca.crt")).transpose()?;
+    let mut chain = chain(&parsed, &key, now)?;
+    chain.truncate(accepted_length(&chain, &parsed, trusted.as_deref(), now)?);
     let leaf = CertificateFacts::of(&parsed[chain[0]]);
-    usable(&parsed[chain[0]], &leaf)?;
-    chain.iter().try_for_each(|link| in_time(&parsed[*link], now))?;
     let uncovered = uncovered(&leaf, hosts);
     if let Some(served) = served.filter(|served| now < served.not_after) {
         let lost: Vec<_> = uncovered.difference(&self::uncovered(served, hosts)).cloned().collect();
@@ -192,21 +171,22 @@ pub fn check(
 
     let last = &parsed[chain[chain.len() - 1]];
     let authorities_pem = match &authorities {
-        Some(found) => {
-            anchored(last, &parse(found, "ca.crt")?)?;
-            Some(pem::render(found))
-        }
-        None if issued(last, last) => Some(pem::render([&given[chain[chain.len() - 1]]])),
+        Some(found) => Some(Bundle::read(&pem::render(found)).without_expired(now).render()),
+        None if is_own_issuer(last) => Some(pem::render([&given[chain[chain.len() - 1]]])),
         None => {
             notes.push(Note::IssuerNotIncluded(last.issuer().to_string()));
             None
         }
     };
+    let published = Bundle::read(authorities_pem.as_deref().unwrap_or_default()).facts();
+    let ends = chain.iter().map(|link| CertificateFacts::of(&parsed[*link]));
+    let ends = ends.chain(published).map(|facts| facts.not_after).min().unwrap_or(leaf.not_after);
 
     let key_pem = pem::section(label(&key), key.secret_der());
     Ok(Imported {
         leaf: Leaf { chain_pem: pem::render(chain.iter().map(|link| &given[*link])), key_pem: key_pem.into() },
         authorities_pem,
+        ends,
         uncovered,
         facts: leaf,
         notes,
@@ -238,8 +218,9 @@ fn label(key: &PrivateKeyDer<'_>) -> &'static str {
     }
 }
 
-/// Places in `given`: the certificate of the key first, then issuer after issuer as far as they are there.
-fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>) -> Result<Vec<usize>, ImportError> {
+/// Places in `given`: the certificate of the key first, then issuer after issuer as far as they are there. Of several that fit, one whose
+/// time it is.
+fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>, now: Timestamp) -> Result<Vec<usize>, ImportError> {
     let first = &given[0];
     let fits: Option<Vec<bool>> = given.iter().map(|certificate| key_fits(key, certificate)).collect();
     let fits = fits.ok_or_else(|| unusable_key(CertificateFacts::of(first).key))?;
@@ -249,12 +230,44 @@ fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>) -> Result<Vec<u
     let mut chain = vec![leaf];
     loop {
         let last = &given[chain[chain.len() - 1]];
-        let issuer = (0..given.len()).find(|place| !chain.contains(place) && issued(last, &given[*place]));
-        match issuer {
-            Some(issuer) if !issued(last, last) => chain.push(issuer),
-            _ => return Ok(chain),
+        if is_own_issuer(last) {
+            return Ok(chain);
+        }
+        let issuers = (0..given.len()).filter(|place| !chain.contains(place) && issued(last, &given[*place]));
+        let is_late = |place: &usize| acceptance::in_time(&CertificateFacts::of(&given[*place]), now).is_err();
+        match issuers.min_by_key(is_late) {
+            Some(issuer) => chain.push(issuer),
+            None => return Ok(chain),
         }
     }
+}
+
+/// How much of the chain is sent to clients: as far as one of what they trust, `ca.crt`, reaches down. Of several ways the longest that
+/// clients accept; if they accept none, what is wrong with the first.
+fn accepted_length(
+    chain: &[usize],
+    given: &[X509Certificate<'_>],
+    trusted: Option<&[X509Certificate<'_>]>,
+    now: Timestamp,
+) -> Result<usize, ImportError> {
+    let links: Vec<_> = chain.iter().map(|place| &given[*place]).collect();
+    let last = links[links.len() - 1];
+    let Some(trusted) = trusted else {
+        acceptance::chain(&links, is_own_issuer(last).then_some(last), now)?;
+        return Ok(links.len());
+    };
+    let mut first_refusal = None;
+    for length in (1..=links.len()).rev() {
+        let end = links[length - 1];
+        for anchor in trusted.iter().filter(|anchor| end.as_raw() == anchor.as_raw() || issued(end, anchor)) {
+            match acceptance::chain(&links[..length], Some(anchor), now) {
+                Ok(()) => return Ok(length),
+                Err(refusal) => _ = first_refusal.get_or_insert(refusal),
+            }
+        }
+    }
+    acceptance::chain(&links, None, now)?;
+    Err(first_refusal.map_or_else(|| ImportError::ChainBroken(last.issuer().to_string()), ImportError::Refused))
 }
 
 /// The certificate tells which kind its key should be: if that kind can be used, the key's bytes are to blame.
@@ -265,42 +278,13 @@ fn unusable_key(kind: PublicKeyKind) -> ImportError {
     }
 }
 
-/// Whether `issuer` signed the certificate. Unlike in `reading`, a signature of a kind that can't be verified here (P-521, say) counts by its issuer's name.
+/// Whether `issuer` signed the certificate. Unlike in `reading`, a signature of a kind that can't be verified here counts by its issuer's name.
 fn issued(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
-    use x509_parser::error::X509Error;
-    certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && matches!(
-            certificate.verify_signature(Some(issuer.public_key())),
-            Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm)
-        )
+    acceptance::signed_by(certificate, issuer) != Signature::Bad
 }
 
-fn anchored(last: &X509Certificate<'_>, authorities: &[X509Certificate<'_>]) -> Result<(), ImportError> {
-    let anchored = authorities.iter().any(|authority| last.as_raw() == authority.as_raw() || issued(last, authority));
-    anchored.then_some(()).ok_or_else(|| ImportError::ChainBroken(last.issuer().to_string()))
-}
-
-fn usable(certificate: &X509Certificate<'_>, leaf: &CertificateFacts) -> Result<(), ImportError> {
-    if leaf.dns_names.is_empty() && leaf.ip_addresses.is_empty() {
-        return Err(ImportError::NoSubjectAltName(leaf.subject.clone()));
-    }
-    match certificate.extended_key_usage() {
-        Ok(Some(usage)) if !usage.value.server_auth && !usage.value.any => {
-            Err(ImportError::NotForServers(leaf.subject.clone()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn in_time(certificate: &X509Certificate<'_>, now: Timestamp) -> Result<(), ImportError> {
-    let CertificateFacts { subject, not_before, not_after, .. } = CertificateFacts::of(certificate);
-    if now >= not_after {
-        return Err(ImportError::Expired { subject, at: not_after });
-    }
-    if now < not_before {
-        return Err(ImportError::NotYetValid { subject, at: not_before });
-    }
-    Ok(())
+fn is_own_issuer(certificate: &X509Certificate<'_>) -> bool {
+    certificate.issuer().as_raw() == certificate.subject().as_raw() && issued(certificate, certificate)
 }
 
 fn uncovered(leaf: &CertificateFacts, hosts: Hosts<'_>) -> BTreeSet<String> {

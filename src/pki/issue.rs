@@ -273,9 +273,9 @@ mod tests {
     #[test]
     fn what_is_issued_reads_as_sound() {
         let (authority, leaf) = pair();
-        assert!(matches!(AuthorityReading::of(Some(&authority)), AuthorityReading::Usable(_)));
+        assert!(matches!(AuthorityReading::of(Some(&authority), &leaf_profile()), AuthorityReading::Usable(_)));
         assert!(matches!(
-            LeafReading::of(Some(&leaf), Some(&authority)),
+            LeafReading::of(Some(&leaf), Some(&authority), now()),
             LeafReading::Read { key_fits: true, signed_by_authority: Some(true), .. }
         ));
     }

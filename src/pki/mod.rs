@@ -1,9 +1,11 @@
 //! Certificates: when to renew, how to issue, what to accept.
 //!
 //! Deciding is pure: [`reading`] looks at what is stored, [`policy`] answers keep or renew with one word, [`import`] judges
-//! a certificate that a user brings, [`bundle`] is the public file of authorities. Only [`issue`] makes something new.
+//! a certificate that a user brings, [`acceptance`] knows what clients object to, [`bundle`] is the public file of authorities.
+//! Only [`issue`] makes something new.
 //! Nothing here knows Kubernetes; whoever calls brings the bytes, the clock and the registry's uid.
 
+pub mod acceptance;
 pub mod bundle;
 pub mod facts;
 pub mod import;

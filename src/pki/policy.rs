@@ -33,6 +33,8 @@ pub enum Renew {
     DueForRenewal,
     /// Another authority signed it than the present one.
     CaChanged,
+    /// The present authority signed it, but clients refuse it.
+    Refused,
     /// Kind of key or duration are not what the manifest asks for.
     ParametersChanged,
     /// A user asked for it.
@@ -97,6 +99,9 @@ pub enum AuthorityVerdict {
     /// without need. Ends when a user restores it or asks for a new one (`privateregistry.dev/renew: ca`), or when the leaf
     /// needs one.
     CaMissing,
+    /// Clients refuse what it signs. It was put there by a user, so it is not written over, whatever becomes of the leaf. Ends when a user
+    /// puts another one there or asks for a new one (`privateregistry.dev/renew: ca`).
+    CaRefused,
 }
 
 /// What to do about the serving certificate.
@@ -136,6 +141,7 @@ const CHECKS: &[Check] = &[
     begun,
     not_due,
     signed_by_authority,
+    accepted,
     parameters_unchanged,
     not_requested,
 ];
@@ -148,7 +154,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
     let leaf = match (authority, objection) {
         (AuthorityVerdict::Issue(_), objection) => LeafVerdict::Issue(objection.unwrap_or(Renew::CaChanged)),
         (AuthorityVerdict::Keep, Some(reason)) => LeafVerdict::Issue(reason),
-        (AuthorityVerdict::Keep, None) | (AuthorityVerdict::CaMissing, _) => {
+        (AuthorityVerdict::Keep, None) | (AuthorityVerdict::CaMissing | AuthorityVerdict::CaRefused, _) => {
             LeafVerdict::Keep { look_again: look_again(input) }
         }
     };
@@ -171,6 +177,7 @@ fn authority(input: &Input<'_>) -> AuthorityVerdict {
     let reason = match &input.authority {
         AuthorityReading::Usable(facts) if input.now < facts.not_after => return AuthorityVerdict::Keep,
         AuthorityReading::Usable(_) => return AuthorityVerdict::Issue(Renew::Expired),
+        AuthorityReading::Refused(_) => return AuthorityVerdict::CaRefused,
         AuthorityReading::Missing => Renew::Missing,
         AuthorityReading::Unreadable => Renew::Unreadable,
     };
@@ -223,6 +230,10 @@ fn not_due(input: &Input<'_>) -> Option<Renew> {
 
 fn signed_by_authority(input: &Input<'_>) -> Option<Renew> {
     matches!(input.leaf, LeafReading::Read { signed_by_authority: Some(false), .. }).then_some(Renew::CaChanged)
+}
+
+fn accepted(input: &Input<'_>) -> Option<Renew> {
+    input.leaf.refusal().map(|_| Renew::Refused)
 }
 
 fn parameters_unchanged(input: &Input<'_>) -> Option<Renew> {

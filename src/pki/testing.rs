@@ -64,6 +64,13 @@ pub(super) struct Made {
     issuer: Issuer<'static, KeyPair>,
 }
 
+impl Made {
+    /// A certificate for another's key, PEM.
+    pub(super) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> String {
+        params.clone().signed_by(key, &self.issuer).unwrap().pem()
+    }
+}
+
 /// Parameters that [`make`] starts from.
 pub(super) fn params(common_name: &str, dns_names: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::new(dns_names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();

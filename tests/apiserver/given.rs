@@ -1,7 +1,9 @@
 //! What users bring along: certificates of their own, and claims.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::json;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::{Value, json};
 
 use crate::cluster::Namespace;
 use crate::object::Object;
@@ -23,6 +25,17 @@ pub fn issue(names: &[&str]) -> Pair {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
     Pair { certificate: leaf.pem(), key: key.serialize_pem(), authority: authority.pem() }
+}
+
+/// The data of a Secret with a CA of somebody's own, changed like this.
+pub fn company_ca(change: impl FnOnce(&mut CertificateParams)) -> Value {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "Company CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    json!({"tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(key.serialize_pem())})
 }
 
 impl Namespace {

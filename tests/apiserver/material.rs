@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::cluster::namespace;
-use crate::given::issue;
+use crate::given::{company_ca, issue};
 use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, eventually, within};
@@ -64,6 +64,41 @@ async fn an_unreadable_authority_is_told_and_not_overwritten() {
     registry.says("CertificateReady", "False", "CaMissing").await;
     assert_eq!(registry.tls().at("/data").await, leaf);
     assert_eq!(registry.ca().decoded("tls.key").await, "damaged", "somebody may still want to repair it");
+}
+
+#[tokio::test]
+async fn a_ca_whose_certificates_clients_refuse_replaces_nothing_and_a_good_one_does() {
+    let Some(team) = namespace("ca-refused").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    // A pass that is under way still has the former authority, and would put it back.
+    team.settles().await;
+    let (leaf, trusted) = (registry.tls().at("/data").await, bundle(&registry).await);
+
+    let for_clients =
+        company_ca(|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth]);
+    registry.ca().edit(json!({"data": for_clients})).await;
+
+    let words = registry.says("CertificateReady", "False", "CaUnusable").await;
+    assert!(words.contains("team-a-ca") && words.contains("Company CA") && words.contains("serverAuth"), "{words}");
+    registry.says("Ready", "False", "CaUnusable").await;
+    // A request does not change it, nor does it write over what somebody put there.
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
+    team.settles().await;
+    assert_eq!(registry.tls().at("/data").await, leaf, "the certificate that clients accept goes on");
+    assert_eq!(bundle(&registry).await, trusted);
+    assert_eq!(registry.ca().at("/data").await, for_clients);
+
+    let good = company_ca(|_| {});
+    registry.ca().edit(json!({"data": good})).await;
+
+    registry.says("CertificateReady", "True", "Valid").await;
+    let registry = registry.ready().await;
+    assert_ne!(registry.tls().at("/data/tls.crt").await, leaf["tls.crt"]);
+    assert_eq!(registry.ca().at("/data").await, good);
+    let both = bundle(&registry).await;
+    assert!(both.contains(registry.ca().decoded("tls.crt").await.replace('\r', "").trim()), "{both}");
+    assert!(both.contains(trusted.trim()), "the former one is trusted for now");
 }
 
 #[tokio::test]

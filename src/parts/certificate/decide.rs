@@ -12,6 +12,7 @@ use crate::api::{self, AuthorityStage, AuthorityStatus, CertificateStatus};
 use crate::desired;
 use crate::model::{Child, Host, Observed, Resolved, Tls, labels};
 use crate::parts::Error;
+use crate::pki::acceptance::{Flaw, Refusal};
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::{CertificateFacts, PublicKeyKind};
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Renew, Request};
@@ -119,22 +120,27 @@ fn private_ca(
     let mut authority = stored.authority.live().and_then(authority_of);
     // What was handed over or kept is used as it is, or not at all: nothing is written over it.
     let is_taken = matches!(stored.authority, Authority::Offered(_)) || stored.leaf.is_none();
-    if is_taken && let Some(live) = stored.authority.live() {
-        let reading = AuthorityReading::of(authority.as_ref());
-        if !matches!(&reading, AuthorityReading::Usable(facts) if facts.not_before <= now && now < facts.not_after) {
-            return Ok(refused(registry, stored, moment, unusable(live)));
+    let authority_reading = AuthorityReading::of(authority.as_ref(), &profile);
+    if is_taken && stored.authority.live().is_some() {
+        let refusal = authority_reading.refusal(now);
+        if refusal.is_some() || authority_reading.facts().is_none() {
+            return Ok(not_issued(registry, stored, moment, refusal.as_ref()));
         }
     }
     let last_reason = stored.leaf.and_then(|live| live.annotation(labels::ISSUED)).and_then(|word| word.parse().ok());
-    let mut leaf =
-        stored.leaf.and_then(leaf_of).filter(|leaf| last_reason.is_some() || is_signed(leaf, authority.as_ref()));
+    let mut leaf = stored.leaf.and_then(leaf_of);
+    let mut leaf_reading = LeafReading::of(leaf.as_ref(), authority.as_ref(), now);
+    // A copy of a company's certificate is no leaf of ours, whatever it says.
+    if last_reason.is_none() && !matches!(leaf_reading, LeafReading::Read { signed_by_authority: Some(true), .. }) {
+        (leaf, leaf_reading) = (None, LeafReading::Missing);
+    }
     // The status remembers it too: a request that was served is not served again because its Secret was deleted.
     let served =
         stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).or(moment.handled).map(str::to_owned);
     let request = registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref());
     let decision = policy::decide(&policy::Input {
-        leaf: LeafReading::of(leaf.as_ref(), authority.as_ref()),
-        authority: AuthorityReading::of(authority.as_ref()),
+        leaf: leaf_reading,
+        authority: authority_reading.clone(),
         profile: &profile,
         uid: &registry.uid,
         now,
@@ -162,12 +168,20 @@ fn private_ca(
             authority = Some(issue::issue_authority(&profile, now)?);
         }
         AuthorityVerdict::CaMissing => problem = Some(authority_missing(registry)),
+        AuthorityVerdict::CaRefused => {
+            problem = Some(unusable(registry, stored, authority_reading.refusal(now).as_ref()));
+        }
     }
     let (issued, look_again) = match decision.leaf {
         LeafVerdict::Keep { look_again } => (None, Some(look_again)),
         LeafVerdict::Issue(why) => {
             if let Some(authority) = &authority {
-                leaf = Some(issue::issue_leaf(authority, &profile, now)?);
+                let new = issue::issue_leaf(authority, &profile, now)?;
+                // What clients refuse is not worth what is served.
+                if let Some(refusal) = LeafReading::of(Some(&new), Some(authority), now).refusal() {
+                    return Ok(not_issued(registry, stored, moment, Some(refusal)));
+                }
+                leaf = Some(new);
             }
             (Some(why), None)
         }
@@ -177,8 +191,9 @@ fn private_ca(
     let asked = registry.renew_request.clone();
     let served_request = if issued.is_some() { asked } else { still_asked(registry, served) };
 
+    let is_sound = problem.is_none();
     let mut bundle = Bundle::read(&known);
-    if let Some(authority) = authority.as_ref().filter(|_| problem.is_none()) {
+    if let Some(authority) = authority.as_ref().filter(|_| is_sound) {
         bundle = bundle.with(&authority.certificate_pem);
     }
     let bundle = bundle.without_expired(now);
@@ -203,13 +218,11 @@ fn private_ca(
             served_request,
             issued: issued.or(last_reason).map(|word| word.to_string()),
         }),
-        // A lost authority must not be overwritten by an unreadable copy of itself.
-        authority: authority.filter(|_| decision.authority != AuthorityVerdict::CaMissing).map(|authority| {
-            desired::Authority {
-                certificate: authority.certificate_pem,
-                key: authority.key_pem,
-                kind: stored.authority.kind().to_owned(),
-            }
+        // What cannot be used is not written, least of all over itself.
+        authority: authority.filter(|_| is_sound).map(|authority| desired::Authority {
+            certificate: authority.certificate_pem,
+            key: authority.key_pem,
+            kind: stored.authority.kind().to_owned(),
         }),
         bundle: Some(bundle.render()),
         look_again,
@@ -263,7 +276,7 @@ fn take_over(
         notes.push(format!("it does not cover {names} of spec.addresses: clients that use these names will refuse it"));
     }
     Settled {
-        look_again: Some(imported.facts.not_after),
+        look_again: Some(imported.ends),
         report: Certificate {
             served: Some(certificate_status(&imported.facts, &bundle, Some(&imported.leaf))),
             handled_request: handled.clone(),
@@ -383,14 +396,32 @@ fn refused(registry: &Resolved, stored: &Stored<'_>, moment: &Moment<'_>, proble
     Settled { serving, bundle, report, look_again, ..Settled::default() }
 }
 
-fn unusable(ca: &Live) -> Problem {
-    let name = ca.name();
+/// The CA cannot sign what clients accept: what is stored goes on being served. `why`: what clients object to; `None`: there is no CA to read.
+fn not_issued(registry: &Resolved, stored: &Stored<'_>, moment: &Moment<'_>, why: Option<&Refusal>) -> Settled {
+    let settled = refused(registry, stored, moment, unusable(registry, stored, why));
+    let begins = why.and_then(|why| match why.flaw {
+        Flaw::NotYetValid(at) => Some(at),
+        _ => None,
+    });
+    Settled { look_again: settled.look_again.into_iter().chain(begins).min(), ..settled }
+}
+
+fn unusable(registry: &Resolved, stored: &Stored<'_>, why: Option<&Refusal>) -> Problem {
+    let why = why.map_or_else(
+        || "a certificate and its key are needed there, under tls.crt and tls.key".to_owned(),
+        ToString::to_string,
+    );
+    let next = match (stored.leaf, &stored.authority) {
+        (Some(_), Authority::Stored(_)) => {
+            "the certificate that is served stays. Put a CA there that clients accept, or annotate the registry with \
+             privateregistry.dev/renew=ca for a new one"
+        }
+        _ => "put a CA there that clients accept, or delete the Secret for a new one",
+    };
+    let ca = registry.name.child(Child::Ca);
     Problem::stuck(
         "CaUnusable",
-        format!(
-            "Secret {name} holds no CA that can be used (a certificate and its key under tls.crt and tls.key, valid now) and is not written over: \
-             put one there, or delete the Secret for a new one"
-        ),
+        format!("Secret {ca} holds no CA that can be used, and is not written over: {why}; {next}"),
     )
 }
 
@@ -452,11 +483,6 @@ fn join(notes: impl IntoIterator<Item = String>) -> Option<String> {
     notes.into_iter().reduce(|all, note| format!("{all}; {note}"))
 }
 
-/// A copy of a company's certificate is no leaf of ours, whatever it says.
-fn is_signed(leaf: &Leaf, authority: Option<&pki::Authority>) -> bool {
-    matches!(LeafReading::of(Some(leaf), authority), LeafReading::Read { signed_by_authority: Some(true), .. })
-}
-
 fn leaf_of(live: &Live) -> Option<Leaf> {
     Leaf::stored(live.data("tls.crt").as_deref(), live.data("tls.key").as_deref())
 }
@@ -486,6 +512,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::desired::kinds;
     use crate::parts::testing::{resolved, stored_secret};
 
     fn asking(annotation: &str) -> Resolved {
@@ -547,6 +574,82 @@ mod tests {
         let (forgotten, told, issued) = same.pass(&silent);
         assert_eq!((told, issued), (None, None));
         assert_eq!(forgotten.pass(&asking).2, Some(Renew::Requested));
+    }
+
+    /// `NAME-ca` with this content.
+    fn handed(shelf: &Shelf, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Shelf {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Company");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let mut object = shelf.authority.as_ref().unwrap().value().clone();
+        let encode = |text: String| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+        object["data"] = json!({"tls.crt": encode(certificate), "tls.key": encode(key.serialize_pem())});
+        Shelf { authority: Some(Live::new(kinds::SECRET, object)), ..shelf.clone() }
+    }
+
+    #[test]
+    fn a_ca_whose_certificates_clients_refuse_replaces_nothing_and_is_told_with_its_reason() {
+        let registry = resolved(&json!({}), &json!({}));
+        let (shelf, ..) = Shelf::default().pass(&registry);
+        let served = |settled: &Settled| settled.serving.as_ref().unwrap().chain.clone();
+        let good = shelf.settle(&registry);
+
+        let excluding = |name: &str| {
+            let excluded_subtrees = vec![rcgen::GeneralSubtree::DnsName(name.to_owned())];
+            Some(rcgen::NameConstraints { permitted_subtrees: vec![], excluded_subtrees })
+        };
+        for (bad, words) in [
+            (
+                handed(&shelf, |params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth]),
+                "CN=Company is not meant for servers",
+            ),
+            (handed(&shelf, |params| params.name_constraints = excluding("localhost")), "does not permit localhost"),
+            (handed(&shelf, |params| params.is_ca = rcgen::IsCa::ExplicitNoCa), "is not one of a CA"),
+            (
+                handed(&shelf, |params| params.not_before = rcgen::date_time_ymd(3000, 1, 1)),
+                "valid only from 3000-01-01",
+            ),
+        ] {
+            let settled = bad.settle(&registry);
+            assert_eq!(served(&settled), served(&good), "{words}");
+            assert_eq!((&settled.bundle, settled.issued), (&good.bundle, None), "{words}");
+            assert!(settled.authority.is_none(), "nothing is written over it: {words}");
+            let problem = settled.report.problem.unwrap();
+            assert_eq!(problem.reason, "CaUnusable", "{words}");
+            assert!(problem.message.contains(words) && problem.message.contains("renew=ca"), "{}", problem.message);
+
+            let first = Shelf { leaf: None, ..bad }.settle(&registry);
+            assert!(first.serving.is_none() && first.authority.is_none(), "{words}");
+            let problem = first.report.problem.unwrap();
+            assert!(
+                problem.message.contains(words) && problem.message.contains("delete the Secret"),
+                "{}",
+                problem.message
+            );
+        }
+
+        let company = handed(&shelf, |_| {}).settle(&registry);
+        assert_eq!((company.issued, company.report.problem), (Some(Renew::CaChanged), None));
+    }
+
+    #[test]
+    fn a_name_that_the_ca_does_not_permit_is_told_before_a_certificate_with_it_is_issued() {
+        let registry = |address: &str| resolved(&json!({"addresses": [address]}), &json!({}));
+        let (shelf, ..) = Shelf::default().pass(&registry("registry.example.com"));
+        let company = handed(&shelf, |params| {
+            let excluded_subtrees = vec![rcgen::GeneralSubtree::DnsName("example.org".to_owned())];
+            params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees: vec![], excluded_subtrees });
+        });
+        let (shelf, _, issued) = company.pass(&registry("registry.example.com"));
+        assert_eq!(issued, Some(Renew::CaChanged));
+        let settled = shelf.settle(&registry("registry.example.org"));
+        let problem = settled.report.problem.unwrap();
+        assert!(problem.message.contains("does not permit registry.example.org"), "{}", problem.message);
+        assert_eq!(settled.issued, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::sync::LazyLock;
 use rcgen::ExtendedKeyUsagePurpose;
 
 use super::*;
+use crate::pki::acceptance::Flaw;
 use crate::pki::testing::{DAY, Made, addresses, authority_params, date, handshake, make, names, now, params};
 
 /// A company's authority, its intermediate, and a server's certificate; and an authority that has nothing to do with it.
@@ -64,6 +65,10 @@ fn an_empty_ca_crt_is_none() {
     for empty in ["", "\n", " \r\n"] {
         assert_eq!(import(&server.pem, &server.key_pem, Some(empty)), import(&server.pem, &server.key_pem, None));
     }
+}
+
+fn wrong(subject: &str, flaw: Flaw) -> ImportError {
+    ImportError::Refused(Refusal { subject: subject.to_owned(), flaw })
 }
 
 fn refused(chain: &str, key: &str, authorities: Option<&str>) -> ImportError {
@@ -254,10 +259,10 @@ fn a_certificate_is_accepted_from_its_first_second_to_its_last() {
     let at = |moment| import_at(&server.pem, &server.key_pem, Some(&root.pem), moment).map(|_| ());
     let subject = || "CN=registry".to_string();
 
-    assert_eq!(at(begin - second), Err(ImportError::NotYetValid { subject: subject(), at: begin }));
+    assert_eq!(at(begin - second), Err(wrong(&subject(), Flaw::NotYetValid(begin))));
     assert_eq!(at(begin), Ok(()));
     assert_eq!(at(end - second), Ok(()));
-    assert_eq!(at(end), Err(ImportError::Expired { subject: subject(), at: end }));
+    assert_eq!(at(end), Err(wrong(&subject(), Flaw::Expired(end))));
 }
 
 #[test]
@@ -269,7 +274,102 @@ fn an_intermediate_that_has_expired_is_named() {
     let server = make(params("registry", &["a"]), Some(&intermediate));
 
     let error = refused(&format!("{}{}", server.pem, intermediate.pem), &server.key_pem, Some(&root.pem));
-    assert!(matches!(&error, ImportError::Expired { subject, .. } if subject == "CN=Company Old"), "{error}");
+    assert_eq!((error.reason(), error.to_string().contains("CN=Company Old")), ("CertificateExpired", true), "{error}");
+}
+
+#[test]
+fn what_clients_would_refuse_of_ca_crt_is_refused() {
+    let authority = |change: fn(&mut rcgen::CertificateParams)| {
+        let mut params = authority_params("Company Root");
+        change(&mut params);
+        let root = make(params, None);
+        let server = make(params_of_server(), Some(&root));
+        import(&server.pem, &server.key_pem, Some(&root.pem)).map(|_| ()).map_err(|error| error.reason())
+    };
+    assert_eq!(authority(|_| {}), Ok(()));
+    assert_eq!(authority(|params| params.not_after = date(now())), Err("CertificateExpired"));
+    assert_eq!(authority(|params| params.not_before = date(now() + DAY / 2)), Err("CertificateNotYetValid"));
+    assert_eq!(
+        authority(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+        Err("NotForServers")
+    );
+    assert_eq!(authority(|params| params.is_ca = rcgen::IsCa::ExplicitNoCa), Err("IssuerNotAuthority"));
+    assert_eq!(
+        authority(|params| {
+            let permitted = rcgen::GeneralSubtree::DnsName("example.org".to_owned());
+            params.name_constraints =
+                Some(rcgen::NameConstraints { permitted_subtrees: vec![permitted], excluded_subtrees: vec![] });
+        }),
+        Err("NamesNotPermitted")
+    );
+}
+
+fn params_of_server() -> rcgen::CertificateParams {
+    params("registry", &["registry.example.com", "192.0.2.1"])
+}
+
+#[test]
+fn an_intermediate_that_is_no_authority_is_refused_by_its_name() {
+    let Company { root, .. } = &*COMPANY;
+    let intermediate = make(params("Company Pretender", &["pretender.example.com"]), Some(root));
+    let server = make(params_of_server(), Some(&intermediate));
+    let error = refused(&format!("{}{}", server.pem, intermediate.pem), &server.key_pem, Some(&root.pem));
+    assert_eq!(error, wrong("CN=Company Pretender", Flaw::NotAuthority));
+}
+
+#[test]
+fn what_has_expired_in_ca_crt_does_no_harm_and_is_not_published() {
+    let Company { root, intermediate, server, stranger } = &*COMPANY;
+    let chain = format!("{}{}", server.pem, intermediate.pem);
+    let mut old = authority_params("Company Root of Old");
+    old.not_after = date(now());
+    let old = make(old, None);
+
+    let imported = import(&chain, &server.key_pem, Some(&format!("{}{}{}", old.pem, root.pem, stranger.pem))).unwrap();
+    let published = imported.authorities_pem.unwrap();
+    let subjects: Vec<_> = Bundle::read(&published).facts().into_iter().map(|facts| facts.subject).collect();
+    assert_eq!(subjects, ["CN=Company Root", "CN=Stranger"]);
+    handshake(&imported.leaf, &published, "registry.example.com", now()).unwrap();
+}
+
+#[test]
+fn the_next_look_is_when_the_first_of_all_ends() {
+    let Company { server, intermediate, root, .. } = &*COMPANY;
+    let chain = format!("{}{}", server.pem, intermediate.pem);
+    let mut short = authority_params("Short");
+    short.not_after = date(now() + DAY / 4);
+    let short_ends = CertificateFacts::of_pem(&make(short.clone(), None).pem).unwrap().not_after;
+    let ends = |authorities: &str| import(&chain, &server.key_pem, Some(authorities)).unwrap().ends;
+    assert_eq!(ends(&root.pem), CertificateFacts::of_pem(&server.pem).unwrap().not_after);
+    assert_eq!(ends(&format!("{}{}", root.pem, make(short, None).pem)), short_ends, "it must leave the bundle then");
+}
+
+#[test]
+fn of_several_ways_to_a_root_one_that_clients_accept_is_taken() {
+    let Company { root, server, intermediate, .. } = &*COMPANY;
+    // The same intermediate, signed once more: its first certificate has expired.
+    let again = |days: i32| {
+        let mut params = authority_params("Company Servers");
+        params.not_after = date(now() + DAY * days);
+        let key = rcgen::KeyPair::from_pem(&intermediate.key_pem).unwrap();
+        root.sign(&params, &key)
+    };
+    let (old, new) = (again(0), again(1));
+    for chain in [format!("{}{old}{new}", server.pem), format!("{}{new}{old}", server.pem)] {
+        let imported = import(&chain, &server.key_pem, Some(&root.pem)).unwrap();
+        assert!(imported.leaf.chain_pem.replace('\r', "").ends_with(&new.replace('\r', "")));
+    }
+
+    // Clients trust the intermediate itself, and the root that comes along has expired.
+    let mut params = authority_params("Ended Root");
+    params.not_after = date(now());
+    let ended = make(params, None);
+    let crossed = make(authority_params("Crossed"), Some(&ended));
+    let server = make(params_of_server(), Some(&crossed));
+    let imported =
+        import(&format!("{}{}{}", server.pem, crossed.pem, ended.pem), &server.key_pem, Some(&crossed.pem)).unwrap();
+    assert_eq!(imported.notes, [Note::LeftOut(1)]);
+    handshake(&imported.leaf, &imported.authorities_pem.unwrap(), "registry.example.com", now()).unwrap();
 }
 
 #[test]
@@ -277,7 +377,7 @@ fn a_certificate_without_names_is_refused() {
     let Company { root, .. } = &*COMPANY;
     let server = make(params("registry.example.com", &[]), Some(root));
     let error = refused(&server.pem, &server.key_pem, Some(&root.pem));
-    assert_eq!(error, ImportError::NoSubjectAltName("CN=registry.example.com".into()));
+    assert_eq!(error, wrong("CN=registry.example.com", Flaw::NoSubjectAltName));
 }
 
 #[test]
@@ -286,7 +386,7 @@ fn a_certificate_for_clients_only_is_refused() {
     for (usages, accepted) in [
         (vec![ExtendedKeyUsagePurpose::ClientAuth], false),
         (vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth], true),
-        (vec![ExtendedKeyUsagePurpose::Any], true),
+        (vec![ExtendedKeyUsagePurpose::Any], false),
         (vec![], true),
     ] {
         let mut params = params("registry", &["registry.example.com"]);
@@ -300,6 +400,7 @@ fn a_certificate_for_clients_only_is_refused() {
 #[test]
 fn an_authority_that_serves_itself_is_accepted_with_a_word() {
     let mut params = authority_params("registry");
+    params.key_usages.push(rcgen::KeyUsagePurpose::DigitalSignature);
     params.subject_alt_names = vec![rcgen::SanType::DnsName("registry.example.com".try_into().unwrap())];
     let own = make(params, None);
     let imported = import(&own.pem, &own.key_pem, None).unwrap();
@@ -343,10 +444,8 @@ fn every_refusal_has_its_own_word_and_says_what_to_do() {
         ImportError::KeyUnsupported(PublicKeyKind::Rsa { bits: 1024 }),
         ImportError::KeyMismatch(subject()),
         ImportError::ChainBroken(subject()),
-        ImportError::Expired { subject: subject(), at: now() },
-        ImportError::NotYetValid { subject: subject(), at: now() },
-        ImportError::NoSubjectAltName(subject()),
-        ImportError::NotForServers(subject()),
+        ImportError::NamesMissing(subject()),
+        wrong("CN=x", Flaw::Expired(now())),
     ];
     let words: BTreeSet<_> = errors.iter().map(ImportError::reason).collect();
     assert_eq!(words.len(), errors.len());

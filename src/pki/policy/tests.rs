@@ -1,8 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::pki::acceptance::{Flaw, Refusal};
 use crate::pki::issue::{issue_authority, issue_leaf};
-use crate::pki::testing::{DAY, YEAR, addresses, authority_profile, leaf_profile, names, now, pair};
+use crate::pki::testing::{
+    DAY, Made, YEAR, addresses, authority_params, authority_profile, leaf_profile, make, names, now, pair,
+};
 use crate::pki::{Authority, AuthorityProfile, KeyAlgorithm, Leaf};
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
@@ -23,8 +26,8 @@ impl Case {
     fn healthy() -> Self {
         let (authority, leaf) = pair();
         Self {
-            leaf: LeafReading::of(Some(&leaf), Some(&authority)),
-            authority: AuthorityReading::of(Some(&authority)),
+            leaf: LeafReading::of(Some(&leaf), Some(&authority), now()),
+            authority: AuthorityReading::of(Some(&authority), &leaf_profile()),
             profile: leaf_profile(),
             now: now(),
             rollout_pending: false,
@@ -118,6 +121,7 @@ fn each_reason_has_its_word() {
         ("a rollout in the second half", |case| rollout_at(case, YEAR / 2), Some(Renew::DueForRenewal)),
         ("no rollout in the second half", |case| case.now = now() + YEAR / 2, None),
         ("another authority", |case| with_signed(case, Some(false)), Some(Renew::CaChanged)),
+        ("clients refuse it", with_refusal, Some(Renew::Refused)),
         ("a longer duration", |case| case.profile.duration = YEAR * 2, Some(Renew::ParametersChanged)),
         ("a shorter duration", |case| case.profile.duration = YEAR - SECOND * 3, Some(Renew::ParametersChanged)),
         ("a duration that rounds the same", |case| case.profile.duration = YEAR - SECOND, None),
@@ -144,6 +148,11 @@ fn with_signed(case: &mut Case, signed: Option<bool>) {
     *signed_by_authority = signed;
 }
 
+fn with_refusal(case: &mut Case) {
+    let LeafReading::Read { refusal, .. } = &mut case.leaf else { panic!() };
+    *refusal = Some(Box::new(Refusal { subject: "CN=team-a".into(), flaw: Flaw::NotForServers }));
+}
+
 fn rollout_at(case: &mut Case, age: SignedDuration) {
     case.rollout_pending = true;
     case.now = case.facts().issued_at() + age;
@@ -155,6 +164,7 @@ fn the_first_check_that_objects_decides() {
     let rows: &[(Change, Renew)] = &[
         (|case| case.request = Request::Leaf, Renew::Requested),
         (|case| case.facts().key = PublicKeyKind::Rsa { bits: 2048 }, Renew::ParametersChanged),
+        (with_refusal, Renew::Refused),
         (|case| with_signed(case, Some(false)), Renew::CaChanged),
         (|case| case.now = case.due(), Renew::DueForRenewal),
         (|case| case.facts().not_before = now() + YEAR * 2, Renew::NotYetValid),
@@ -186,7 +196,7 @@ fn a_reason_is_one_word_that_can_be_stored_and_read_back() {
 #[test]
 fn what_is_stored_is_read_as_it_is() {
     let ((authority, leaf), (other_authority, other_leaf)) = (pair(), pair());
-    let read = |leaf: &Leaf, authority: Option<&Authority>| match LeafReading::of(Some(leaf), authority) {
+    let read = |leaf: &Leaf, authority: Option<&Authority>| match LeafReading::of(Some(leaf), authority, now()) {
         LeafReading::Read { key_fits, signed_by_authority, .. } => Some((key_fits, signed_by_authority)),
         LeafReading::Unreadable => None,
         LeafReading::Missing => panic!("it is there"),
@@ -203,11 +213,11 @@ fn what_is_stored_is_read_as_it_is() {
     assert_eq!(read(&swapped, Some(&authority)), Some((false, Some(true))));
     assert_eq!(read(&no_chain, Some(&authority)), None);
     assert_eq!(read(&no_key, Some(&authority)), None);
-    assert_eq!(LeafReading::of(None, Some(&authority)), LeafReading::Missing);
+    assert_eq!(LeafReading::of(None, Some(&authority), now()), LeafReading::Missing);
 
     let authority_with = |certificate: &str, key: &str| {
         let authority = Authority { certificate_pem: certificate.into(), key_pem: key.to_string().into() };
-        AuthorityReading::of(Some(&authority))
+        AuthorityReading::of(Some(&authority), &leaf_profile())
     };
     let (certificate, key) = (&authority.certificate_pem, authority.key_pem.expose());
     assert!(matches!(authority_with(certificate, key), AuthorityReading::Usable(_)));
@@ -216,10 +226,46 @@ fn what_is_stored_is_read_as_it_is() {
     assert_eq!(authority_with("", key), AuthorityReading::Unreadable);
     assert_eq!(
         authority_with(&leaf.chain_pem, leaf.key_pem.expose()),
-        AuthorityReading::Unreadable,
+        AuthorityReading::Refused(Box::new(Refusal { subject: "CN=team-a".into(), flaw: Flaw::NotAuthority })),
         "not an authority"
     );
-    assert_eq!(AuthorityReading::of(None), AuthorityReading::Missing);
+    assert_eq!(AuthorityReading::of(None, &leaf_profile()), AuthorityReading::Missing);
+}
+
+#[test]
+fn a_stored_leaf_is_read_as_the_clients_of_the_authority_see_it() {
+    let company = make(authority_params("Company"), None);
+    let authority = |params| Authority {
+        certificate_pem: company.sign(&params, &key_of(&company)),
+        key_pem: company.key_pem.clone().into(),
+    };
+    let mut for_clients = authority_params("Company");
+    for_clients.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let (good, bad) = (authority(authority_params("Company")), authority(for_clients));
+    let leaf = issue_leaf(&good, &LeafProfile { duration: DAY / 2, ..leaf_profile() }, now()).unwrap();
+    let refusal = |authority: &Authority, at: Timestamp| {
+        LeafReading::of(Some(&leaf), Some(authority), at)
+            .refusal()
+            .map(|refusal| (refusal.subject.clone(), refusal.flaw.clone()))
+    };
+
+    assert_eq!(refusal(&good, now()), None);
+    assert_eq!(refusal(&bad, now()), Some(("CN=Company".into(), Flaw::NotForServers)), "the same key and name");
+    assert!(matches!(refusal(&good, now() + DAY), Some((_, Flaw::Expired(_)))));
+    let stranger = pair().0;
+    assert_eq!(refusal(&stranger, now()), Some(("CN=team-a".into(), Flaw::NotSigned("CN=team-a CA".into()))));
+
+    assert!(matches!(AuthorityReading::of(Some(&good), &leaf_profile()), AuthorityReading::Usable(_)));
+    let read = AuthorityReading::of(Some(&bad), &leaf_profile());
+    assert_eq!(read.refusal(now()).unwrap().flaw, Flaw::NotForServers);
+    let read = AuthorityReading::of(Some(&good), &leaf_profile());
+    assert_eq!(read.refusal(now()), None);
+    assert!(matches!(read.refusal(now() + DAY * 2).unwrap().flaw, Flaw::Expired(_)));
+    assert!(matches!(read.refusal(now() - DAY * 2).unwrap().flaw, Flaw::NotYetValid(_)));
+}
+
+fn key_of(made: &Made) -> rcgen::KeyPair {
+    rcgen::KeyPair::from_pem(&made.key_pem).unwrap()
 }
 
 #[test]
@@ -276,6 +322,31 @@ fn an_unreadable_authority_is_kept_apart_from_a_missing_one() {
 
     let case = Case::healthy().with(unreadable).with(|case| case.leaf = LeafReading::Missing);
     assert_eq!(case.decide().authority, AuthorityVerdict::Issue(Renew::Unreadable));
+}
+
+#[test]
+fn an_authority_that_clients_refuse_signs_nothing_and_is_replaced_on_request_only() {
+    let refused = |case: &mut Case| {
+        let refusal = Refusal { subject: "CN=Company".into(), flaw: Flaw::NotForServers };
+        case.authority = AuthorityReading::Refused(Box::new(refusal));
+        with_signed(case, Some(false));
+    };
+    let rows: &[(&str, Change)] = &[
+        ("a sound leaf", |_| {}),
+        ("a new host name", |case| _ = case.profile.dns_names.insert("new".into())),
+        ("due", |case| case.now = case.due()),
+        ("the end", |case| case.now = case.leaf_ends()),
+        ("no leaf", |case| case.leaf = LeafReading::Missing),
+    ];
+    for (what, change) in rows {
+        let decision = Case::healthy().with(refused).with(change).decide();
+        assert_eq!(decision.authority, AuthorityVerdict::CaRefused, "{what}");
+        assert!(matches!(decision.leaf, LeafVerdict::Keep { .. }), "{what}: {decision:?}");
+    }
+    let asked = Case::healthy().with(refused).with(|case| case.request = Request::Authority).decide();
+    let expected =
+        Decision { authority: AuthorityVerdict::Issue(Renew::Requested), leaf: LeafVerdict::Issue(Renew::CaChanged) };
+    assert_eq!(asked, expected);
 }
 
 #[test]
@@ -382,8 +453,8 @@ struct Registry {
 impl Registry {
     fn decide(&self, now: Timestamp, rollout_pending: bool) -> Decision {
         decide(&Input {
-            leaf: LeafReading::of(self.leaf.as_ref(), self.authority.as_ref()),
-            authority: AuthorityReading::of(self.authority.as_ref()),
+            leaf: LeafReading::of(self.leaf.as_ref(), self.authority.as_ref(), now),
+            authority: AuthorityReading::of(self.authority.as_ref(), &self.profile),
             profile: &self.profile,
             uid: UID,
             now,
