@@ -16,8 +16,8 @@ use crate::secret::Sensitive;
 const SECRETS_AT_MOST: usize = 2 << 20;
 /// How many that have no place are read to find that out.
 const OVERSIZED_AT_MOST: usize = 8;
-/// What a key costs beside its name and value.
-const KEY: usize = 64;
+/// What a key costs beside its name and value: each may become a user.
+const KEY: usize = 256;
 
 /// Names of the Secrets that a manifest refers to.
 #[must_use]

@@ -6,6 +6,10 @@ use super::{Observed, SecretContent};
 use crate::api::{AuthSpec, HtpasswdSecretRef};
 use crate::credentials::{Login, Source, SourceKind, Wanted, given};
 
+/// Users that are looked at, twice as many as a table holds: lines of an htpasswd file are short.
+const CANDIDATES: usize = 10_000;
+/// Flawed lines of one file that are told.
+const FLAWS: usize = 20;
 const DEFAULT_ADMIN: &str = "admin";
 const DEFAULT_COST: u32 = 5;
 const PASSWORD_KEY: &str = "password";
@@ -19,8 +23,14 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         return Users::Everybody;
     }
     let admin = spec.admin.unwrap_or_default();
-    let mut found =
-        Found { observed, candidates: Vec::new(), missing: Vec::new(), unread: Vec::new(), faults: Vec::new() };
+    let mut found = Found {
+        observed,
+        candidates: Vec::new(),
+        missing: Vec::new(),
+        unread: Vec::new(),
+        faults: Vec::new(),
+        is_full: false,
+    };
     for user in spec.users {
         let reference = &user.password_secret_ref;
         let key = reference.key.as_deref().unwrap_or(PASSWORD_KEY);
@@ -53,6 +63,8 @@ struct Found<'a> {
     missing: Vec<String>,
     unread: Vec<String>,
     faults: Vec<Fault>,
+    /// Whether it was said that no more users are taken.
+    is_full: bool,
 }
 
 impl<'a> Found<'a> {
@@ -77,7 +89,7 @@ impl<'a> Found<'a> {
     fn password(&mut self, user: &str, secret: &str, key: &str) {
         let Some(content) = self.secret(secret) else { return };
         match content.data.get(key) {
-            Some(password) => self.candidates.push(Wanted {
+            Some(password) => self.candidate(Wanted {
                 name: user.to_owned(),
                 source: source(SourceKind::Users, secret, key, content),
                 login: Login::Password(password.clone()),
@@ -101,7 +113,7 @@ impl<'a> Found<'a> {
             return;
         }
         for (user, password) in &content.data {
-            self.candidates.push(Wanted {
+            self.candidate(Wanted {
                 name: user.clone(),
                 source: source(SourceKind::UsersFrom, secret, user, content),
                 login: Login::Password(password.clone()),
@@ -118,18 +130,37 @@ impl<'a> Found<'a> {
             self.missing.push(format!("Secret {} has no key {keys} with lines of htpasswd; add it", reference.name));
             return;
         };
+        let mut flaws = 0;
         for line in given::lines(text.expose()) {
             match line {
-                Ok((user, hash)) => self.candidates.push(Wanted {
-                    name: user.to_string(),
-                    source: source(SourceKind::UsersFrom, &reference.name, key, content),
-                    login: Login::Hash(hash),
-                }),
-                Err(flawed) => self.faults.push(Fault {
-                    reason: flawed.reason(),
-                    message: format!("Secret {}, key {key}, {flawed}", reference.name),
-                }),
+                Ok((user, hash)) => {
+                    let source = source(SourceKind::UsersFrom, &reference.name, key, content);
+                    self.candidate(Wanted { name: user.to_string(), source, login: Login::Hash(hash) });
+                }
+                Err(flawed) if flaws < FLAWS => {
+                    flaws += 1;
+                    self.faults.push(Fault {
+                        reason: flawed.reason(),
+                        message: format!("Secret {}, key {key}, {flawed}", reference.name),
+                    });
+                }
+                Err(_) => {}
             }
+        }
+    }
+
+    fn candidate(&mut self, wanted: Wanted) {
+        if self.candidates.len() < CANDIDATES {
+            self.candidates.push(wanted);
+        } else if !self.is_full {
+            self.is_full = true;
+            self.faults.push(Fault {
+                reason: "TooManyUsers",
+                message: format!(
+                    "there are more than {CANDIDATES} users; user {} and those after it, of Secret {}, are not let in; remove users from auth.usersFrom",
+                    wanted.name, wanted.source.secret
+                ),
+            });
         }
     }
 }
@@ -210,6 +241,20 @@ mod tests {
         assert_eq!(candidates.into_iter().map(|user| user.name).collect::<Vec<_>>(), ["carl"]);
         assert_eq!((faults[0].reason, faults.len(), missing.len()), ("SecretsTooLarge", 1, 0));
         assert!(faults[0].message.contains("Secret huge"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_file_is_bounded_whatever_is_in_it() {
+        let auth = json!({"usersFrom": [{"htpasswdSecretRef": {"name": "file"}}]});
+        let hash = LINE.split_once(':').unwrap().1;
+        let crowd: String = (0..=CANDIDATES).map(|number| format!("u{number}:{hash}\n")).collect();
+        let found = read(&auth, vec![("file", Some(secret("Opaque", &[("htpasswd", &crowd)])))]);
+        assert_eq!((found.names.len(), found.faults.len(), found.faults[0].reason), (CANDIDATES, 1, "TooManyUsers"));
+        assert!(found.faults[0].message.contains(&format!("user u{CANDIDATES} ")), "{}", found.faults[0].message);
+
+        let flawed = format!("{}{LINE}\n", "x\n".repeat(1_000));
+        let found = read(&auth, vec![("file", Some(secret("Opaque", &[("htpasswd", &flawed)])))]);
+        assert_eq!((found.names, found.faults.len()), (vec!["ann".to_owned()], FLAWS));
     }
 
     #[test]

@@ -43,6 +43,12 @@ const WORKLOAD: &[(&str, &str)] = &[
 /// The next action, where the error's own words do not have it.
 pub(super) fn advice(error: &Error) -> Option<String> {
     let Error::Apply(error) = error else { return None };
+    if let apply::Error::Sealed { object, is_kept: false, .. } = &**error
+        && object.kind == kinds::SECRET
+    {
+        let why = "kubelets never look at an immutable Secret again, nor at another of its name while a pod mounts it";
+        return Some(format!("{why}: then set spec.suspend to true until no pod is left, and back"));
+    }
     let apply::Error::Refused { object, code, message, .. } = &**error else { return None };
     if *code == 403 {
         let who = "a quota, an admission policy or the operator's roles must allow it";

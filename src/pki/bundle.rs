@@ -17,7 +17,7 @@ impl Bundle {
     /// read must not stop a new authority from being published.
     ///
     /// Read it from the registry's TLS Secret, not from the public ConfigMap: more people may write that, and what is read
-    /// here is published again.
+    /// here is published again. Where it must be the ConfigMap, [`Bundle::only`] takes what is known from elsewhere.
     pub fn read(text: &str) -> Self {
         let mut bundle = Self::default();
         for certificate in pem::certificates(text.as_bytes()).unwrap_or_default() {
@@ -39,6 +39,15 @@ impl Bundle {
         bundle.0.retain(|certificate| !self.0.contains(certificate));
         bundle.0.extend(self.0);
         bundle
+    }
+
+    /// Those with one of these fingerprints ([`CertificateFacts::fingerprint`]).
+    pub fn only(mut self, fingerprints: &[&str]) -> Self {
+        self.0.retain(|certificate| {
+            let facts = facts::parse(certificate).map(|parsed| CertificateFacts::of(&parsed));
+            facts.is_ok_and(|facts| fingerprints.contains(&facts.fingerprint.as_str()))
+        });
+        self
     }
 
     /// Without those whose time is over.

@@ -101,3 +101,32 @@ async fn a_claim_that_went_and_came_back_while_the_operator_was_down_serves_noth
     registry.ready().await;
     drop(operator);
 }
+
+/// Pods go on serving the old leaf as long as nothing may be rolled, whatever becomes of its Secret.
+#[tokio::test]
+async fn the_authority_of_the_leaf_that_pods_still_serve_stays_in_the_bundle() {
+    let Some(team) = namespace("volume-trust").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let served = registry.bundle().at("/data/ca.crt").await.as_str().unwrap().trim().to_owned();
+    registry.claim().edit(json!({"metadata": {"finalizers": ["test.dev/held"]}})).await;
+    registry.claim().delete().await;
+    registry.says("StorageReady", "False", "BeingDeleted").await;
+
+    registry.ca().delete().await;
+    registry.object.annotate("privateregistry.dev/renew", "ca").await;
+    let certificates = |live: &Value| live["data"]["ca.crt"].as_str().unwrap().matches("BEGIN CERTIFICATE").count();
+    registry.bundle().becomes(PATIENCE, "has both authorities", |live| certificates(live) == 2).await;
+    let foreign = team.registry("donor", json!({})).await.ready().await.bundle().at("/data/ca.crt").await;
+    let uid = registry.tls().uid().await;
+    registry.bundle().edit(json!({"data": {"ca.crt": format!("{served}\n{}", foreign.as_str().unwrap())}})).await;
+    registry.tls().delete().await;
+    registry.tls().is_made_again(&uid, PATIENCE).await;
+    let theirs = foreign.as_str().unwrap().trim();
+    let is_ours = |live: &Value| {
+        let bundle = live["data"]["ca.crt"].as_str().unwrap();
+        certificates(live) == 2 && bundle.contains(&served) && !bundle.contains(theirs)
+    };
+    registry.bundle().becomes(PATIENCE, "has both authorities and nobody else's", is_ours).await;
+    registry.claim().edit(json!({"metadata": {"finalizers": null}})).await;
+}

@@ -24,6 +24,8 @@ use crate::status::{Certificate, Problem};
 pub struct Stored<'a> {
     /// `NAME-tls`.
     pub leaf: Option<&'a Live>,
+    /// What clients were told to trust, where `NAME-tls` does not say it any more.
+    pub published: Option<String>,
     /// `NAME-ca`.
     pub authority: Authority,
 }
@@ -154,7 +156,8 @@ fn private_ca(
     let kept_note = kept_note.and_then(|facts| authority_note(registry, &facts));
 
     // What clients trusted until now stays in the bundle while it is valid.
-    let known = stored.leaf.and_then(|live| text(live, "ca.crt")).unwrap_or_default();
+    let known =
+        stored.leaf.and_then(|live| text(live, "ca.crt")).or_else(|| stored.published.clone()).unwrap_or_default();
     let mut problem = None;
     match decision.authority {
         AuthorityVerdict::Keep => {}
@@ -529,7 +532,7 @@ mod tests {
     impl Shelf {
         fn settle(&self, registry: &Resolved) -> Settled {
             let authority = self.authority.clone().map_or(Authority::Absent, Authority::Stored);
-            let stored = Stored { leaf: self.leaf.as_ref(), authority };
+            let stored = Stored { leaf: self.leaf.as_ref(), published: None, authority };
             let moment = Moment { now: Timestamp::now(), rollout_pending: false, handled: None };
             settle(registry, &stored, &Observed::default(), Some(&json!({})), moment).unwrap()
         }

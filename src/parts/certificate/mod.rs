@@ -13,6 +13,7 @@ use super::address::Address;
 use super::{Keep, Pass, being_deleted};
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Tls};
+use crate::pki::bundle::Bundle;
 use crate::status::{self, Problem};
 
 /// What the workload needs to know.
@@ -68,7 +69,11 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout_pending: bool) -
         Ok(authority) => authority,
         Err(problem) => return kept(pass, leaf.as_ref(), Some(problem), all.into()),
     };
-    let stored = Stored { leaf: leaf.as_ref(), authority };
+    let published = match published(pass, leaf.as_ref()).await {
+        Ok(published) => published,
+        Err(problem) => return kept(pass, leaf.as_ref(), Some(problem), all.into()),
+    };
+    let stored = Stored { leaf: leaf.as_ref(), published, authority };
     let decided = decide::settle(
         pass.registry,
         &stored,
@@ -84,6 +89,19 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout_pending: bool) -
 
 async fn read_leaf(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
     pass.read_random(Child::Tls).await.map_err(|error| pass.problem(error))
+}
+
+/// The authorities in the published bundle, of a registry whose leaf is gone from its Secret: pods may still serve it. More people may write the bundle
+/// than the Secret, so only those are taken that the status names.
+async fn published(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<Option<String>, Problem> {
+    let before = pass.before.certificate.as_ref().filter(|_| leaf.is_none());
+    let Some(before) = before else { return Ok(None) };
+    let name = pass.registry.name.child(Child::CaBundle);
+    let found = pass.ctx.engine.read_known_child(&pass.owner, kinds::CONFIG_MAP, &name).await;
+    let found = found.map_err(|error| pass.problem(error))?;
+    let text = found.as_ref().and_then(|live| live.value().pointer("/data/ca.crt")?.as_str());
+    let known: Vec<_> = before.authorities.iter().map(|authority| authority.fingerprint.as_str()).collect();
+    Ok(text.map(|text| Bundle::read(text).only(&known).render()))
 }
 
 /// The stored CA, if the registry signs with one of its own.

@@ -270,7 +270,7 @@ impl rustls::client::danger::ServerCertVerifier for Pinned {
         if end_entity == &self.leaf {
             Ok(rustls::client::danger::ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::General("another certificate is served than the one in the Secret".to_owned()))
+            Err(rustls::Error::General("another certificate is served than the one in the Secret; a kubelet brings it within two minutes, unless the Secret was immutable once: then set spec.suspend to true until no pod is left, and back".to_owned()))
         }
     }
 
