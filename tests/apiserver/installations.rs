@@ -157,6 +157,76 @@ async fn when_the_first_is_gone_the_second_takes_over_and_keeps_what_it_took() {
     }
 }
 
+impl Namespace {
+    /// The rights of the chart in this namespace for an account of another one.
+    async fn admits(&self, home: &Namespace) {
+        for mut object in self.cluster.chart(&self.name, &[&format!("watch.namespaces={{{}}}", self.name)]) {
+            let (kind, name) =
+                (object["kind"].as_str().unwrap_or_default().to_owned(), object["metadata"]["name"].clone());
+            if !["Role", "RoleBinding"].contains(&kind.as_str()) {
+                continue;
+            }
+            let renamed = format!("{}-{}", name.as_str().unwrap(), home.name);
+            object["metadata"]["name"] = json!(renamed);
+            if kind == "RoleBinding" {
+                object["roleRef"]["name"] =
+                    json!(format!("{}-{}", object["roleRef"]["name"].as_str().unwrap(), home.name));
+                object["subjects"][0]["namespace"] = json!(home.name);
+            }
+            self.create(object).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_whose_namespaces_overlap_each_serves_its_own_and_one_what_both_watch() {
+    let Some(x) = namespace("overlap-x").await else { return };
+    let (y, z) = (x.cluster.namespace("overlap-y").await, x.cluster.namespace("overlap-z").await);
+    let folder = || json!({"storage": {"emptyDir": {}}});
+    y.admits(&x).await;
+    y.admits(&z).await;
+    let wait = format!("--takeover-wait={}s", WAIT.as_secs());
+    let images = [FIRSTS_IMAGE, SECONDS_IMAGE].map(|image| format!("--registry-image={image}"));
+    let more = ["--watch-namespace", &y.name, &wait];
+    let first = x.operator_with(&[&[images[0].as_str()], &more[..]].concat()).await;
+    let in_x = x.registry("in-x", folder()).await.ready().await;
+    let in_y = y.registry("in-y", folder()).await.ready().await;
+    let second = z.operator_with(&[&[images[1].as_str()], &more[..]].concat()).await;
+    let in_z = z.registry("in-z", folder()).await.ready().await;
+    second.readiness_says(&format!("{}/{LEASE} looks after {}/in-y", x.name, y.name)).await;
+
+    let repaired = async |registry: &Registry<'_>| {
+        let name = "app.kubernetes.io/name";
+        registry.service().edit(json!({"metadata": {"labels": {name: "drifted"}}})).await;
+        let is_back = |live: &Value| live["metadata"]["labels"][name] == "private-registry";
+        registry.service().becomes(PATIENCE, "is repaired", is_back).await;
+    };
+    let owner = async |registry: &Registry<'_>| registry.object.at("/status/operator").await;
+    for registry in [&in_x, &in_y, &in_z] {
+        repaired(registry).await;
+    }
+    let generation = in_y.deployment().at("/metadata/generation").await;
+    always(WAIT, "nobody fights", async || {
+        let now = (owner(&in_y).await, in_y.deployment().at("/metadata/generation").await);
+        if now == (json!(format!("{}/{LEASE}", x.name)), generation.clone()) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    in_x.runs(FIRSTS_IMAGE).await;
+    in_y.runs(FIRSTS_IMAGE).await;
+    in_z.runs(SECONDS_IMAGE).await;
+
+    // What both watch goes to the other one, and nothing else does.
+    assert!(first.stop().await.success());
+    let theirs = format!("{}/{LEASE}", z.name);
+    in_y.object.becomes(within(60), "is taken over", |live| live["status"]["operator"] == theirs).await;
+    for registry in [&in_y, &in_z] {
+        repaired(registry).await;
+        registry.runs(SECONDS_IMAGE).await;
+    }
+    assert_eq!(owner(&in_x).await, format!("{}/{LEASE}", x.name));
+    in_x.runs(FIRSTS_IMAGE).await;
+}
+
 /// Whoever pulls must notice nothing: what runs, and what it mounts, is as it was.
 #[tokio::test]
 async fn a_takeover_by_an_installation_of_the_same_settings_writes_no_child() {
