@@ -90,8 +90,8 @@ pub enum Flaw {
     /// A signature that is too weak or not known to clients.
     #[error("is signed in a way that clients refuse ({0}); have it signed with SHA-256")]
     SignatureRefused(String),
-    /// A serial number that clients refuse.
-    #[error("has a serial number that clients refuse (negative, or of more than 20 bytes); issue it again")]
+    /// A negative serial number.
+    #[error("has a negative serial number, which Go refuses; issue it again")]
     SerialNumber,
     /// Another one signed it than the next of the chain.
     #[error("is not signed by {0}; store the CA that signed it")]
@@ -307,9 +307,8 @@ fn sound(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {
 }
 
 fn serial_number(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {
-    let bytes = certificate.raw_serial();
-    let is_negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
-    if is_negative || bytes.len() > 20 { Err(Flaw::SerialNumber) } else { Ok(()) }
+    let is_negative = certificate.raw_serial().first().is_some_and(|first| first & 0x80 != 0);
+    if is_negative { Err(Flaw::SerialNumber) } else { Ok(()) }
 }
 
 fn extensions(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {
@@ -368,6 +367,7 @@ fn may_be_critical(id: &Oid<'_>) -> bool {
     .contains(id)
 }
 
+/// Whether clients take this kind of signature from a certificate that they do not trust as it is.
 fn signature(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
     let algorithm = &certificate.signature_algorithm;
     let is_strong = is_strong(algorithm) && *algorithm == certificate.tbs_certificate.signature;

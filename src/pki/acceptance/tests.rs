@@ -1,14 +1,15 @@
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType,
 };
 
 use super::*;
 use crate::pki::issue::{issue_authority, issue_leaf};
+use crate::pki::reading::{AuthorityReading, LeafReading};
 use crate::pki::testing::{
     DAY, Made, addresses, authority_params, authority_profile, date, handshake, leaf_profile, make, names, now, params,
 };
-use crate::pki::{AuthorityProfile, Leaf, LeafProfile, facts, pem};
+use crate::pki::{Authority, AuthorityProfile, Leaf, LeafProfile, facts, pem};
 
 type Change = fn(&mut CertificateParams);
 
@@ -124,11 +125,6 @@ fn bad_authorities() -> Vec<(&'static str, Change, Flaw)> {
             Flaw::ExtensionUnreadable("2.5.29.30".to_owned()),
         ),
         ("no subject", |params| params.distinguished_name = DistinguishedName::new(), Flaw::NoSubject),
-        (
-            "a serial number of 21 bytes",
-            |params| params.serial_number = Some(SerialNumber::from(vec![1; 21])),
-            Flaw::SerialNumber,
-        ),
         (
             "another domain",
             |params| params.name_constraints = permitting(vec![dns("example.org")]),
@@ -247,6 +243,14 @@ fn no_more_intermediates_are_accepted_than_an_authority_allows() {
 }
 
 #[test]
+fn a_negative_serial_number_is_refused() {
+    let der = pem::certificates(include_bytes!("../testdata/negative-root.crt")).unwrap().remove(0);
+    let (dns_names, none) = (names(&["registry.example.com"]), addresses(&[]));
+    let refusal = authority(&facts::parse(&der).unwrap(), &Names::new(&dns_names, &none), 0).unwrap_err();
+    assert_eq!(refusal.flaw, Flaw::SerialNumber);
+}
+
+#[test]
 fn a_serving_certificate_must_be_one_for_servers() {
     let bad: &[(&str, Change, Flaw)] = &[
         ("no names", |params| params.subject_alt_names.clear(), Flaw::NoSubjectAltName),
@@ -322,6 +326,9 @@ fn an_issuer_is_told_by_name_key_and_signature() {
     params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1, 2, 3]);
     let key = rcgen::KeyPair::from_pem(&chain.intermediate.key_pem).unwrap();
     assert_eq!(signed(&chain.leaf.pem, &chain.root.sign(&params, &key)), Signature::Bad, "another key identifier");
+    let rsa = include_str!("../testdata/rsa-root.crt");
+    assert_eq!(signed(include_str!("../testdata/pss-leaf.crt"), rsa), Signature::Good);
+    assert_eq!(signed(include_str!("../testdata/rsa-leaf.crt"), rsa), Signature::Good);
     let unverified = signed(include_str!("../testdata/p521-leaf.crt"), include_str!("../testdata/p521-root.crt"));
     assert_eq!(unverified, Signature::Unknown);
     let short = signed(include_str!("../testdata/rsa1024-leaf.crt"), include_str!("../testdata/rsa1024-root.crt"));
@@ -338,6 +345,30 @@ fn what_the_operator_makes_is_accepted_for_as_long_as_it_lasts() {
             let leaf = issue_leaf(&authority, &LeafProfile { key_algorithm, ..leaf_profile() }, now()).unwrap();
             assert_eq!(judge(&[&leaf.chain_pem], Some(&authority.certificate_pem)), Ok(()));
         }
+    }
+}
+
+#[test]
+fn what_the_operator_issues_with_a_company_ca_is_accepted() {
+    let root = make(authority_params("Company Root"), None);
+    let intermediate = make(authority_params("Company Servers"), Some(&root));
+    let both = format!("{}{}", intermediate.pem, root.pem);
+    let rsa = (include_str!("../testdata/rsa-root.crt"), include_str!("../testdata/rsa.key"));
+    for (what, certificate_pem, key_pem) in [
+        ("RSA", rsa.0, rsa.1),
+        ("an intermediate", intermediate.pem.as_str(), intermediate.key_pem.as_str()),
+        ("an intermediate with its root", both.as_str(), intermediate.key_pem.as_str()),
+    ] {
+        let authority = Authority { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned().into() };
+        assert!(
+            matches!(AuthorityReading::of(Some(&authority), &leaf_profile()), AuthorityReading::Usable(_)),
+            "{what}"
+        );
+        let profile = LeafProfile { duration: DAY / 2, ..leaf_profile() };
+        let leaf = issue_leaf(&authority, &profile, now()).unwrap();
+        let reading = LeafReading::of(Some(&leaf), Some(&authority), now());
+        assert_eq!(reading.refusal(), None, "{what}");
+        handshake(&leaf, certificate_pem, "team-a", now()).unwrap_or_else(|error| panic!("{what}: {error}"));
     }
 }
 
