@@ -130,8 +130,6 @@ pub struct PodFacts {
     pub restarts: i32,
     /// Exit code of the last run that ended by itself.
     pub exit_code: Option<i32>,
-    /// When it was made.
-    pub created: Option<Timestamp>,
     /// Since when the process has been running.
     pub running_since: Option<Timestamp>,
     /// Since when its node has had it without starting any container.
@@ -176,7 +174,6 @@ impl PodFacts {
             phase: status.phase.clone().unwrap_or_default(),
             restarts: registry.map_or(0, |container| container.restart_count),
             exit_code: ended.as_ref().map(|ended| ended.exit_code),
-            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
             running_since: registry
                 .and_then(|container| container.state.clone()?.running?.started_at)
                 .map(|time| time.0),

@@ -53,8 +53,6 @@ async fn a_table_that_was_immutable_is_told_until_no_pod_has_it_any_more() {
     let Some(team) = namespace("revoking-immutable").await else { return };
     let _operator = team.operator().await;
     let registry = two_users(&team).await;
-    // Creation times have whole seconds.
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     registry.htpasswd().edit(json!({"immutable": true})).await;
     let words = registry.says("UsersReady", "False", "Immutable").await;
     assert!(words.contains("Secret team-a-htpasswd") && words.contains("spec.suspend"), "{words}");
@@ -66,8 +64,11 @@ async fn a_table_that_was_immutable_is_told_until_no_pod_has_it_any_more() {
     assert!(words.contains("team-a-"), "{words}");
     is_out(&registry, "bob", "battery staple").await;
 
+    registry.deletes_its_pods().await;
+    registry.says("Ready", "False", "PodsKeepOldTable").await;
     registry.object.edit(json!({"spec": {"suspend": true}})).await;
     registry.has_no_pod().await;
+    registry.says("UsersReady", "True", "Written").await;
     registry.object.edit(json!({"spec": {"suspend": false}})).await;
     registry.says("UsersReady", "True", "Written").await;
     registry.ready().await;

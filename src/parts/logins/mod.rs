@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use decide::Admin;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use kube::api::{Api, Patch, PatchParams};
@@ -23,7 +22,7 @@ use crate::credentials::plan::HASH_FAILED;
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Users, labels};
 use crate::secret::Sensitive;
-use crate::status::{self, PodFacts, Problem, summary};
+use crate::status::{self, Problem, summary};
 
 /// How long passwords are hashed in one pass: what is left follows at once in the next, and others are not kept waiting.
 const PORTION: Duration = Duration::from_millis(500);
@@ -177,18 +176,19 @@ async fn out_of_reach(pass: &Pass<'_>, table: Option<&Live>) -> Option<Problem> 
     if ![IMMUTABLE, PODS_KEEP_OLD_TABLE].contains(&before.reason.as_str()) {
         return None;
     }
-    let made: Timestamp = table.at("metadata.creationTimestamp")?.as_str()?.parse().ok()?;
     let pods = match pass.ctx.pods(pass.key).await {
         Ok(pods) => pods,
         Err(error) => return Some(pass.problem(error)),
     };
-    let is_older = |pod: &&PodFacts| pod.phase == "Running" && pod.created.is_some_and(|created| created < made);
-    let older: Vec<_> = pods.iter().filter(is_older).map(|pod| pod.name.as_str()).collect();
+    // One that comes in the place of another mounts what its node has kept for that one.
+    let holding = pods.iter().filter(|pod| !["Succeeded", "Failed"].contains(&pod.phase.as_str()));
+    let holding: Vec<_> = holding.map(|pod| pod.name.as_str()).collect();
     let words = format!(
-        "{secret} was immutable, and pods that mounted it then never see another: whoever was in that table is still let in by {}; {way}",
-        older.join(", ")
+        "{secret} was immutable, and as long as a pod mounts it, its node shows all of them what it was then: whoever was in that table may still be let \
+         in by {}; {way}",
+        holding.join(", ")
     );
-    (!older.is_empty()).then(|| Problem::stuck(PODS_KEEP_OLD_TABLE, words))
+    (!holding.is_empty()).then(|| Problem::stuck(PODS_KEEP_OLD_TABLE, words))
 }
 
 async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
