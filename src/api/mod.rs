@@ -31,7 +31,7 @@ pub use status::{
     Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, PrivateRegistryStatus, StorageStatus,
     UserSource, UserSourceKind, UserStatus, condition, reason,
 };
-pub use storage::{AccessMode, ClaimSpec, EmptyDirSpec, ExistingClaim, StorageSpec};
+pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{CertificateSpec, KeyAlgorithm, NoTls, PrivateCa, SecretTls, TlsSpec};
 
 /// API group of every kind, label and annotation of this operator.

@@ -22,6 +22,9 @@ pub struct StorageSpec {
     pub empty_dir: Option<EmptyDirSpec>,
 }
 
+/// Size of a claim for which the manifest names none.
+pub const DEFAULT_SIZE: &str = "10Gi";
+
 /// A claim that the operator makes.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]

@@ -10,7 +10,8 @@ use super::resolved::{Fault, Faults, Named, PullSecret, Resolved, Service, Stora
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec, annotation,
+    AccessMode, DEFAULT_SIZE, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec,
+    annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -22,7 +23,6 @@ pub const EXTRA_SECTIONS: [&str; 8] =
     ["catalog", "health", "middleware", "notifications", "policy", "proxy", "tags", "validation"];
 
 const OWNED_SECTIONS: [&str; 5] = ["version", "log", "storage", "auth", "http"];
-const DEFAULT_SIZE: &str = "10Gi";
 const YEAR: Duration = Duration::from_secs(8760 * 3600);
 /// Shorter, a certificate would be renewed more often than pods should restart.
 const SHORTEST_LIFE: Duration = Duration::from_secs(3600);

@@ -1,10 +1,10 @@
 //! What a user reads: conditions and the summary, judged only from what the server returned. Pure, but for `write`.
 
-pub mod conditions;
+pub mod merge;
 pub mod summary;
 pub mod workload;
 pub mod write;
 
-pub use conditions::{Finding, Truth};
+pub use merge::{Finding, Truth};
 pub use summary::{Certificate, Findings, Logins, Problem, summarise};
 pub use workload::{PodFacts, Workload};

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
-use super::conditions::{self, Finding, Truth};
+use super::merge::{self, Finding, Truth, merge};
 use super::workload::Workload;
 use crate::api::{
     Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
@@ -195,7 +195,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     let addresses = addresses(registry, findings.service.unwrap_or(&Value::Null));
     PrivateRegistryStatus {
         observed_generation: Some(registry.generation),
-        conditions: conditions::merge(&before.conditions, said, registry.generation, now),
+        conditions: merge(&before.conditions, said, registry.generation, now),
         waiting_since: waiting_since.map(Time),
         address: addresses.first().map(|first| first.address.clone()),
         addresses,
@@ -234,7 +234,7 @@ pub fn paused(before: &PrivateRegistryStatus, generation: i64, now: Timestamp) -
     let message = "the annotation privateregistry.dev/paused is set: nothing is written until it is removed";
     let mut status = failed(reason::PAUSED, message, false, before, generation, now);
     let quiet = Finding::new(condition::RECONCILING, false, reason::PAUSED, message);
-    for condition in conditions::merge(&before.conditions, vec![quiet], generation, now) {
+    for condition in merge(&before.conditions, vec![quiet], generation, now) {
         replace(&mut status.conditions, condition);
     }
     status
@@ -278,12 +278,12 @@ pub fn failed(
     let mut status = before.clone();
     status.observed_generation = Some(generation);
     status.waiting_since = None;
-    for condition in conditions::merge(&before.conditions, said, generation, now) {
+    for condition in merge(&before.conditions, said, generation, now) {
         replace(&mut status.conditions, condition);
     }
     if status.condition(condition::AVAILABLE).is_none() {
         let unknown = Finding::new(condition::AVAILABLE, Truth::Unknown, reason, message);
-        status.conditions.extend(conditions::merge(&[], vec![unknown], generation, now));
+        status.conditions.extend(merge(&[], vec![unknown], generation, now));
     }
     status
 }
@@ -298,7 +298,7 @@ pub fn stopped(
 ) -> PrivateRegistryStatus {
     let quiet =
         Finding::new(condition::AVAILABLE, false, reason, "stopped; the rest of the manifest cannot be applied");
-    for condition in conditions::merge(&status.conditions, vec![quiet], generation, now) {
+    for condition in merge(&status.conditions, vec![quiet], generation, now) {
         replace(&mut status.conditions, condition);
     }
     status.ready_replicas = Some(0);
@@ -394,7 +394,7 @@ fn foremost<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Option<&'a P
 fn waiting_since(before: &PrivateRegistryStatus, reason: &str, message: &str, now: Timestamp) -> Timestamp {
     let is_same = |told: &Condition| told.type_ == condition::READY && told.reason == reason && told.message == message;
     let since = before.waiting_since.as_ref().filter(|_| before.conditions.iter().any(is_same));
-    since.map_or_else(|| conditions::whole_seconds(now), |since| since.0)
+    since.map_or_else(|| merge::whole_seconds(now), |since| since.0)
 }
 
 fn is_too_long(since: Timestamp, now: Timestamp) -> bool {

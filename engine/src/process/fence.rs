@@ -3,8 +3,10 @@
 //! A lease alone can't stop a process that was frozen and woke up after somebody else took over; this check before each write does. It never asks
 //! the network: it compares the clock with a deadline that only a successful renewal moves.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use tokio::time::Instant;
 
@@ -58,6 +60,19 @@ impl Fence {
             nanos => self.epoch.elapsed().as_nanos() < u128::from(nanos),
         }
     }
+}
+
+/// What `sending` gives; `None` if the fence was shut before that, and a write is not, or not wholly, sent. Looks at the fence before *every* step: between
+/// the start of a request and its first byte on the wire may lie a connect, a TLS handshake, or a time in which this process was frozen.
+pub(super) async fn guard<T>(fence: Option<&Fence>, sending: impl Future<Output = T>) -> Option<T> {
+    let mut sending = pin!(sending);
+    std::future::poll_fn(|context| {
+        if fence.is_some_and(|fence| !fence.allows()) {
+            return Poll::Ready(None);
+        }
+        sending.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 //! The body of an answer has limits of its own ([`body`]); only the stream of a watch has none, which is meant to be silent for minutes.
 
 use std::error::Error as StdError;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -14,7 +12,7 @@ use kube::client::Body;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::fence::Fence;
+use super::fence::{self, Fence};
 use crate::Program;
 use crate::metrics::Metrics;
 
@@ -134,29 +132,15 @@ impl Gate {
         deadline: Instant,
     ) -> Result<Response<Body>, kube::Error> {
         let started = Instant::now();
-        let answer = tokio::time::timeout_at(deadline, self.fenced(call, transport.send(request))).await;
-        let result =
-            answer.unwrap_or_else(|_| Err(kube::Error::Service(GateError::NoAnswer(self.header_limit).into())));
+        let fence = self.fence.as_ref().filter(|_| call.writes);
+        let sending = fence::guard(fence, transport.send(request));
+        let result = match tokio::time::timeout_at(deadline, sending).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(kube::Error::Service(GateError::Fenced.into())),
+            Err(_) => Err(kube::Error::Service(GateError::NoAnswer(self.header_limit).into())),
+        };
         self.metrics.api_request(call.verb, call.kind, code(&result), started.elapsed());
         result
-    }
-
-    /// Looks at the fence before *every* step of a write: between the start of a request and its first byte on the wire may lie a connect, a TLS
-    /// handshake, or a time in which this process was frozen.
-    async fn fenced<F: Future<Output = Result<Response<Body>, kube::Error>>>(
-        &self,
-        call: &Call,
-        sending: F,
-    ) -> F::Output {
-        let mut sending = pin!(sending);
-        std::future::poll_fn(|context| {
-            let shut = call.writes && self.fence.as_ref().is_some_and(|fence| !fence.allows());
-            if shut {
-                return Poll::Ready(Err(kube::Error::Service(GateError::Fenced.into())));
-            }
-            sending.as_mut().poll(context)
-        })
-        .await
     }
 }
 
