@@ -252,13 +252,10 @@ fn serving(leaf: &X509Certificate<'_>, facts: &CertificateFacts) -> Result<(), F
         return Err(Flaw::NoSubjectAltName);
     }
     sound(leaf)?;
+    let Ok(Some(usage)) = leaf.key_usage() else { return Ok(()) };
     let is_rsa = matches!(facts.key, PublicKeyKind::Rsa { .. });
-    match leaf.key_usage() {
-        Ok(Some(usage)) if !usage.value.digital_signature() && !(is_rsa && usage.value.key_encipherment()) => {
-            Err(Flaw::NoDigitalSignature)
-        }
-        _ => Ok(()),
-    }
+    let serves = usage.value.digital_signature() || is_rsa && usage.value.key_encipherment();
+    if serves { Ok(()) } else { Err(Flaw::NoDigitalSignature) }
 }
 
 fn issuing(issuer: &X509Certificate<'_>, names: &Names<'_>, below: usize) -> Result<(), Flaw> {

@@ -15,9 +15,10 @@ use crate::parts::Error;
 use crate::pki::acceptance::{Flaw, Refusal};
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::{CertificateFacts, PublicKeyKind};
+use crate::pki::import::{self, ImportError};
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Renew, Request};
 use crate::pki::reading::{AuthorityReading, LeafReading};
-use crate::pki::{self, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum, import, issue};
+use crate::pki::{self, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum, issue};
 use crate::status::{Certificate, Problem};
 
 /// What the cluster holds of a registry's certificate.
@@ -244,9 +245,7 @@ fn take_over(
     let now = moment.now;
     let handled = still_asked(registry, moment.handled.map(str::to_owned));
     let keep = |reason: &str, message: String, waiting: bool| {
-        let (_, served, _) = as_stored(registry, stored.leaf);
-        let end = served.and_then(|served| served.not_after.parse::<Timestamp>().ok());
-        let still = if end.is_some_and(|end| now < end) { "; the last good one is still served" } else { "" };
+        let still = if is_accepted(stored.leaf, now) { "; the last good one is still served" } else { "" };
         let message = format!("{message}{still}");
         let problem = if waiting { Problem::waiting(reason, message) } else { Problem::stuck(reason, message) };
         refused(registry, stored, moment, problem)
@@ -268,7 +267,14 @@ fn take_over(
     let hosts = import::Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
     let copy = stored.leaf.filter(|live| live.annotation(labels::ISSUED).is_none()).and_then(leaf_of);
     let copy = copy.and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
-    let imported = match import::check(material, hosts, copy.as_ref(), now) {
+    let checked = match import::check(material, hosts, copy.as_ref(), now) {
+        // Nobody loses a name that is served by what clients refuse.
+        Err(ImportError::NamesMissing(_)) if !is_accepted(stored.leaf, now) => {
+            import::check(material, hosts, None, now)
+        }
+        checked => checked,
+    };
+    let imported = match checked {
         Ok(imported) => imported,
         Err(error) => return keep(error.reason(), format!("Secret {secret}: {error}"), false),
     };
@@ -297,6 +303,19 @@ fn take_over(
         bundle: imported.authorities_pem,
         ..Settled::default()
     }
+}
+
+/// Whether clients accept what is stored.
+fn is_accepted(stored: Option<&Live>, now: Timestamp) -> bool {
+    let Some((live, leaf)) = stored.and_then(|live| Some((live, leaf_of(live)?))) else { return false };
+    let ca = text(live, "ca.crt");
+    let material = import::Material {
+        chain: Some(leaf.chain_pem.as_bytes()),
+        key: Some(leaf.key_pem.expose().as_bytes()),
+        authorities: ca.as_deref().map(str::as_bytes),
+    };
+    let no_hosts = import::Hosts { dns_names: &BTreeSet::new(), ip_addresses: &BTreeSet::new() };
+    import::check(material, no_hosts, None, now).is_ok()
 }
 
 /// The hosts of `spec.addresses`.
@@ -635,6 +654,13 @@ mod tests {
             );
         }
 
+        // Without a certificate of its own it is not replaced at its end either.
+        let ended = handed(&shelf, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+        let settled = Shelf { leaf: None, ..ended }.settle(&registry);
+        assert!(settled.authority.is_none() && settled.serving.is_none());
+        let problem = settled.report.problem.unwrap();
+        assert!(problem.reason == "CaUnusable" && problem.message.contains("expired at 2020"), "{}", problem.message);
+
         let company = handed(&shelf, |_| {}).settle(&registry);
         assert_eq!((company.issued, company.report.problem), (Some(Renew::CaChanged), None));
     }
@@ -653,6 +679,62 @@ mod tests {
         let problem = settled.report.problem.unwrap();
         assert!(problem.message.contains("does not permit registry.example.org"), "{}", problem.message);
         assert_eq!(settled.issued, None);
+    }
+
+    /// A user's Secret `own` with a certificate for the host, and the root that signed it, which lives for so many days.
+    fn own(host: &str, root_days: i64) -> Observed {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let end = Timestamp::now() + SignedDuration::from_hours(24 * root_days);
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(end.as_second()).unwrap();
+        let root = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &root).unwrap();
+        let data = [("tls.crt", leaf.pem()), ("tls.key", key.serialize_pem()), ("ca.crt", root.pem())];
+        let content = crate::model::SecretContent {
+            uid: "1".to_owned(),
+            kind: "kubernetes.io/tls".to_owned(),
+            resource_version: "1".to_owned(),
+            data: data.into_iter().map(|(key, text)| (key.to_owned(), text.into_bytes().into())).collect(),
+        };
+        Observed { secrets: [("own".to_owned(), Some(content))].into(), ..Observed::default() }
+    }
+
+    #[test]
+    fn a_users_certificate_that_clients_refuse_replaces_nothing_and_one_that_they_refuse_holds_nothing_back() {
+        let registry =
+            resolved(&json!({"addresses": ["a.example.com"], "tls": {"secret": {"name": "own"}}}), &json!({}));
+        let settle = |leaf: Option<&Live>, observed: &Observed| {
+            let moment = Moment { now: Timestamp::now(), rollout_pending: false, handled: None };
+            settle(&registry, &Stored { leaf, authority: Authority::Absent }, observed, None, moment).unwrap()
+        };
+        let stored = |serving: &desired::ServingCertificate| {
+            let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+            let data = json!({
+                "tls.crt": encode(&serving.chain), "tls.key": encode(serving.key.expose()),
+                "ca.crt": encode(serving.ca.as_ref().unwrap()),
+            });
+            Live::new(kinds::SECRET, json!({"metadata": {"name": "team-a-tls"}, "data": data}))
+        };
+
+        let good = settle(None, &own("a.example.com", 10)).serving.unwrap();
+        let kept = stored(&good);
+        let refused = settle(Some(&kept), &own("a.example.com", -1));
+        assert_eq!(refused.serving.unwrap().chain, good.chain);
+        assert_eq!(refused.bundle, good.ca);
+        let problem = refused.report.problem.unwrap();
+        assert_eq!(problem.reason, "CertificateExpired");
+        assert!(problem.message.ends_with("; the last good one is still served"), "{}", problem.message);
+
+        let fewer_names = own("b.example.com", 10);
+        assert_eq!(settle(Some(&kept), &fewer_names).report.problem.unwrap().reason, "NamesMissing");
+        // The same, beside a copy whose root is no longer one that signed it.
+        let stranger = own("a.example.com", 10).secrets["own"].as_ref().unwrap().data["ca.crt"].expose().clone();
+        let broken =
+            stored(&desired::ServingCertificate { ca: Some(String::from_utf8(stranger).unwrap()), ..good.clone() });
+        assert!(settle(Some(&broken), &fewer_names).report.problem.is_none());
+        let problem = settle(Some(&broken), &own("a.example.com", -1)).report.problem.unwrap();
+        assert!(!problem.message.contains("still served"), "{}", problem.message);
     }
 
     #[test]

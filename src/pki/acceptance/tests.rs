@@ -222,7 +222,7 @@ fn what_clients_accept_is_accepted() {
             params.name_constraints = permitting(vec![network]);
         }),
         ("another domain excluded", |params| {
-            params.name_constraints = excluding(vec![dns("ample.com"), dns("apps.example.org")])
+            params.name_constraints = excluding(vec![dns("ample.com"), dns("apps.example.org")]);
         }),
         ("a long path", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1))),
     ];
