@@ -706,7 +706,8 @@ mod tests {
             resolved(&json!({"addresses": ["a.example.com"], "tls": {"secret": {"name": "own"}}}), &json!({}));
         let settle = |leaf: Option<&Live>, observed: &Observed| {
             let moment = Moment { now: Timestamp::now(), rollout_pending: false, handled: None };
-            settle(&registry, &Stored { leaf, authority: Authority::Absent }, observed, None, moment).unwrap()
+            settle(&registry, &Stored { leaf, published: None, authority: Authority::Absent }, observed, None, moment)
+                .unwrap()
         };
         let stored = |serving: &desired::ServingCertificate| {
             let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
