@@ -169,7 +169,9 @@ impl Operator {
         };
         let ctx = self.ctx.clone();
         let observe = move |finished: &Finished| {
-            ctx.rounds.passed(&finished.grant.key);
+            let key = &finished.grant.key;
+            ctx.memory.pass_is_over(&key.namespace, &key.name);
+            ctx.rounds.passed(key);
             ctx.engine_metrics.reconciled(outcome(finished.outcome), finished.took);
             ctx.engine_metrics.queue_waited(finished.grant.waited);
         };

@@ -275,6 +275,22 @@ impl Memory {
         }
     }
 
+    /// A pass of this owner is over. What was read ahead for it and nobody asked for is let go: it waits for no other pass.
+    pub fn pass_is_over(&self, namespace: &str, owner: &str) {
+        let mut state = self.lock();
+        let State { entries, children, held, .. } = &mut *state;
+        let Some(((namespace, _), children)) = children.get_key_value(&(namespace.into(), owner.into())) else {
+            return;
+        };
+        for child in children {
+            if let Some(entry) = entries.get_mut(&child_in(namespace, child))
+                && let Content::Known { text, is_used: false, depth: Depth::Whole, .. } = &mut entry.content
+            {
+                *held -= text.take().map_or(0, |text| text.len());
+            }
+        }
+    }
+
     /// How many objects are remembered, absent ones too.
     pub fn len(&self) -> usize {
         self.lock().entries.len()

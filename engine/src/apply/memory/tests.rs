@@ -92,6 +92,32 @@ fn content_for_which_there_is_no_room_is_let_go_but_not_what_is_asked_for() {
     assert!(state.held <= state.room);
 }
 
+/// A child of team-a as the watch and then a list showed it.
+fn listed(memory: &Memory, name: &str) {
+    let child = object(name, "u", 1);
+    memory.seen(SECRET, &metadata(&child));
+    memory.remember_listed(&reference(SECRET, name), "u", "1", &child.to_string());
+}
+
+#[test]
+fn what_was_read_ahead_waits_for_its_pass_and_no_longer() {
+    let memory = small_memory();
+    for n in 0..50 {
+        listed(&memory, &format!("a{n:02}"));
+    }
+    let all = memory.lock().held;
+    assert!(all > memory.lock().room, "it waits although there is no room");
+    assert!(is_known(&memory, "a07"));
+    memory.pass_is_over("registries", "team-b");
+    assert_eq!(memory.lock().held, all);
+
+    memory.pass_is_over("registries", "team-a");
+    assert!(is_known(&memory, "a07"), "somebody asked for it");
+    assert!(is_stale(&memory, "a08"), "the pass did not ask for it: of a paused owner, for instance");
+    assert_eq!(memory.lock().held, all / 50);
+    assert!(memory.stale_children("registries", "team-a").is_empty(), "it has not changed");
+}
+
 /// What nobody's owner refers to by name, of this many bytes, as a read shows it.
 fn referred(memory: &Memory, name: &str, bytes: usize) {
     let target = reference(SECRET, name);
