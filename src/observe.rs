@@ -56,7 +56,9 @@ pub async fn references(
     let mut errors = Vec::new();
     let mut room = SECRETS_AT_MOST;
     for name in in_turn(registry) {
-        if observed.secrets.contains_key(&name) || observed.unread.contains(&name) {
+        if [&observed.unread, &observed.oversized].into_iter().any(|known| known.contains(&name))
+            || observed.secrets.contains_key(&name)
+        {
             continue;
         }
         if observed.oversized.len() >= OVERSIZED_AT_MOST {

@@ -1,7 +1,7 @@
 //! What every pass shares: the client, what is remembered, the settings, the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,8 +19,8 @@ use operator_engine::work::store::Objects;
 use operator_engine::work::watches::Scope;
 use tokio::time::Instant;
 
-use super::Error;
 use super::workload::Answers;
+use super::{Error, locked};
 use crate::api::PrivateRegistry;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
@@ -352,10 +352,6 @@ fn rivals(references: &References, key: &Key) -> BTreeSet<Key> {
         references.to(kind, &namespace, &claim).into_iter().chain(owner)
     });
     wanting.filter(|rival| rival != key).collect()
-}
-
-fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

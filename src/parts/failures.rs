@@ -1,8 +1,8 @@
 //! What went wrong in a pass, and what follows: nothing that was refused is left until the next sweep. Whoever finds that something failed says so here,
 //! whether a user is told of it or not. When it is tried again is decided once, after the pass, and by nobody else.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use operator_engine::apply::Contest;
@@ -10,7 +10,7 @@ use operator_engine::work::backoff::Class;
 use operator_engine::work::queue::Key;
 use tracing::{debug, error, warn};
 
-use super::{Error, words};
+use super::{Error, locked, words};
 use crate::status::Problem;
 
 /// So many passes in a row may be overtaken before that counts as a failure: an API server or a webhook may call a conflict what never ends.
@@ -102,10 +102,6 @@ pub fn soon(class: &Class) -> u8 {
         Class::Bug => 2,
         Class::Blocked => 3,
     }
-}
-
-fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod testing;
 pub mod workload;
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use operator_engine::apply::{self, Applied, Claim, Kind, Live, ObjectRef, Outcome, Owner, Verb};
@@ -162,4 +163,9 @@ fn being_deleted(what: &str, how: &str) -> Problem {
             "{what} is being deleted and lives only as long as something holds it; {how}; until it is gone nothing of the registry is rolled or replaced"
         ),
     )
+}
+
+/// What a panic elsewhere leaves behind its lock is used all the same.
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,7 @@ mod ready;
 mod restart;
 mod revoke;
 mod samples;
+mod served_node;
 mod size;
 mod table;
 mod wait;

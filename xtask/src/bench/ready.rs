@@ -8,27 +8,20 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures::try_join;
-use kube::{
-    Client,
-    api::DynamicObject,
-    runtime::wait::{Condition, await_condition},
-};
+use kube::Client;
 use serde_json::{Value, json};
-use testbed::{Mode, Node, Progress, image, node, sandbox::Place};
-use tokio::time::timeout;
+use testbed::{Mode, Progress, node};
 
 use super::{
-    objects::{self, Template, api, registry},
-    operator::Operator,
+    objects::{self, Template, registry},
     samples::{Samples, milliseconds, ratio},
+    served_node::{ServedNode, reached},
     table::Row,
-    wait::PATIENCE,
     world::{NAMESPACE, Shape, World},
 };
 
 const GOAL: f64 = 1.2;
 const ROUNDS: usize = 7;
-const IMAGE: &str = "bench.local/private-registry-operator:bench";
 /// Comes first, when nothing is warm, and is what the others are copied from.
 const FIRST: &str = "the-first";
 
@@ -59,16 +52,9 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<[Row;
 
 async fn on_a_node(program: &Path, progress: &Progress) -> Result<Times> {
     let step = progress.step("start a node");
-    let operator = image::operator(program, IMAGE)?;
-    let node = Node::start(node::Options { images: vec![operator], ..node::Options::default() }).await?;
-    let client = node.client().await?;
-    objects::install_definition(&client).await?;
-    objects::namespace(&client, NAMESPACE).await?;
-    let kubeconfig = node.control_plane().inside_kubeconfig("admin")?;
-    let images = ["--operator-image", IMAGE, "--registry-image", image::REGISTRY];
-    let _operator = Operator::start(program, node.sandbox(), Place::Inside, &kubeconfig, &images)?;
+    let served = ServedNode::start(program, node::Options::default()).await?;
     step.done();
-    rounds(&client, progress).await
+    rounds(&served.client, progress).await
 }
 
 async fn on_a_control_plane(program: &Path, progress: &Progress) -> Result<Times> {
@@ -147,23 +133,4 @@ async fn by_hand(client: &Client, objects: &[Value]) -> Result<Duration> {
     };
     let ((), took) = try_join!(writes, reached(client, "Deployment", name, "Available", started))?;
     Ok(took)
-}
-
-/// Waits through a watch until an object's condition is true for what its spec says now.
-async fn reached(client: &Client, kind: &str, name: &str, condition: &str, started: Instant) -> Result<Duration> {
-    let waited = timeout(PATIENCE, await_condition(api(client, NAMESPACE, kind), name, is_true(condition)));
-    waited.await.with_context(|| format!("{kind} {name} is not {condition} after {PATIENCE:?}"))??;
-    Ok(started.elapsed())
-}
-
-fn is_true(condition: &str) -> impl Condition<DynamicObject> {
-    move |object: Option<&DynamicObject>| {
-        object.is_some_and(|object| {
-            let status = &object.data["status"];
-            let conditions = status["conditions"].as_array();
-            let found = conditions.into_iter().flatten().find(|found| found["type"] == condition);
-            let is_current = status["observedGeneration"].as_i64() == object.metadata.generation;
-            is_current && found.is_some_and(|found| found["status"] == "True")
-        })
-    }
 }

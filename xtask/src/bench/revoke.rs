@@ -11,12 +11,12 @@ use anyhow::{Context, Result, bail, ensure};
 use kube::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testbed::{Mode, Node, Progress, image, node, sandbox::Place};
+use testbed::{Mode, Node, Progress, node, sandbox::Place};
 
 use super::{
     objects::{self, api, registry},
-    operator::Operator,
     samples::{Samples, milliseconds},
+    served_node::{ServedNode, reached},
     table::Row,
     wait::until,
     world::NAMESPACE,
@@ -25,7 +25,6 @@ use super::{
 const GOAL: Duration = Duration::from_secs(2);
 /// Users that are removed, one after the other.
 const ROUNDS: usize = 40;
-const IMAGE: &str = "bench.local/private-registry-operator:bench";
 const NAME: &str = "revoking";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -34,34 +33,26 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         return Ok(Vec::new());
     }
     let step = progress.step("start a node with a kubelet of default settings");
-    let operator = image::operator(program, IMAGE)?;
-    let options = node::Options { images: vec![operator], default_sync: true, ..node::Options::default() };
-    let node = Node::start(options).await?;
-    let client = node.client().await?;
-    objects::install_definition(&client).await?;
-    objects::namespace(&client, NAMESPACE).await?;
-    let kubeconfig = node.control_plane().inside_kubeconfig("admin")?;
-    let images = ["--operator-image", IMAGE, "--registry-image", image::REGISTRY];
-    let _operator = Operator::start(program, node.sandbox(), Place::Inside, &kubeconfig, &images)?;
+    let options = node::Options { default_sync: true, ..node::Options::default() };
+    let ServedNode { node, client, .. } = &ServedNode::start(program, options).await?;
     step.done();
 
     let step = progress.step("revoke: one user after the other");
-    let people = People::new(&client).await?;
-    objects::apply(&client, &with_users(0)).await?;
-    let settled = || settled(&client);
-    until("the registry is ready", LOOK_EVERY, async || settled().await).await?;
-    let address = service_address(&client).await?;
+    let people = People::new(client).await?;
+    objects::apply(client, &with_users(0)).await?;
+    reached(client, "PrivateRegistry", NAME, "Ready", Instant::now()).await?;
+    let address = service_address(client).await?;
     let mut times = Vec::new();
     for user in 0..ROUNDS {
         step.note(&format!("{} of {ROUNDS}", user + 1));
         // Also the last table has to have come to the registry, so that each round begins at rest.
-        let login = || people.answer(&node, &address, user);
+        let login = || people.answer(node, &address, user);
         until("the user is let in", LOOK_EVERY, async || Ok(is("200", login().await?))).await?;
         let removed = Instant::now();
-        objects::apply(&client, &with_users(user + 1)).await?;
+        objects::apply(client, &with_users(user + 1)).await?;
         until("the user is refused", LOOK_EVERY, async || Ok(is("401", login().await?))).await?;
         times.push(removed.elapsed());
-        until("the registry is settled", LOOK_EVERY, async || settled().await).await?;
+        reached(client, "PrivateRegistry", NAME, "Ready", removed).await?;
     }
     step.done();
 
@@ -90,16 +81,6 @@ fn with_users(first: usize) -> Value {
     let mut manifest = registry(NAMESPACE, NAME);
     manifest["spec"] = json!({"auth": {"users": users.collect::<Vec<_>>()}, "storage": {"emptyDir": {}}});
     manifest
-}
-
-async fn settled(client: &Client) -> Result<Result<(), String>> {
-    let found = api(client, NAMESPACE, "PrivateRegistry").get(NAME).await?;
-    let status = &found.data["status"];
-    let conditions = status["conditions"].as_array();
-    let is_true =
-        |kind: &str| conditions.into_iter().flatten().any(|found| found["type"] == kind && found["status"] == "True");
-    let is_settled = is_true("Ready") && status["observedGeneration"].as_i64() == found.metadata.generation;
-    Ok(if is_settled { Ok(()) } else { Err(status["conditions"].to_string()) })
 }
 
 /// `address:port` of the registry's Service.
