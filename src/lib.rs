@@ -37,6 +37,9 @@ pub mod pki;
 pub mod secret;
 pub mod status;
 
+/// Version and commit, as `--version` shows them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")");
+
 /// Who runs, as the engine is told.
 pub const PROGRAM: operator_engine::Program = operator_engine::Program {
     name: env!("CARGO_PKG_NAME"),

@@ -13,7 +13,7 @@ use std::{
 /// import the outer one may not import it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["PROGRAM", "api", "controller", "desired", "metrics", "model", "secret"]),
+    ("cli", &["PROGRAM", "VERSION", "api", "controller", "desired", "metrics", "model"]),
     ("controller", &["PROGRAM", "api", "desired", "metrics", "model", "observe", "parts", "status", "status::write"]),
     (
         "parts",
