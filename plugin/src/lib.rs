@@ -4,14 +4,19 @@
 //! |---|---|
 //! | [`check`] | are these manifests valid? |
 //! | [`render`] | what would be made of them? |
+//! | `rotate` | a new certificate, a new authority |
+//! | `trust` | this machine, or a node, accepts a registry's certificate |
 //!
 //! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
 
 pub mod check;
+mod cluster;
 mod manifests;
 pub mod render;
+mod rotate;
 mod shell;
 mod structure;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -23,7 +28,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
     name = "kubectl-registry",
     bin_name = "kubectl registry",
     version = private_registry_operator::VERSION,
-    about = "Private registries: check, render"
+    about = "What people do with private registries, beside their manifests"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -52,6 +57,28 @@ enum Command {
         What only the cluster knows (certificates, password hashes, addresses) is the text PLACEHOLDER, so the output is\n\
         for reading and comparing, not for kubectl apply.")]
     Render(render::Options),
+    /// Ask for a new serving certificate, or for a new authority.
+    ///
+    /// Sets the annotation privateregistry.dev/renew, with a value that no request had before, and says how to follow. The right to
+    /// patch the registry is enough.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry rotate leaf team-a\n  \
+        kubectl registry rotate ca team-a --namespace registries\n  \
+        kubectl registry rotate ca team-a --now --yes       # the key was stolen: clients are cut off until they have the new authority")]
+    Rotate(rotate::Options),
+    /// Make this machine accept a registry's certificate, or print what a node's platform needs for it.
+    ///
+    /// Without --install nothing is written. Files that this command did not write are never changed. Runtimes read the files at the
+    /// next pull; none has to be restarted. Without --docker, --containerd, --podman or --system, for what is installed.
+    ///
+    /// Exit code 0: everything is, or would be, as it should; 1: something is in the way, and a line says what.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry trust team-a                       # what would be written here\n  \
+        sudo kubectl-registry trust team-a --kubeconfig ~/.kube/config --install\n  \
+        sudo kubectl-registry trust team-a --uninstall\n  \
+        kubectl registry trust team-a --print talos         # also k3s, rke2, gke, openshift, cloud-init, macos, windows\n  \
+        kubectl-registry trust team-a --ca ca.crt --address registry.example.com:5000 --docker    # without a cluster")]
+    Trust(trust::Options),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  \
         source <(kubectl registry completions bash)\n  \
@@ -67,14 +94,24 @@ enum Command {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Check(options) => check::run(&options),
-        Command::Render(options) => render::run(&options),
+    let done = match Cli::parse().command {
+        Command::Check(options) => Ok(check::run(&options)),
+        Command::Render(options) => Ok(render::run(&options)),
+        Command::Rotate(options) => rotate::run(&options).map(|()| true),
+        Command::Trust(options) => trust::run(&options),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-registry", &mut script);
             shell::print(&String::from_utf8_lossy(&script));
-            ExitCode::SUCCESS
+            Ok(true)
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            shell::complain(&format!("kubectl registry: {error:#}"));
+            ExitCode::FAILURE
         }
     }
 }
