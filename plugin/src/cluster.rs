@@ -10,6 +10,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use operator_engine::process::api_error;
 use operator_engine::process::client::{ClientSettings, locate};
+use operator_engine::process::flag_values;
 use private_registry_operator::api::PrivateRegistry;
 use private_registry_operator::model::{Child, RegistryName};
 use serde_json::Value;
@@ -23,7 +24,7 @@ const MANAGER: &str = "kubectl-registry";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Place {
     /// Namespace of the registry [default: that of the kubeconfig's context]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = flag_values::name)]
     pub(crate) namespace: Option<String>,
     /// Context of the kubeconfig to use instead of its current one
     #[arg(long, value_name = "NAME")]

@@ -31,7 +31,7 @@ pub(crate) struct Options {
 enum What {
     /// The authority, and then the serving certificate
     Ca,
-    /// The serving certificate; clients notice nothing
+    /// The serving certificate; what clients trust stays
     Leaf,
 }
 
@@ -60,6 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// What stands in the way for good.
 fn refuse(registry: &Registry, found: &PrivateRegistry) -> Result<()> {
+    if found.metadata.deletion_timestamp.is_some() {
+        bail!("{} is being deleted", registry.title());
+    }
     let tls = found.spec.tls.clone().unwrap_or_default();
     if let Some(secret) = tls.secret {
         bail!(

@@ -221,3 +221,139 @@ fn config_path(text: &str) -> Option<&str> {
     });
     values.filter(|value| !value.is_empty()).last()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use strum::IntoEnumIterator as _;
+
+    use super::*;
+
+    const ROOTS: &str =
+        concat!(include_str!("../pki/testdata/company-root.crt"), include_str!("../pki/testdata/rsa-root.crt"));
+
+    fn trust(host: &str, endpoint: &str) -> Trust {
+        let host_port = |text| HostPort::parse(text).unwrap();
+        Trust { owner: owner(), host: host_port(host), endpoint: host_port(endpoint), authorities: Bundle::read(ROOTS) }
+    }
+
+    fn owner() -> Owner {
+        Owner::new(Some("registries"), RegistryName::parse("team-a").unwrap())
+    }
+
+    #[test]
+    fn each_runtime_gets_what_it_reads_under_the_name_that_images_have() {
+        for (runtime, host, endpoint, expected) in [
+            (
+                Runtime::Docker,
+                "a.example:5000",
+                "a.example:5000",
+                vec![("/etc/docker/certs.d/a.example:5000/ca.crt", "")],
+            ),
+            (Runtime::Podman, "a.example", "a.example", vec![("/etc/containers/certs.d/a.example/ca.crt", "")]),
+            (
+                Runtime::Containerd,
+                "[fd00::9]:5000",
+                "[fd00::9]:5000",
+                vec![
+                    ("/etc/containerd/certs.d/[fd00::9]:5000/ca.crt", ""),
+                    (
+                        "/etc/containerd/certs.d/[fd00::9]:5000/hosts.toml",
+                        "server = \"https://[fd00::9]:5000\"\n\n[host.\"https://[fd00::9]:5000\"]\n  ca = \"ca.crt\"\n",
+                    ),
+                ],
+            ),
+            (
+                Runtime::Containerd,
+                "team-a.registries.svc:5000",
+                "10.96.0.9:5000",
+                vec![
+                    ("/etc/containerd/certs.d/team-a.registries.svc:5000/ca.crt", ""),
+                    (
+                        "/etc/containerd/certs.d/team-a.registries.svc:5000/hosts.toml",
+                        "server = \"https://team-a.registries.svc:5000\"\n\n[host.\"https://10.96.0.9:5000\"]\n  ca = \"ca.crt\"\n",
+                    ),
+                ],
+            ),
+        ] {
+            let folder = runtime.folders(None).remove(0);
+            let files = runtime.files(&folder, &trust(host, endpoint));
+            let paths: Vec<_> = files.iter().map(|file| file.path.to_str().unwrap()).collect();
+            assert_eq!(paths, expected.iter().map(|(path, _)| *path).collect::<Vec<_>>());
+            for (file, (_, text)) in files.iter().zip(expected) {
+                assert_eq!(Owner::of(&file.text), Some(owner()));
+                assert!(text.is_empty() || file.content() == text, "{}", file.text);
+            }
+            assert_eq!(Bundle::read(&files[0].text), Bundle::read(ROOTS), "the mark is no part of it");
+        }
+    }
+
+    #[test]
+    fn containerd_is_met_where_its_configuration_says_and_at_both_places_if_that_says_nothing() {
+        let at = |config| {
+            Runtime::Containerd.folders(config).into_iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        let unconfigured = [CONTAINERD, CONTAINERD_UNCONFIGURED];
+        assert_eq!(at(None), unconfigured);
+        for (config, expected) in [
+            ("version = 3\n", &unconfigured[..]),
+            ("  config_path = \"/etc/cri/hosts\"\n", &["/etc/cri/hosts"]),
+            ("[a]\nconfig_path='/etc/containerd/certs.d' # one\n[b]\nconfig_path = ''\n", &[CONTAINERD]),
+            ("config_path = '/etc/containerd/certs.d:/etc/docker/certs.d'\n", &unconfigured),
+            ("# config_path = \"/elsewhere\"\n", &unconfigured),
+            ("config_path = \"", &unconfigured),
+        ] {
+            assert_eq!(at(Some(config)), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn containerd_prefers_a_folder_without_a_colon() {
+        let preferred = |runtime: Runtime, host| runtime.preferred(Path::new("/c"), &HostPort::parse(host).unwrap());
+        assert_eq!(preferred(Runtime::Containerd, "[fd00::9]:5000"), Some("/c/[fd00::9]_5000_".into()));
+        assert_eq!(preferred(Runtime::Containerd, "[fd00::9]"), None);
+        assert_eq!(preferred(Runtime::Docker, "a.example:5000"), None);
+    }
+
+    #[test]
+    fn a_system_gets_a_file_for_each_authority() {
+        for store in Store::iter() {
+            let files = store.files(&owner(), &Bundle::read(ROOTS));
+            let names: BTreeSet<_> = files.iter().map(|file| &file.path).collect();
+            assert_eq!((files.len(), names.len()), (2, 2), "{names:?}");
+            for file in &files {
+                assert_eq!(file.text.matches("BEGIN CERTIFICATE").count(), 1);
+                assert_eq!(Owner::of(&file.text), Some(owner()));
+                let name = file.path.file_name().unwrap().to_str().unwrap();
+                assert!(name.starts_with("private-registry.registries.team-a.") && name.ends_with(".crt"), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn files_of_others_are_nobodys() {
+        for text in [
+            "",
+            "\n",
+            "-----BEGIN CERTIFICATE-----\n",
+            "# privateregistry.dev/trust for",
+            "# privateregistry.dev/trust for ../x; y\n",
+        ] {
+            assert_eq!(Owner::of(text), None, "{text}");
+        }
+        let later = format!("\n{}", owner().mark());
+        assert_eq!(Owner::of(&later), None, "only the first line counts");
+    }
+
+    proptest! {
+        #[test]
+        fn for_whom_a_file_was_written_can_be_read_from_it(
+            namespace in prop::option::of("[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?"), name in "[a-z]([-a-z0-9]{0,20}[a-z0-9])?",
+        ) {
+            let owner = Owner::new(namespace.as_deref(), RegistryName::parse(&name).unwrap());
+            prop_assert_eq!(Owner::of(&owner.mark()), Some(owner));
+        }
+    }
+}

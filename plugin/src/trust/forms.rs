@@ -105,7 +105,7 @@ fn gke(subject: &Subject) -> String {
     let secret = subject.owner.file_stem().replace('.', "-");
     let mut text = format!(
         "# 1. The authority, as ca.crt, into Secret Manager:\n#      gcloud secrets create {secret} --data-file=ca.crt\n\
-         #    (kubectl registry trust … --print files shows it). The nodes' service account needs roles/secretmanager.secretAccessor.\n\
+         #    The nodes' service account needs roles/secretmanager.secretAccessor.\n\
          # 2. This file, with the number of your project:\n\
          #      gcloud container node-pools update POOL --cluster=CLUSTER --containerd-config-from-file=FILE\n\
          #    GKE makes the nodes anew.\n\
@@ -144,13 +144,13 @@ fn macos(subject: &Subject) -> String {
         "Save what stands at the end as ca.crt. Then, for what you use:\n\nDocker Desktop; start it anew afterwards\n"
             .to_owned();
     for Name { host, .. } in plain(subject) {
-        let folder = format!("~/.docker/certs.d/{host}");
+        let folder = format!("~/.docker/certs.d/'{host}'");
         let _ = writeln!(text, "  mkdir -p {folder} && cp ca.crt {folder}/");
     }
     text.push_str("\npodman machine\n");
     for Name { host, .. } in plain(subject) {
-        let folder = format!("/etc/containers/certs.d/{host}");
-        let _ = writeln!(text, "  podman machine ssh 'sudo mkdir -p {folder} && sudo tee {folder}/ca.crt' < ca.crt");
+        let folder = format!("'/etc/containers/certs.d/{host}'");
+        let _ = writeln!(text, "  podman machine ssh \"sudo mkdir -p {folder} && sudo tee {folder}/ca.crt\" < ca.crt");
     }
     let _ = write!(
         text,
@@ -188,5 +188,5 @@ fn mapped(subject: &Subject) -> impl Iterator<Item = &Name> {
 /// Lines of a block in YAML.
 fn block(text: &str, indent: usize) -> String {
     let indent = " ".repeat(indent);
-    text.lines().map(|line| format!("{indent}{line}\n")).collect()
+    text.lines().map(|line| format!("{indent}{line}").trim_end().to_owned() + "\n").collect()
 }

@@ -28,7 +28,9 @@ pub(super) fn run(options: &Options, subject: &Subject) -> Result<bool> {
     let steps = steps(&machine, &runtimes, store, subject)?;
     shell::print(&subject.authorities_told());
     steps.iter().for_each(|step| shell::print(&format!("{step}\n")));
-    notes(&machine, &runtimes, subject)?.iter().for_each(|note| shell::print(&format!("note: {note}\n")));
+    notes(&machine, &runtimes, store, &steps, subject)?
+        .iter()
+        .for_each(|note| shell::print(&format!("note: {note}\n")));
 
     let is_clean = !steps.iter().any(|step| matches!(step.state, State::Foreign(_)));
     let groups = groups(&steps);
@@ -48,11 +50,12 @@ pub(super) fn run(options: &Options, subject: &Subject) -> Result<bool> {
     for files in &groups {
         machine.write(files)?;
     }
-    if let Some(store) = store.filter(|_| steps.iter().any(|step| step.is_shared && step.is_due())) {
+    // Also if nothing was written: the command may have failed the last time.
+    if let Some(store) = store {
         machine.run(store.added())?;
     }
     let count: usize = groups.iter().map(Vec::len).sum();
-    shell::print(&format!("{count} files written.\n"));
+    shell::print(&format!("{} written.\n", shell::files(count)));
     Ok(is_clean)
 }
 
@@ -86,7 +89,7 @@ impl fmt::Display for Step {
             State::Outdated => write!(f, "update     {path}"),
             State::Current => write!(f, "keep       {path}"),
             State::Equal => write!(f, "keep       {path} (somebody else's, and says the same)"),
-            State::Foreign(whose) => write!(f, "refuse     {path}: {whose}; move it away first"),
+            State::Foreign(whose) => write!(f, "refuse     {path}: {whose}"),
         }
     }
 }
@@ -105,8 +108,23 @@ fn groups<'a>(steps: &'a [Step]) -> Vec<Vec<&'a File>> {
 }
 
 /// What a person should know who relies on the files.
-fn notes(machine: &Machine, runtimes: &[Runtime], subject: &Subject) -> Result<Vec<String>> {
+fn notes(
+    machine: &Machine,
+    runtimes: &[Runtime],
+    store: Option<Store>,
+    steps: &[Step],
+    subject: &Subject,
+) -> Result<Vec<String>> {
     let mut notes = Vec::new();
+    // Another cluster may have a registry of this name, so it is not removed without being asked.
+    for (path, owner) in store.map(|store| machine.written_for(store.folder(), 0)).transpose()?.unwrap_or_default() {
+        if owner == subject.owner && !steps.iter().any(|step| step.file.path == path) {
+            notes.push(format!(
+                "{} is of an authority that is no longer the registry's; --uninstall removes it",
+                path.display()
+            ));
+        }
+    }
     for runtime in runtimes {
         let folders = machine.folders(*runtime)?;
         for (folder, name) in folders.iter().flat_map(|folder| subject.names.iter().map(move |name| (folder, name))) {

@@ -30,7 +30,7 @@ pub(super) enum State {
     Outdated,
     /// Somebody else's, which says the same.
     Equal,
-    /// Somebody else's; in words, whose.
+    /// Somebody else's; in words, whose, and what to do.
     Foreign(String),
 }
 
@@ -106,9 +106,9 @@ impl Machine {
         Ok(match Owner::of(&text) {
             Some(found) if found == *owner && text == file.text => State::Current,
             Some(found) if found == *owner => State::Outdated,
-            Some(other) => State::Foreign(format!("it is for the registry {other}")),
+            Some(other) => State::Foreign(taken(&other)),
             None if says_the_same(&text, file.content()) => State::Equal,
-            None => State::Foreign("it was not written by this command".to_owned()),
+            None => State::Foreign("it was not written by this command: move it away".to_owned()),
         })
     }
 
@@ -117,11 +117,11 @@ impl Machine {
         if !self.place(folder)?.exists() {
             return Ok(None);
         }
-        let mut words = "its folder was not made by this command".to_owned();
+        let mut words = "its folder was not made by this command: move it away".to_owned();
         for path in self.entries(folder)? {
             match self.read(&path)?.as_deref().and_then(Owner::of) {
                 Some(found) if found == *owner => return Ok(None),
-                Some(other) => words = format!("its folder is for the registry {other}"),
+                Some(other) => words = taken(&other),
                 None => {}
             }
         }
@@ -201,10 +201,9 @@ impl Machine {
         fs::remove_file(&place).with_context(|| denied(&place))?;
         if let Some(folder) = place.parent().filter(|_| !is_shared) {
             match fs::remove_dir(folder) {
-                Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
-                    return Err(error).with_context(|| denied(folder));
-                }
-                _ => {}
+                // Something else lies there, or the folder is a link to one.
+                Err(error) if [ErrorKind::DirectoryNotEmpty, ErrorKind::NotADirectory].contains(&error.kind()) => {}
+                removed => removed.with_context(|| denied(folder))?,
             }
         }
         Ok(())
@@ -227,6 +226,12 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// Whoever comes first has a host.
+fn taken(other: &Owner) -> String {
+    let space = other.namespace().map_or(String::new(), |space| format!(" --namespace {space}"));
+    format!("it is for the registry {other}: kubectl registry trust {}{space} --uninstall takes it away", other.name())
 }
 
 /// Whether a text of somebody else gives the same trust.

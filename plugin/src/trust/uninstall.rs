@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use private_registry_operator::node::layouts::{Owner, Runtime, Store};
 use strum::IntoEnumIterator as _;
 
@@ -16,7 +16,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let named = options.runtimes();
     // What was written is undone wherever it lies, unless somebody says where.
     let runtimes = if named.is_empty() && !options.system { Runtime::iter().collect() } else { named.clone() };
-    let with_store = options.system || named.is_empty();
+    let with_store = options.system || named.is_empty() && options.address.is_empty();
     let namespace = namespace(options);
 
     let mut found = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
             found.extend(of_hosts.map(|(path, owner)| (path, owner, None)));
         }
     }
-    let stores = [Store::Debian, Store::RedHat].into_iter().filter(|_| with_store && options.address.is_empty());
+    let stores = [Store::Debian, Store::RedHat].into_iter().filter(|_| with_store);
     for store in stores {
         found.extend(
             machine.written_for(store.folder(), 0)?.into_iter().map(|(path, owner)| (path, owner, Some(store))),
@@ -62,10 +62,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
     }
     for store in [Store::Debian, Store::RedHat] {
         if ours.iter().any(|(_, _, of)| *of == Some(store)) {
-            machine.run(store.removed())?;
+            machine.run(store.removed()).context("the files are gone; run the command again yourself")?;
         }
     }
-    shell::print(&format!("{} files removed.\n", ours.len()));
+    shell::print(&format!("{} removed.\n", shell::files(ours.len())));
     Ok(())
 }
 
