@@ -213,13 +213,13 @@ impl Store {
 
 /// The value of `config_path`, if containerd's configuration sets one.
 fn config_path(text: &str) -> Option<&str> {
-    let values = text.lines().filter_map(|line| {
+    let mut values = text.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
         let value = value.trim();
         let quote = value.chars().next().filter(|quote| ['"', '\''].contains(quote))?;
         (key.trim() == "config_path").then(|| value[1..].split(quote).next()).flatten()
     });
-    values.filter(|value| !value.is_empty()).last()
+    values.rfind(|value| !value.is_empty())
 }
 
 #[cfg(test)]
