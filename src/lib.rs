@@ -16,6 +16,7 @@
 //! | [`credentials`] | password hashes, the htpasswd file, the generated admin |
 //! | [`desired`] | pure builders, one file per kind of child |
 //! | [`status`] | conditions and the summary a user reads |
+//! | [`node`] | which files make a machine trust a registry (pure) |
 //! | [`parts`] | one concern of a registry each: what it wants, what it found, what stands in its way |
 //! | [`controller`] | one pass, and what brings it about |
 //! | [`cli`] | one file per family of subcommands |
@@ -31,11 +32,15 @@ pub mod credentials;
 pub mod desired;
 pub mod metrics;
 pub mod model;
+pub mod node;
 pub mod observe;
 pub mod parts;
 pub mod pki;
 pub mod secret;
 pub mod status;
+
+/// Version and commit, as `--version` shows them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")");
 
 /// Who runs, as the engine is told.
 pub const PROGRAM: operator_engine::Program = operator_engine::Program {

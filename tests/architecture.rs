@@ -13,7 +13,7 @@ use std::{
 /// import the outer one may not import it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["PROGRAM", "api", "controller", "desired", "metrics", "model", "secret"]),
+    ("cli", &["PROGRAM", "VERSION", "api", "controller", "desired", "metrics", "model"]),
     ("controller", &["PROGRAM", "api", "desired", "metrics", "model", "observe", "parts", "status", "status::write"]),
     (
         "parts",
@@ -32,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "status",
         ],
     ),
+    ("node", &["api", "model", "pki"]),
     ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),
     ("status", &["api", "desired", "model", "pki"]),
@@ -48,7 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that only decide.
-const PURE: &[&str] = &["api", "credentials", "desired", "model", "pki", "status"];
+const PURE: &[&str] = &["api", "credentials", "desired", "model", "node", "pki", "status"];
 
 /// Words that mean a client, a clock, randomness, waiting, or an order that changes from run to run.
 const IMPURE_WORDS: &[&str] = &[

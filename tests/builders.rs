@@ -4,18 +4,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-const OPERATOR: &str = env!("CARGO_BIN_EXE_private-registry-operator");
+use kubectl_registry::render::{self, Rendered};
 
 fn render(manifest: &Path) -> String {
-    let output = Command::new(OPERATOR).args(["render", "-f"]).arg(manifest).output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {words}", manifest.display());
+    let Rendered { yaml, faults } = render::render(&[manifest.to_owned()]);
+    assert_eq!(faults, Vec::<String>::new(), "{}", manifest.display());
     // The operator's own version is part of its image's name, and that of what the template's hash is made from.
-    let text = String::from_utf8(output.stdout)
-        .unwrap()
-        .replace(concat!("operator:", env!("CARGO_PKG_VERSION")), "operator:VERSION");
+    let text = yaml.replace(concat!("operator:", env!("CARGO_PKG_VERSION")), "operator:VERSION");
     let hash = "privateregistry.dev/template: ";
     let lines = text.lines().map(|line| match line.split_once(hash) {
         Some((indent, _)) => format!("{indent}{hash}HASH\n"),
@@ -72,11 +68,10 @@ fn an_invalid_manifest_gives_no_output_and_a_reason() {
     let text = "apiVersion: privateregistry.dev/v1alpha1\nkind: PrivateRegistry\nmetadata: {name: team-a}\nspec: {extraConfig: {storge: {}}}\n";
     fs::write(&manifest, text).unwrap();
 
-    let output = Command::new(OPERATOR).args(["render", "-f"]).arg(&manifest).output().unwrap();
+    let Rendered { yaml, faults } = render::render(&[manifest]);
 
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(output.stdout.is_empty());
+    let [words] = &faults[..] else { panic!("{faults:?}") };
+    assert_eq!(yaml, "");
     assert!(
         words.contains("spec.extraConfig") && words.contains("storge") && words.contains("registry.yaml"),
         "{words}"

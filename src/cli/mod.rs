@@ -1,10 +1,6 @@
 //! The command line: one file per family of subcommands, each arm calls one function. Printing happens here and nowhere else.
 
-mod check;
-mod manifests;
-mod render;
 mod run;
-mod structure;
 mod volume;
 
 use std::io::Write as _;
@@ -19,12 +15,11 @@ pub use run::RunOptions;
 #[derive(Debug, Parser)]
 #[command(
     name = "private-registry-operator",
-    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")"),
+    version = crate::VERSION,
     about = "A Kubernetes operator for private container registries",
     long_about = "Keeps every PrivateRegistry of a cluster as its manifest says: a CNCF Distribution registry with TLS that renews \
                   itself, logins, and storage that is kept.",
-    after_help = "Examples:\n  private-registry-operator crd | kubectl apply --server-side -f -\n  private-registry-operator run\n  \
-                  private-registry-operator check -f registries/\n  private-registry-operator render -f registry.yaml"
+    after_help = "Examples:\n  private-registry-operator crd | kubectl apply --server-side -f -\n  private-registry-operator run"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -45,26 +40,6 @@ enum Command {
     /// Print the definition of PrivateRegistry.
     #[command(after_help = "Examples:\n  private-registry-operator crd | kubectl apply --server-side -f -")]
     Crd,
-    /// Print every object that the operator would make of a manifest; secrets appear as a placeholder.
-    ///
-    /// Exit code 0: everything was rendered; 1: a manifest is invalid, and standard error says why.
-    #[command(after_help = "Examples:\n  \
-        private-registry-operator render -f registry.yaml\n  \
-        kubectl kustomize overlays/production | private-registry-operator render -f - > children.yaml\n\n\
-        What only the cluster knows (certificates, password hashes, addresses) is the text PLACEHOLDER, so the output is\n\
-        for reading and comparing, not for kubectl apply.")]
-    Render(FileOptions),
-    /// Validate manifests without a cluster, with the rules that the API server applies.
-    ///
-    /// Exit code 0: all are valid; 1: some are not or cannot be read, and each line says file, object, field and reason.
-    ///
-    /// Objects of other kinds are passed over. What only the cluster knows (Secrets, StorageClasses, an older version of the same
-    /// registry) is not checked.
-    #[command(after_help = "Examples:\n  \
-        private-registry-operator check -f registry.yaml\n  \
-        private-registry-operator check -f registries/ -f more.yaml\n  \
-        kubectl kustomize overlays/production | private-registry-operator check -f -")]
-    Check(FileOptions),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  \
         source <(private-registry-operator completions bash)\n  \
@@ -82,14 +57,6 @@ enum Command {
     },
 }
 
-/// Where manifests are.
-#[derive(Debug, clap::Args)]
-struct FileOptions {
-    /// A file, a folder (every .yaml, .yml and .json below it), or - for standard input. Can be given more than once.
-    #[arg(short, long = "filename", required = true, value_name = "PATH")]
-    files: Vec<PathBuf>,
-}
-
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -100,8 +67,6 @@ pub fn main() -> ExitCode {
             print(&crate::api::crd_yaml());
             ExitCode::SUCCESS
         }
-        Command::Render(options) => render::render(&options.files),
-        Command::Check(options) => check::check(&options.files),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "private-registry-operator", &mut script);

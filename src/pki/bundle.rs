@@ -83,6 +83,11 @@ impl Bundle {
             .collect()
     }
 
+    /// Each certificate by itself, in order.
+    pub fn each(&self) -> Vec<Self> {
+        self.0.iter().map(|certificate| Self(vec![certificate.clone()])).collect()
+    }
+
     /// What each certificate says, in order.
     pub fn facts(&self) -> Vec<CertificateFacts> {
         let parsed = self.0.iter().filter_map(|certificate| facts::parse(certificate).ok());

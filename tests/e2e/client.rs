@@ -7,6 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
+use private_registry_operator::model::{HostPort, RegistryName};
+use private_registry_operator::node::layouts::{Owner, Runtime, Trust};
+use private_registry_operator::pki::Bundle;
 use serde_json::json;
 use tempfile::TempDir;
 use testbed::image::{self, Compression, Image};
@@ -205,14 +208,17 @@ impl Upload {
 impl Registry {
     /// Tells the node's container runtime which authorities to trust for this registry, under the name that images have.
     pub(crate) async fn trusted_by_the_node(&self, authorities: &str) {
-        let folder = self.cluster.place.node().certs_d().join(self.host());
-        fs::create_dir_all(&folder).unwrap();
-        let ca = folder.join("ca.crt");
-        fs::write(&ca, authorities).unwrap();
-        let (host, ca) = (self.host(), ca.display());
-        let hosts =
-            format!("server = \"https://{host}\"\nca = \"{ca}\"\n\n[host.\"https://{host}\"]\n  ca = \"{ca}\"\n");
-        fs::write(folder.join("hosts.toml"), hosts).unwrap();
+        let host = HostPort::parse(&self.host()).unwrap();
+        let trust = Trust {
+            owner: Owner::new(Some(&self.namespace), RegistryName::parse(&self.name).unwrap()),
+            endpoint: host.clone(),
+            host,
+            authorities: Bundle::read(authorities),
+        };
+        for file in Runtime::Containerd.files(&self.cluster.place.node().certs_d(), &trust) {
+            fs::create_dir_all(file.path.parent().unwrap()).unwrap();
+            fs::write(file.path, file.text).unwrap();
+        }
     }
 
     /// Starts a pod of the registry's namespace whose image the kubelet must pull.

@@ -3,9 +3,9 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
 };
 
+use kubectl_registry::check;
 use serde_json::{Value, json};
 
 use crate::{documents, of_kind, printed, root, texts, tool};
@@ -33,13 +33,8 @@ fn every_example_is_a_valid_manifest() {
         let own = of_kind(&objects, "PrivateRegistry").count();
         registries += own;
         if own > 0 {
-            let mut check = Command::new(env!("CARGO_BIN_EXE_private-registry-operator"));
-            let said = printed(check.args(["check", "-f"]).arg(&path));
-            assert!(
-                said.starts_with(&format!("{own} ")) && said.ends_with(", 0 invalid\n"),
-                "{}: {said}",
-                path.display()
-            );
+            let checked = check::check(std::slice::from_ref(&path));
+            assert_eq!((checked.registries, checked.faults), (own, Vec::new()), "{}", path.display());
         }
     }
     assert!(registries > 8, "only {registries} examples were found");

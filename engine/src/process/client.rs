@@ -188,7 +188,11 @@ fn source(settings: &ClientSettings, around: Surroundings) -> Source {
     }
 }
 
-async fn locate(settings: &ClientSettings) -> Result<Config, ConnectError> {
+/// Where the cluster is and who we are there. Reads files and may run a credential plugin; sends nothing to the cluster.
+///
+/// # Errors
+/// No configuration was found, or it can't be used.
+pub async fn locate(settings: &ClientSettings) -> Result<Config, ConnectError> {
     let (read, source_name) = match source(settings, Surroundings::look()) {
         Source::Nowhere => return Err(ConnectError::NoCluster),
         Source::Pod => return Config::incluster().map_err(|error| ConnectError::ServiceAccount(error.to_string())),

@@ -58,7 +58,7 @@ impl Group {
     /// Whether an integration test belongs to it. A test that names no group in its name is one for `unit`.
     fn owns(self, test: &IntegrationTest) -> bool {
         let group = match test.name.as_str() {
-            _ if test.package != "private-registry-operator" => Self::Testbed,
+            _ if !["private-registry-operator", "kubectl-registry"].contains(&test.package.as_str()) => Self::Testbed,
             name if name.starts_with("apiserver") => Self::Apiserver,
             name if name.starts_with("oracles") => Self::Oracles,
             name if name.starts_with("e2e") => Self::E2e,
@@ -235,6 +235,8 @@ mod tests {
         assert_eq!(group("private-registry-operator", "e2e_storage"), Group::E2e);
         assert_eq!(group("private-registry-operator", "installation"), Group::Charts);
         assert_eq!(group("private-registry-operator", "architecture"), Group::Unit);
+        assert_eq!(group("kubectl-registry", "plugin"), Group::Unit);
+        assert_eq!(group("kubectl-registry", "apiserver_plugin"), Group::Apiserver);
         assert_eq!(group("testbed", "node"), Group::Testbed);
     }
 }

@@ -5,7 +5,7 @@ use regex::Regex;
 use serde_json::Value;
 
 /// What is wrong with `value`, each with the path of the field.
-pub(super) fn violations(schema: &Value, value: &Value, path: &str) -> Vec<String> {
+pub(crate) fn violations(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let mut found = Vec::new();
     visit(schema, value, path, &mut found);
     found

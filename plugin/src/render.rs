@@ -2,29 +2,53 @@
 //! that the output is the same every time.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
+use private_registry_operator::api::GenerateAdmin;
+use private_registry_operator::desired::{self, AdminLogin, Authority, Material, Run, ServingCertificate, Table};
+use private_registry_operator::model::{Resolved, Tls, Users};
 use serde_json::{Value, json};
 
-use super::{check, manifests};
-use crate::api::GenerateAdmin;
-use crate::desired::{self, AdminLogin, Authority, Material, Run, ServingCertificate, Table};
-use crate::model::{Resolved, Tls, Users};
+use crate::manifests::{self, Manifests};
+use crate::{check, shell};
 
 const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
 
-/// Prints the children of every registry in `files` as YAML documents.
-pub(super) fn render(files: &[PathBuf]) -> ExitCode {
-    let found = manifests::find(files);
-    found.unreadable.iter().for_each(|line| super::complain(line));
-    let mut code = if found.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    for document in &found.registries {
-        match check::tell_faults(document, check::resolve(document)) {
-            Some(resolved) => super::print(&yaml(&resolved)),
-            None => code = ExitCode::FAILURE,
+/// Options of `render`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    manifests: Manifests,
+}
+
+/// What manifests are made into.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The children of every valid registry, as YAML documents.
+    pub yaml: String,
+    /// A line for everything that is wrong, files that cannot be read first.
+    pub faults: Vec<String>,
+}
+
+/// Prints the children of every valid registry; what is wrong with the others goes to standard error. Whether nothing is.
+pub(crate) fn run(options: &Options) -> bool {
+    let rendered = render(&options.manifests.files);
+    rendered.faults.iter().for_each(|fault| shell::complain(fault));
+    shell::print(&rendered.yaml);
+    rendered.faults.is_empty()
+}
+
+/// Renders every registry of files, folders and (as `-`) standard input.
+#[must_use]
+pub fn render(paths: &[PathBuf]) -> Rendered {
+    let manifests::Found { registries, unreadable: mut faults } = manifests::find(paths);
+    let mut text = String::new();
+    for document in &registries {
+        match check::resolve(document) {
+            Ok(resolved) => text.push_str(&yaml(&resolved)),
+            Err(found) => faults.extend(found.iter().map(|fault| document.fault(fault))),
         }
     }
-    code
+    Rendered { yaml: text, faults }
 }
 
 fn yaml(registry: &Resolved) -> String {

@@ -1,18 +1,17 @@
 //! `check`: what admission and `resolve` would say, without a cluster.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::cel::Validator;
+use private_registry_operator::api::{self, PrivateRegistry};
+use private_registry_operator::model::{self, Observed, ObservedClaim, Resolved, Settings};
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::manifests::{self, Document};
-use super::structure;
-use crate::api::{self, PrivateRegistry};
-use crate::model::{self, Observed, ObservedClaim, Resolved, Settings};
+use crate::manifests::{self, Document, Manifests};
+use crate::{shell, structure};
 
 /// Made of the types, so once is enough for any number of manifests.
 static SCHEMA: LazyLock<Value> = LazyLock::new(api::schema);
@@ -28,31 +27,50 @@ static METADATA: LazyLock<Value> = LazyLock::new(|| {
     schema
 });
 
-/// Prints a line for each fault, then one that counts.
-pub(super) fn check(files: &[PathBuf]) -> ExitCode {
-    let manifests::Found { registries, unreadable } = manifests::find(files);
-    unreadable.iter().for_each(|line| super::complain(line));
-    let faulty = registries.iter().filter(|document| tell_faults(document, resolve(document)).is_none()).count();
-    let noun = if registries.len() == 1 { "PrivateRegistry" } else { "PrivateRegistries" };
-    super::print(&format!("{} {noun}, {faulty} invalid\n", registries.len()));
-    if faulty == 0 && unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    manifests: Manifests,
 }
 
-/// Prints what is wrong with a manifest; otherwise gives the registry.
-pub(super) fn tell_faults(document: &Document, resolved: Result<Resolved, Vec<String>>) -> Option<Resolved> {
-    let faults = match resolved {
-        Ok(resolved) => return Some(resolved),
-        Err(faults) => faults,
-    };
-    for fault in faults {
-        super::complain(&format!("{}: {}: {fault}", document.file, document.title()));
+/// What is wrong with manifests.
+#[derive(Debug)]
+pub struct Checked {
+    /// How many registries were found.
+    pub registries: usize,
+    /// How many of them are invalid.
+    pub invalid: usize,
+    /// A line for everything that is wrong, files that cannot be read first.
+    pub faults: Vec<String>,
+}
+
+/// Prints a line for each fault, then one that counts. Whether there is none.
+pub(crate) fn run(options: &Options) -> bool {
+    let checked = check(&options.manifests.files);
+    checked.faults.iter().for_each(|fault| shell::complain(fault));
+    let noun = if checked.registries == 1 { "PrivateRegistry" } else { "PrivateRegistries" };
+    shell::print(&format!("{} {noun}, {} invalid\n", checked.registries, checked.invalid));
+    checked.faults.is_empty()
+}
+
+/// Looks at every registry of files, folders and (as `-`) standard input.
+#[must_use]
+pub fn check(paths: &[PathBuf]) -> Checked {
+    let manifests::Found { registries, unreadable: mut faults } = manifests::find(paths);
+    let mut invalid = 0;
+    for document in &registries {
+        if let Err(found) = resolve(document) {
+            invalid += 1;
+            faults.extend(found.iter().map(|fault| document.fault(fault)));
+        }
     }
-    None
+    Checked { registries: registries.len(), invalid, faults }
 }
 
 /// The registry that a manifest asks for, as far as that can be said without a cluster; or everything that is wrong with it, each
 /// naming the field.
-pub(super) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
+pub(crate) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
     let registry = admit(document)?;
     // An existing claim is not here to be looked at: it is taken for what the manifest needs.
     let mode =

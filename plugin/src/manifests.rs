@@ -10,18 +10,31 @@ use serde_json::Value;
 const STANDARD_INPUT: &str = "-";
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 
+/// Where manifests are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Manifests {
+    /// A file, a folder (every .yaml, .yml and .json below it), or - for standard input. Can be given more than once.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
 /// One object of a file.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     /// Where it came from, for messages.
-    pub(super) file: String,
+    pub(crate) file: String,
     /// The object.
-    pub(super) object: Value,
+    pub(crate) object: Value,
 }
 
 impl Document {
-    /// `Kind namespace/name`, for messages.
-    pub(super) fn title(&self) -> String {
+    /// A line that says what is wrong with it.
+    pub(crate) fn fault(&self, fault: &str) -> String {
+        format!("{}: {}: {fault}", self.file, self.title())
+    }
+
+    /// `Kind namespace/name`.
+    fn title(&self) -> String {
         let text = |pointer: &str| self.object.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
         match self.object.pointer("/metadata/namespace").and_then(Value::as_str) {
             Some(namespace) => format!("{} {namespace}/{}", text("/kind"), text("/metadata/name")),
@@ -37,15 +50,15 @@ impl Document {
 
 /// What was found where the user pointed to.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Every registry, in the order of the paths, folders sorted by name.
-    pub(super) registries: Vec<Document>,
+    pub(crate) registries: Vec<Document>,
     /// A line for each file or folder that cannot be read or is no YAML. The others are of use all the same.
-    pub(super) unreadable: Vec<String>,
+    pub(crate) unreadable: Vec<String>,
 }
 
 /// Every registry of `paths`. If there is nothing at all, that is among what is unreadable.
-pub(super) fn find(paths: &[PathBuf]) -> Found {
+pub(crate) fn find(paths: &[PathBuf]) -> Found {
     let mut found = Found::default();
     for path in paths {
         find_below(path, &mut found);

@@ -1,0 +1,127 @@
+//! `kubectl registry …`: what people run, from their own machine, about private registries.
+//!
+//! | file | command |
+//! |---|---|
+//! | [`check`] | are these manifests valid? |
+//! | [`render`] | what would be made of them? |
+//! | `rotate` | a new certificate, a new authority |
+//! | `trust` | this machine, or a node, accepts a registry's certificate |
+//!
+//! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
+
+pub mod check;
+mod cluster;
+mod manifests;
+pub mod render;
+mod rotate;
+mod shell;
+mod structure;
+mod trust;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// What `kubectl registry` understands.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-registry",
+    bin_name = "kubectl registry",
+    version = private_registry_operator::VERSION,
+    about = "What people do with private registries, beside their manifests"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate manifests without a cluster, with the rules that the API server applies.
+    ///
+    /// Exit code 0: all are valid; 1: some are not or cannot be read, and each line says file, object, field and reason.
+    ///
+    /// Objects of other kinds are passed over. What only the cluster knows (Secrets, StorageClasses, an older version of the same
+    /// registry) is not checked.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry check -f registry.yaml\n  \
+        kubectl registry check -f registries/ -f more.yaml\n  \
+        kubectl kustomize overlays/production | kubectl registry check -f -")]
+    Check(check::Options),
+    /// Print every object that the operator would make of a manifest; secrets appear as a placeholder.
+    ///
+    /// Exit code 0: everything was rendered; 1: a manifest is invalid, and standard error says why.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry render -f registry.yaml\n  \
+        kubectl kustomize overlays/production | kubectl registry render -f - > children.yaml\n\n\
+        What only the cluster knows (certificates, password hashes, addresses) is the text PLACEHOLDER, so the output is\n\
+        for reading and comparing, not for kubectl apply.")]
+    Render(render::Options),
+    /// Ask for a new serving certificate, or for a new authority.
+    ///
+    /// Sets the annotation privateregistry.dev/renew, with a value that no request had before, and says how to follow. The right to
+    /// patch the registry is enough.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry rotate leaf team-a\n  \
+        kubectl registry rotate ca team-a --namespace registries\n  \
+        kubectl registry rotate ca team-a --now --yes       # the key was stolen: clients are cut off until they have the new authority")]
+    Rotate(rotate::Options),
+    /// Make this machine accept a registry's certificate, or print what a node's platform needs for it.
+    ///
+    /// Without --install nothing is written. Files that this command did not write are never changed. Runtimes read the files at the
+    /// next pull; none has to be restarted. Without --docker, --containerd, --podman or --system, for what is installed.
+    ///
+    /// Exit code 0: everything is, or would be, as it should; 1: something is in the way, and a line says what.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry trust team-a                       # what would be written here\n  \
+        sudo kubectl-registry trust team-a --kubeconfig ~/.kube/config --install\n  \
+        sudo kubectl-registry trust team-a --uninstall\n  \
+        kubectl registry trust team-a --print talos         # also k3s, rke2, gke, openshift, cloud-init, macos, windows\n  \
+        kubectl-registry trust team-a --ca ca.crt --address registry.example.com:5000 --docker    # without a cluster")]
+    Trust(trust::Options),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Examples:\n  \
+        source <(kubectl registry completions bash)\n  \
+        kubectl registry completions zsh > \"${fpath[1]}/_kubectl-registry\"\n  \
+        kubectl registry completions fish > ~/.config/fish/completions/kubectl-registry.fish\n\n\
+        They complete the program kubectl-registry itself.")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Check(options) => Ok(check::run(&options)),
+        Command::Render(options) => Ok(render::run(&options)),
+        Command::Rotate(options) => rotate::run(&options).map(|()| true),
+        Command::Trust(options) => trust::run(&options),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-registry", &mut script);
+            shell::print(&String::from_utf8_lossy(&script));
+            Ok(true)
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            shell::complain(&format!("kubectl registry: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

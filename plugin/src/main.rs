@@ -1,0 +1,5 @@
+//! The program that `kubectl registry` runs.
+
+fn main() -> std::process::ExitCode {
+    kubectl_registry::main()
+}

@@ -1,0 +1,146 @@
+//! `trust` and `trust --install`: what should be there, what is, and what is done about it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Result;
+use private_registry_operator::node::layouts::{File, Runtime, Store};
+
+use super::machine::{Machine, State};
+use super::subject::Subject;
+use super::{Options, runtime_files};
+use crate::shell;
+
+/// A file that should be there, and what is.
+struct Step {
+    file: File,
+    state: State,
+    /// Whether it lies in a folder of everybody, and not in one of its own.
+    is_shared: bool,
+}
+
+/// Says what there is to do, and does it if that is wanted. Whether nothing is in the way.
+pub(super) fn run(options: &Options, subject: &Subject) -> Result<bool> {
+    let machine = Machine::at(&options.root)?;
+    let runtimes = options.runtimes_here(&machine)?;
+    let store = options.system.then(|| machine.store()).transpose()?;
+    let steps = steps(&machine, &runtimes, store, subject)?;
+    shell::print(&subject.authorities_told());
+    steps.iter().for_each(|step| shell::print(&format!("{step}\n")));
+    notes(&machine, &runtimes, store, &steps, subject)?
+        .iter()
+        .for_each(|note| shell::print(&format!("note: {note}\n")));
+
+    let is_clean = !steps.iter().any(|step| matches!(step.state, State::Foreign(_)));
+    let groups = groups(&steps);
+    if !options.install {
+        shell::print(if groups.is_empty() {
+            "Nothing would be written.\n"
+        } else {
+            "Nothing was written; --install does it.\n"
+        });
+        return Ok(is_clean);
+    }
+    if !groups.is_empty() {
+        let everywhere =
+            if store.is_some() { ", for every program and every host that the authority signs" } else { "" };
+        shell::confirm(&format!("Trust {} on this machine{everywhere}?", subject.owner), options.yes)?;
+    }
+    for files in &groups {
+        machine.write(files)?;
+    }
+    // Also if nothing was written: the command may have failed the last time.
+    if let Some(store) = store {
+        machine.run(store.added())?;
+    }
+    let count: usize = groups.iter().map(Vec::len).sum();
+    shell::print(&format!("{} written.\n", shell::files(count)));
+    Ok(is_clean)
+}
+
+fn steps(machine: &Machine, runtimes: &[Runtime], store: Option<Store>, subject: &Subject) -> Result<Vec<Step>> {
+    let mut files = Vec::new();
+    for runtime in runtimes {
+        let folders = machine.folders(*runtime)?;
+        files.extend(runtime_files(*runtime, &folders, subject).into_iter().map(|file| (file, false)));
+    }
+    if let Some(store) = store {
+        files.extend(store.files(&subject.owner, &subject.authorities).into_iter().map(|file| (file, true)));
+    }
+    let look = |(file, is_shared): (File, bool)| {
+        let state = machine.look(&file, &subject.owner, is_shared)?;
+        Ok(Step { file, state, is_shared })
+    };
+    files.into_iter().map(look).collect()
+}
+
+impl Step {
+    fn is_due(&self) -> bool {
+        matches!(self.state, State::Absent | State::Outdated)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.file.path.display();
+        match &self.state {
+            State::Absent => write!(f, "write      {path}"),
+            State::Outdated => write!(f, "update     {path}"),
+            State::Current => write!(f, "keep       {path}"),
+            State::Equal => write!(f, "keep       {path} (somebody else's, and says the same)"),
+            State::Foreign(whose) => write!(f, "refuse     {path}: {whose}"),
+        }
+    }
+}
+
+/// What is to be written, folder by folder; a folder that is refused in part is left alone.
+fn groups<'a>(steps: &'a [Step]) -> Vec<Vec<&'a File>> {
+    let mut folders: BTreeMap<Option<&Path>, Vec<&'a Step>> = BTreeMap::new();
+    for step in steps {
+        folders.entry(step.file.path.parent()).or_default().push(step);
+    }
+    let is_refused = |step: &&Step| matches!(step.state, State::Foreign(_)) && !step.is_shared;
+    folders.retain(|_, steps| !steps.iter().any(is_refused));
+    let due = |steps: Vec<&'a Step>| steps.into_iter().filter(|step| step.is_due()).map(|step| &step.file).collect();
+    let files = folders.into_values().map(due);
+    files.filter(|files: &Vec<_>| !files.is_empty()).collect()
+}
+
+/// What a person should know who relies on the files.
+fn notes(
+    machine: &Machine,
+    runtimes: &[Runtime],
+    store: Option<Store>,
+    steps: &[Step],
+    subject: &Subject,
+) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    // Another cluster may have a registry of this name, so it is not removed without being asked.
+    for (path, owner) in store.map(|store| machine.written_for(store.folder(), 0)).transpose()?.unwrap_or_default() {
+        if owner == subject.owner && !steps.iter().any(|step| step.file.path == path) {
+            notes.push(format!(
+                "{} is of an authority that is no longer the registry's; --uninstall removes it",
+                path.display()
+            ));
+        }
+    }
+    for runtime in runtimes {
+        let folders = machine.folders(*runtime)?;
+        for (folder, name) in folders.iter().flat_map(|folder| subject.names.iter().map(move |name| (folder, name))) {
+            if let Some(other) = runtime
+                .preferred(folder, &name.host)
+                .filter(|other| machine.place(other).is_ok_and(|place| place.exists()))
+            {
+                notes.push(format!("{} exists, and {runtime} reads that one instead", other.display()));
+            }
+        }
+        if *runtime == Runtime::Containerd && folders.len() > 1 {
+            notes.push(
+                "containerd before 2.2 reads neither folder until its config_path names one: docs/clients.md says how"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(notes)
+}
