@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::PrivateRegistry;
 use crate::desired::kinds;
-use crate::model::{Child, Observed, ObservedClaim, SecretContent};
+use crate::model::{self, Child, Observed, ObservedClaim, SecretContent};
 use crate::secret::Sensitive;
 
 /// Bytes that all Secrets of a manifest may have together: more than a table of users has room for. One registry must not fill the operator's memory.
@@ -22,19 +22,7 @@ const KEY: usize = 256;
 /// Names of the Secrets that a manifest refers to.
 #[must_use]
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
-    in_turn(registry).into_iter().collect()
-}
-
-/// The same in the order in which they are read, the small ones first. Some may stand there twice.
-fn in_turn(registry: &PrivateRegistry) -> Vec<String> {
-    let auth = registry.spec.auth.as_ref();
-    let certificate = registry.spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| secret.name.clone());
-    let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| user.password_secret_ref.name.clone());
-    let tables = auth.into_iter().flat_map(|auth| &auth.users_from).filter_map(|from| {
-        let names = from.secret_ref.as_ref().map(|secret| &secret.name);
-        names.or(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name)).cloned()
-    });
-    certificate.into_iter().chain(users).chain(tables).collect()
+    model::secrets_of(&registry.spec).cloned().collect()
 }
 
 /// Name of the existing claim that a manifest refers to.
@@ -55,7 +43,7 @@ pub async fn references(
     let mut observed = Observed { claim_holder: holder(registry, rivals), ..Observed::default() };
     let mut errors = Vec::new();
     let mut room = SECRETS_AT_MOST;
-    for name in in_turn(registry) {
+    for name in model::secrets_of(&registry.spec).cloned() {
         if [&observed.unread, &observed.oversized].into_iter().any(|known| known.contains(&name))
             || observed.secrets.contains_key(&name)
         {

@@ -136,8 +136,8 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || !has(self.spec.tls.secret) || !(self.spec.tls.secret.name in ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix))",
-    "spec.tls.secret.name is the name of a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store your own under another name",
+    "!has(self.spec.tls) || !has(self.spec.tls.secret) || ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))",
+    "spec.tls.secret names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store your own under another name",
 );
 /// The same for users.
 pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GoDuration, rules};
+use super::{GoDuration, SecretKeyRef, rules};
 
 /// Who signs the serving certificate, and what it is like: at most one of privateCA, secret and none; without any, privateCA.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -100,6 +100,9 @@ pub struct SecretTls {
     /// clients must trust an authority that their systems do not know.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Where the passphrase is that tls.key is encrypted with, if it is: PKCS #8, or OpenSSL's older form with AES or triple DES.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase_secret_ref: Option<SecretKeyRef>,
 }
 
 /// Plain HTTP. Has no fields.

@@ -210,7 +210,7 @@ fn storage(
 /// Those that can be written, and what is wrong with the others.
 fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<PullSecret>, Vec<Fault>) {
     let ours = Child::SECRETS.into_iter().filter(|child| *child != Child::Pull).map(|child| registry.child(child));
-    let taken: BTreeSet<_> = ours.chain(inputs_of(&manifest.spec).cloned()).collect();
+    let taken: BTreeSet<_> = ours.chain(secrets_of(&manifest.spec).cloned()).collect();
     let (mut found, mut faults) = (Vec::<PullSecret>::new(), Vec::new());
     for pull in &manifest.spec.pull_secrets {
         let name = pull.name.clone().unwrap_or_else(|| registry.child(Child::Pull));
@@ -228,22 +228,24 @@ fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<Pul
     (found, faults)
 }
 
-/// Names of the Secrets that a manifest refers to.
-fn inputs_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
+/// Names of the Secrets that a manifest refers to, those first that are small. Some may stand there twice.
+pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let auth = spec.auth.as_ref();
     let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| &user.password_secret_ref.name);
     let tables = auth.into_iter().flat_map(|auth| &auth.users_from).flat_map(|from| {
         let passwords = from.secret_ref.as_ref().map(|secret| &secret.name);
         passwords.into_iter().chain(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name))
     });
-    let certificate = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref()).map(|secret| &secret.name);
-    users.chain(tables).chain(certificate)
+    let own = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref());
+    let certificate =
+        own.into_iter().flat_map(|own| [Some(&own.name), own.passphrase_secret_ref.as_ref().map(|key| &key.name)]);
+    certificate.flatten().chain(users).chain(tables)
 }
 
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
 fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blocked> {
     let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| registry.child(*child)).collect();
-    if let Some(name) = inputs_of(spec).find(|name| own.contains(*name)) {
+    if let Some(name) = secrets_of(spec).find(|name| own.contains(*name)) {
         return Err(Blocked::invalid(format!(
             "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
         )));
@@ -257,7 +259,10 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
         return Ok(Tls::None);
     }
     if let Some(own) = spec.secret {
-        return Ok(Tls::Own { secret: own.name });
+        let passphrase = own
+            .passphrase_secret_ref
+            .map(|passphrase| (passphrase.name, passphrase.key.unwrap_or_else(|| "password".to_owned())));
+        return Ok(Tls::Own { secret: own.name, passphrase });
     }
     let wanted = spec.certificate.unwrap_or_default();
     let authority = spec.private_ca.unwrap_or_default();

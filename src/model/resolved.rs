@@ -176,6 +176,8 @@ pub enum Tls {
     Own {
         /// Name of the Secret.
         secret: String,
+        /// Name and key of the Secret with its key's passphrase.
+        passphrase: Option<(String, String)>,
     },
     /// Nobody: plain HTTP.
     None,

@@ -10,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
 use super::acceptance::{self, Refusal, Signature};
+use super::encrypted_key::{self, Closed};
 use super::facts::{self, CertificateFacts};
 use super::pem::{self, NoKey};
 use super::reading::key_fits;
@@ -24,6 +25,8 @@ pub struct Material<'a> {
     pub key: Option<&'a [u8]>,
     /// `ca.crt`: the authorities that clients shall trust, PEM. Optional.
     pub authorities: Option<&'a [u8]>,
+    /// What the key is encrypted with. A key that is not encrypted needs none.
+    pub passphrase: Option<&'a [u8]>,
 }
 
 /// A certificate that may be served.
@@ -74,10 +77,18 @@ pub enum ImportError {
     #[error("tls.key holds no readable private key; it must be PEM text in PKCS #8, PKCS #1 or SEC 1 form")]
     KeyUnreadable,
     /// `tls.key` needs a passphrase.
-    #[error(
-        "tls.key is encrypted with a passphrase; store the decrypted key: openssl pkey -in encrypted.key -out tls.key"
-    )]
+    #[error("tls.key is encrypted; name the Secret with its passphrase in spec.tls.secret.passphraseSecretRef")]
     KeyEncrypted,
+    /// `tls.key` cannot be opened with the passphrase.
+    #[error(
+        "tls.key cannot be opened with the passphrase of spec.tls.secret.passphraseSecretRef; put the right one there"
+    )]
+    WrongPassphrase,
+    /// `tls.key` is encrypted in a way that is not read here.
+    #[error(
+        "tls.key is encrypted in a way that cannot be read ({0}); encrypt it anew: openssl pkcs8 -topk8 -in tls.key"
+    )]
+    KeyEncryptionUnsupported(&'static str),
     /// A kind of key that can't be used.
     #[error(
         "the key is of a kind that can't be used ({0}); use ECDSA on P-256 or P-384, RSA of 2048 to 4096 bits, or Ed25519"
@@ -109,6 +120,8 @@ impl ImportError {
             Self::CertificateUnreadable(_) => "CertificateUnreadable",
             Self::KeyUnreadable => "KeyUnreadable",
             Self::KeyEncrypted => "KeyEncrypted",
+            Self::WrongPassphrase => "WrongPassphrase",
+            Self::KeyEncryptionUnsupported(_) => "KeyEncryptionUnsupported",
             Self::KeyUnsupported(_) => "KeyUnsupported",
             Self::KeyMismatch(_) => "KeyMismatch",
             Self::ChainBroken(_) => "ChainBroken",
@@ -137,7 +150,7 @@ pub fn check(
 ) -> Result<Imported, ImportError> {
     let given = certificates(material.chain, "tls.crt")?;
     let key_text = material.key.ok_or(ImportError::Incomplete("tls.key"))?;
-    let key = private_key(key_text)?;
+    let key = private_key(key_text, material.passphrase)?;
     // Tools write an empty ca.crt where there is none.
     let authorities = material
         .authorities
@@ -203,11 +216,19 @@ fn parse<'a>(ders: &'a [CertificateDer<'_>], name: &'static str) -> Result<Vec<X
     parsed.collect::<Result<_, _>>().map_err(|_| ImportError::CertificateUnreadable(name))
 }
 
-fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, ImportError> {
-    pem::private_key(text).map_err(|problem| match problem {
-        NoKey::Unreadable => ImportError::KeyUnreadable,
-        NoKey::Encrypted => ImportError::KeyEncrypted,
-    })
+fn private_key(text: &[u8], passphrase: Option<&[u8]>) -> Result<Zeroizing<PrivateKeyDer<'static>>, ImportError> {
+    match (pem::private_key(text), passphrase) {
+        (Ok(key), _) => Ok(key),
+        (Err(NoKey::Unreadable), _) => Err(ImportError::KeyUnreadable),
+        (Err(NoKey::Encrypted), None) => Err(ImportError::KeyEncrypted),
+        (Err(NoKey::Encrypted), Some(passphrase)) => {
+            encrypted_key::open(text, passphrase).map_err(|closed| match closed {
+                Closed::WrongPassphrase => ImportError::WrongPassphrase,
+                Closed::Unsupported(how) => ImportError::KeyEncryptionUnsupported(how),
+                Closed::Unreadable => ImportError::KeyUnreadable,
+            })
+        }
+    }
 }
 
 fn label(key: &PrivateKeyDer<'_>) -> &'static str {

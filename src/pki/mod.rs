@@ -7,6 +7,7 @@
 
 pub mod acceptance;
 pub mod bundle;
+mod encrypted_key;
 pub mod facts;
 pub mod import;
 pub mod issue;

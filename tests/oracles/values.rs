@@ -30,6 +30,8 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("passwordSecretRef.key", vec![json!("password"), json!("other")]),
         ("usersFrom[].secretRef.name", vec![json!("many-one"), json!("many-two")]),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
+        ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
+        ("passphraseSecretRef.key", vec![json!("password"), json!("other")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),
         ("htpasswdSecretRef.name", vec![json!("lines-one"), json!("lines-two")]),
         ("htpasswdSecretRef.key", vec![json!("htpasswd"), json!("other")]),
@@ -146,6 +148,9 @@ fn ground(path: &str) -> Value {
         // Without another user every value but Never means the same.
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
         "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
+        path if path.starts_with("tls.secret.passphraseSecretRef") => {
+            ground["tls"] = json!({"secret": {"name": "own-one"}})
+        }
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),
         _ => {}

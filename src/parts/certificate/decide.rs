@@ -119,7 +119,9 @@ pub fn settle(
 ) -> Result<Settled, Error> {
     match &registry.tls {
         Tls::None | Tls::Unreadable => Ok(Settled::default()),
-        Tls::Own { secret } => Ok(own::settle(registry, secret, stored, observed, &moment)),
+        Tls::Own { secret, passphrase } => {
+            Ok(own::settle(registry, secret, passphrase.as_ref(), stored, observed, &moment))
+        }
         Tls::PrivateCa { .. } => private_ca::settle(registry, stored, service, &moment),
     }
 }

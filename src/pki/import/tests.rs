@@ -32,6 +32,7 @@ fn import_at(chain: &str, key: &str, authorities: Option<&str>, at: Timestamp) -
         chain: Some(chain.as_bytes()),
         key: Some(key.as_bytes()),
         authorities: authorities.map(str::as_bytes),
+        passphrase: None,
     };
     check(material, Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses }, None, at)
 }
@@ -46,7 +47,7 @@ fn a_new_version_takes_away_no_name_that_is_served() {
     let facts = |made: &Made| CertificateFacts::of_pem(&made.pem).unwrap();
     let judged = |new: &Made, served: Option<&CertificateFacts>, at: Timestamp| {
         let text = (new.pem.as_bytes(), new.key_pem.as_bytes());
-        let material = Material { chain: Some(text.0), key: Some(text.1), authorities: None };
+        let material = Material { chain: Some(text.0), key: Some(text.1), authorities: None, passphrase: None };
         check(material, hosts, served, at).map(|imported| imported.uncovered.len())
     };
 
@@ -171,7 +172,12 @@ fn half_a_secret_is_refused_by_the_name_of_what_is_missing() {
     let Company { server, .. } = &*COMPANY;
     let hosts = (names(&[]), addresses(&[]));
     let check = |chain: Option<&str>, key: Option<&str>| {
-        let material = Material { chain: chain.map(str::as_bytes), key: key.map(str::as_bytes), authorities: None };
+        let material = Material {
+            chain: chain.map(str::as_bytes),
+            key: key.map(str::as_bytes),
+            authorities: None,
+            passphrase: None,
+        };
         check(material, Hosts { dns_names: &hosts.0, ip_addresses: &hosts.1 }, None, now()).unwrap_err()
     };
     assert_eq!(check(None, Some(&server.key_pem)), ImportError::Incomplete("tls.crt"));
@@ -203,7 +209,7 @@ fn an_encrypted_key_is_named_as_such() {
     for key in [include_str!("../testdata/rsa-encrypted.key"), include_str!("../testdata/rsa-encrypted-pkcs1.key")] {
         let error = refused(certificate, key, None);
         assert_eq!(error, ImportError::KeyEncrypted);
-        assert!(error.to_string().contains("openssl pkey"), "{error}");
+        assert!(error.to_string().contains("passphraseSecretRef"), "{error}");
     }
 }
 
@@ -415,6 +421,7 @@ fn hosts_that_the_certificate_does_not_cover_are_listed() {
         chain: Some(chain.as_bytes()),
         key: Some(server.key_pem.as_bytes()),
         authorities: Some(root.pem.as_bytes()),
+        passphrase: None,
     };
     let dns_names = names(&[
         "registry.example.com",

@@ -18,6 +18,7 @@ use crate::status::{Certificate, Problem};
 pub(super) fn settle(
     registry: &Resolved,
     secret: &str,
+    passphrase: Option<&(String, String)>,
     stored: &Stored<'_>,
     observed: &Observed,
     moment: &Moment<'_>,
@@ -40,8 +41,13 @@ pub(super) fn settle(
             true,
         );
     };
+    let passphrase = match passphrase.map(|(name, key)| observed_passphrase(observed, name, key)).transpose() {
+        Ok(passphrase) => passphrase,
+        Err((reason, message)) => return keep(reason, message, true),
+    };
     let value = |key: &str| content.data.get(key).map(|value| value.expose().as_slice());
-    let material = import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt") };
+    let material =
+        import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt"), passphrase };
     // The cluster's own names are not asked of a company's certificate: only those that the user wrote.
     let (dns_names, ip_addresses) = written(registry);
     let hosts = import::Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
@@ -86,6 +92,23 @@ pub(super) fn settle(
     }
 }
 
+/// The passphrase, without the end of a line that an editor leaves behind it; or why there is none.
+fn observed_passphrase<'a>(observed: &'a Observed, name: &str, key: &str) -> Result<&'a [u8], (&'static str, String)> {
+    const FIELD: &str = "spec.tls.secret.passphraseSecretRef";
+    if observed.unread.contains(name) {
+        return Err(("ReadFailed", format!("Secret {name} could not be read; it is tried again")));
+    }
+    let Some(Some(content)) = observed.secrets.get(name) else {
+        return Err(("WaitingForSecret", format!("Secret {name}, named in {FIELD}, does not exist; create it")));
+    };
+    let Some(value) = content.data.get(key) else {
+        return Err(("WaitingForSecret", format!("Secret {name}, named in {FIELD}, has no key {key}; add it")));
+    };
+    let text = value.expose().as_slice();
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    Ok(text.strip_suffix(b"\r").unwrap_or(text))
+}
+
 /// Whether clients accept what is stored.
 fn is_accepted(stored: Option<&Live>, now: Timestamp) -> bool {
     let Some((live, leaf)) = stored.and_then(|live| Some((live, leaf_of(live)?))) else { return false };
@@ -94,6 +117,7 @@ fn is_accepted(stored: Option<&Live>, now: Timestamp) -> bool {
         chain: Some(leaf.chain_pem.as_bytes()),
         key: Some(leaf.key_pem.expose().as_bytes()),
         authorities: ca.as_deref().map(str::as_bytes),
+        passphrase: None,
     };
     let no_hosts = import::Hosts { dns_names: &BTreeSet::new(), ip_addresses: &BTreeSet::new() };
     import::check(material, no_hosts, None, now).is_ok()

@@ -365,3 +365,39 @@ fn a_ca_in_wrong_hands_is_trusted_no_longer_in_the_same_pass() {
     let (same, ..) = replaced.pass_at(&asking("ca-now-1"), begin);
     assert_eq!(same.authorities(), replaced.authorities(), "a wish is fulfilled once");
 }
+
+#[test]
+fn an_encrypted_key_is_opened_with_the_passphrase_that_is_named_and_what_is_missing_of_that_is_told() {
+    let key = include_str!("../../../pki/testdata/encrypted/rsa-des3.key");
+    let mut observed = own("a.example.com", 10);
+    let mut set = |secret: &str, key: &str, text: &str| {
+        let content =
+            observed.secrets.entry(secret.to_owned()).or_insert_with(|| own("x", 1).secrets.remove("own").unwrap());
+        content.as_mut().unwrap().data.insert(key.to_owned(), text.as_bytes().to_vec().into());
+        observed.clone()
+    };
+    let chain = include_str!("../../../pki/testdata/rsa.crt");
+    set("own", "tls.crt", chain);
+    set("own", "ca.crt", chain);
+    let without = set("own", "tls.key", key);
+    let (wrong, right) = (set("phrase", "password", "another"), set("phrase", "password", "passphrase\r\n"));
+    let other_key = set("phrase", "password", "passphrase");
+
+    let settle = |tls: Value, observed: &Observed| {
+        let registry = resolved(&json!({"tls": tls}), &json!({}));
+        let moment = Moment { now: Timestamp::now(), rollout: Rollout::default(), handled: None };
+        let stored = Stored { leaf: None, published: None, authority: Authority::Absent };
+        let settled = settle(&registry, &stored, observed, None, moment).unwrap();
+        (settled.serving, settled.report.problem.map(|problem| problem.reason))
+    };
+    let named = |key: &str| json!({"secret": {"name": "own", "passphraseSecretRef": {"name": "phrase", "key": key}}});
+    let reason = |tls: Value, observed: &Observed| settle(tls, observed).1.unwrap_or_default();
+    assert_eq!(reason(json!({"secret": {"name": "own"}}), &right), "KeyEncrypted");
+    assert_eq!(reason(named("password"), &wrong), "WrongPassphrase");
+    assert_eq!(reason(named("password"), &without), "WaitingForSecret");
+    assert_eq!(reason(named("other"), &other_key), "WaitingForSecret");
+    let (serving, problem) = settle(named("password"), &right);
+    assert_eq!(problem, None);
+    let opened = serving.unwrap().key;
+    assert!(opened.expose().starts_with("-----BEGIN RSA PRIVATE KEY-----") && !opened.expose().contains("ENCRYPTED"));
+}
