@@ -93,6 +93,8 @@ pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
 /// A shorter one would be renewed more often than pods should restart.
 pub const AT_LEAST_AN_HOUR: Rule =
     ("duration(self) >= duration('1h')", "must be a duration of at least 1h, for instance 720h");
+/// None at all is a choice, too.
+pub const A_DURATION: Rule = ("duration(self) >= duration('0s')", "must be a duration, for instance 24h");
 /// Shorter makes no sense.
 pub const AT_LEAST_A_MINUTE: Rule =
     ("duration(self) >= duration('1m')", "must be a duration of at least 1m, for instance 720h");

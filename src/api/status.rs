@@ -204,13 +204,15 @@ pub struct AuthorityStatus {
     pub fingerprint: String,
     /// Valid until, RFC 3339.
     pub not_after: String,
-    /// Whether it signs now.
+    /// Whether it signs now, or will, or did.
     pub stage: AuthorityStage,
 }
 
 /// Whether an authority signs.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorityStage {
+    /// It signs later, when clients could learn of it.
+    Next,
     /// It signed the certificate that is served.
     Active,
     /// It signed earlier ones, which clients may still meet.

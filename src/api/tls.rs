@@ -38,6 +38,20 @@ pub struct PrivateCa {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::AT_LEAST_AN_HOUR)]
     pub duration: Option<GoDuration>,
+    /// How one authority takes over from another: when two thirds of its life are over, or when the annotation privateregistry.dev/renew asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+}
+
+/// How one authority takes over from another. The next one is published in NAME-ca-bundle first and signs later, so that clients can learn of it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// How long the next authority is published before it signs, and how long the former one stays in the bundle afterwards; default 24h. It is cut
+    /// to half of the time that the former one has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::A_DURATION)]
+    pub grace_period: Option<GoDuration>,
 }
 
 /// What the serving certificate is like.

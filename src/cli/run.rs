@@ -22,6 +22,7 @@ use crate::controller::Operator;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
 use crate::model::Settings;
+use crate::model::settings::ShortCertificates;
 
 /// Latch of readiness: the streams of changes.
 const WATCHES: &str = "watches";
@@ -65,16 +66,23 @@ pub struct RunOptions {
     /// About how often everything is listed and compared anew, in case a change was never heard of.
     #[arg(long, env = "SWEEP_EVERY", value_name = "DURATION", default_value = "6h", value_parser = process::flag_values::duration)]
     sweep_every: Duration,
-    /// For tests of renewal: registries of this namespace get serving certificates that live this long, whatever their manifests say.
-    #[arg(long, value_name = "NAMESPACE=DURATION", value_parser = short_certificates)]
-    short_certificates_for_tests: Option<(String, Duration)>,
+    /// For tests of renewal: registries of this namespace get serving certificates that live this long, and authorities that live so long, whatever their
+    /// manifests say.
+    #[arg(long, value_name = "NAMESPACE=DURATION[/DURATION]", value_parser = short_certificates)]
+    short_certificates_for_tests: Option<ShortCertificates>,
     #[command(flatten)]
     process: process::Settings,
 }
 
-fn short_certificates(text: &str) -> Result<(String, Duration), String> {
-    let (namespace, duration) = text.split_once('=').ok_or("must be NAMESPACE=DURATION, for instance renewals=3m")?;
-    Ok((process::flag_values::name(namespace)?, process::flag_values::duration(duration)?))
+fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
+    let (namespace, lives) =
+        text.split_once('=').ok_or("must be NAMESPACE=DURATION, for instance renewals=3m or renewals=2m/10m")?;
+    let (certificate, authority) = lives.split_once('/').map_or((lives, None), |(leaf, ca)| (leaf, Some(ca)));
+    Ok(ShortCertificates {
+        namespace: process::flag_values::name(namespace)?,
+        certificate: process::flag_values::duration(certificate)?,
+        authority: authority.map(process::flag_values::duration).transpose()?,
+    })
 }
 
 /// Runs until it is told to stop. Exit codes: see [`operator_engine::process`].

@@ -152,8 +152,8 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     let address = address::settle(pass).await;
     let storage = storage::settle(pass).await;
     let found = workload::look(pass).await;
-    let rollout_is_pending = found.as_ref().is_ok_and(workload::Found::rollout_is_pending);
-    let certificate = certificate::settle(pass, &address, rollout_is_pending).await;
+    let rollout = found.as_ref().map(workload::Found::rollout).unwrap_or_default();
+    let certificate = certificate::settle(pass, &address, rollout).await;
     let logins = logins::settle(pass, &address).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 

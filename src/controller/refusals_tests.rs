@@ -26,6 +26,12 @@ fn spec(users: bool) -> Value {
     json!({"storage": {"emptyDir": {}}, "deletionPolicy": "Delete", "auth": auth})
 }
 
+fn rotating() -> Value {
+    let mut spec = spec(false);
+    spec["tls"] = json!({"privateCA": {"rotation": {"gracePeriod": "0s"}}});
+    spec
+}
+
 /// What is there before, and what then happens.
 struct Case {
     name: &'static str,
@@ -33,7 +39,7 @@ struct Case {
     happens: fn(&Server, &Context),
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case { name: "it is new", before: |_, _| {}, happens: |server, ctx| server.has_registry(&spec(false), ctx) },
     Case {
         name: "a password changes",
@@ -61,6 +67,15 @@ const CASES: [Case; 6] = [
         before: |server, ctx| server.has_registry(&spec(false), ctx),
         happens: |server, ctx| {
             server.edit_registry(ctx, |registry| registry["spec"]["restartPolicy"] = json!({"type": "Never"}));
+        },
+    },
+    Case {
+        name: "another authority takes over",
+        before: |server, ctx| server.has_registry(&rotating(), ctx),
+        happens: |server, ctx| {
+            server.edit_registry(ctx, |registry| {
+                registry["metadata"]["annotations"]["privateregistry.dev/renew"] = "ca".into();
+            });
         },
     },
     Case {
@@ -118,7 +133,7 @@ fn comparable(server: &Server) -> Vec<String> {
         object["status"]["certificate"] = Value::Null;
         object["metadata"]["annotations"]["privateregistry.dev/applied"] = Value::Null;
     }
-    let varying = regex::Regex::new("[0-9a-f]{64}|[0-9]{4}-[0-9T:.-]+Z").unwrap();
+    let varying = regex::Regex::new("[0-9a-f]{64}|(?:[0-9A-F]{2}:){31}[0-9A-F]{2}|[0-9]{4}-[0-9T:.-]+Z").unwrap();
     state.iter().map(|(path, object)| format!("{path} {}", varying.replace_all(&object.to_string(), "-"))).collect()
 }
 

@@ -37,6 +37,8 @@ pub struct ServingCertificate {
     pub served_request: Option<String>,
     /// Why it was issued; `None` for a certificate that is not ours.
     pub issued: Option<String>,
+    /// Since when authorities have been what they are, while one takes over from another.
+    pub authorities_since: Option<String>,
 }
 
 /// The registry's own authority.
@@ -46,6 +48,12 @@ pub struct Authority {
     pub certificate: String,
     /// PEM.
     pub key: Sensitive<String>,
+    /// Certificate and key, PEM, of the one that is to sign next.
+    pub next: Option<(String, Sensitive<String>)>,
+    /// Fingerprint of the authority that it is to succeed.
+    pub succeeds: Option<String>,
+    /// Fingerprints of those of both that the operator made.
+    pub made: Option<String>,
     /// Type of its Secret, which Kubernetes never changes: one that somebody made may be another than ours.
     pub kind: String,
 }

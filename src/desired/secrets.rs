@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, object, some};
+use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, object};
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
@@ -47,19 +47,32 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
 #[must_use]
 pub fn certificate(registry: &Resolved, certificate: &ServingCertificate) -> Object {
     let mut metadata = registry.metadata(Child::Tls);
-    let served = certificate.served_request.clone().map(|request| (labels::SERVED_REQUEST.to_owned(), request));
-    let issued = certificate.issued.clone().map(|word| (labels::ISSUED.to_owned(), word));
-    metadata.annotations = some(served.into_iter().chain(issued).collect());
+    annotate(&mut metadata, labels::SERVED_REQUEST, certificate.served_request.as_ref());
+    annotate(&mut metadata, labels::ISSUED, certificate.issued.as_ref());
+    annotate(&mut metadata, labels::AUTHORITIES_SINCE, certificate.authorities_since.as_ref());
     let mut data = vec![("tls.crt", certificate.chain.as_str()), ("tls.key", certificate.key.expose())];
     data.extend(certificate.ca.as_deref().map(|ca| ("ca.crt", ca)));
     secret(metadata, "kubernetes.io/tls", data, Hold::Disposable)
 }
 
-/// `NAME-ca`: the authority and its key.
+fn annotate(metadata: &mut ObjectMeta, key: &str, value: Option<&String>) {
+    if let Some(value) = value {
+        metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.clone());
+    }
+}
+
+/// `NAME-ca`: the authority and its key, and those of its successor while there is one.
 #[must_use]
 pub fn authority(registry: &Resolved, authority: &Authority) -> Object {
-    let data = [("tls.crt", authority.certificate.as_str()), ("tls.key", authority.key.expose())];
-    secret(registry.kept_metadata(Child::Ca), &authority.kind, data, registry.hold())
+    let present = [("tls.crt", authority.certificate.as_str()), ("tls.key", authority.key.expose())];
+    let next = authority
+        .next
+        .iter()
+        .flat_map(|(certificate, key)| [("next.crt", certificate.as_str()), ("next.key", key.expose())]);
+    let mut metadata = registry.kept_metadata(Child::Ca);
+    annotate(&mut metadata, labels::MADE, authority.made.as_ref());
+    annotate(&mut metadata, labels::SUCCEEDS, authority.succeeds.as_ref());
+    secret(metadata, &authority.kind, present.into_iter().chain(next), registry.hold())
 }
 
 /// `NAME-ca-bundle`: what clients must trust.

@@ -10,8 +10,8 @@ use super::resolved::{Fault, Faults, Named, PullSecret, Resolved, Service, Stora
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, DEFAULT_SIZE, GoDuration, PrivateRegistry, PrivateRegistrySpec, ServiceSpec, StorageSpec, TlsSpec,
-    annotation,
+    AccessMode, DEFAULT_SIZE, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation, ServiceSpec, StorageSpec,
+    TlsSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -24,6 +24,8 @@ pub const EXTRA_SECTIONS: [&str; 8] =
 
 const OWNED_SECTIONS: [&str; 5] = ["version", "log", "storage", "auth", "http"];
 const YEAR: Duration = Duration::from_secs(8760 * 3600);
+/// How long clients have to learn of the next authority, unless the manifest says otherwise.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Shorter, a certificate would be renewed more often than pods should restart.
 const SHORTEST_LIFE: Duration = Duration::from_secs(3600);
 
@@ -268,17 +270,27 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
             })
         })
         .collect::<Result<_, _>>()?;
-    let short = settings.short_certificates.as_ref().filter(|(served, _)| served == namespace);
+    let short = settings.short_certificates.as_ref().filter(|short| short.namespace == namespace);
+    let duration = certificate_duration("spec.tls.certificate.duration", wanted.duration.as_ref(), YEAR)?;
+    let ca_duration = certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?;
     Ok(Tls::PrivateCa {
-        duration: match short {
-            Some((_, duration)) => *duration,
-            None => certificate_duration("spec.tls.certificate.duration", wanted.duration.as_ref(), YEAR)?,
-        },
-        ca_duration: certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?,
+        duration: short.map_or(duration, |short| short.certificate),
+        ca_duration: short.and_then(|short| short.authority).unwrap_or(ca_duration),
+        grace: grace(authority.rotation.as_ref())?,
         key_algorithm: wanted.key_algorithm.unwrap_or_default(),
         named: Named { duration: authority.duration.is_some(), key_algorithm: wanted.key_algorithm.is_some() },
         dns_names: wanted.dns_names.into_iter().collect(),
         ip_addresses,
+    })
+}
+
+fn grace(rotation: Option<&Rotation>) -> Result<Duration, Blocked> {
+    let Some(text) = rotation.and_then(|rotation| rotation.grace_period.as_ref()) else { return Ok(GRACE) };
+    text.seconds().map(Duration::from_secs).ok_or_else(|| {
+        Blocked::invalid(format!(
+            "spec.tls.privateCA.rotation.gracePeriod: {:?} is no duration; write for instance 24h",
+            text.0
+        ))
     })
 }
 
@@ -331,6 +343,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::settings::ShortCertificates;
     use crate::model::{ObservedClaim, Users};
 
     /// The registry, or the first thing that cannot be followed.
@@ -448,7 +461,11 @@ mod tests {
     fn short_certificates_are_for_one_namespace_of_tests() {
         let life = |namespace: &str| {
             let settings = Settings {
-                short_certificates: Some((namespace.to_owned(), Duration::from_secs(120))),
+                short_certificates: Some(ShortCertificates {
+                    namespace: namespace.to_owned(),
+                    certificate: Duration::from_secs(120),
+                    authority: None,
+                }),
                 ..Settings::default()
             };
             let registry = serde_json::from_value(json!({

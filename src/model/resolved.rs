@@ -161,6 +161,8 @@ pub enum Tls {
         duration: Duration,
         /// Life of the authority.
         ca_duration: Duration,
+        /// How long clients have to learn of the next authority.
+        grace: Duration,
         /// Kind of key.
         key_algorithm: KeyAlgorithm,
         /// Which of these the manifest names: only then does a user wait for an authority that is so.

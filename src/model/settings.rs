@@ -17,8 +17,19 @@ pub struct Settings {
     pub cluster_domain: String,
     /// How long another installation of the operator may leave the question unanswered whether it is still there.
     pub takeover_wait: Duration,
-    /// For tests of renewal: registries of this namespace get serving certificates of this life, whatever their manifests say.
-    pub short_certificates: Option<(String, Duration)>,
+    /// For tests of renewal.
+    pub short_certificates: Option<ShortCertificates>,
+}
+
+/// For tests of renewal: certificates that live shorter than a manifest may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortCertificates {
+    /// Whose registries get them, whatever their manifests say.
+    pub namespace: String,
+    /// Life of serving certificates.
+    pub certificate: Duration,
+    /// Life of authorities, if it is another than usual.
+    pub authority: Option<Duration>,
 }
 
 impl Default for Settings {

@@ -41,6 +41,13 @@ impl Bundle {
         bundle
     }
 
+    /// Without the certificates of `text`.
+    pub fn without(mut self, text: &str) -> Self {
+        let unwanted = Self::read(text);
+        self.0.retain(|certificate| !unwanted.0.contains(certificate));
+        self
+    }
+
     /// Those with one of these fingerprints ([`CertificateFacts::fingerprint`]).
     pub fn only(mut self, fingerprints: &[&str]) -> Self {
         self.0.retain(|certificate| {

@@ -14,6 +14,7 @@ pub mod material;
 mod pem;
 pub mod policy;
 pub mod reading;
+pub mod rotate;
 #[cfg(test)]
 mod testing;
 

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::facts::{CertificateFacts, PublicKeyKind};
 use super::reading::{AuthorityReading, LeafReading};
+use super::rotate::{self, Rotation};
 use super::{LeafProfile, after};
 
 /// Why a certificate must be issued again. The first check that objects decides.
@@ -51,17 +52,23 @@ pub enum Request {
     None,
     /// `leaf`: a new serving certificate.
     Leaf,
-    /// `ca`: a new authority, and a serving certificate from it.
+    /// `ca`: a new authority, and a serving certificate from it when clients could learn of it.
     Authority,
+    /// `ca-now`: a new authority and a serving certificate from it, at once; the former authority is trusted no longer.
+    AuthorityNow,
 }
 
 impl Request {
-    /// Reads the annotation. An unknown value asks for nothing.
+    /// Reads the annotation: the word, or the word with a dash and anything behind it, which tells one request from the next. An unknown value asks for
+    /// nothing.
     pub fn of(annotation: Option<&str>) -> Self {
-        match annotation {
-            Some("leaf") => Self::Leaf,
-            Some("ca") => Self::Authority,
-            _ => Self::None,
+        let Some(text) = annotation else { return Self::None };
+        let is = |word: &str| text.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        match () {
+            () if is("ca-now") => Self::AuthorityNow,
+            () if is("ca") => Self::Authority,
+            () if is("leaf") => Self::Leaf,
+            () => Self::None,
         }
     }
 }
@@ -74,6 +81,8 @@ pub struct Input<'a> {
     pub leaf: LeafReading,
     /// The stored authority.
     pub authority: AuthorityReading,
+    /// How far the change to another authority has come.
+    pub rotation: Rotation<'a>,
     /// What the serving certificate must be.
     pub profile: &'a LeafProfile,
     /// The registry's uid; spreads renewals, so that registries made together are not renewed together.
@@ -93,8 +102,12 @@ pub struct Input<'a> {
 pub enum AuthorityVerdict {
     /// It stays.
     Keep,
-    /// A new one is needed; the old certificate stays in the bundle.
+    /// A new one is needed in its place; the old certificate stays in the bundle, unless it is to be trusted no longer.
     Issue(Renew),
+    /// A new one is to be made and published beside it, which signs later.
+    Prepare(Renew),
+    /// The one that was published beside it signs from now on.
+    Promote,
     /// It is missing or can't be used, but the leaf still serves: a new one now would take the clients' trust away
     /// without need. Ends when a user restores it or asks for a new one (`privateregistry.dev/renew: ca`), or when the leaf
     /// needs one.
@@ -149,16 +162,29 @@ const CHECKS: &[Check] = &[
 /// Keep or renew, authority and leaf together. Doing what it says and asking again at the same moment gives keep for both,
 /// whatever the durations are, from a minute up (as long as the caller notes a request as done).
 pub fn decide(input: &Input<'_>) -> Decision {
-    let authority = authority(input);
-    let objection = CHECKS.iter().find_map(|check| check(input));
-    let leaf = match (authority, objection) {
-        (AuthorityVerdict::Issue(_), objection) => LeafVerdict::Issue(objection.unwrap_or(Renew::CaChanged)),
-        (AuthorityVerdict::Keep, Some(reason)) => LeafVerdict::Issue(reason),
-        (AuthorityVerdict::Keep, None) | (AuthorityVerdict::CaMissing | AuthorityVerdict::CaRefused, _) => {
-            LeafVerdict::Keep { look_again: look_again(input) }
+    let authority = rotate::authority(input);
+    let objection = objection(input);
+    let issued = match authority {
+        AuthorityVerdict::Promote => Some(objection.unwrap_or(Renew::CaChanged)),
+        AuthorityVerdict::Issue(_) if input.request == Request::AuthorityNow => Some(Renew::Requested),
+        AuthorityVerdict::Issue(_) => objection.filter(|_| is_done(input)),
+        AuthorityVerdict::Keep | AuthorityVerdict::Prepare(_) => {
+            objection.filter(|reason| !rotate::is_held_back(input, *reason))
         }
+        AuthorityVerdict::CaMissing | AuthorityVerdict::CaRefused => None,
     };
+    let leaf = issued.map_or_else(|| LeafVerdict::Keep { look_again: look_again(input) }, LeafVerdict::Issue);
     Decision { authority, leaf }
+}
+
+/// What speaks against the leaf.
+fn objection(input: &Input<'_>) -> Option<Renew> {
+    CHECKS.iter().find_map(|check| check(input))
+}
+
+/// Whether the leaf can't go on serving, so that it is worth another authority.
+pub(super) fn is_done(input: &Input<'_>) -> bool {
+    CHECKS.iter().filter_map(|check| check(input)).any(ends_service)
 }
 
 /// When a leaf of our own is renewed if nothing else happens: at two thirds of its life, earlier by up to a tenth of it,
@@ -168,21 +194,6 @@ pub fn renew_at(leaf: &CertificateFacts, uid: &str) -> Timestamp {
     let jitter = life / 10 * i128::from(spread(uid)) / i128::from(u32::MAX);
     let seconds = i64::try_from(life * 2 / 3 - jitter).unwrap_or(i64::MAX);
     after(leaf.issued_at(), SignedDuration::from_secs(seconds))
-}
-
-fn authority(input: &Input<'_>) -> AuthorityVerdict {
-    if input.request == Request::Authority {
-        return AuthorityVerdict::Issue(Renew::Requested);
-    }
-    let reason = match &input.authority {
-        AuthorityReading::Usable(facts) if input.now < facts.not_after => return AuthorityVerdict::Keep,
-        AuthorityReading::Usable(_) => return AuthorityVerdict::Issue(Renew::Expired),
-        AuthorityReading::Refused(_) => return AuthorityVerdict::CaRefused,
-        AuthorityReading::Missing => Renew::Missing,
-        AuthorityReading::Unreadable => Renew::Unreadable,
-    };
-    let leaf_is_done = CHECKS.iter().filter_map(|check| check(input)).any(ends_service);
-    if leaf_is_done { AuthorityVerdict::Issue(reason) } else { AuthorityVerdict::CaMissing }
 }
 
 /// Whether a leaf with this flaw can't go on serving, so that it is worth a new authority. A missing name, other
@@ -269,10 +280,12 @@ fn half_life(leaf: &CertificateFacts) -> Timestamp {
 fn look_again(input: &Input<'_>) -> Timestamp {
     let leaf = input.leaf.facts();
     let moments = [
+        rotate::due(input),
         leaf.map(|leaf| renew_at(leaf, input.uid)),
         leaf.filter(|_| input.rollout_pending).map(half_life),
         leaf.filter(|leaf| names_missing(leaf, input.profile)).and_then(|_| san_pause_ends(input)),
         leaf.map(|leaf| leaf.not_after),
+        input.authority.facts().map(|authority| authority.not_before),
         input.authority.facts().map(|authority| authority.not_after),
     ];
     let next = moments.into_iter().flatten().filter(|moment| *moment > input.now).min();
@@ -286,4 +299,4 @@ fn spread(uid: &str) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

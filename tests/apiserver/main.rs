@@ -35,6 +35,7 @@ mod pods;
 mod quiet;
 mod revoking;
 mod rights;
+mod rotation;
 mod rules;
 mod secrecy;
 mod stopping;

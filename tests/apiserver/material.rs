@@ -89,8 +89,14 @@ async fn a_ca_whose_certificates_clients_refuse_replaces_nothing_and_a_good_one_
     assert_eq!(bundle(&registry).await, trusted);
     assert_eq!(registry.ca().at("/data").await, for_clients);
 
+    registry.object.edit(json!({"metadata": {"annotations": {"privateregistry.dev/renew": null}}})).await;
     let good = company_ca(|_| {});
     registry.ca().edit(json!({"data": good})).await;
+    let waits = registry.says("CertificateReady", "True", "Valid").await;
+    assert!(waits.contains("another CA is in ConfigMap team-a-ca-bundle"), "{waits}");
+    assert_eq!(registry.tls().at("/data/tls.crt").await, leaf["tls.crt"], "clients have to learn of it first");
+    registry.object.annotate("privateregistry.dev/renew", "leaf-2").await;
+    registry.object.becomes(PATIENCE, "has served it", |live| live["status"]["handledRenewRequest"] == "leaf-2").await;
 
     registry.says("CertificateReady", "True", "Valid").await;
     let registry = registry.ready().await;

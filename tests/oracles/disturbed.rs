@@ -174,7 +174,8 @@ async fn changes_that_nobody_heard_of() {
         let all = children::all(&team).await;
         names.iter().map(|name| comparable(name, &all[*name])).collect()
     };
-    let kept_before = [kept(&toggled).await, kept(&replaced).await, kept(&undone).await];
+    let kept_before =
+        [kept(&toggled, Step::Update).await, kept(&replaced, Step::Update).await, kept(&undone, Step::Update).await];
     behind.proxy.forget();
 
     behind.proxy.does(Fault::Blind);
@@ -208,7 +209,7 @@ async fn changes_that_nobody_heard_of() {
         if !differs.is_empty() {
             complaints.push((registry.name.clone(), differs.join("; ")));
         }
-        if kept(registry).await != kept_before {
+        if kept(registry, Step::Update).await != kept_before {
             complaints.push((registry.name.clone(), "what is kept has changed".to_owned()));
         }
         let deleted: Vec<_> =
@@ -307,7 +308,8 @@ async fn a_page_that_stops_in_its_middle_while_a_round_reads_ahead_makes_nobody_
     }
     let [calm, drifted, robbed] = names.map(|name| Registry::named(&team, name));
     let before = children::all(&team).await;
-    let kept_before = [kept(&calm).await, kept(&drifted).await, kept(&robbed).await];
+    let kept_before =
+        [kept(&calm, Step::Update).await, kept(&drifted, Step::Update).await, kept(&robbed, Step::Update).await];
     for of in ["secrets", "services"] {
         behind.kill();
         drifted.service().edit(json!({"metadata": {"labels": {"app.kubernetes.io/name": "drifted"}}})).await;
@@ -342,5 +344,9 @@ async fn a_page_that_stops_in_its_middle_while_a_round_reads_ahead_makes_nobody_
         let differs = differences(&comparable(name, &before[name]), &comparable(name, &after[name]));
         assert!(differs.is_empty(), "{name}: {}", differs.join("; "));
     }
-    assert!(kept_before == [kept(&calm).await, kept(&drifted).await, kept(&robbed).await], "what is kept has changed");
+    assert!(
+        kept_before
+            == [kept(&calm, Step::Update).await, kept(&drifted, Step::Update).await, kept(&robbed, Step::Update).await],
+        "what is kept has changed"
+    );
 }

@@ -89,6 +89,8 @@ const SILENT: &[&str] = &[
     "fieldRef.apiVersion",
     // The authority that there is stays. CertificateReady's message says so, and messages are not compared.
     "tls.privateCA.duration",
+    // It counts when one authority takes over from another.
+    "tls.privateCA.rotation.gracePeriod",
 ];
 
 /// Reasons that say that a manifest was not followed: the values are not valid, so the table of values is wrong, or the operator is.

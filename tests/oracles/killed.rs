@@ -57,10 +57,10 @@ impl Behind<'_> {
         self.proxy.forget();
     }
 
-    async fn outcome(&self, registry: &Registry<'_>) -> Outcome {
+    async fn outcome(&self, registry: &Registry<'_>, step: Step) -> Outcome {
         registry.is_done(&self.proxy).await;
         let children = comparable(&registry.name, &children::of(self.team, &registry.name).await);
-        Outcome { children, done: self.proxy.done(&registry.name), kept: kept(registry).await }
+        Outcome { children, done: self.proxy.done(&registry.name), kept: kept(registry, step).await }
     }
 }
 
@@ -74,7 +74,7 @@ async fn killed_at_each_write(step: Step, when: When) {
     let calm = Registry::named(&team, "calm-00");
     behind.prepare(std::slice::from_ref(&calm.name), step).await;
     calm.takes(step).await;
-    let wanted = behind.outcome(&calm).await;
+    let wanted = behind.outcome(&calm, step).await;
     let writes = behind.proxy.seen("calm-00").iter().filter(|seen| seen.is_write()).count();
     assert!((1..MOST).contains(&writes), "{writes} writes: {:?}", wanted.done);
 
@@ -83,7 +83,7 @@ async fn killed_at_each_write(step: Step, when: When) {
     let mut kills = 0;
     for (name, write) in names.iter().zip(1..) {
         let registry = Registry::named(&team, name);
-        let kept_before = if step == Step::Create { None } else { Some(kept(&registry).await) };
+        let kept_before = if step == Step::Create { None } else { Some(kept(&registry, step).await) };
         behind.proxy.does(when.fault(name, write));
         registry.takes(step).await;
         let hit = behind.proxy.kills().await;
@@ -95,7 +95,7 @@ async fn killed_at_each_write(step: Step, when: When) {
         kills += 1;
         behind.starts().await;
 
-        let found = behind.outcome(&registry).await;
+        let found = behind.outcome(&registry, step).await;
         let case = format!("write {write} of {writes}");
         let differs = differences(&wanted.children, &found.children);
         if !differs.is_empty() {
@@ -143,6 +143,16 @@ async fn killed_before_each_write_while_a_certificate_is_renewed() {
 #[tokio::test]
 async fn killed_after_each_write_while_a_certificate_is_renewed() {
     killed_at_each_write(Step::Renew, When::After).await;
+}
+
+#[tokio::test]
+async fn killed_before_each_write_while_one_authority_takes_over_from_another() {
+    killed_at_each_write(Step::Rotate, When::Before).await;
+}
+
+#[tokio::test]
+async fn killed_after_each_write_while_one_authority_takes_over_from_another() {
+    killed_at_each_write(Step::Rotate, When::After).await;
 }
 
 #[tokio::test]

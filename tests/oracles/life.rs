@@ -24,6 +24,8 @@ pub enum Step {
     Update,
     /// Its certificate is asked for anew.
     Renew,
+    /// Another authority is asked for, and has no time to become known.
+    Rotate,
     /// The password of its user changes.
     ChangePassword,
     /// What it keeps is to go with it.
@@ -63,10 +65,11 @@ impl Namespace {
     }
 }
 
-/// What kept children hold: no fault may change that.
-pub async fn kept(registry: &Registry<'_>) -> Vec<(String, Value)> {
+/// What kept children hold: no fault may change that, only the user's wish for another authority.
+pub async fn kept(registry: &Registry<'_>, step: Step) -> Vec<(String, Value)> {
     let mut all = Vec::new();
-    for object in [registry.claim(), registry.ca()] {
+    let ca = (step != Step::Rotate).then(|| registry.ca());
+    for object in [registry.claim()].into_iter().chain(ca) {
         let live = object.get().await;
         all.push((live["metadata"]["uid"].as_str().unwrap().to_owned(), live["data"].clone()));
     }
@@ -80,6 +83,12 @@ impl Registry<'_> {
             Step::Create => drop(self.apply(manifest(&self.name)).await.unwrap()),
             Step::Update => drop(self.apply(changed(&self.name)).await.unwrap()),
             Step::Renew => self.object.annotate("privateregistry.dev/renew", "leaf").await,
+            Step::Rotate => {
+                let mut spec = manifest(&self.name);
+                spec["tls"] = json!({"privateCA": {"rotation": {"gracePeriod": "0s"}}});
+                self.apply(spec).await.unwrap();
+                self.object.annotate("privateregistry.dev/renew", "ca").await;
+            }
             Step::ChangePassword => {
                 let login: Object = self.namespace.object("Secret", &secret(&self.name));
                 login.edit(json!({"stringData": {"password": PASSWORDS[1]}})).await;
@@ -102,7 +111,8 @@ impl Registry<'_> {
             let children = children::of(self.namespace, &self.name).await;
             let leaving = children.values().any(|child| !child["metadata"]["deletionTimestamp"].is_null());
             let is_ready = condition(&children["status"], "Ready")["status"] == "True";
-            if is_ready && !leaving {
+            let authorities = children["status"]["certificate"]["authorities"].as_array().map_or(0, Vec::len);
+            if is_ready && !leaving && authorities < 2 {
                 return;
             }
             assert!(began.elapsed() < LIMIT, "{} does not come to rest: {:?}", self.name, children["status"]);

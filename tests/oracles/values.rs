@@ -29,6 +29,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("passwordSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passwordSecretRef.key", vec![json!("password"), json!("other")]),
         ("usersFrom[].secretRef.name", vec![json!("many-one"), json!("many-two")]),
+        ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),
         ("htpasswdSecretRef.name", vec![json!("lines-one"), json!("lines-two")]),
         ("htpasswdSecretRef.key", vec![json!("htpasswd"), json!("other")]),

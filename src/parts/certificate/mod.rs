@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use tracing::info;
 
-pub use decide::{Authority, Settled, Stored};
+pub use decide::{Authority, Rollout, Serves, Settled, Stored};
 
 use super::address::Address;
 use super::{Keep, Pass, being_deleted};
@@ -39,7 +39,7 @@ pub struct Certificate {
 }
 
 /// Keeps, makes or takes over the certificate.
-pub async fn settle(pass: &Pass<'_>, address: &Address, rollout_pending: bool) -> Certificate {
+pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Certificate {
     // The CA is never pruned, only let go on purpose.
     let ca = pass.named(kinds::SECRET, Child::Ca);
     let all = [ca.clone(), pass.named(kinds::SECRET, Child::Tls), pass.named(kinds::CONFIG_MAP, Child::CaBundle)];
@@ -79,7 +79,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout_pending: bool) -
         &stored,
         pass.observed,
         address.service(),
-        decide::Moment { now: pass.now, rollout_pending, handled: pass.before.handled_renew_request.as_deref() },
+        decide::Moment { now: pass.now, rollout, handled: pass.before.handled_renew_request.as_deref() },
     );
     match decided {
         Ok(settled) => write(pass, leaf.as_ref(), settled, all.into()).await,
@@ -141,13 +141,30 @@ fn kept(pass: &Pass<'_>, leaf: Option<&Live>, problem: Option<Problem>, keep: Ke
     }
 }
 
+/// In an order that can be interrupted anywhere: the CA before what it signs, and the bundle before it is noted, and counted on, that clients could know it.
 async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep: Keep) -> Certificate {
     if let Some(authority) = &settled.authority
         && let Err(error) = pass.apply(secrets::authority(pass.registry, authority)).await
     {
         return kept(pass, leaf, Some(pass.problem(error)), keep);
     }
+    let mut stays = Keep::from([pass.named(kinds::SECRET, Child::Ca)]);
+    if let Some(bundle) = &settled.bundle {
+        stays.insert(pass.named(kinds::CONFIG_MAP, Child::CaBundle));
+        if let Err(error) = pass.apply(secrets::bundle(pass.registry, bundle)).await {
+            let problem = pass.problem(error);
+            // A new certificate that clients know is worth being served all the same.
+            if let (Some(serving), Some(leaf)) = (&mut settled.serving, leaf) {
+                match decide::unpublished(serving, leaf) {
+                    Some(known) => *serving = known,
+                    None => return kept(pass, Some(leaf), Some(problem), keep),
+                }
+            }
+            settled.report.problem.get_or_insert(problem);
+        }
+    }
     if let Some(serving) = &settled.serving {
+        stays.insert(pass.named(kinds::SECRET, Child::Tls));
         match pass.apply_random(Child::Tls, secrets::certificate(pass.registry, serving)).await {
             Ok(applied) if applied.outcome == Outcome::Replacing => {
                 return kept(
@@ -166,16 +183,6 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
                 }
             }
             Err(error) => return kept(pass, leaf, Some(pass.problem(error)), keep),
-        }
-    }
-    let mut stays = Keep::from([pass.named(kinds::SECRET, Child::Ca)]);
-    if settled.serving.is_some() {
-        stays.insert(pass.named(kinds::SECRET, Child::Tls));
-    }
-    if let Some(bundle) = &settled.bundle {
-        stays.insert(pass.named(kinds::CONFIG_MAP, Child::CaBundle));
-        if let Err(error) = pass.apply(secrets::bundle(pass.registry, bundle)).await {
-            settled.report.problem.get_or_insert(pass.problem(error));
         }
     }
     let keep = if settled.report.problem.is_some() { keep } else { stays };

@@ -13,7 +13,7 @@ pub use running::stop;
 
 use self::running::Running;
 use super::address::Address;
-use super::certificate::Serving;
+use super::certificate::{Rollout, Serving};
 use super::logins::Logins;
 use super::storage::Storage;
 use super::{Error, Keep, Pass};
@@ -89,10 +89,15 @@ pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
 
 impl Found {
     /// Whether pods are replaced in any case: then a certificate may come with them.
-    #[must_use]
-    pub fn rollout_is_pending(&self) -> bool {
+    fn rollout_is_pending(&self) -> bool {
         let live = self.running.workload();
         live.is_some_and(|live| live.annotation(labels::TEMPLATE) != Some(self.template.as_str()))
+    }
+
+    /// What pods do while the certificate is decided about.
+    #[must_use]
+    pub fn rollout(&self) -> Rollout {
+        Rollout { is_pending: self.rollout_is_pending(), serves: self.running.serves() }
     }
 
     /// Whether the configuration changes together with what pods are made from.

@@ -10,6 +10,7 @@ use crate::api::{PrivateRegistryStatus, RestartType, reason};
 use crate::desired::kinds;
 use crate::desired::{Material, Run, ServingCertificate};
 use crate::model::{Resolved, Users, labels};
+use crate::parts::certificate::Serves;
 use crate::parts::{Context, Error, Pass};
 use crate::status::summary::{self, Answer};
 use crate::status::workload::{self as judge, GOOD_RUN};
@@ -69,6 +70,21 @@ impl Running {
     pub(super) fn serves_another(&self, certificate: Option<&ServingCertificate>) -> bool {
         let served = self.live.as_ref().map(|live| live.annotation(labels::TLS_CHECKSUM));
         served.is_some_and(|served| served != certificate.map(|certificate| certificate.checksum.as_str()))
+    }
+
+    /// What all of its pods serve.
+    pub(super) fn serves(&self) -> Serves {
+        let Some(live) = &self.live else { return Serves::Nothing };
+        let count = |pointer: &str| live.value().pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+        let is_deployment = live.kind() == kinds::DEPLOYMENT;
+        let is_rolled_out = count("/status/observedGeneration") == count("/metadata/generation")
+            && count("/status/replicas") == count("/status/updatedReplicas");
+        match live.annotation(labels::TLS_CHECKSUM) {
+            _ if is_deployment && !is_rolled_out => Serves::Unknown,
+            _ if is_deployment && count("/status/replicas") == 0 => Serves::Nothing,
+            Some(checksum) => Serves::Only(checksum.to_owned()),
+            None => Serves::Unknown,
+        }
     }
 
     /// How much should run, given what a user or time did to it.

@@ -1,0 +1,392 @@
+//! A certificate that an authority of the registry's own signs, and the change from one authority to the next.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use jiff::{SignedDuration, Timestamp};
+use operator_engine::apply::Live;
+use serde_json::Value;
+
+use super::{Authority, Moment, Serves, Settled, Stored};
+use super::{algorithm, certificate_status, is_signed, join, leaf_of, refused, signed, still_asked, text, written};
+use crate::api::{self, CertificateStatus};
+use crate::desired;
+use crate::model::{Child, Resolved, Tls, labels};
+use crate::parts::Error;
+use crate::pki::acceptance::{Flaw, Refusal};
+use crate::pki::bundle::Bundle;
+use crate::pki::facts::{CertificateFacts, PublicKeyKind};
+use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Request};
+use crate::pki::reading::{AuthorityReading, LeafReading};
+use crate::pki::rotate::{self, Publication, Publishing, Rotation, Since};
+use crate::pki::{self, AuthorityProfile, LeafProfile, checksum, issue};
+use crate::status::{Certificate, Problem};
+
+/// What `NAME-ca` holds.
+#[derive(Default)]
+struct Authorities {
+    present: Option<pki::Authority>,
+    /// The one that is to sign next.
+    next: Option<pki::Authority>,
+    /// One that was to sign next, but its predecessor was replaced by somebody: PEM.
+    orphan: Option<String>,
+    /// Fingerprints of those that the operator made.
+    made: BTreeSet<String>,
+}
+
+impl Authorities {
+    fn stored(live: Option<&Live>) -> Self {
+        let Some(live) = live else { return Self::default() };
+        let pair =
+            |certificate, key| pki::Authority::stored(live.data(certificate).as_deref(), live.data(key).as_deref());
+        let (present, next) = (pair("tls.crt", "tls.key"), pair("next.crt", "next.key"));
+        let made = live.annotation(labels::MADE).unwrap_or_default().split(' ').map(str::to_owned).collect();
+        // Whoever puts another authority in the place of the present one does not want the successor that was made for that one.
+        let is_successor =
+            live.annotation(labels::SUCCEEDS).map(str::to_owned) == present.as_ref().and_then(fingerprint);
+        let (next, orphan) = if is_successor || present.is_none() {
+            (next, None)
+        } else {
+            (None, next.map(|next| next.certificate_pem))
+        };
+        Self { present, next, orphan, made }
+    }
+
+    fn make(&mut self, profile: &AuthorityProfile, now: Timestamp) -> Result<pki::Authority, Error> {
+        let authority = issue::issue_authority(profile, now)?;
+        self.made.extend(fingerprint(&authority));
+        Ok(authority)
+    }
+
+    /// As the Secret is to hold them; `None` if there is none.
+    fn wanted(self, kind: &str) -> Option<desired::Authority> {
+        let present = self.present?;
+        let fingerprints: Vec<_> =
+            [Some(&present), self.next.as_ref()].into_iter().flatten().filter_map(fingerprint).collect();
+        let made = fingerprints.iter().filter(|one| self.made.contains(*one)).cloned().collect::<Vec<_>>().join(" ");
+        Some(desired::Authority {
+            succeeds: self.next.as_ref().and(fingerprint(&present)),
+            certificate: present.certificate_pem,
+            key: present.key_pem,
+            next: self.next.map(|next| (next.certificate_pem, next.key_pem)),
+            made: (!made.is_empty()).then_some(made),
+            kind: kind.to_owned(),
+        })
+    }
+}
+
+fn facts_of(authority: &pki::Authority) -> Option<CertificateFacts> {
+    CertificateFacts::of_pem(&authority.certificate_pem).ok()
+}
+
+fn fingerprint(authority: &pki::Authority) -> Option<String> {
+    facts_of(authority).map(|facts| facts.fingerprint)
+}
+
+pub(super) fn settle(
+    registry: &Resolved,
+    stored: &Stored<'_>,
+    service: Option<&Value>,
+    moment: &Moment<'_>,
+) -> Result<Settled, Error> {
+    let now = moment.now;
+    let Tls::PrivateCa { duration, ca_duration, key_algorithm, grace, .. } = &registry.tls else {
+        return Ok(Settled::default());
+    };
+    let (dns_names, ip_addresses) = hosts(registry, service, stored.leaf);
+    let algorithm = algorithm(*key_algorithm);
+    let profile = LeafProfile {
+        common_name: registry.name.to_string(),
+        dns_names,
+        ip_addresses,
+        duration: signed(*duration),
+        key_algorithm: algorithm,
+    };
+    let mut authorities = Authorities::stored(stored.authority.live());
+    // What was handed over or kept is used as it is, or not at all: nothing is written over it.
+    let is_taken = matches!(stored.authority, Authority::Offered(_)) || stored.leaf.is_none();
+    let authority_reading = AuthorityReading::of(authorities.present.as_ref(), &profile);
+    if is_taken && stored.authority.live().is_some() {
+        let refusal = authority_reading.refusal(now);
+        if refusal.is_some() || authority_reading.facts().is_none() {
+            return Ok(not_issued(registry, stored, moment, refusal.as_ref()));
+        }
+    }
+    let last_reason = stored.leaf.and_then(|live| live.annotation(labels::ISSUED)).and_then(|word| word.parse().ok());
+    let mut leaf = stored.leaf.and_then(leaf_of);
+    let mut leaf_reading = LeafReading::of(leaf.as_ref(), authorities.present.as_ref(), now);
+    // A copy of a company's certificate is no leaf of ours, whatever it says.
+    if last_reason.is_none() && !matches!(leaf_reading, LeafReading::Read { signed_by_authority: Some(true), .. }) {
+        (leaf, leaf_reading) = (None, LeafReading::Missing);
+    }
+    // What clients trusted until now.
+    let known = stored.leaf.and_then(|live| text(live, "ca.crt")).or_else(|| stored.published.clone());
+    let known = Bundle::read(&known.unwrap_or_default()).without_expired(now);
+    let known = known.without(authorities.orphan.as_deref().unwrap_or_default());
+    let since = Since::read(stored.leaf.and_then(|live| live.annotation(labels::AUTHORITIES_SINCE)));
+    // The status remembers it too: a request that was served is not served again because its Secret was deleted.
+    let served =
+        stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).or(moment.handled).map(str::to_owned);
+    let request = Request::of(registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref()));
+    let next_reading = AuthorityReading::of(authorities.next.as_ref(), &profile);
+    let present = authorities.present.as_ref().and_then(fingerprint);
+    let grace = signed(*grace);
+    let input = policy::Input {
+        leaf: leaf_reading,
+        authority: authority_reading.clone(),
+        rotation: Rotation {
+            next: next_reading,
+            is_made: present.is_some_and(|present| authorities.made.contains(&present)),
+            since: &since,
+            grace,
+            is_leaf_trusted: leaf.as_ref().is_some_and(|leaf| is_signed(&known, &leaf.chain_pem)),
+        },
+        profile: &profile,
+        uid: &registry.uid,
+        now,
+        rollout_pending: moment.rollout.is_pending,
+        request,
+        last_reason,
+    };
+    let decision = policy::decide(&input);
+
+    let authority_profile = AuthorityProfile {
+        // X.509 allows 64 characters, a registry's name has up to 48.
+        common_name: format!("{} registry CA", registry.name),
+        duration: signed(*ca_duration),
+        key_algorithm: algorithm,
+    };
+    let mut problem = None;
+    match decision.authority {
+        AuthorityVerdict::Keep => {}
+        AuthorityVerdict::Issue(_) => {
+            authorities.present = Some(authorities.make(&authority_profile, now)?);
+            authorities.next = None;
+        }
+        AuthorityVerdict::Prepare(_) => authorities.next = Some(authorities.make(&authority_profile, now)?),
+        AuthorityVerdict::Promote => authorities.present = authorities.next.take(),
+        AuthorityVerdict::CaMissing => problem = Some(authority_missing(registry)),
+        AuthorityVerdict::CaRefused => {
+            problem = Some(unusable(registry, stored, authority_reading.refusal(now).as_ref()));
+        }
+    }
+    let (issued, look_again) = match decision.leaf {
+        LeafVerdict::Keep { look_again } => (None, Some(look_again)),
+        LeafVerdict::Issue(why) => {
+            if let Some(authority) = &authorities.present {
+                let new = issue::issue_leaf(authority, &profile, now)?;
+                // What clients refuse is not worth what is served.
+                if let Some(refusal) = LeafReading::of(Some(&new), Some(authority), now).refusal() {
+                    return Ok(not_issued(registry, stored, moment, Some(refusal)));
+                }
+                leaf = Some(new);
+            }
+            (Some(why), None)
+        }
+    };
+
+    // A wish that could not be fulfilled stays one. One that is taken back is forgotten, so that it can be uttered again.
+    let is_served = match request {
+        Request::Authority => problem.is_none(),
+        Request::None | Request::Leaf | Request::AuthorityNow => issued.is_some(),
+    };
+    let served_request = if is_served { registry.renew_request.clone() } else { still_asked(registry, served) };
+
+    let sound = authorities.present.as_ref().filter(|_| problem.is_none());
+    let published = match sound {
+        Some(present) => rotate::publish(Publishing {
+            known,
+            present: &present.certificate_pem,
+            next: authorities.next.as_ref().map(|next| next.certificate_pem.as_str()),
+            leaf: leaf.as_ref().map(|leaf| leaf.chain_pem.as_str()).unwrap_or_default(),
+            is_first: issued.is_some() && !is_stored_by(present, stored),
+            is_everywhere: match &moment.rollout.serves {
+                Serves::Unknown => false,
+                Serves::Nothing => true,
+                Serves::Only(served) => leaf.as_ref().is_some_and(|leaf| *served == checksum(leaf)),
+            },
+            at_once: request == Request::AuthorityNow,
+            since: &since,
+            grace,
+            now,
+        }),
+        None => Publication { bundle: known, since, signs_from: None, retires_at: None },
+    };
+    let notes = [
+        node_port_note(registry),
+        request_note(registry),
+        sound.filter(|_| authorities.next.is_none()).and_then(|present| manifest_note(registry, present)),
+        successor_note(registry, &published),
+        retirement_note(registry, &published, now),
+    ];
+    let bundle = published.bundle.render();
+    let facts = leaf.as_ref().and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
+    let renew_at = facts.as_ref().map(|facts| policy::renew_at(facts, &registry.uid));
+    let reason = issued.or(last_reason).map(|word| word.to_string());
+    let is_sound = problem.is_none();
+    Ok(Settled {
+        report: Certificate {
+            served: facts.map(|facts| CertificateStatus {
+                renew_at: renew_at.map(|at| at.to_string()),
+                reason: reason.clone(),
+                ..certificate_status(&facts, &published.bundle, leaf.as_ref())
+            }),
+            handled_request: served_request.clone(),
+            problem,
+            note: join(notes.into_iter().flatten()),
+        },
+        serving: leaf.map(|leaf| desired::ServingCertificate {
+            checksum: checksum(&leaf),
+            chain: leaf.chain_pem,
+            key: leaf.key_pem,
+            ca: Some(bundle.clone()),
+            served_request,
+            issued: reason,
+            authorities_since: published.since.render(),
+        }),
+        // What cannot be used is not written, least of all over itself.
+        authority: authorities.wanted(stored.authority.kind()).filter(|_| is_sound),
+        bundle: Some(bundle),
+        // What should have been retired waits for the pods, not for the clock.
+        look_again: [look_again.or(renew_at), published.signs_from, published.retires_at.filter(|at| *at > now)]
+            .into_iter()
+            .flatten()
+            .min(),
+        issued,
+    })
+}
+
+/// Whether this authority signed the leaf that is stored.
+fn is_stored_by(authority: &pki::Authority, stored: &Stored<'_>) -> bool {
+    let leaf = stored.leaf.and_then(leaf_of);
+    leaf.is_some_and(|leaf| is_signed(&Bundle::read(&authority.certificate_pem), &leaf.chain_pem))
+}
+
+/// Names and addresses that clients of a registry use. Nodes are never read: whoever uses node ports lists their addresses.
+fn hosts(registry: &Resolved, service: Option<&Value>, leaf: Option<&Live>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let Tls::PrivateCa { dns_names, ip_addresses, .. } = &registry.tls else { return Default::default() };
+    let (mut names, mut addresses) = written(registry);
+    names.extend(dns_names.iter().cloned());
+    addresses.extend(ip_addresses);
+    names.extend(registry.service_names());
+    names.insert("localhost".to_owned());
+    addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    // Without the Service, the names that the certificate has are the best that is known of it.
+    let Some(service) = service else {
+        if let Some(facts) = leaf.and_then(leaf_of).and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok()) {
+            names.extend(facts.dns_names);
+            addresses.extend(facts.ip_addresses);
+        }
+        return (names, addresses);
+    };
+    let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    addresses.extend(list("/spec/clusterIPs").filter_map(Value::as_str).filter_map(|ip| ip.parse::<IpAddr>().ok()));
+    for ingress in list("/status/loadBalancer/ingress") {
+        addresses.extend(ingress["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()));
+        names.extend(ingress["hostname"].as_str().map(str::to_lowercase));
+    }
+    (names, addresses)
+}
+
+/// The CA cannot sign what clients accept: what is stored goes on being served. `why`: what clients object to; `None`: there is no CA to read.
+fn not_issued(registry: &Resolved, stored: &Stored<'_>, moment: &Moment<'_>, why: Option<&Refusal>) -> Settled {
+    let settled = refused(registry, stored, moment, unusable(registry, stored, why));
+    let begins = why.and_then(|why| match why.flaw {
+        Flaw::NotYetValid(at) => Some(at),
+        _ => None,
+    });
+    Settled { look_again: settled.look_again.into_iter().chain(begins).min(), ..settled }
+}
+
+fn unusable(registry: &Resolved, stored: &Stored<'_>, why: Option<&Refusal>) -> Problem {
+    let why = why.map_or_else(
+        || "a certificate and its key are needed there, under tls.crt and tls.key".to_owned(),
+        ToString::to_string,
+    );
+    let next = match (stored.leaf, &stored.authority) {
+        (Some(_), Authority::Stored(_)) => {
+            "the certificate that is served stays. Put a CA there that clients accept, or annotate the registry with \
+             privateregistry.dev/renew=ca for a new one"
+        }
+        _ => "put a CA there that clients accept, or delete the Secret for a new one",
+    };
+    let ca = registry.name.child(Child::Ca);
+    Problem::stuck(
+        "CaUnusable",
+        format!("Secret {ca} holds no CA that can be used, and is not written over: {why}; {next}"),
+    )
+}
+
+fn authority_missing(registry: &Resolved) -> Problem {
+    Problem::stuck(
+        "CaMissing",
+        format!(
+            "Secret {} is missing or unreadable: the certificate is still served, but no new one can be signed; restore the Secret \
+             from a backup, or annotate the registry with privateregistry.dev/renew=ca and hand the new bundle to clients",
+            registry.name.child(Child::Ca)
+        ),
+    )
+}
+
+fn node_port_note(registry: &Resolved) -> Option<String> {
+    (registry.service.kind == api::ServiceType::NodePort && registry.addresses.is_empty()).then(|| {
+        "the nodes' addresses are not in the certificate: list those that clients use, with the node port, in spec.addresses"
+            .to_owned()
+    })
+}
+
+pub(super) fn request_note(registry: &Resolved) -> Option<String> {
+    let asked = registry.renew_request.as_deref()?;
+    (Request::of(Some(asked)) == Request::None).then(|| {
+        format!("the annotation {}={asked} asks for nothing; write leaf, ca or ca-now", api::annotation::RENEW)
+    })
+}
+
+fn successor_note(registry: &Resolved, published: &Publication) -> Option<String> {
+    let at = published.signs_from?;
+    let bundle = registry.name.child(Child::CaBundle);
+    Some(format!(
+        "another CA is in ConfigMap {bundle} and signs from {at} on: let clients trust that bundle by then; \
+         spec.tls.privateCA.rotation.gracePeriod says how long they have"
+    ))
+}
+
+fn retirement_note(registry: &Resolved, published: &Publication, now: Timestamp) -> Option<String> {
+    let bundle = registry.name.child(Child::CaBundle);
+    if Request::of(registry.renew_request.as_deref()) == Request::AuthorityNow {
+        return Some(format!(
+            "the former CA is trusted no longer, as was asked: clients need ConfigMap {bundle} again"
+        ));
+    }
+    let at = published.retires_at?;
+    Some(match at > now {
+        true => format!("the former CA stays in ConfigMap {bundle} until {at}"),
+        false => format!("the former CA stays in ConfigMap {bundle} until no pod serves its certificate"),
+    })
+}
+
+/// What the manifest says of the authority counts for the next one: clients trust the one that there is.
+fn manifest_note(registry: &Resolved, authority: &pki::Authority) -> Option<String> {
+    let authority = facts_of(authority)?;
+    let Tls::PrivateCa { ca_duration, key_algorithm, named, .. } = &registry.tls else { return None };
+    let life = authority.life().saturating_sub(signed(*ca_duration)).abs();
+    let is_other_life = named.duration && life > SignedDuration::from_mins(1);
+    let wanted = PublicKeyKind::Own(algorithm(*key_algorithm));
+    let is_other_key = named.key_algorithm && authority.key != wanted;
+    let fields: Vec<_> = [
+        is_other_life.then_some("spec.tls.privateCA.duration"),
+        is_other_key.then_some("spec.tls.certificate.keyAlgorithm"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!fields.is_empty()).then(|| {
+        format!(
+            "the CA, {} until {}, stays as it is: {} counts for the next one, which the annotation {}=ca asks for",
+            authority.key,
+            authority.not_after,
+            fields.join(" and "),
+            api::annotation::RENEW
+        )
+    })
+}
