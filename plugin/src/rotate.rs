@@ -17,7 +17,7 @@ pub(crate) struct Options {
     /// The registry
     #[arg(value_parser = cluster::name)]
     name: RegistryName,
-    /// With ca: sign with the new authority at once, before clients have it
+    /// With ca: the new one signs at once, and the present one is trusted no longer
     #[arg(long)]
     now: bool,
     /// Ask no questions
@@ -29,7 +29,7 @@ pub(crate) struct Options {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// The authority, and then the serving certificate
+    /// The authority: published first, so that clients can learn of it, signing later
     Ca,
     /// The serving certificate; what clients trust stays
     Leaf,
@@ -45,15 +45,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         refuse(&registry, &found)?;
         if options.now {
             let consequence = format!(
-                "{}: whoever trusts the present authority alone can neither pull nor push from now on, until they have the new one \
-                 (kubectl registry trust, nodes too). Go on?",
+                "{}: every client that trusts the present authority, nodes too, can neither pull nor push from now on, until it has the \
+                 new one (kubectl registry trust). Go on?",
                 registry.title()
             );
             shell::confirm(&consequence, options.yes)?;
         }
         let value = request(options.what, options.now, Timestamp::now());
         registry.annotate(annotation::RENEW, &value).await?;
-        shell::print(&told(&registry, &found, options.what, &value));
+        shell::print(&told(&registry, &found, options, &value));
         Ok(())
     })
 }
@@ -88,26 +88,39 @@ fn request(what: What, now: bool, at: Timestamp) -> String {
 }
 
 /// What was asked for, and how to see what becomes of it.
-fn told(registry: &Registry, found: &PrivateRegistry, what: What, value: &str) -> String {
+fn told(registry: &Registry, found: &PrivateRegistry, options: &Options, value: &str) -> String {
     let (space, name) = (&registry.namespace, &registry.name);
-    let what = match what {
-        What::Ca => "a new authority, and a serving certificate from it",
-        What::Leaf => "a new serving certificate",
+    let trust = format!("kubectl registry trust {name} --namespace {space}");
+    let (asked, done, then) = match (options.what, options.now) {
+        (What::Leaf, _) => ("a new serving certificate", "It is issued", String::new()),
+        (What::Ca, false) => (
+            "a new authority",
+            "It is published, beside the present one,",
+            format!("Then let clients and nodes trust it ({trust}): it signs when its grace period is over.\n"),
+        ),
+        (What::Ca, true) => (
+            "a new authority in place of the present one",
+            "It signs",
+            format!("Clients and nodes need it from then on: {trust}\n"),
+        ),
     };
     let annotations = found.metadata.annotations.clone().unwrap_or_default();
     let paused = annotations.get(annotation::PAUSED).is_some_and(|paused| paused == "true");
-    let paused =
-        if paused { "It is paused: this waits until the annotation privateregistry.dev/paused is gone.\n" } else { "" };
+    let paused = if paused {
+        "The registry is paused: this waits until the annotation privateregistry.dev/paused is gone.\n"
+    } else {
+        ""
+    };
     let handled = found.status.as_ref().and_then(|status| status.handled_renew_request.as_ref());
     let replaced = annotations.get(annotation::RENEW).filter(|earlier| Some(*earlier) != handled);
     let replaced = replaced.map_or(String::new(), |earlier| {
         format!("An earlier request, {earlier}, was not done yet; this one takes its place.\n")
     });
     format!(
-        "{}: asked for {what} ({value}).\n{paused}{replaced}\
-         It is done when this ends:\n  \
+        "{}: asked for {asked} ({value}).\n{paused}{replaced}\
+         {done} when this ends:\n  \
          kubectl --namespace {space} wait privateregistry/{name} --for=jsonpath='{{.status.handledRenewRequest}}'={value} --timeout=10m\n\
-         If it does not, this says why:\n  \
+         {then}How it stands:\n  \
          kubectl --namespace {space} get privateregistry {name} --output jsonpath='{{.status.conditions[?(@.type==\"CertificateReady\")].message}}'\n",
         registry.title()
     )
@@ -115,13 +128,20 @@ fn told(registry: &Registry, found: &PrivateRegistry, what: What, value: &str) -
 
 #[cfg(test)]
 mod tests {
+    use private_registry_operator::pki::policy::Request;
+
     use super::*;
 
     #[test]
-    fn each_request_has_a_value_that_the_operator_understands_and_that_no_other_had() {
+    fn each_request_is_one_that_the_operator_understands_and_that_nobody_made_before() {
         let at: Timestamp = "2026-11-29T11:00:00.5Z".parse().unwrap();
-        assert_eq!(request(What::Leaf, false, at), "leaf-20261129T110000Z");
-        assert_eq!(request(What::Ca, false, at), "ca-20261129T110000Z");
-        assert_eq!(request(What::Ca, true, at), "ca-now-20261129T110000Z");
+        for (what, now, value, meant) in [
+            (What::Leaf, false, "leaf-20261129T110000Z", Request::Leaf),
+            (What::Ca, false, "ca-20261129T110000Z", Request::Authority),
+            (What::Ca, true, "ca-now-20261129T110000Z", Request::AuthorityNow),
+        ] {
+            assert_eq!(request(what, now, at), value);
+            assert_eq!(Request::of(Some(value)), meant);
+        }
     }
 }

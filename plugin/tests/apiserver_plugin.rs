@@ -184,5 +184,5 @@ async fn trust_takes_authority_and_addresses_from_the_cluster() {
 
     // The registry and its namespace may be gone by now.
     let (code, said) = team.ask(&["trust", "team-a", "--root", place, "--uninstall", "--yes"]).await;
-    assert!(code == Some(0) && said.contains("14 files removed."), "{said}");
+    assert!(code == Some(0) && said.contains("10 files removed."), "{said}");
 }

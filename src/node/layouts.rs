@@ -81,7 +81,9 @@ impl Owner {
         let rest = text.strip_prefix(&format!("# {GROUP}/trust for "))?;
         let (owner, _) = rest.split_once(';')?;
         let (namespace, name) = owner.split_once('/').map_or((None, owner), |(space, name)| (Some(space), name));
-        Some(Self::new(namespace, RegistryName::parse(name).ok()?))
+        let is_namespace = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        let name = RegistryName::parse(name).ok()?;
+        namespace.is_none_or(is_namespace).then(|| Self::new(namespace, name))
     }
 
     /// Its namespace.
@@ -145,9 +147,10 @@ impl Runtime {
     pub fn files(self, folder: &Path, trust: &Trust) -> Vec<File> {
         let Trust { owner, host, endpoint, authorities } = trust;
         let folder = folder.join(host.as_str());
-        // Docker takes no other ending for an authority.
+        // Docker takes no other ending for an authority. containerd reads this, too, where there is no hosts.toml; with one, a version
+        // before 2.0 would say of each tag that is missing that the authority is unknown.
         let mut files = vec![File { path: folder.join("ca.crt"), text: owner.mark() + &authorities.render() }];
-        if self == Self::Containerd {
+        if self == Self::Containerd && host != endpoint {
             // Before 2.0 an authority outside of a host's section is passed over.
             let text = format!("server = \"https://{host}\"\n\n[host.\"https://{endpoint}\"]\n  ca = \"ca.crt\"\n");
             files.push(File { path: folder.join("hosts.toml"), text: owner.mark() + &text });
@@ -257,13 +260,7 @@ mod tests {
                 Runtime::Containerd,
                 "[fd00::9]:5000",
                 "[fd00::9]:5000",
-                vec![
-                    ("/etc/containerd/certs.d/[fd00::9]:5000/ca.crt", ""),
-                    (
-                        "/etc/containerd/certs.d/[fd00::9]:5000/hosts.toml",
-                        "server = \"https://[fd00::9]:5000\"\n\n[host.\"https://[fd00::9]:5000\"]\n  ca = \"ca.crt\"\n",
-                    ),
-                ],
+                vec![("/etc/containerd/certs.d/[fd00::9]:5000/ca.crt", "")],
             ),
             (
                 Runtime::Containerd,

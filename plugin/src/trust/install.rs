@@ -1,8 +1,8 @@
 //! `trust` and `trust --install`: what should be there, what is, and what is done about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use private_registry_operator::node::layouts::{File, Runtime, Store};
@@ -32,17 +32,20 @@ pub(super) fn run(options: &Options, subject: &Subject) -> Result<bool> {
         .iter()
         .for_each(|note| shell::print(&format!("note: {note}\n")));
 
+    let obsolete = obsolete(&machine, &steps, subject)?;
+    obsolete.iter().for_each(|path| shell::print(&format!("remove     {}\n", path.display())));
+
     let is_clean = !steps.iter().any(|step| matches!(step.state, State::Foreign(_)));
     let groups = groups(&steps);
     if !options.install {
-        shell::print(if groups.is_empty() {
-            "Nothing would be written.\n"
+        shell::print(if groups.is_empty() && obsolete.is_empty() {
+            "Nothing is to be done.\n"
         } else {
-            "Nothing was written; --install does it.\n"
+            "Nothing was done; --install does it.\n"
         });
         return Ok(is_clean);
     }
-    if !groups.is_empty() {
+    if !(groups.is_empty() && obsolete.is_empty()) {
         let everywhere =
             if store.is_some() { ", for every program and every host that the authority signs" } else { "" };
         shell::confirm(&format!("Trust {} on this machine{everywhere}?", subject.owner), options.yes)?;
@@ -50,6 +53,7 @@ pub(super) fn run(options: &Options, subject: &Subject) -> Result<bool> {
     for files in &groups {
         machine.write(files)?;
     }
+    obsolete.iter().try_for_each(|path| machine.remove(path, false))?;
     // Also if nothing was written: the command may have failed the last time.
     if let Some(store) = store {
         machine.run(store.added())?;
@@ -73,6 +77,19 @@ fn steps(machine: &Machine, runtimes: &[Runtime], store: Option<Store>, subject:
         Ok(Step { file, state, is_shared })
     };
     files.into_iter().map(look).collect()
+}
+
+/// Files of ours beside those that are wanted. containerd would heed a `hosts.toml` that nobody wants any more.
+fn obsolete(machine: &Machine, steps: &[Step], subject: &Subject) -> Result<Vec<PathBuf>> {
+    let wanted: BTreeSet<_> = steps.iter().map(|step| step.file.path.as_path()).collect();
+    let own = steps.iter().filter(|step| !step.is_shared).filter_map(|step| step.file.path.parent());
+    let mut found = Vec::new();
+    for folder in own.collect::<BTreeSet<_>>() {
+        let written = machine.written_for(folder, 0)?.into_iter();
+        let ours = written.filter(|(path, owner)| *owner == subject.owner && !wanted.contains(path.as_path()));
+        found.extend(ours.map(|(path, _)| path));
+    }
+    Ok(found)
 }
 
 impl Step {

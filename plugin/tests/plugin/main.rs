@@ -20,7 +20,9 @@ fn ask(arguments: &[&str]) -> Answer {
 
 /// The same, with something on standard input, which is no terminal.
 fn told(arguments: &[&str], input: &str) -> Answer {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_kubectl-registry"));
+    // Whoever hides what they write from others still writes files that are for everybody.
+    let mut program = Command::new("/bin/sh");
+    program.args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kubectl-registry")]);
     // None of the machine's own settings.
     program.env_clear().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = program.spawn().unwrap();

@@ -97,7 +97,7 @@ fn without_being_told_it_only_says_what_it_would_do() {
     assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
     assert!(answer.out.starts_with("authority  CN=team-a CA, until "), "{}", answer.out);
     assert!(answer.out.contains(&format!("\nwrite      /{DOCKER}/ca.crt\n")), "{}", answer.out);
-    assert!(answer.out.ends_with("Nothing was written; --install does it.\n"), "{}", answer.out);
+    assert!(answer.out.ends_with("Nothing was done; --install does it.\n"), "{}", answer.out);
     assert_eq!(machine.files(), BTreeMap::new());
 }
 
@@ -109,13 +109,13 @@ fn what_is_installed_is_whole_readable_and_gone_again_when_it_is_uninstalled() {
 
     let answer = machine.trust(&["--docker", "--containerd", "--podman", "--install", "--yes"]);
     assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
-    assert!(answer.out.ends_with("6 files written.\n"), "{}", answer.out);
+    assert!(answer.out.ends_with("4 files written.\n"), "{}", answer.out);
     let files = machine.files();
     for folder in ["docker", "containerd", "containers"] {
         let text = &files[&format!("etc/{folder}/certs.d/{HOST}/ca.crt")];
         assert!(text.contains("BEGIN CERTIFICATE") && !text.contains("KEY"), "{text}");
     }
-    assert_eq!(files.len(), before.len() + 6, "{:?}", files.keys());
+    assert_eq!(files.len(), before.len() + 4, "{:?}", files.keys());
     assert_eq!((mode(&machine.root().join(DOCKER)), mode(&machine.root().join(DOCKER).join("ca.crt"))), (0o755, 0o644));
 
     let answer = machine.trust(&["--docker", "--containerd", "--podman", "--install"]);
@@ -124,7 +124,7 @@ fn what_is_installed_is_whole_readable_and_gone_again_when_it_is_uninstalled() {
 
     let answer = machine.trust(&["--uninstall", "--yes"]);
     assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
-    assert!(answer.out.ends_with("6 files removed.\n"), "{}", answer.out);
+    assert!(answer.out.ends_with("4 files removed.\n"), "{}", answer.out);
     assert_eq!(machine.files(), before);
     assert!(!machine.root().join(DOCKER).exists(), "an empty folder means something to podman");
     assert!(machine.trust(&["--uninstall"]).out.starts_with("Nothing was written for team-a here"));
@@ -152,12 +152,26 @@ fn a_new_authority_takes_the_place_of_the_old_one() {
     machine.issue();
     let answer = machine.trust(&["--containerd", "--install", "--yes"]);
     assert!(answer.out.contains("update     /etc/containerd/certs.d/"), "{}", answer.out);
-    assert!(answer.out.ends_with("2 files written.\n"), "only authorities changed: {}", answer.out);
+    assert!(answer.out.ends_with("2 files written.\n"), "{}", answer.out);
     let after = machine.files();
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "nothing half-written is left");
     let authority = Bundle::read(&fs::read_to_string(machine.authority()).unwrap());
     let ca = &after[&format!("etc/containerd/certs.d/{HOST}/ca.crt")];
     assert_eq!(Bundle::read(ca), authority);
+}
+
+#[test]
+fn what_is_ours_and_wanted_no_more_goes() {
+    let machine = Machine::new();
+    machine.trust(&["--containerd", "--install", "--yes"]);
+    let installed = machine.files();
+    let (ca, text) = installed.iter().next().unwrap();
+    let mark = text.lines().next().unwrap();
+    let folder = Path::new(ca).parent().unwrap().to_str().unwrap();
+    machine.put(&format!("{folder}/hosts.toml"), &format!("{mark}\nserver = \"https://elsewhere.example\"\n"));
+    let answer = machine.trust(&["--containerd", "--install", "--yes"]);
+    assert!(answer.out.contains(&format!("remove     /{folder}/hosts.toml")), "{}", answer.out);
+    assert_eq!(machine.files(), installed);
 }
 
 #[test]
@@ -246,13 +260,11 @@ fn what_is_installed_on_the_machine_is_served_and_nothing_else() {
     machine.put("etc/containerd/config.toml", "config_path = \"/etc/cri/hosts\"\n");
     let out = machine.trust(&[]).out;
     let written: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("write      ")).collect();
-    let containerd = format!("/etc/cri/hosts/{HOST}");
-    let expected = [
-        format!("{containerd}/ca.crt"),
-        format!("{containerd}/hosts.toml"),
-        format!("/etc/containers/certs.d/{HOST}/ca.crt"),
-    ];
-    assert_eq!(written, expected, "{out}");
+    assert_eq!(
+        written,
+        ["/etc/cri/hosts", "/etc/containers/certs.d"].map(|folder| format!("{folder}/{HOST}/ca.crt")),
+        "{out}"
+    );
     assert!(!out.contains("note: "), "{out}");
 }
 
@@ -330,11 +342,6 @@ fn every_platform_gets_its_own_form_with_the_host_and_the_authority_and_no_key()
     let files = cloud["write_files"].as_array().unwrap();
     assert_eq!(files[0]["path"], format!("/etc/containerd/certs.d/{HOST}/ca.crt"));
     is_authority(&files[0]["content"]);
-    assert!(
-        files[1]["content"].as_str().unwrap().contains("\n\n[host.\"https://registry.example.com:5000\"]\n"),
-        "{}",
-        files[1]
-    );
 
     for (form, folder) in [("k3s", "/etc/rancher/k3s"), ("rke2", "/etc/rancher/rke2")] {
         let text = print(form);
