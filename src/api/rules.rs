@@ -93,6 +93,21 @@ pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
 /// A shorter one would be renewed more often than pods should restart.
 pub const AT_LEAST_AN_HOUR: Rule =
     ("duration(self) >= duration('1h')", "must be a duration of at least 1h, for instance 720h");
+/// Plain HTTP has neither.
+pub const VERSION_NEEDS_TLS: Rule = (
+    "!has(self.none) || (!has(self.minimumVersion) && !has(self.cipherSuites))",
+    "spec.tls.minimumVersion and spec.tls.cipherSuites say how TLS is spoken, and cannot be combined with none: remove them",
+);
+/// Whoever chooses and is not asked would believe to have chosen.
+pub const CIPHERS_ARE_OF_TLS_1_2: Rule = (
+    "!has(self.cipherSuites) || !has(self.minimumVersion) || self.minimumVersion == 'VersionTLS12'",
+    "spec.tls.cipherSuites are those of TLS 1.2: with minimumVersion VersionTLS13 they are never used, so remove one of the two",
+);
+/// Go does not begin to serve without it.
+pub const CIPHERS_INCLUDE_THAT_OF_HTTP_2: Rule = (
+    "!has(self.cipherSuites) || self.cipherSuites.exists(suite, suite.endsWith('_WITH_AES_128_GCM_SHA256'))",
+    "spec.tls.cipherSuites needs a suite with AES_128_GCM_SHA256, which HTTP/2 asks for",
+);
 /// None at all is a choice, too.
 pub const A_DURATION: Rule = ("duration(self) >= duration('0s')", "must be a duration, for instance 24h");
 /// Shorter makes no sense.

@@ -12,7 +12,10 @@ use super::{GoDuration, SecretKeyRef, rules};
 #[x_kube(
     validation = rules::ONE_SIGNER,
     validation = rules::CERTIFICATE_NEEDS_A_SIGNER,
-    validation = rules::AUTHORITY_OUTLIVES_CERTIFICATE
+    validation = rules::AUTHORITY_OUTLIVES_CERTIFICATE,
+    validation = rules::VERSION_NEEDS_TLS,
+    validation = rules::CIPHERS_ARE_OF_TLS_1_2,
+    validation = rules::CIPHERS_INCLUDE_THAT_OF_HTTP_2
 )]
 pub struct TlsSpec {
     /// The operator makes an authority for this registry alone and renews the certificate by itself. The default.
@@ -28,6 +31,51 @@ pub struct TlsSpec {
     /// every name and address that the operator knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateSpec>,
+    /// Oldest version of TLS that clients may speak, default VersionTLS12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_version: Option<TlsVersion>,
+    /// Ciphers of TLS 1.2 that clients may choose from, by their names in Go; absent: those that the registry takes for safe. Those of TLS 1.3 cannot
+    /// be chosen. HTTP/2 needs one with AES_128_GCM_SHA256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 6))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub cipher_suites: Vec<CipherSuite>,
+}
+
+/// A version of TLS.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    VersionTLS12,
+    /// TLS 1.3.
+    VersionTLS13,
+}
+
+/// A cipher of TLS 1.2 with forward secrecy: by the kind of the certificate's key (Ed25519 counts as ECDSA).
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr,
+)]
+#[expect(missing_docs, reason = "the names are the field's own")]
+pub enum CipherSuite {
+    #[serde(rename = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")]
+    #[strum(serialize = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")]
+    EcdsaAes128,
+    #[serde(rename = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")]
+    #[strum(serialize = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")]
+    EcdsaAes256,
+    #[serde(rename = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")]
+    #[strum(serialize = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")]
+    EcdsaChacha20,
+    #[serde(rename = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")]
+    #[strum(serialize = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")]
+    RsaAes128,
+    #[serde(rename = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384")]
+    #[strum(serialize = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384")]
+    RsaAes256,
+    #[serde(rename = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256")]
+    #[strum(serialize = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256")]
+    RsaChacha20,
 }
 
 /// An authority for this registry alone. Its key is in the Secret NAME-ca, its certificate in the ConfigMap NAME-ca-bundle.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{merge, pod};
-use crate::api::GoDuration;
+use crate::api::{GoDuration, TlsVersion};
 use crate::model::{Resolved, Users};
 use crate::secret::Sensitive;
 
@@ -88,6 +88,8 @@ struct Tls {
     certificate: String,
     key: String,
     minimumtls: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ciphersuites: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -145,7 +147,11 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
             tls: registry.has_tls().then(|| Tls {
                 certificate: format!("{}/tls.crt", pod::TLS),
                 key: format!("{}/tls.key", pod::TLS),
-                minimumtls: "tls1.2",
+                minimumtls: match registry.protocol.minimum_version {
+                    TlsVersion::VersionTLS12 => "tls1.2",
+                    TlsVersion::VersionTLS13 => "tls1.3",
+                },
+                ciphersuites: registry.protocol.cipher_suites.iter().map(|suite| (*suite).into()).collect(),
             }),
             // Profiles and the whole configuration can be read there: not from outside the pod.
             debug: Debug { addr: "127.0.0.1:5001" },

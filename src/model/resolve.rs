@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Map;
 
 use super::image::{self, Version};
-use super::resolved::{Fault, Faults, Named, PullSecret, Resolved, Service, Storage, Tls};
+use super::resolved::{Fault, Faults, Named, Protocol, PullSecret, Resolved, Service, Storage, Tls};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
@@ -102,6 +102,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         service: service(spec.service.as_ref()),
         storage,
         tls,
+        protocol: protocol(spec.tls.as_ref()),
         users: users(spec.auth.as_ref(), observed),
         pull_secrets,
         pull_faults,
@@ -251,6 +252,13 @@ fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blo
         )));
     }
     Ok(())
+}
+
+fn protocol(spec: Option<&TlsSpec>) -> Protocol {
+    spec.map_or_else(Protocol::default, |tls| Protocol {
+        minimum_version: tls.minimum_version.unwrap_or_default(),
+        cipher_suites: tls.cipher_suites.iter().copied().collect(),
+    })
 }
 
 fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<Tls, Blocked> {

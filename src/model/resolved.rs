@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::image::Version;
 use super::{Blocked, HostPort, RegistryName};
 use crate::api::{
-    AccessMode, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec, RestartType,
-    ServiceType,
+    AccessMode, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec,
+    RestartType, ServiceType, TlsVersion,
 };
 use crate::credentials::Wanted;
 
@@ -44,6 +44,8 @@ pub struct Resolved {
     pub storage: Storage,
     /// Who signs the certificate.
     pub tls: Tls,
+    /// How TLS is spoken.
+    pub protocol: Protocol,
     /// Who may log in.
     pub users: Users,
     /// Logins for pods of the namespace. Empty: the generated admin's, if there is one.
@@ -183,6 +185,15 @@ pub enum Tls {
     None,
     /// Somebody, but the manifest does not say it so that it can be followed: see [`Faults::certificate`].
     Unreadable,
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Protocol {
+    /// Oldest version that clients may speak.
+    pub minimum_version: TlsVersion,
+    /// Ciphers of TLS 1.2 that clients may choose from; empty: the server's own choice.
+    pub cipher_suites: BTreeSet<CipherSuite>,
 }
 
 /// What a manifest names of an authority.

@@ -42,6 +42,8 @@ fn given(name: &str) -> Value {
     json!({"storage": {"existingClaim": {"name": name}}})
 }
 
+const CIPHER: &str = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+
 fn certificate(fields: Value) -> Value {
     json!({"tls": {"certificate": fields}})
 }
@@ -208,6 +210,32 @@ fn cases() -> Vec<Case> {
             [json!({"none": {}, "privateCA": {}}), json!({"none": {}, "secret": {"name": "s"}}), json!({"privateCA": {}, "secret": {"name": "s"}})]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
+        ),
+        (
+            rules::VERSION_NEEDS_TLS,
+            [json!({"none": {}}), json!({"minimumVersion": "VersionTLS13"})].map(|tls| new(json!({"tls": tls}))).into(),
+            [json!({"none": {}, "minimumVersion": "VersionTLS12"}), json!({"none": {}, "cipherSuites": [CIPHER]})]
+                .map(|tls| new(json!({"tls": tls})))
+                .into(),
+        ),
+        (
+            rules::CIPHERS_ARE_OF_TLS_1_2,
+            [json!({"cipherSuites": [CIPHER]}), json!({"cipherSuites": [CIPHER], "minimumVersion": "VersionTLS12"})]
+                .map(|tls| new(json!({"tls": tls})))
+                .into(),
+            vec![new(json!({"tls": {"cipherSuites": [CIPHER], "minimumVersion": "VersionTLS13"}}))],
+        ),
+        (
+            rules::CIPHERS_INCLUDE_THAT_OF_HTTP_2,
+            vec![new(json!({"tls": {"cipherSuites": [CIPHER, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]}}))],
+            vec![new(json!({"tls": {"cipherSuites": ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]}}))],
+        ),
+        (
+            rules::A_DURATION,
+            [json!({}), json!({"gracePeriod": "0s"}), json!({"gracePeriod": "36h30m"})]
+                .map(|rotation| new(json!({"tls": {"privateCA": {"rotation": rotation}}})))
+                .into(),
+            vec![new(json!({"tls": {"privateCA": {"rotation": {"gracePeriod": "9999999999999h"}}}}))],
         ),
         (
             rules::CERTIFICATE_NEEDS_A_SIGNER,

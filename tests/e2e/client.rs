@@ -105,8 +105,14 @@ impl Person {
 
     /// Whether the login is accepted now: `200`, `401`, …, or what curl says when there is no answer.
     pub(crate) async fn sees(&self, path: &str) -> String {
+        self.sees_with(&[], path).await
+    }
+
+    /// The same with more options of curl.
+    pub(crate) async fn sees_with(&self, options: &[&str], path: &str) -> String {
         let fixed = ["--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
-        let output = self.run("curl", &[&self.curl(path).each_ref().map(String::as_str)[..], &fixed].concat()).await;
+        let path = self.curl(path);
+        let output = self.run("curl", &[&path.each_ref().map(String::as_str)[..], &fixed, options].concat()).await;
         if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { said(&output) }
     }
 

@@ -32,8 +32,14 @@ async fn what_a_registry_allows_is_as_its_configuration_says() {
     assert_eq!(admin.sees("/v2/_catalog?n=3").await, "400", "more than the catalog's limit");
     assert!(!log(&registry).await.contains("\"GET /v2/_catalog"), "requests are no longer logged");
 
-    registry.change(json!({"config": {"allowDeletes": true, "readOnly": false}})).await;
+    assert_eq!(admin.sees_with(&["--tls-max", "1.2"], "/v2/").await, "200");
+    registry
+        .change(json!({"config": {"allowDeletes": true, "readOnly": false}, "tls": {"minimumVersion": "VersionTLS13"}}))
+        .await;
     registry.is("Settled").await;
+    assert_eq!(admin.sees("/v2/").await, "200");
+    let refusal = admin.sees_with(&["--tls-max", "1.2"], "/v2/").await;
+    assert!(refusal.contains("protocol version"), "an older version of TLS: {refusal}");
     admin.tries_to_delete(&format!("team/app@{pushed}")).await.unwrap();
     let missing = admin.tries_to_pull("team/app:1").await.unwrap_err();
     assert!(missing.contains("MANIFEST_UNKNOWN") || missing.contains("404"), "{missing}");

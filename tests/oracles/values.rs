@@ -29,6 +29,10 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("passwordSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passwordSecretRef.key", vec![json!("password"), json!("other")]),
         ("usersFrom[].secretRef.name", vec![json!("many-one"), json!("many-two")]),
+        (
+            "tls.cipherSuites[]",
+            vec![json!("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"), json!("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")],
+        ),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
         ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passphraseSecretRef.key", vec![json!("password"), json!("other")]),
