@@ -93,6 +93,11 @@ pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
 /// A shorter one would be renewed more often than pods should restart.
 pub const AT_LEAST_AN_HOUR: Rule =
     ("duration(self) >= duration('1h')", "must be a duration of at least 1h, for instance 720h");
+/// It lives as long as it was made for.
+pub const LIFE_OF_A_SHARED_AUTHORITY: Rule = (
+    "!has(self.caSecretRef) || !has(self.duration)",
+    "spec.tls.privateCA.duration is the life of an authority that the operator makes, and cannot be combined with caSecretRef: remove one of them",
+);
 /// Plain HTTP has neither.
 pub const VERSION_NEEDS_TLS: Rule = (
     "!has(self.none) || (!has(self.minimumVersion) && !has(self.cipherSuites))",
@@ -151,8 +156,8 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || !has(self.spec.tls.secret) || ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))",
-    "spec.tls.secret names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store your own under another name",
+    "!has(self.spec.tls) || ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || self.spec.tls.privateCA.caSecretRef.name != child))",
+    "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store your own under another name",
 );
 /// The same for users.
 pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (

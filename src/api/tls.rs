@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GoDuration, SecretKeyRef, rules};
+use super::{GoDuration, SecretKeyRef, SecretRef, rules};
 
 /// Who signs the serving certificate, and what it is like: at most one of privateCA, secret and none; without any, privateCA.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -81,11 +81,16 @@ pub enum CipherSuite {
 /// An authority for this registry alone. Its key is in the Secret NAME-ca, its certificate in the ConfigMap NAME-ca-bundle.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::LIFE_OF_A_SHARED_AUTHORITY)]
 pub struct PrivateCa {
     /// Life of the authority, default 87600h (ten years), at least 1h and at least as long as the certificate's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::AT_LEAST_AN_HOUR)]
     pub duration: Option<GoDuration>,
+    /// The authority of another Secret of the namespace (tls.crt, tls.key) signs, for instance one for many registries: a company's, or the NAME-ca of
+    /// another registry. The operator only reads it; what becomes of it is decided there.
+    #[serde(rename = "caSecretRef", default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretRef>,
     /// How one authority takes over from another: when two thirds of its life are over, or when the annotation privateregistry.dev/renew asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,

@@ -240,7 +240,9 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let own = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref());
     let certificate =
         own.into_iter().flat_map(|own| [Some(&own.name), own.passphrase_secret_ref.as_ref().map(|key| &key.name)]);
-    certificate.flatten().chain(users).chain(tables)
+    let authority =
+        spec.tls.as_ref().and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref()).map(|ca| &ca.name);
+    certificate.flatten().chain(authority).chain(users).chain(tables)
 }
 
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
@@ -290,6 +292,7 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
         duration: short.map_or(duration, |short| short.certificate),
         ca_duration: short.and_then(|short| short.authority).unwrap_or(ca_duration),
         grace: grace(authority.rotation.as_ref())?,
+        shared: authority.ca_secret_ref.map(|secret| secret.name),
         key_algorithm: wanted.key_algorithm.unwrap_or_default(),
         named: Named { duration: authority.duration.is_some(), key_algorithm: wanted.key_algorithm.is_some() },
         dns_names: wanted.dns_names.into_iter().collect(),

@@ -163,6 +163,8 @@ pub enum Tls {
         duration: Duration,
         /// Life of the authority.
         ca_duration: Duration,
+        /// Name of the Secret with the authority, if that lies elsewhere.
+        shared: Option<String>,
         /// How long clients have to learn of the next authority.
         grace: Duration,
         /// Kind of key.

@@ -38,13 +38,24 @@ impl Since {
     }
 }
 
+/// Whose an authority is, and so whose to replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The operator made it, and replaces it when its end is near.
+    Ours,
+    /// A user put it in the place of ours. It is replaced when a user asks for it.
+    Users,
+    /// It lies elsewhere, perhaps for many registries. What becomes of it is decided there.
+    Shared,
+}
+
 /// How far the change to another authority has come.
 #[derive(Debug, Clone)]
 pub struct Rotation<'a> {
     /// The successor, if one has been made.
     pub next: AuthorityReading,
-    /// Whether the operator made the present authority, so that it may replace it when its end is near. One that a user put there is the user's to replace.
-    pub is_made: bool,
+    /// Whose the present authority is.
+    pub whose: Whose,
     /// For how long clients could know each.
     pub since: &'a Since,
     /// How long clients have to learn of an authority before it signs, and how long a former one stays in the bundle.
@@ -67,6 +78,15 @@ fn signs_from(since: Timestamp, grace: SignedDuration, end: Timestamp) -> Timest
 }
 
 pub(super) fn authority(input: &Input<'_>) -> AuthorityVerdict {
+    if input.rotation.whose == Whose::Shared {
+        return match &input.authority {
+            AuthorityReading::Usable(present) if (present.not_before..present.not_after).contains(&input.now) => {
+                AuthorityVerdict::Keep
+            }
+            AuthorityReading::Usable(_) | AuthorityReading::Refused(_) => AuthorityVerdict::CaRefused,
+            AuthorityReading::Missing | AuthorityReading::Unreadable => AuthorityVerdict::CaMissing,
+        };
+    }
     if input.request == Request::AuthorityNow {
         return AuthorityVerdict::Issue(Renew::Requested);
     }
@@ -87,7 +107,7 @@ pub(super) fn authority(input: &Input<'_>) -> AuthorityVerdict {
             };
         }
         // If it is not yet valid, a clock is wrong, perhaps ours: that is no reason to take the clients' trust away.
-        AuthorityReading::Usable(present) if input.rotation.is_made && input.now >= present.not_after => Renew::Expired,
+        AuthorityReading::Usable(present) if is_ours(input) && input.now >= present.not_after => Renew::Expired,
         AuthorityReading::Usable(_) | AuthorityReading::Refused(_) => {
             return if is_asked { AuthorityVerdict::Issue(Renew::Requested) } else { AuthorityVerdict::CaRefused };
         }
@@ -113,9 +133,12 @@ pub(super) fn is_held_back(input: &Input<'_>, objection: Renew) -> bool {
 
 /// When a successor of the present authority is to be made.
 pub(super) fn due(input: &Input<'_>) -> Option<Timestamp> {
-    let present =
-        input.authority.facts().filter(|_| input.rotation.is_made && input.rotation.next.facts().is_none())?;
+    let present = input.authority.facts().filter(|_| is_ours(input) && input.rotation.next.facts().is_none())?;
     Some(policy::renew_at(present, input.uid))
+}
+
+fn is_ours(input: &Input<'_>) -> bool {
+    input.rotation.whose == Whose::Ours
 }
 
 /// Whether another than the present authority signed the leaf, one that clients trust.

@@ -212,6 +212,13 @@ fn cases() -> Vec<Case> {
                 .into(),
         ),
         (
+            rules::LIFE_OF_A_SHARED_AUTHORITY,
+            [json!({"caSecretRef": {"name": "company"}}), json!({"duration": "87600h"})]
+                .map(|ca| new(json!({"tls": {"privateCA": ca}})))
+                .into(),
+            vec![new(json!({"tls": {"privateCA": {"caSecretRef": {"name": "company"}, "duration": "87600h"}}}))],
+        ),
+        (
             rules::VERSION_NEEDS_TLS,
             [json!({"none": {}}), json!({"minimumVersion": "VersionTLS13"})].map(|tls| new(json!({"tls": tls}))).into(),
             [json!({"none": {}, "minimumVersion": "VersionTLS12"}), json!({"none": {}, "cipherSuites": [CIPHER]})]

@@ -103,11 +103,13 @@ impl Words<'_> {
             }
             annotations.remove("privateregistry.dev/served-request");
             // Fingerprints are random, and how many there are stays.
-            for (annotation, divider) in [("made", " "), ("succeeds", " "), ("authorities-since", ",")] {
+            for annotation in ["made", "succeeds"] {
                 if let Some(text) = annotations.get_mut(&format!("privateregistry.dev/{annotation}")) {
-                    *text = json!(format!("{} FINGERPRINTS", text.as_str().unwrap().split(divider).count()));
+                    *text = json!(format!("{} FINGERPRINTS", text.as_str().unwrap().split(' ').count()));
                 }
             }
+            // How far a change of authorities has come.
+            annotations.remove("privateregistry.dev/authorities-since");
             // The stamp of what was sent, uid and random material included.
             annotations.remove("privateregistry.dev/applied");
             if let Some(checksum) = annotations.get_mut("privateregistry.dev/tls-checksum") {

@@ -69,6 +69,8 @@ const REMEMBERED: &[(&str, &[&str])] = &[
     // Clients trust the authority that there is, whatever the next certificates are to be like.
     ("tls.certificate.keyAlgorithm", &["Secret-ca", BUNDLE, AUTHORITIES, "Secret-tls /data/tls.crt/0/signature"]),
     ("tls.privateCA.duration", &["Secret-ca", BUNDLE, AUTHORITIES]),
+    // Clients are told of another authority first; the certificate that they trust stays meanwhile, and the own authority is kept.
+    ("tls.privateCA.caSecretRef.name", &["Secret-ca", BUNDLE, AUTHORITIES, "Secret-tls /data/tls.crt/0/issuer"]),
     // What clients were told to trust stays in the bundle while it is valid.
     ("tls.secret.name", &[BUNDLE, AUTHORITIES]),
     // A superfluous name goes at the next renewal: it is no reason for one.

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::children::PASSWORDS;
 use crate::cluster::Namespace;
+use crate::given::company_ca;
 
 impl Namespace {
     /// Every object that a value of a field names.
@@ -15,6 +16,11 @@ impl Namespace {
         self.secret("many-two", &[("carol", two), ("dave", four)]).await;
         self.own_certificate("own-one", &["registry.example.com"]).await;
         self.own_certificate("own-two", &["registry.example.com", "other.example.com"]).await;
+        for name in ["ca-one", "ca-two"] {
+            let secret =
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": company_ca(|_| {})});
+            self.create(secret).await;
+        }
         self.claim("given-one", "ReadWriteOnce").await;
         self.claim("given-two", "ReadWriteOnce").await;
         self.claim("given-three", "ReadWriteOnce").await;

@@ -34,6 +34,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
             vec![json!("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"), json!("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")],
         ),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
+        ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
         ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passphraseSecretRef.key", vec![json!("password"), json!("other")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::api::{self, AuthorityStage, AuthorityStatus, CertificateStatus};
 use crate::desired;
-use crate::model::{Host, Observed, Resolved, Tls, labels};
+use crate::model::{Child, Host, Observed, Resolved, SecretContent, Tls, labels};
 use crate::parts::Error;
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::CertificateFacts;
@@ -41,13 +41,51 @@ pub enum Authority {
     Stored(Live),
     /// Somebody made it and hands it over.
     Offered(Live),
+    /// It lies in another Secret, which is only read.
+    Shared {
+        /// Name of the Secret.
+        name: String,
+        /// What it holds; `None`: it does not exist, or could not be read.
+        content: Option<SecretContent>,
+        /// Whether it could not be read this time.
+        is_unread: bool,
+    },
 }
 
 impl Authority {
     fn live(&self) -> Option<&Live> {
         match self {
-            Self::Absent => None,
+            Self::Absent | Self::Shared { .. } => None,
             Self::Stored(live) | Self::Offered(live) => Some(live),
+        }
+    }
+
+    /// What lies under this key of the Secret.
+    fn data(&self, key: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Absent => None,
+            Self::Stored(live) | Self::Offered(live) => live.data(key),
+            Self::Shared { content, .. } => content.as_ref()?.data.get(key).map(|value| value.expose().clone()),
+        }
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.live().and_then(|live| live.annotation(key))
+    }
+
+    fn is_there(&self) -> bool {
+        self.live().is_some() || matches!(self, Self::Shared { content: Some(_), .. })
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared { .. })
+    }
+
+    /// Name of its Secret.
+    fn name(&self, registry: &Resolved) -> String {
+        match self {
+            Self::Shared { name, .. } => name.clone(),
+            _ => registry.name.child(Child::Ca),
         }
     }
 

@@ -106,8 +106,14 @@ async fn published(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<Option<String
 
 /// The stored CA, if the registry signs with one of its own.
 async fn authority(pass: &Pass<'_>, is_first: bool) -> Result<Authority, Problem> {
-    if !matches!(pass.registry.tls, Tls::PrivateCa { .. }) {
-        return Ok(Authority::Absent);
+    match &pass.registry.tls {
+        Tls::PrivateCa { shared: Some(name), .. } => {
+            let content = pass.observed.secrets.get(name).cloned().flatten();
+            let is_unread = pass.observed.unread.contains(name) || pass.observed.oversized.contains(name);
+            return Ok(Authority::Shared { name: name.clone(), content, is_unread });
+        }
+        Tls::PrivateCa { shared: None, .. } => {}
+        Tls::Own { .. } | Tls::None | Tls::Unreadable => return Ok(Authority::Absent),
     }
     let name = pass.registry.name.child(Child::Ca);
     let engine = &pass.ctx.engine;

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::pki::acceptance::{Flaw, Refusal};
 use crate::pki::issue::issue_leaf;
-use crate::pki::rotate::Since;
+use crate::pki::rotate::{Since, Whose};
 use crate::pki::testing::{DAY, Made, YEAR, addresses, authority_params, leaf_profile, make, names, now, pair};
 use crate::pki::{Authority, KeyAlgorithm, Leaf};
 
@@ -15,7 +15,7 @@ pub(in crate::pki) struct Case {
     pub(in crate::pki) leaf: LeafReading,
     pub(in crate::pki) authority: AuthorityReading,
     pub(in crate::pki) next: AuthorityReading,
-    pub(in crate::pki) is_made: bool,
+    pub(in crate::pki) whose: Whose,
     pub(in crate::pki) since: Since,
     pub(in crate::pki) is_leaf_trusted: bool,
     pub(in crate::pki) profile: LeafProfile,
@@ -32,7 +32,7 @@ impl Case {
             leaf: LeafReading::of(Some(&leaf), Some(&authority), now()),
             authority: AuthorityReading::of(Some(&authority), &leaf_profile()),
             next: AuthorityReading::Missing,
-            is_made: true,
+            whose: Whose::Ours,
             since: Since::default(),
             is_leaf_trusted: false,
             profile: leaf_profile(),
@@ -77,7 +77,7 @@ impl Case {
             authority: self.authority.clone(),
             rotation: Rotation {
                 next: self.next.clone(),
-                is_made: self.is_made,
+                whose: self.whose,
                 since: &self.since,
                 grace: DAY,
                 is_leaf_trusted: self.is_leaf_trusted,
@@ -397,20 +397,20 @@ fn an_authority_of_our_own_that_has_ended_is_replaced_and_a_users_is_not() {
     let expected =
         Decision { authority: AuthorityVerdict::Issue(Renew::Expired), leaf: LeafVerdict::Issue(Renew::Expired) };
     assert_eq!(ended.decide(), expected);
-    ended.is_made = false;
+    ended.whose = Whose::Users;
     assert_eq!(ended.decide().authority, AuthorityVerdict::CaRefused);
     assert_eq!(ended.with(|case| case.now -= SECOND).decide().authority, AuthorityVerdict::Keep);
 }
 
 #[test]
 fn a_leaf_cut_to_its_authoritys_end_is_not_renewed_in_vain() {
-    let mut case = Case::healthy().with(|case| case.is_made = false);
+    let mut case = Case::healthy().with(|case| case.whose = Whose::Users);
     case.authority_ends_after(DAY * 30);
     let (due, end) = (case.due(), case.leaf_ends());
 
     assert_eq!(case.word(), None, "the cut is no change of parameters");
     for moment in [due, due + DAY, end - SECOND] {
-        let case = Case { now: moment, rollout_pending: true, is_made: false, ..Case::healthy() };
+        let case = Case { now: moment, rollout_pending: true, whose: Whose::Users, ..Case::healthy() };
         let case = case.with(|case| case.authority_ends_after(DAY * 30));
         assert_eq!(case.word(), None, "at {moment}");
         assert_eq!(case.look_again(), end);

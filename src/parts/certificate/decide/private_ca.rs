@@ -18,7 +18,7 @@ use crate::pki::bundle::Bundle;
 use crate::pki::facts::{CertificateFacts, PublicKeyKind};
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Request};
 use crate::pki::reading::{AuthorityReading, LeafReading};
-use crate::pki::rotate::{self, Publication, Publishing, Rotation, Since};
+use crate::pki::rotate::{self, Publication, Publishing, Rotation, Since, Whose};
 use crate::pki::{self, AuthorityProfile, LeafProfile, checksum, issue};
 use crate::status::{Certificate, Problem};
 
@@ -35,21 +35,29 @@ struct Authorities {
 }
 
 impl Authorities {
-    fn stored(live: Option<&Live>) -> Self {
-        let Some(live) = live else { return Self::default() };
-        let pair =
-            |certificate, key| pki::Authority::stored(live.data(certificate).as_deref(), live.data(key).as_deref());
+    fn stored(authority: &Authority) -> Self {
+        let pair = |certificate, key| {
+            pki::Authority::stored(authority.data(certificate).as_deref(), authority.data(key).as_deref())
+        };
         let (present, next) = (pair("tls.crt", "tls.key"), pair("next.crt", "next.key"));
-        let made = live.annotation(labels::MADE).unwrap_or_default().split(' ').map(str::to_owned).collect();
+        let made = authority.annotation(labels::MADE).unwrap_or_default().split(' ').map(str::to_owned).collect();
         // Whoever puts another authority in the place of the present one does not want the successor that was made for that one.
         let is_successor =
-            live.annotation(labels::SUCCEEDS).map(str::to_owned) == present.as_ref().and_then(fingerprint);
-        let (next, orphan) = if is_successor || present.is_none() {
-            (next, None)
-        } else {
-            (None, next.map(|next| next.certificate_pem))
-        };
-        Self { present, next, orphan, made }
+            authority.annotation(labels::SUCCEEDS).map(str::to_owned) == present.as_ref().and_then(fingerprint);
+        if is_successor || authority.is_shared() || present.is_none() {
+            return Self { present, next, orphan: None, made };
+        }
+        Self { present, next: None, orphan: next.map(|next| next.certificate_pem), made }
+    }
+
+    fn whose(&self, authority: &Authority) -> Whose {
+        let is_made =
+            || self.present.as_ref().and_then(fingerprint).is_some_and(|present| self.made.contains(&present));
+        match authority {
+            Authority::Shared { .. } => Whose::Shared,
+            _ if is_made() => Whose::Ours,
+            _ => Whose::Users,
+        }
     }
 
     fn make(&mut self, profile: &AuthorityProfile, now: Timestamp) -> Result<pki::Authority, Error> {
@@ -102,11 +110,11 @@ pub(super) fn settle(
         duration: signed(*duration),
         key_algorithm: algorithm,
     };
-    let mut authorities = Authorities::stored(stored.authority.live());
+    let mut authorities = Authorities::stored(&stored.authority);
     // What was handed over or kept is used as it is, or not at all: nothing is written over it.
     let is_taken = matches!(stored.authority, Authority::Offered(_)) || stored.leaf.is_none();
     let authority_reading = AuthorityReading::of(authorities.present.as_ref(), &profile);
-    if is_taken && stored.authority.live().is_some() {
+    if is_taken && stored.authority.is_there() {
         let refusal = authority_reading.refusal(now);
         if refusal.is_some() || authority_reading.facts().is_none() {
             return Ok(not_issued(registry, stored, moment, refusal.as_ref()));
@@ -129,14 +137,13 @@ pub(super) fn settle(
         stored.leaf.and_then(|live| live.annotation(labels::SERVED_REQUEST)).or(moment.handled).map(str::to_owned);
     let request = Request::of(registry.renew_request.as_deref().filter(|wanted| Some(*wanted) != served.as_deref()));
     let next_reading = AuthorityReading::of(authorities.next.as_ref(), &profile);
-    let present = authorities.present.as_ref().and_then(fingerprint);
     let grace = signed(*grace);
     let input = policy::Input {
         leaf: leaf_reading,
         authority: authority_reading.clone(),
         rotation: Rotation {
             next: next_reading,
-            is_made: present.is_some_and(|present| authorities.made.contains(&present)),
+            whose: authorities.whose(&stored.authority),
             since: &since,
             grace,
             is_leaf_trusted: leaf.as_ref().is_some_and(|leaf| is_signed(&known, &leaf.chain_pem)),
@@ -165,7 +172,7 @@ pub(super) fn settle(
         }
         AuthorityVerdict::Prepare(_) => authorities.next = Some(authorities.make(&authority_profile, now)?),
         AuthorityVerdict::Promote => authorities.present = authorities.next.take(),
-        AuthorityVerdict::CaMissing => problem = Some(authority_missing(registry)),
+        AuthorityVerdict::CaMissing => problem = Some(authority_missing(registry, &stored.authority)),
         AuthorityVerdict::CaRefused => {
             problem = Some(unusable(registry, stored, authority_reading.refusal(now).as_ref()));
         }
@@ -187,7 +194,7 @@ pub(super) fn settle(
 
     // A wish that could not be fulfilled stays one. One that is taken back is forgotten, so that it can be uttered again.
     let is_served = match request {
-        Request::Authority => problem.is_none(),
+        Request::Authority => problem.is_none() && !stored.authority.is_shared(),
         Request::None | Request::Leaf | Request::AuthorityNow => issued.is_some(),
     };
     let served_request = if is_served { registry.renew_request.clone() } else { still_asked(registry, served) };
@@ -205,7 +212,7 @@ pub(super) fn settle(
                 Serves::Nothing => true,
                 Serves::Only(served) => leaf.as_ref().is_some_and(|leaf| *served == checksum(leaf)),
             },
-            at_once: request == Request::AuthorityNow,
+            at_once: request == Request::AuthorityNow && !stored.authority.is_shared(),
             since: &since,
             grace,
             now,
@@ -215,8 +222,10 @@ pub(super) fn settle(
     let notes = [
         node_port_note(registry),
         request_note(registry),
-        sound.filter(|_| authorities.next.is_none()).and_then(|present| manifest_note(registry, present)),
-        successor_note(registry, &published),
+        sound
+            .filter(|_| authorities.next.is_none() && !stored.authority.is_shared())
+            .and_then(|present| manifest_note(registry, present)),
+        successor_note(registry, &published, &stored.authority, authorities.next.is_some()),
         retirement_note(registry, &published, now),
     ];
     let bundle = published.bundle.render();
@@ -245,7 +254,7 @@ pub(super) fn settle(
             authorities_since: published.since.render(),
         }),
         // What cannot be used is not written, least of all over itself.
-        authority: authorities.wanted(stored.authority.kind()).filter(|_| is_sound),
+        authority: authorities.wanted(stored.authority.kind()).filter(|_| is_sound && !stored.authority.is_shared()),
         bundle: Some(bundle),
         // What should have been retired waits for the pods, not for the clock.
         look_again: [look_again.or(renew_at), published.signs_from, published.retires_at.filter(|at| *at > now)]
@@ -304,20 +313,42 @@ fn unusable(registry: &Resolved, stored: &Stored<'_>, why: Option<&Refusal>) -> 
         ToString::to_string,
     );
     let next = match (stored.leaf, &stored.authority) {
+        (_, Authority::Shared { .. }) => "put a CA there that clients accept; a certificate that is served stays",
         (Some(_), Authority::Stored(_)) => {
             "the certificate that is served stays. Put a CA there that clients accept, or annotate the registry with \
              privateregistry.dev/renew=ca for a new one"
         }
         _ => "put a CA there that clients accept, or delete the Secret for a new one",
     };
-    let ca = registry.name.child(Child::Ca);
+    let ca = stored.authority.name(registry);
     Problem::stuck(
         "CaUnusable",
         format!("Secret {ca} holds no CA that can be used, and is not written over: {why}; {next}"),
     )
 }
 
-fn authority_missing(registry: &Resolved) -> Problem {
+fn authority_missing(registry: &Resolved, authority: &Authority) -> Problem {
+    const FIELD: &str = "spec.tls.privateCA.caSecretRef";
+    match authority {
+        Authority::Shared { name, is_unread: true, .. } => {
+            return Problem::waiting("ReadFailed", format!("Secret {name} could not be read; it is tried again"));
+        }
+        Authority::Shared { name, content: None, .. } => {
+            return Problem::waiting(
+                "WaitingForSecret",
+                format!("Secret {name}, named in {FIELD}, does not exist; create it"),
+            );
+        }
+        Authority::Shared { name, .. } => {
+            return Problem::stuck(
+                "CaUnusable",
+                format!(
+                    "Secret {name}, named in {FIELD}, holds no CA with its key; put both there, under tls.crt and tls.key"
+                ),
+            );
+        }
+        Authority::Absent | Authority::Stored(_) | Authority::Offered(_) => {}
+    }
     Problem::stuck(
         "CaMissing",
         format!(
@@ -337,14 +368,30 @@ fn node_port_note(registry: &Resolved) -> Option<String> {
 
 pub(super) fn request_note(registry: &Resolved) -> Option<String> {
     let asked = registry.renew_request.as_deref()?;
+    if let Tls::PrivateCa { shared: Some(secret), .. } = &registry.tls
+        && matches!(Request::of(Some(asked)), Request::Authority | Request::AuthorityNow)
+    {
+        return Some(format!(
+            "the annotation {}={asked} asks for another CA, but the present one lies in Secret {secret}: replace it there",
+            api::annotation::RENEW
+        ));
+    }
     (Request::of(Some(asked)) == Request::None).then(|| {
         format!("the annotation {}={asked} asks for nothing; write leaf, ca or ca-now", api::annotation::RENEW)
     })
 }
 
-fn successor_note(registry: &Resolved, published: &Publication) -> Option<String> {
+fn successor_note(
+    registry: &Resolved,
+    published: &Publication,
+    authority: &Authority,
+    has_next: bool,
+) -> Option<String> {
     let at = published.signs_from?;
     let bundle = registry.name.child(Child::CaBundle);
+    if has_next && let Authority::Shared { name, .. } = authority {
+        return Some(format!("the CA that is to follow in Secret {name} is in ConfigMap {bundle} already"));
+    }
     Some(format!(
         "another CA is in ConfigMap {bundle} and signs from {at} on: let clients trust that bundle by then; \
          spec.tls.privateCA.rotation.gracePeriod says how long they have"
@@ -353,7 +400,8 @@ fn successor_note(registry: &Resolved, published: &Publication) -> Option<String
 
 fn retirement_note(registry: &Resolved, published: &Publication, now: Timestamp) -> Option<String> {
     let bundle = registry.name.child(Child::CaBundle);
-    if Request::of(registry.renew_request.as_deref()) == Request::AuthorityNow {
+    let is_own = matches!(&registry.tls, Tls::PrivateCa { shared: None, .. });
+    if is_own && Request::of(registry.renew_request.as_deref()) == Request::AuthorityNow {
         return Some(format!(
             "the former CA is trusted no longer, as was asked: clients need ConfigMap {bundle} again"
         ));

@@ -401,3 +401,52 @@ fn an_encrypted_key_is_opened_with_the_passphrase_that_is_named_and_what_is_miss
     let opened = serving.unwrap().key;
     assert!(opened.expose().starts_with("-----BEGIN RSA PRIVATE KEY-----") && !opened.expose().contains("ENCRYPTED"));
 }
+
+#[test]
+fn an_authority_that_lies_elsewhere_signs_for_whoever_names_it_and_is_only_read() {
+    let begin = Timestamp::now();
+    let registry = |asked: Option<&str>| {
+        let annotations = asked.map_or(json!({}), |asked| json!({api::annotation::RENEW: asked}));
+        resolved(&json!({"tls": {"privateCA": {"caSecretRef": {"name": "company"}}}}), &annotations)
+    };
+    let settle = |shelf: &Shelf, content: Option<SecretContent>, asked: Option<&str>, now: Timestamp| {
+        let registry = registry(asked);
+        let authority = Authority::Shared { name: "company".to_owned(), content, is_unread: false };
+        let stored = Stored { leaf: shelf.leaf.as_ref(), published: None, authority };
+        let moment = Moment { now, rollout: Rollout::default(), handled: None };
+        let settled = settle(&registry, &stored, &Observed::default(), Some(&json!({})), moment).unwrap();
+        assert!(settled.authority.is_none(), "nothing is written");
+        let told = (settled.report.problem.clone().map(|problem| problem.reason), settled.report.note.clone());
+        (Shelf::written(&registry, settled), told)
+    };
+    let company = || {
+        let mut content = own("unused", 3650).secrets.remove("own").flatten().unwrap();
+        let handed = handed(&Shelf::default().pass(&resolved(&json!({}), &json!({}))).0, |_| {}).authority.unwrap();
+        for key in ["tls.crt", "tls.key"] {
+            content.data.insert(key.to_owned(), handed.data(key).unwrap().into());
+        }
+        content
+    };
+    let issuer = |shelf: &Shelf| CertificateFacts::of_pem(&shelf.chain()).unwrap().issuer;
+
+    let (nothing, told) = settle(&Shelf::default(), None, None, begin);
+    assert_eq!(
+        (nothing.leaf.is_none(), told.0.as_deref()),
+        (true, Some("WaitingForSecret")),
+        "no CA is made in its place"
+    );
+    let (first, second) = (company(), company());
+    let (signed, told) = settle(&Shelf::default(), Some(first.clone()), None, begin);
+    assert_eq!((issuer(&signed).as_str(), told), ("CN=Company", (None, None)));
+    let (kept, told) = settle(&signed, None, None, begin);
+    assert_eq!((kept.chain(), told.0.as_deref()), (signed.chain(), Some("WaitingForSecret")));
+    for asked in ["ca-1", "ca-now-1"] {
+        let (kept, told) = settle(&signed, Some(first.clone()), Some(asked), begin);
+        assert_eq!(kept.chain(), signed.chain());
+        assert!(told.1.is_some_and(|note| note.contains("lies in Secret company: replace it there")));
+    }
+    let (published, _) = settle(&signed, Some(second.clone()), None, begin);
+    assert_eq!(published.chain(), signed.chain(), "clients have to learn of it first");
+    let (changed, _) = settle(&published, Some(second), None, begin + DAY);
+    assert_ne!(changed.chain(), signed.chain());
+}
