@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use private_registry_operator::node::layouts::{File, Runtime, Store};
@@ -111,17 +111,13 @@ impl fmt::Display for Step {
     }
 }
 
-/// What is to be written, folder by folder; a folder that is refused in part is left alone.
-fn groups<'a>(steps: &'a [Step]) -> Vec<Vec<&'a File>> {
-    let mut folders: BTreeMap<Option<&Path>, Vec<&'a Step>> = BTreeMap::new();
-    for step in steps {
-        folders.entry(step.file.path.parent()).or_default().push(step);
+/// What is to be written, folder by folder.
+fn groups(steps: &[Step]) -> Vec<Vec<&File>> {
+    let mut folders: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for step in steps.iter().filter(|step| step.is_due()) {
+        folders.entry(step.file.path.parent()).or_default().push(&step.file);
     }
-    let is_refused = |step: &&Step| matches!(step.state, State::Foreign(_)) && !step.is_shared;
-    folders.retain(|_, steps| !steps.iter().any(is_refused));
-    let due = |steps: Vec<&'a Step>| steps.into_iter().filter(|step| step.is_due()).map(|step| &step.file).collect();
-    let files = folders.into_values().map(due);
-    files.filter(|files: &Vec<_>| !files.is_empty()).collect()
+    folders.into_values().collect()
 }
 
 /// What a person should know who relies on the files.

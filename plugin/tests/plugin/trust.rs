@@ -169,6 +169,7 @@ fn what_is_ours_and_wanted_no_more_goes() {
     let mark = text.lines().next().unwrap();
     let folder = Path::new(ca).parent().unwrap().to_str().unwrap();
     machine.put(&format!("{folder}/hosts.toml"), &format!("{mark}\nserver = \"https://elsewhere.example\"\n"));
+    fs::remove_file(machine.root().join(ca)).unwrap();
     let answer = machine.trust(&["--containerd", "--install", "--yes"]);
     assert!(answer.out.contains(&format!("remove     /{folder}/hosts.toml")), "{}", answer.out);
     assert_eq!(machine.files(), installed);
