@@ -19,6 +19,7 @@
 //! | [`node`] | which files make a machine trust a registry (pure) |
 //! | [`parts`] | one concern of a registry each: what it wants, what it found, what stands in its way |
 //! | [`controller`] | one pass, and what brings it about |
+//! | [`sidecar`] | the process beside the front end in a registry's pod |
 //! | [`cli`] | one file per family of subcommands |
 //! | [`metrics`] | what is counted of registries |
 //! | [`secret`] | `Sensitive<T>`: what must never be printed |
@@ -37,6 +38,7 @@ pub mod observe;
 pub mod parts;
 pub mod pki;
 pub mod secret;
+pub mod sidecar;
 pub mod status;
 
 /// Version and commit, as `--version` shows them.

@@ -13,7 +13,7 @@ use std::{
 /// import the outer one may not import it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["PROGRAM", "VERSION", "api", "controller", "desired", "metrics", "model"]),
+    ("cli", &["PROGRAM", "VERSION", "api", "controller", "desired", "metrics", "model", "sidecar"]),
     ("controller", &["PROGRAM", "api", "desired", "metrics", "model", "observe", "parts", "status", "status::write"]),
     (
         "parts",
@@ -33,6 +33,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("node", &["api", "model", "pki"]),
+    ("sidecar", &["pki", "sidecar::reloader"]),
+    ("sidecar::reloader", &["pki"]),
     ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),
     ("status", &["api", "desired", "model", "pki"]),
@@ -49,7 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that only decide.
-const PURE: &[&str] = &["api", "credentials", "desired", "model", "node", "pki", "status"];
+const PURE: &[&str] = &["api", "credentials", "desired", "model", "node", "pki", "sidecar::reloader", "status"];
 
 /// Words that mean a client, a clock, randomness, waiting, or an order that changes from run to run.
 const IMPURE_WORDS: &[&str] = &[

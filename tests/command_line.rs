@@ -57,6 +57,7 @@ fn flags_that_cannot_work_are_refused_at_once_with_a_reason() {
         ("--lease-name", ""),
         ("--lease-namespace", "a/b"),
         ("--registry-image", ""),
+        ("--frontend-image", ""),
         ("--operator-image", ""),
         ("--concurrency", "0"),
     ] {

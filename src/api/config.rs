@@ -13,7 +13,7 @@ pub struct ConfigSpec {
     /// How much the registry logs, default info.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
-    /// Whether each request is logged to standard output, default true.
+    /// Whether each request is logged to standard output, default true: by the front end, if there is one, and by the registry otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<bool>,
     /// Whether tags and manifests may be deleted through the API, default false. Deleting frees no space by itself.

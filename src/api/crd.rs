@@ -30,13 +30,15 @@ const FOREIGN: [&str; 8] = [
 /// Sections that mean something although they are empty. Server-side apply owns them as a whole: field by field, it would turn one into
 /// null, and so into nothing, when the last field that its manager wrote goes (structured-merge-diff). Who shortens `emptyDir: {sizeLimit:
 /// 5Gi}` to `emptyDir: {}` would be told that no storage is given.
-const ATOMIC: [&str; 12] = [
+const ATOMIC: [&str; 14] = [
     "/spec/tls/privateCA",
     "/spec/tls/secret",
     "/spec/tls/none",
     "/spec/storage/persistentVolumeClaim",
     "/spec/storage/existingClaim",
     "/spec/storage/emptyDir",
+    "/spec/frontend/nginx",
+    "/spec/frontend/nginx/resources",
     "/spec/auth/htpasswd",
     "/spec/auth/none",
     "/spec/pod/affinity",

@@ -6,6 +6,7 @@
 mod auth;
 mod config;
 mod crd;
+mod frontend;
 mod pod;
 mod registry;
 mod restart;
@@ -22,6 +23,7 @@ pub use auth::{
 };
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
 pub use crd::{crd, crd_yaml, schema, schema_outline};
+pub use frontend::{FrontendSpec, NginxSpec};
 pub use pod::{PodSpec, Resources};
 pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretSpec};
 pub use restart::{RestartPolicySpec, RestartType};

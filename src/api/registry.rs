@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthSpec, ConfigSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, ServiceSpec, StorageSpec, TlsSpec, rules,
+    AuthSpec, ConfigSpec, FrontendSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, ServiceSpec, StorageSpec,
+    TlsSpec, rules,
 };
 
 /// A private container registry: encrypted, with logins, on storage that is kept. `spec: {}` is a complete one.
@@ -74,6 +75,9 @@ pub struct PrivateRegistrySpec {
     /// The Service in front of the registry. Absent: ClusterIP, port 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
+    /// What stands before the registry in its pod. Absent: nothing, clients talk to the registry itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frontend: Option<FrontendSpec>,
     /// Where images are kept. Absent: a claim of 10Gi of the default StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,

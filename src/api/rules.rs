@@ -75,6 +75,10 @@ pub const ONE_STORAGE: Rule = (
 pub const POSITIVE: Rule =
     ("quantity(string(self)).isGreaterThan(quantity('0'))", "must be greater than 0, for instance 20Gi");
 
+/// The front end is a union.
+pub const ONE_FRONTEND: Rule =
+    ("has(self.nginx)", "spec.frontend needs nginx: write nginx: {}, or leave spec.frontend out");
+
 /// TLS is a union.
 pub const ONE_SIGNER: Rule = (
     "[has(self.privateCA), has(self.secret), has(self.none)].filter(given, given).size() <= 1",

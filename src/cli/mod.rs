@@ -1,6 +1,7 @@
 //! The command line: one file per family of subcommands, each arm calls one function. Printing happens here and nowhere else.
 
 mod run;
+mod sidecar;
 mod volume;
 
 use std::io::Write as _;
@@ -55,6 +56,24 @@ enum Command {
         /// The folder.
         folder: PathBuf,
     },
+    /// Bring the front end each renewed certificate. A registry's pod runs it beside nginx.
+    #[command(hide = true)]
+    Sidecar {
+        /// The folder that nginx reads.
+        folder: PathBuf,
+        /// The folder in which the kubelet shows certificate and key; absent without TLS.
+        #[arg(long, value_name = "FOLDER")]
+        certificate: Option<PathBuf>,
+        /// What nginx is told to listen on, for instance "5000 ssl http2".
+        #[arg(long, value_name = "HOW")]
+        listen: String,
+    },
+    /// Say by the exit code whether nginx can start. The startup probe of the sidecar runs it.
+    #[command(hide = true)]
+    SidecarIsReady {
+        /// The folder that nginx reads.
+        folder: PathBuf,
+    },
 }
 
 /// Runs what the command line says.
@@ -74,6 +93,13 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::CheckVolume { folder } => volume::check(&folder),
+        Command::Sidecar { folder, certificate, listen } => {
+            sidecar::run(&crate::sidecar::Options { folder, certificate, listen })
+        }
+        Command::SidecarIsReady { folder } => match crate::sidecar::is_ready(&folder) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
     }
 }
 

@@ -50,7 +50,10 @@ pub struct RunOptions {
     /// Image of registries whose manifest names none.
     #[arg(long, env = "REGISTRY_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().registry_image, value_parser = NonEmptyStringValueParser::new())]
     registry_image: String,
-    /// The operator's own image: registries' pods probe their volume with it before they start.
+    /// Image of nginx, for registries with spec.frontend.nginx: one that runs as another user than root and ends on SIGQUIT, as nginx's own does.
+    #[arg(long, env = "FRONTEND_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().frontend_image, value_parser = NonEmptyStringValueParser::new())]
+    frontend_image: String,
+    /// The operator's own image: registries' pods probe their volume with it before they start, and run the front end's sidecar.
     #[arg(long, env = "OPERATOR_IMAGE", value_name = "IMAGE", default_value_t = Settings::default().operator_image, value_parser = NonEmptyStringValueParser::new())]
     operator_image: String,
     /// DNS domain of the cluster.
@@ -92,6 +95,7 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
     let needs = Needs { definition: definition(), rights: rights(), namespaces };
     let settings = Settings {
         registry_image: options.registry_image,
+        frontend_image: options.frontend_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
         takeover_wait: options.takeover_wait,

@@ -152,7 +152,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     let address = address::settle(pass).await;
     let storage = storage::settle(pass).await;
     let found = workload::look(pass).await;
-    let rollout = found.as_ref().map(workload::Found::rollout).unwrap_or_default();
+    let rollout = found.as_ref().map(|found| found.rollout(pass.registry)).unwrap_or_default();
     let certificate = certificate::settle(pass, &address, rollout).await;
     let logins = logins::settle(pass, &address).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{merge, pod};
+use super::{frontend, merge, pod};
 use crate::api::{GoDuration, TlsVersion};
 use crate::model::{Resolved, Users};
 use crate::secret::Sensitive;
@@ -73,6 +73,8 @@ struct UploadPurging {
 
 #[derive(Serialize)]
 struct Http<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net: Option<&'static str>,
     addr: String,
     secret: &'a str,
     relativeurls: bool,
@@ -118,7 +120,8 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
         version: "0.1",
         log: Log {
             level: knobs.log_level.unwrap_or_default().to_string(),
-            accesslog: AccessLog { disabled: !knobs.access_log.unwrap_or(true) },
+            // The front end sees every request, the registry only some of them.
+            accesslog: AccessLog { disabled: registry.frontend.is_some() || !knobs.access_log.unwrap_or(true) },
         },
         // No descriptor cache: another process that collects garbage, or another replica, would leave it stale.
         storage: Storage {
@@ -138,13 +141,17 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
             },
         },
         http: Http {
-            addr: format!(":{}", pod::PORT),
+            net: registry.frontend.as_ref().map(|_| "unix"),
+            addr: match registry.frontend {
+                Some(_) => frontend::SOCKET.to_owned(),
+                None => format!(":{}", pod::PORT),
+            },
             secret: http_secret.expose(),
             // Upload locations without host and port survive every port mapping and proxy.
             relativeurls: true,
             draintimeout: format!("{DRAIN_SECONDS}s"),
             headers: BTreeMap::from([("X-Content-Type-Options", ["nosniff"])]),
-            tls: registry.has_tls().then(|| Tls {
+            tls: (registry.has_tls() && registry.frontend.is_none()).then(|| Tls {
                 certificate: format!("{}/tls.crt", pod::TLS),
                 key: format!("{}/tls.key", pod::TLS),
                 minimumtls: match registry.protocol.minimum_version {

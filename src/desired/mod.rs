@@ -3,10 +3,12 @@
 pub mod claim;
 pub mod config;
 pub mod disruption_budget;
+pub mod frontend;
 pub mod identity;
 pub mod kinds;
 pub mod material;
 mod merge;
+pub mod nginx;
 pub mod pod;
 pub mod secrets;
 pub mod service;

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service::PORT_NAME;
-use super::{Material, config, merge, secrets, some};
+use super::{Material, config, frontend, merge, nginx, secrets, some};
 use crate::api::Resources;
 use crate::model::{Child, Resolved, Storage, Users, labels};
 
@@ -32,9 +32,14 @@ pub const VOLUME_PROBE: &str = "check-volume";
 /// Name of the registry's container.
 pub const CONTAINER: &str = "registry";
 
+/// Where the front end's configuration is mounted.
+pub const FRONTEND_CONFIG: &str = "/etc/registry/frontend";
+
 const USER: i64 = 65532;
 /// With several pods: seconds that a stopping pod still answers, so that no client is sent to it any more.
-const WITHDRAW_SECONDS: i64 = 5;
+pub(super) const WITHDRAW_SECONDS: i64 = 5;
+/// Seconds that the registry stays for what its front end has begun, when that one takes nothing new any more.
+const LAST_SECONDS: i64 = 2;
 
 /// Whether the kubelet restarts the container for ever (a Deployment) or the workload ends with it (a Job).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +52,7 @@ pub enum Life {
     Once,
 }
 
-/// The pod template. `probe_image` is the operator's image of the init container.
+/// The pod template. `probe_image` is the operator's image: of the init container, and of the front end's sidecar.
 #[must_use]
 pub fn template(registry: &Resolved, material: &Material, life: Life, probe_image: &str) -> PodTemplateSpec {
     let wanted = &registry.pod;
@@ -57,10 +62,20 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
     let mut node_selector = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
     node_selector.extend(wanted.node_selector.clone());
     let mut annotations = wanted.annotations.clone();
-    let checksum = super::workload::sha256(config::render(registry, &material.http_secret).as_bytes());
+    let configuration = config::render(registry, &material.http_secret) + &nginx::render(registry).unwrap_or_default();
+    let checksum = super::workload::sha256(configuration.as_bytes());
     annotations.insert(labels::CONFIG_CHECKSUM.to_owned(), checksum);
-    if let Some(certificate) = &material.certificate {
+    // The front end serves a new one without being started again.
+    if let Some(certificate) = material.certificate.as_ref().filter(|_| registry.frontend.is_none()) {
         annotations.insert(labels::TLS_CHECKSUM.to_owned(), certificate.checksum.clone());
+    }
+    let mut containers = vec![container(registry, life)];
+    let mut init_containers = vec![probe_of_the_volume(registry, probe_image)];
+    if let Some(wanted) = &registry.frontend {
+        init_containers.push(frontend::sidecar(registry, wanted, probe_image));
+        let nginx = frontend::nginx(registry, wanted, life);
+        // In a Job it must not keep the pod from ending. Elsewhere it must stop before the registry does.
+        if life == Life::Endless { containers.push(nginx) } else { init_containers.push(nginx) }
     }
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
@@ -69,8 +84,8 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
-            containers: vec![container(registry, life)],
-            init_containers: Some(vec![probe_of_the_volume(registry, probe_image)]),
+            containers,
+            init_containers: Some(init_containers),
             volumes: Some(volumes(registry)),
             service_account_name: Some(registry.name.child(Child::ServiceAccount)),
             automount_service_account_token: Some(false),
@@ -103,7 +118,10 @@ fn container(registry: &Resolved, life: Life) -> Container {
     env.retain(|ours| registry.pod.env.iter().all(|theirs| theirs.name != ours.name));
     env.extend(registry.pod.env.iter().cloned());
     let mut mounts = vec![mount("config", CONFIG, true), mount("data", DATA, false)];
-    mounts.extend(registry.has_tls().then(|| mount("tls", TLS, true)));
+    match registry.frontend {
+        Some(_) => mounts.push(mount(frontend::SOCKET_VOLUME, frontend::SOCKET_FOLDER, false)),
+        None => mounts.extend(registry.has_tls().then(|| mount("tls", TLS, true))),
+    }
     mounts.extend(has_logins(registry).then(|| mount("auth", AUTH, true)));
     Container {
         name: CONTAINER.to_owned(),
@@ -112,12 +130,7 @@ fn container(registry: &Resolved, life: Life) -> Container {
         command: Some(["registry", "serve"].map(str::to_owned).to_vec()),
         args: Some(vec![format!("{CONFIG}/{}", secrets::CONFIG_KEY)]),
         env: Some(env),
-        ports: Some(vec![ContainerPort {
-            name: Some(PORT_NAME.to_owned()),
-            container_port: PORT,
-            protocol: Some("TCP".to_owned()),
-            ..ContainerPort::default()
-        }]),
+        ports: registry.frontend.is_none().then(|| vec![port()]),
         volume_mounts: Some(mounts),
         resources: Some(resources(registry.pod.resources.as_ref())),
         security_context: Some(container_context(registry)),
@@ -128,15 +141,30 @@ fn container(registry: &Resolved, life: Life) -> Container {
         // No liveness probe. Every HTTP route answers 503 while the storage is at fault, which a restart does not mend; a TCP
         // connection is accepted by the kernel even for a process that hangs, and each one is a line about a failed handshake in
         // the log. A process that ends is restarted without being asked.
-        lifecycle: (registry.replicas > 1).then(|| Lifecycle {
-            pre_stop: Some(LifecycleHandler {
-                sleep: Some(SleepAction { seconds: WITHDRAW_SECONDS }),
-                ..LifecycleHandler::default()
-            }),
-            ..Lifecycle::default()
-        }),
+        lifecycle: withdrawn(registry, if registry.frontend.is_some() { LAST_SECONDS } else { 0 }),
         ..Container::default()
     }
+}
+
+/// The port that clients reach.
+pub(super) fn port() -> ContainerPort {
+    ContainerPort {
+        name: Some(PORT_NAME.to_owned()),
+        container_port: PORT,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    }
+}
+
+/// One of several pods answers until clients are sent to the others, and `longer`.
+pub(super) fn withdrawn(registry: &Resolved, longer: i64) -> Option<Lifecycle> {
+    (registry.replicas > 1).then(|| Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            sleep: Some(SleepAction { seconds: WITHDRAW_SECONDS + longer }),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
+    })
 }
 
 /// Storage that ignores fsGroup answers 500 to every push while the registry looks healthy: it must fail here, with words.
@@ -176,6 +204,10 @@ fn volumes(registry: &Resolved) -> Vec<Volume> {
     if has_logins(registry) {
         volumes.push(secret("auth", Child::Htpasswd, &[secrets::HTPASSWD_KEY]));
     }
+    if registry.frontend.is_some() {
+        volumes.push(secret(frontend::CONFIG_VOLUME, Child::Config, &[secrets::NGINX_KEY]));
+        volumes.extend(frontend::in_memory());
+    }
     let claim = |name: String| {
         Some(PersistentVolumeClaimVolumeSource { claim_name: name, ..PersistentVolumeClaimVolumeSource::default() })
     };
@@ -198,7 +230,7 @@ fn has_logins(registry: &Resolved) -> bool {
     matches!(registry.users, Users::Table { .. })
 }
 
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
@@ -207,12 +239,22 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// `GET /` is answered without login and without hashing a password.
+/// `GET /` is answered without login and without hashing a password. A front end passes it on.
 fn answers(registry: &Resolved, period_seconds: i32, failure_threshold: i32) -> Probe {
+    asks(registry, "/", period_seconds, failure_threshold)
+}
+
+/// Asks for a path.
+pub(super) fn asks(registry: &Resolved, path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    // A name is looked up among the ports of the container that is asked.
+    let port = match registry.frontend {
+        Some(_) => IntOrString::Int(PORT),
+        None => IntOrString::String(PORT_NAME.to_owned()),
+    };
     Probe {
         http_get: Some(HTTPGetAction {
-            path: Some("/".to_owned()),
-            port: IntOrString::String(PORT_NAME.to_owned()),
+            path: Some(path.to_owned()),
+            port,
             scheme: Some(if registry.has_tls() { "HTTPS" } else { "HTTP" }.to_owned()),
             ..HTTPGetAction::default()
         }),
@@ -224,6 +266,11 @@ fn answers(registry: &Resolved, period_seconds: i32, failure_threshold: i32) -> 
 }
 
 fn resources(given: Option<&Resources>) -> ResourceRequirements {
+    requirements(given, ["50m", "64Mi"])
+}
+
+/// What was chosen, or requests of so much CPU and memory.
+pub(super) fn requirements(given: Option<&Resources>, [cpu, memory]: [&str; 2]) -> ResourceRequirements {
     let map = |given: &BTreeMap<String, crate::api::Quantity>| {
         some(given.iter().map(|(name, quantity)| (name.clone(), Quantity(quantity.0.clone()))).collect())
     };
@@ -235,8 +282,8 @@ fn resources(given: Option<&Resources>) -> ResourceRequirements {
         },
         None => ResourceRequirements {
             requests: Some(BTreeMap::from([
-                ("cpu".to_owned(), Quantity("50m".to_owned())),
-                ("memory".to_owned(), Quantity("64Mi".to_owned())),
+                ("cpu".to_owned(), Quantity(cpu.to_owned())),
+                ("memory".to_owned(), Quantity(memory.to_owned())),
             ])),
             ..ResourceRequirements::default()
         },
@@ -252,7 +299,7 @@ fn pod_context(given: Option<&PodSecurityContext>) -> PodSecurityContext {
     }
 }
 
-fn container_context(registry: &Resolved) -> SecurityContext {
+pub(super) fn container_context(registry: &Resolved) -> SecurityContext {
     match &registry.pod.container_security_context {
         None => confined(),
         Some(given) => merge::typed(&confined(), given),

@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, object};
+use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, nginx, object};
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
@@ -16,6 +16,8 @@ pub const HTPASSWD_KEY: &str = "htpasswd";
 pub const SOURCES_KEY: &str = "sources";
 /// Key of the configuration file in its Secret.
 pub const CONFIG_KEY: &str = "config.yml";
+/// Key in the same Secret of the front end's configuration, if there is one.
+pub const NGINX_KEY: &str = "nginx.conf";
 /// Key in the same Secret of what signs uploads, so that it can be kept.
 pub const HTTP_SECRET_KEY: &str = "http-secret";
 /// Key of the bundle in its ConfigMap.
@@ -108,11 +110,13 @@ pub fn pull(registry: &Resolved, name: &str, login: &Sensitive<String>) -> Objec
     secret(metadata, "kubernetes.io/dockerconfigjson", data, Hold::Disposable)
 }
 
-/// `NAME-config`: the registry's configuration, and the key that signs uploads.
+/// `NAME-config`: the registry's configuration, its front end's, and the key that signs uploads.
 #[must_use]
 pub fn configuration(registry: &Resolved, material: &Material) -> Object {
     let file = config::render(registry, &material.http_secret);
+    let front = nginx::render(registry);
     let data = [(CONFIG_KEY, file.as_str()), (HTTP_SECRET_KEY, material.http_secret.expose())];
+    let data = data.into_iter().chain(front.as_deref().map(|front| (NGINX_KEY, front)));
     secret(registry.metadata(Child::Config), "Opaque", data, Hold::Disposable)
 }
 

@@ -60,7 +60,7 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
         (labels::TEMPLATE.to_owned(), template_hash(registry, &material.http_secret, run.probe_image(registry))),
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
-    metadata.annotations.get_or_insert_default().extend(served(material));
+    metadata.annotations.get_or_insert_default().extend(served(registry, material));
     Deployment {
         metadata,
         spec: DeploymentSpec {
@@ -80,9 +80,9 @@ fn deployment(registry: &Resolved, material: &Material, run: &Run) -> Deployment
     }
 }
 
-/// Which certificate its pods serve: told without its template.
-fn served(material: &Material) -> Option<(String, String)> {
-    let certificate = material.certificate.as_ref()?;
+/// Which certificate its pods serve: told without its template. Behind a front end that changes while they run.
+fn served(registry: &Resolved, material: &Material) -> Option<(String, String)> {
+    let certificate = material.certificate.as_ref().filter(|_| registry.frontend.is_none())?;
     Some((labels::TLS_CHECKSUM.to_owned(), certificate.checksum.clone()))
 }
 
@@ -109,7 +109,7 @@ fn job(registry: &Resolved, material: &Material, run: &Run) -> Job {
         (labels::TEMPLATE.to_owned(), template),
         (labels::PROBE_IMAGE.to_owned(), run.probe_image(registry).to_owned()),
     ]));
-    metadata.annotations.get_or_insert_default().extend(served(material));
+    metadata.annotations.get_or_insert_default().extend(served(registry, material));
     let forgiven = Some(run.forgiven_restarts).filter(|count| *count > 0 && registry.max_retries.is_some());
     let forgiven = forgiven.map(|count| (labels::FORGIVEN_RESTARTS.to_owned(), count.to_string()));
     metadata.annotations.get_or_insert_default().extend(forgiven);

@@ -12,7 +12,8 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "private-registry-operator";
 /// Annotation of a Deployment: how many replicas the operator wants, so that a zero by the user can be told from its own.
 pub const REPLICAS: &str = "privateregistry.dev/replicas";
-/// Annotation of a workload and of its pod template: SHA-256 of the certificate, so that a new one rolls the pods.
+/// Annotation of a workload and of its pod template: SHA-256 of the certificate, so that a new one rolls the pods. Behind a front end, of a running pod
+/// alone: of the certificate that its kubelet was told of.
 pub const TLS_CHECKSUM: &str = "privateregistry.dev/tls-checksum";
 /// Annotation of a pod template: SHA-256 of the configuration.
 pub const CONFIG_CHECKSUM: &str = "privateregistry.dev/config-checksum";

@@ -16,5 +16,5 @@ pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, resolve, secrets_of};
-pub use resolved::{Admin, Fault, Faults, Protocol, PullSecret, Resolved, Storage, Tls, Users};
+pub use resolved::{Admin, Fault, Faults, Frontend, Protocol, PullSecret, Resolved, Storage, Tls, Users};
 pub use settings::Settings;

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::image::{self, Version};
-use super::resolved::{Fault, Faults, Named, Protocol, PullSecret, Resolved, Service, Storage, Tls};
+use super::resolved::{Fault, Faults, Frontend, Named, Protocol, PullSecret, Resolved, Service, Storage, Tls};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, DEFAULT_SIZE, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation, ServiceSpec, StorageSpec,
-    TlsSpec, annotation,
+    AccessMode, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation, ServiceSpec,
+    StorageSpec, TlsSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -87,6 +87,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     let addresses = addresses(&spec.addresses, &mut faults.address);
     let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
+    let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
 
     Ok(Resolved {
         name,
@@ -100,6 +101,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         replicas,
         addresses,
         service: service(spec.service.as_ref()),
+        frontend,
         storage,
         tls,
         protocol: protocol(spec.tls.as_ref()),
@@ -131,6 +133,16 @@ fn service(spec: Option<&ServiceSpec>) -> Service {
         ip_family_policy: spec.ip_family_policy.unwrap_or_default(),
         external_traffic_policy: spec.external_traffic_policy,
     }
+}
+
+fn frontend(spec: Option<&FrontendSpec>, extra: &Map<String, Value>, settings: &Settings) -> Option<Frontend> {
+    let nginx = spec?.nginx.as_ref()?;
+    Some(Frontend {
+        image: settings.frontend_image.clone(),
+        resources: nginx.resources.clone(),
+        // A cache of another registry asks that one for what it has not, and a middleware may keep or send blobs in a way of its own.
+        sends_blobs: !extra.contains_key("proxy") && !extra.contains_key("middleware"),
+    })
 }
 
 /// Those that can be read; the first other one is the fault.
@@ -319,9 +331,7 @@ fn certificate_duration(field: &str, given: Option<&GoDuration>, default: Durati
     }
 }
 
-fn extra_config(
-    given: Option<&serde_json::Map<String, serde_json::Value>>,
-) -> Result<serde_json::Map<String, serde_json::Value>, Blocked> {
+fn extra_config(given: Option<&Map<String, Value>>) -> Result<Map<String, Value>, Blocked> {
     let Some(given) = given else { return Ok(serde_json::Map::new()) };
     if given.values().map(values).sum::<usize>() > EXTRA_VALUES {
         return Err(Blocked::invalid(format!(
@@ -345,8 +355,7 @@ fn extra_config(
 }
 
 /// How many there are in it, itself too.
-fn values(value: &serde_json::Value) -> usize {
-    use serde_json::Value;
+fn values(value: &Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter().map(values).sum::<usize>(),
         Value::Object(fields) => fields.values().map(values).sum(),

@@ -11,7 +11,7 @@ use super::image::Version;
 use super::{Blocked, HostPort, RegistryName};
 use crate::api::{
     AccessMode, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec,
-    RestartType, ServiceType, TlsVersion,
+    Resources, RestartType, ServiceType, TlsVersion,
 };
 use crate::credentials::Wanted;
 
@@ -40,6 +40,8 @@ pub struct Resolved {
     pub addresses: Vec<HostPort>,
     /// The Service.
     pub service: Service,
+    /// What stands before it in its pod.
+    pub frontend: Option<Frontend>,
     /// Where images are kept.
     pub storage: Storage,
     /// Who signs the certificate.
@@ -114,6 +116,17 @@ pub struct Service {
     pub ip_family_policy: IpFamilyPolicy,
     /// Which nodes pass traffic from outside on, if chosen.
     pub external_traffic_policy: Option<ExternalTrafficPolicy>,
+}
+
+/// nginx in the registry's pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frontend {
+    /// Its image.
+    pub image: String,
+    /// CPU and memory of each container that comes with it, if chosen.
+    pub resources: Option<Resources>,
+    /// Whether it may send blobs from the volume itself.
+    pub sends_blobs: bool,
 }
 
 /// Where images are kept.

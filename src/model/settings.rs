@@ -6,12 +6,17 @@ use std::time::Duration;
 pub const REGISTRY_IMAGE: &str =
     "docker.io/library/registry:3.1.2@sha256:ddf754342cfc8acc51a56d5d0ab6af06826461864460636d8bd5c546dab2a7b8";
 
+/// Image of the front end: an nginx that is made for another user than root, by digest.
+pub const FRONTEND_IMAGE: &str = "docker.io/nginxinc/nginx-unprivileged:1.30.4-alpine@sha256:45ce1e2e699234253d1def7baa96218a5d00b498d1ba0cbb1a17b6bdf73d1351";
+
 /// What an administrator decides once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Image of the registry where a manifest names none.
     pub registry_image: String,
-    /// The operator's own image: the init container that probes the volume runs it.
+    /// Image of the front end.
+    pub frontend_image: String,
+    /// The operator's own image: the init container that probes the volume runs it, and the sidecar of the front end.
     pub operator_image: String,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
@@ -36,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             registry_image: REGISTRY_IMAGE.to_owned(),
+            frontend_image: FRONTEND_IMAGE.to_owned(),
             // Nobody can own this host: an image that an administrator has not named is never pulled from a stranger.
             operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),

@@ -19,6 +19,7 @@ use operator_engine::work::store::Objects;
 use operator_engine::work::watches::Scope;
 use tokio::time::Instant;
 
+use super::kubelets::News;
 use super::workload::Answers;
 use super::{Error, locked};
 use crate::api::PrivateRegistry;
@@ -182,8 +183,8 @@ pub struct Recall {
     written: Mutex<BTreeMap<(Key, &'static str), Written>>,
     /// Whose status was written just now.
     told: Mutex<BTreeMap<Key, Instant>>,
-    /// Whose table of users was changed, and when, while not every kubelet of its pods has been told.
-    untold: Mutex<BTreeMap<Key, Instant>>,
+    /// Of whom there is news for running pods, and since when, while not every kubelet of its pods has been told.
+    untold: Mutex<BTreeMap<(Key, News), Instant>>,
     /// Of whom a Job was seen.
     jobs: Mutex<BTreeSet<Key>>,
     /// How many passes in a row were overtaken.
@@ -197,7 +198,7 @@ struct Written {
 }
 
 /// After this time a kubelet has come to a changed Secret by itself: its period, and the time for which it keeps Secrets.
-const KUBELETS_OWN_TIME: Duration = Duration::from_secs(150);
+pub(super) const KUBELETS_OWN_TIME: Duration = Duration::from_secs(150);
 
 /// How long what becomes known of a registry that comes up is collected.
 const TOGETHER: Duration = Duration::from_secs(2);
@@ -215,21 +216,21 @@ impl Recall {
         locked(&self.told).get(key).and_then(|at| TOGETHER.checked_sub(at.elapsed())).filter(|wait| !wait.is_zero())
     }
 
-    /// The table of users has changed, and no kubelet of the registry's pods knows it yet.
-    pub(super) fn table_changed(&self, key: &Key) {
-        locked(&self.untold).insert(key.clone(), Instant::now());
+    /// Something has changed, and no kubelet of the registry's pods knows it yet.
+    pub(super) fn has_news(&self, key: &Key, news: News) {
+        locked(&self.untold).insert((key.clone(), news), Instant::now());
     }
 
-    /// Whether kubelets are still to be told of the table: not all know it, and they do not come to it by themselves before.
-    pub(super) fn are_pods_to_be_told(&self, key: &Key) -> bool {
+    /// Whether kubelets are still to be told: not all know it, and they do not come to it by themselves before.
+    pub(super) fn are_pods_to_be_told(&self, key: &Key, news: News) -> bool {
         let mut untold = locked(&self.untold);
         untold.retain(|_, since| since.elapsed() < KUBELETS_OWN_TIME);
-        untold.contains_key(key)
+        untold.contains_key(&(key.clone(), news))
     }
 
     /// All of them have been told.
-    pub(super) fn pods_were_told(&self, key: &Key) {
-        locked(&self.untold).remove(key);
+    pub(super) fn pods_were_told(&self, key: &Key, news: News) {
+        locked(&self.untold).remove(&(key.clone(), news));
     }
 
     /// There is a Job of it.
@@ -299,7 +300,7 @@ impl Recall {
     fn forget(&self, key: &Key) {
         locked(&self.pods).remove(key);
         locked(&self.written).retain(|(of, _), _| of != key);
-        locked(&self.untold).remove(key);
+        locked(&self.untold).retain(|(of, _), _| of != key);
         locked(&self.jobs).remove(key);
         locked(&self.overtaken).remove(key);
     }

@@ -17,6 +17,7 @@ pub mod context;
 pub mod error;
 pub mod failures;
 pub mod holds;
+pub mod kubelets;
 pub mod logins;
 pub mod storage;
 #[cfg(test)]

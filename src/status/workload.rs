@@ -5,9 +5,9 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod,
 use serde_json::Value;
 
 use crate::api::{PrivateRegistryStatus, RestartType, condition, reason};
-use crate::desired::Run;
 use crate::desired::pod::{CONTAINER, VOLUME_PROBE};
 use crate::desired::workload::KEPT_FOR;
+use crate::desired::{Run, frontend};
 use crate::model::{Resolved, Storage, labels};
 
 /// A good run of this length ends a row of failures.
@@ -18,6 +18,9 @@ pub const START_TIME: SignedDuration = SignedDuration::from_secs(90);
 
 /// Restarts after which a process that is up again has not recovered before it is ready.
 const ROW: i32 = 2;
+
+/// Where the operator's own image is named.
+const OPERATOR_IMAGE: &str = "the operator's --operator-image (image.repository of its chart)";
 
 /// How the workload is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +148,8 @@ impl PodFacts {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let status = pod.status.clone().unwrap_or_default();
         let registry = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
+        let before_it =
+            status.container_statuses.iter().flatten().find(|container| container.name == frontend::CONTAINER);
         let disrupted = pod.metadata.deletion_timestamp.is_some()
             || status
                 .conditions
@@ -180,6 +185,7 @@ impl PodFacts {
             starting_since: starting_since(&status).filter(|_| !disrupted),
             trouble: first
                 .or_else(|| registry.and_then(|container| registry_trouble(&name, container, is_over)))
+                .or_else(|| before_it.and_then(|container| frontend_trouble(&name, container)))
                 .or(unscheduled)
                 .filter(|_| !disrupted),
             name,
@@ -221,7 +227,38 @@ fn starting_since(status: &PodStatus) -> Option<Timestamp> {
 }
 
 fn init_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
-    if container.name == VOLUME_PROBE { volume_trouble(pod, container) } else { added_trouble(pod, container) }
+    match container.name.as_str() {
+        VOLUME_PROBE => volume_trouble(pod, container),
+        frontend::CONTAINER | frontend::SIDECAR => frontend_trouble(pod, container),
+        _ => added_trouble(pod, container),
+    }
+}
+
+/// What stands before the registry. Where a pod ends with its registry, it is among the init containers.
+fn frontend_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, String)> {
+    let name = &container.name;
+    let state = container.state.clone().unwrap_or_default();
+    let waiting = state.waiting.and_then(|waiting| waiting.reason).unwrap_or_default();
+    let source = match name.as_str() {
+        frontend::SIDECAR => OPERATOR_IMAGE,
+        _ => "the operator's --frontend-image (frontend.image of its chart)",
+    };
+    if let Some(trouble) = image_trouble(pod, &container.image, &waiting, source) {
+        return Some(trouble);
+    }
+    let last = container.last_state.clone().and_then(|last| last.terminated);
+    let ended = state.terminated.or(last).filter(|_| !container.ready && container.restart_count >= ROW);
+    if waiting != "CrashLoopBackOff" && ended.is_none() {
+        return None;
+    }
+    let why = ended.map_or_else(String::new, |ended| match ended.reason.as_deref() {
+        Some("OOMKilled") => "; it ran out of memory: raise spec.frontend.nginx.resources.limits.memory".to_owned(),
+        _ => format!("; it ended with exit code {}", ended.exit_code),
+    });
+    let words = format!(
+        "Pod {pod}: the container {name} of the front end ends again and again{why}; see kubectl logs --previous {pod} --container {name}"
+    );
+    Some(("CrashLooping".to_owned(), words))
 }
 
 /// An init container that a mesh or a policy added. What it said is not repeated: nobody knows what it may hold.
@@ -251,8 +288,8 @@ fn volume_trouble(pod: &str, container: &ContainerStatus) -> Option<(String, Str
         let words = ended.message.unwrap_or_default();
         return Some(("StorageNotWritable".to_owned(), format!("Pod {pod}: {}", words.trim())));
     }
-    let source = "the operator's --operator-image (image.repository of its chart)";
-    state.waiting.and_then(|waiting| image_trouble(pod, &container.image, &waiting.reason.unwrap_or_default(), source))
+    let reason = state.waiting.and_then(|waiting| waiting.reason).unwrap_or_default();
+    image_trouble(pod, &container.image, &reason, OPERATOR_IMAGE)
 }
 
 fn registry_trouble(pod: &str, container: &ContainerStatus, is_over: bool) -> Option<(String, String)> {

@@ -200,6 +200,35 @@ fn an_operator_image_that_cannot_be_pulled_is_the_administrator_s_to_correct() {
 }
 
 #[test]
+fn a_front_end_that_does_not_run_is_told_wherever_it_stands() {
+    let nginx = |name: &str, state: Value, restarts: i32, last: Value| {
+        json!([{"name": name, "image": "n:1", "imageID": "", "ready": false, "restartCount": restarts, "state": state,
+                "lastState": last}])
+    };
+    let among = |field: &str, containers: Value| {
+        pod(json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", field: containers}})).trouble
+    };
+    let waits = |reason: &str| json!({"waiting": {"reason": reason}});
+    let ended = json!({"terminated": {"exitCode": 1, "message": "planted"}});
+    for field in ["initContainerStatuses", "containerStatuses"] {
+        let pull = nginx("frontend", waits("ImagePullBackOff"), 0, json!({}));
+        let (reason, message) = among(field, pull).unwrap();
+        assert_eq!(reason, "ImageNotPulled");
+        assert!(message.contains("image n:1") && message.contains("--frontend-image"), "{message}");
+
+        let crash = nginx("frontend", waits("CrashLoopBackOff"), 3, ended.clone());
+        let (reason, message) = among(field, crash).unwrap();
+        assert_eq!(reason, "CrashLooping");
+        assert!(message.contains("--container frontend") && message.contains("exit code 1"), "{message}");
+        assert!(!message.contains("planted"), "{message}");
+        let first = nginx("frontend", json!({"running": {}}), 1, ended.clone());
+        assert_eq!(among(field, first), None, "it may be well again");
+    }
+    let (_, message) = initialising(&nginx("sidecar", waits("ErrImagePull"), 0, json!({}))).trouble.unwrap();
+    assert!(message.contains("--operator-image"), "{message}");
+}
+
+#[test]
 fn a_job_ends_as_its_policy_says() {
     let ended = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
     let once = registry(&json!({"restartPolicy": {"type": "Never"}}));

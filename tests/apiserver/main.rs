@@ -24,6 +24,7 @@ mod crashes;
 mod drift;
 mod examples;
 mod foreign;
+mod frontend;
 mod installations;
 mod kept;
 mod leadership;

@@ -203,6 +203,11 @@ fn cases() -> Vec<Case> {
             vec![new(claim(json!({"size": "0"}))), new(claim(json!({"size": 0}))), new(json!({"storage": {"emptyDir": {"sizeLimit": "0Gi"}}}))],
         ),
         (
+            rules::ONE_FRONTEND,
+            vec![new(json!({})), new(json!({"frontend": {"nginx": {}}}))],
+            vec![new(json!({"frontend": {}}))],
+        ),
+        (
             rules::ONE_SIGNER,
             [json!({}), json!({"privateCA": {}}), json!({"none": {}}), json!({"secret": {"name": "s"}})]
                 .map(|tls| new(json!({"tls": tls})))

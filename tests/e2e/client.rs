@@ -76,14 +76,20 @@ impl Person {
 
     /// Pushes any image.
     pub(crate) async fn tries_to_push(&self, name: &str, image: &Image) -> Result<String, String> {
+        let (folder, digest) = self.laid_out(image);
+        self.crane(&["push", &folder, &self.reference(name)]).await?;
+        Ok(digest)
+    }
+
+    /// An image as a folder that crane pushes, and its digest.
+    fn laid_out(&self, image: &Image) -> (String, String) {
         let built = image.build().unwrap();
         let folder = self.home.path().join("layout");
         if folder.exists() {
             fs::remove_dir_all(&folder).unwrap();
         }
         built.write_layout(&folder).unwrap();
-        self.crane(&["push", folder.to_str().unwrap(), &self.reference(name)]).await?;
-        Ok(built.digest().to_owned())
+        (folder.to_str().unwrap().to_owned(), built.digest().to_owned())
     }
 
     /// Pulls an image, every layer of it, compares all digests and gives the image's own.
@@ -114,6 +120,46 @@ impl Person {
         let path = self.curl(path);
         let output = self.run("curl", &[&path.each_ref().map(String::as_str)[..], &fixed, options].concat()).await;
         if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { said(&output) }
+    }
+
+    /// The whole answer to a request, head and body.
+    pub(crate) async fn hears(&self, path: &str, more: &[&str]) -> String {
+        self.curls(path, &[&["--include", "--max-time", "60"], more].concat()).await
+    }
+
+    /// The same without TLS.
+    pub(crate) async fn hears_in_clear(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.host);
+        wait_for(ROUTES, format!("curl reaches {url}"), async || {
+            let output = self.run("curl", &["--silent", "--show-error", "--include", "--max-time", "20", &url]).await;
+            if output.status.success() { Ok(said(&output)) } else { Err(said(&output)) }
+        })
+        .await
+    }
+
+    /// What curl says to a path that it can ask for.
+    pub(crate) async fn curls(&self, path: &str, more: &[&str]) -> String {
+        let output = self.run("curl", &[&self.curl(path).each_ref().map(String::as_str)[..], more].concat()).await;
+        assert!(output.status.success(), "curl {path}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a program that must succeed at once.
+    pub(crate) async fn once(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.run(program, arguments).await;
+        assert!(output.status.success(), "{program} {arguments:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Pushes an image, and is not patient.
+    pub(crate) async fn once_pushes(&self, name: &str, image: &Image) {
+        let folder = self.laid_out(&Image { compression: Compression::Gzip, ..image.clone() }).0;
+        self.once("crane", &["push", &folder, &self.reference(name)]).await;
+    }
+
+    /// Pulls an image, every layer of it, and is not patient.
+    pub(crate) async fn once_pulls(&self, name: &str) {
+        self.once("crane", &["validate", "--remote", &self.reference(name)]).await;
     }
 
     /// Begins to upload a blob, so slowly that it never ends, and returns when the registry is being sent the first of it.
@@ -162,7 +208,7 @@ impl Person {
         [silent, show_error, config, text(file), cacert, text(ca), url]
     }
 
-    fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.host)
     }
 

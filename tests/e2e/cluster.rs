@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 49] = [
+const NAMESPACES: [&str; 55] = [
     "admins",
     "again",
     "always",
@@ -60,6 +60,12 @@ const NAMESPACES: [&str; 49] = [
     "failed",
     "fixed",
     "foreign",
+    "fronted",
+    "fronted-alone",
+    "fronted-broken",
+    "fronted-job",
+    "fronted-large",
+    "fronted-renewed",
     "full",
     "growing",
     "leaving",

@@ -15,6 +15,7 @@ mod registry;
 
 mod certificates;
 mod configuring;
+mod frontend;
 mod installing;
 mod keeping;
 mod neighbours;

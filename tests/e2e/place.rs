@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::LazyLock;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -42,9 +43,11 @@ impl Place {
         }
         let registry = image::registry(&program("registry"));
         let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..registry };
+        let nginx = nginx().map(|program| image::nginx(&program)).transpose()?;
         let operator = Path::new(env!("CARGO_BIN_EXE_private-registry-operator"));
         let operator = image::operator(operator, &format!("{REPOSITORY}:{TAG}"))?;
-        let node = Node::start(node::Options { images: vec![newer, operator], ..node::Options::default() }).await?;
+        let images = [newer, operator].into_iter().chain(nginx).collect();
+        let node = Node::start(node::Options { images, ..node::Options::default() }).await?;
         Ok(Self::Own(Box::new(node)))
     }
 
@@ -66,6 +69,7 @@ impl Place {
                 format!("image.repository={REPOSITORY}"),
                 format!("image.tag={TAG}"),
                 format!("registry.image={}", image::REGISTRY),
+                format!("frontend.image={}", image::FRONTEND),
             ],
             Self::Given(_) => env::var(VALUES).unwrap_or_default().lines().map(str::to_owned).collect(),
         }
@@ -139,6 +143,18 @@ impl Line {
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// nginx for nodes of our own; `None` where it cannot be had.
+fn nginx() -> Option<PathBuf> {
+    let tools = Tools::ensure(&[Family::Nginx], &Progress::auto()).ok()?;
+    tools.path("nginx").ok().map(Path::to_owned)
+}
+
+/// Why registries cannot have a front end here.
+pub(crate) fn no_frontend() -> Option<&'static str> {
+    static HAS_NGINX: LazyLock<bool> = LazyLock::new(|| is_given() || nginx().is_some());
+    (!*HAS_NGINX).then_some("nginx can be had on Debian only")
 }
 
 /// A program of the testbed: clients, and for a node of our own what its images are made of.

@@ -168,6 +168,12 @@ impl Registry {
         pod
     }
 
+    /// What a container of its pod has said.
+    pub(crate) async fn log_of(&self, pod: &str, container: &str) -> String {
+        let of = kube::api::LogParams { container: Some(container.to_owned()), ..Default::default() };
+        self.own::<Pod>().logs(pod, &of).await.unwrap()
+    }
+
     /// `kubectl scale`.
     pub(crate) async fn scale(&self, replicas: i32) {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));

@@ -125,6 +125,8 @@ pub enum Serves {
     Nothing,
     /// The certificate with this checksum.
     Only(String),
+    /// What their kubelets have brought them: behind a front end, each new one after a while.
+    Brought,
 }
 
 /// What a pass goes on with.

@@ -10,6 +10,7 @@ use tracing::info;
 pub use decide::{Authority, Rollout, Serves, Settled, Stored};
 
 use super::address::Address;
+use super::kubelets::{self, News};
 use super::{Keep, Pass, being_deleted};
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Tls};
@@ -183,10 +184,22 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
                     keep,
                 );
             }
-            Ok(_) => {
+            Ok(applied) => {
                 if let Some(why) = settled.issued {
                     info!(registry = %pass.key, %why, "issued a certificate");
                 }
+                if pass.registry.frontend.is_some() && kubelets::is_news(pass, applied.outcome) {
+                    pass.ctx.recall.has_news(pass.key, News::Certificate);
+                }
+                let untold = kubelets::tell(pass, News::Certificate, || serving.checksum.clone()).await;
+                let words = untold.map(|problem| {
+                    format!(
+                        "it is served within two minutes, because the kubelets of running pods could not be told: {}",
+                        problem.message
+                    )
+                });
+                let notes: Vec<_> = settled.report.note.take().into_iter().chain(words).collect();
+                settled.report.note = (!notes.is_empty()).then(|| notes.join("; "));
             }
             Err(error) => return kept(pass, leaf, Some(pass.problem(error)), keep),
         }

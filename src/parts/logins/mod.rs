@@ -7,20 +7,18 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use decide::Admin;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
-use kube::api::{Api, Patch, PatchParams};
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use operator_engine::work::backoff::Class;
 use operator_engine::work::events::{Happening, Tone};
-use serde_json::json;
 
 use super::address::Address;
-use super::{Error, Keep, Pass, being_deleted};
+use super::kubelets::{self, News};
+use super::{Keep, Pass, being_deleted};
 use crate::api::{condition, reason};
 use crate::credentials::plan::HASH_FAILED;
 use crate::desired::{self, kinds, secrets};
-use crate::model::{Child, Users, labels};
+use crate::model::{Child, Users};
 use crate::secret::Sensitive;
 use crate::status::{self, Problem, summary};
 
@@ -86,12 +84,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
             }
             Ok(applied) => {
                 is_guarded = true;
-                // Of a new registry nothing runs yet.
-                is_news = match applied.outcome {
-                    Outcome::Changed | Outcome::Recreated => true,
-                    Outcome::Created => pass.before.observed_generation.is_some(),
-                    Outcome::Unchanged | Outcome::Replacing | Outcome::Damped => false,
-                };
+                is_news = kubelets::is_news(pass, applied.outcome);
                 standing = Some(applied.live);
             }
             Err(error) => problems.push(pass.problem(error)),
@@ -103,7 +96,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     }
     problems.extend(pull(pass, address, &decided.pull).await);
     if is_news {
-        pass.ctx.recall.table_changed(pass.key);
+        pass.ctx.recall.has_news(pass.key, News::Users);
     }
     if let Some(table) = &decided.table {
         report.untold = told(pass, table).await.map(|problem| problem.message);
@@ -139,7 +132,7 @@ pub async fn revoke(pass: &Pass<'_>) -> Option<Problem> {
         Err(error) => return Some(pass.problem(error)),
     };
     match pass.apply_random(Child::Htpasswd, secrets::table(pass.registry, &wanted)).await {
-        Ok(applied) if applied.outcome == Outcome::Changed => pass.ctx.recall.table_changed(pass.key),
+        Ok(applied) if applied.outcome == Outcome::Changed => pass.ctx.recall.has_news(pass.key, News::Users),
         Ok(_) => {}
         Err(error) => return Some(pass.problem(error)),
     }
@@ -148,16 +141,8 @@ pub async fn revoke(pass: &Pass<'_>) -> Option<Problem> {
 
 /// Sees to it that running pods hear of a change. Why they could not.
 async fn told(pass: &Pass<'_>, table: &desired::Table) -> Option<Problem> {
-    if !pass.ctx.recall.are_pods_to_be_told(pass.key) {
-        return None;
-    }
-    match tell_kubelets(pass, table).await {
-        Ok(()) => {
-            pass.ctx.recall.pods_were_told(pass.key);
-            None
-        }
-        Err(error) => Some(pass.problem(error)),
-    }
+    // The digest tells one table from the next, not the table: its hashes are salted.
+    kubelets::tell(pass, News::Users, || desired::workload::sha256(table.file.expose().as_bytes())).await
 }
 
 /// Why what is written does not reach running pods: a kubelet never looks at an immutable Secret again, not even at another of its name, as long as a pod
@@ -278,25 +263,4 @@ async fn pull(pass: &Pass<'_>, address: &Address, logins: &[(String, Option<deci
         problems.extend(applied.err().map(|error| pass.problem(error)));
     }
     problems
-}
-
-/// A kubelet looks at mounted Secrets once a minute or so, but at once when an annotation of the pod changes. Whoever was removed is out a second later.
-/// Every pod is tried; the first error is given. What a pod has been told already changes nothing of it.
-async fn tell_kubelets(pass: &Pass<'_>, table: &desired::Table) -> Result<(), Error> {
-    let pods = pass.ctx.pods(pass.key).await?;
-    let api: Api<Pod> = Api::namespaced(pass.ctx.client.clone(), &pass.registry.namespace);
-    let version = desired::workload::sha256(table.file.expose().as_bytes());
-    // The digest tells one table from the next, not the table: its hashes are salted.
-    let patch = json!({"metadata": {"annotations": {labels::USERS_CHECKSUM: version}}});
-    let mut told = Ok(());
-    for pod in pods.iter().filter(|pod| pod.phase == "Running" && !pod.disrupted) {
-        match api.patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(refusal)) if refusal.is_not_found() => {}
-            Err(source) => {
-                told = told.and(Err(Error::Kubelet { pod: pod.name.clone(), source: Box::new(source) }));
-            }
-        }
-    }
-    told
 }

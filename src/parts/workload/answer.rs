@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::parts::context::KUBELETS_OWN_TIME;
 use crate::status::summary::Answer;
 
 /// How soon a registry is asked again whose answer was not good; doubled with each further one.
@@ -27,6 +28,11 @@ const AT_ONCE_AT_MOST: usize = 64;
 const LIMIT: Duration = Duration::from_secs(3);
 /// How long a pass waits for the first answer: a registry that is well answers sooner, and its status is written once instead of twice.
 const AT_ONCE: Duration = Duration::from_millis(250);
+
+/// How soon it is looked again whether the kubelet has brought a renewed certificate.
+const LOOK_FOR_LEAF: Duration = Duration::from_secs(1);
+/// What is said of another leaf than the one that was stored.
+const ANOTHER: &str = "another certificate is served than the one in the Secret";
 
 /// Where and how to ask.
 pub struct Question {
@@ -42,6 +48,8 @@ pub struct Question {
     pub logins: bool,
     /// What tells one rollout from the next.
     pub rollout: String,
+    /// Whether pods serve another leaf without a rollout, when their kubelet has brought it.
+    pub reloads: bool,
 }
 
 /// Digest of a question.
@@ -49,8 +57,8 @@ type Id = [u8; 32];
 
 impl Question {
     fn id(&self) -> Id {
-        let Self { address, port, name, leaf, logins, rollout } = self;
-        Sha256::digest(format!("{address} {port} {name} {leaf:?} {logins} {rollout}")).into()
+        let Self { address, port, name, leaf, logins, rollout, reloads } = self;
+        Sha256::digest(format!("{address} {port} {name} {leaf:?} {logins} {rollout} {reloads}")).into()
     }
 }
 
@@ -73,6 +81,8 @@ impl Default for Answers {
 struct Asked {
     /// Which question, not its text: it contains a certificate.
     question: Id,
+    /// Which rollout it was about.
+    rollout: String,
     answer: Answer,
     /// Answers in a row that were not good.
     failures: u32,
@@ -90,11 +100,14 @@ impl Answers {
         let id = question.id();
         let known = match self.locked().get(key) {
             Some(asked) if asked.question == id => return asked.answer.clone(),
+            // The same pods go on.
+            Some(asked) if question.reloads && asked.rollout == question.rollout => asked.answer.clone(),
             Some(_) => Answer::NotAsked,
             None => before,
         };
         let is_first = known == Answer::NotAsked;
-        self.locked().insert(key.clone(), Asked { question: id, answer: known, failures: 0 });
+        self.locked()
+            .insert(key.clone(), Asked { question: id, rollout: question.rollout.clone(), answer: known, failures: 0 });
         let (tell, mut told) = oneshot::channel();
         tokio::spawn(self.clone().ask_until_good(key.clone(), question, is_first, tell, queue.clone()));
         if is_first && let Ok(Ok(answer)) = timeout(AT_ONCE, &mut told).await {
@@ -116,12 +129,17 @@ impl Answers {
     ) {
         let (id, mut tell) = (question.id(), Some(tell));
         let places = if is_first { self.first.clone() } else { self.again.clone() };
+        let first = Instant::now();
         while self.locked().get(&key).is_some_and(|asked| asked.question == id) {
             let began = Instant::now();
             let answer = {
                 let _place = places.acquire().await;
                 ask(&question).await
             };
+            if question.reloads && is_about_another_leaf(&answer) && first.elapsed() < KUBELETS_OWN_TIME {
+                sleep_until(began + LOOK_FOR_LEAF).await;
+                continue;
+            }
             let Some((before, failures)) = self.learn(&key, id, answer.clone()) else { return };
             let is_told = tell.take().is_some_and(|tell| tell.send(answer.clone()).is_ok());
             if !is_told && answer != before {
@@ -201,6 +219,10 @@ async fn exchange(question: &Question) -> Answer {
     }
 }
 
+fn is_about_another_leaf(answer: &Answer) -> bool {
+    matches!(answer, Answer::Bad(how) if how.contains(ANOTHER))
+}
+
 fn broken_off(error: &std::io::Error) -> Answer {
     Answer::Unreachable(format!("the connection broke off ({error}); others may reach it"))
 }
@@ -270,7 +292,9 @@ impl rustls::client::danger::ServerCertVerifier for Pinned {
         if end_entity == &self.leaf {
             Ok(rustls::client::danger::ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::General("another certificate is served than the one in the Secret; a kubelet brings it within two minutes, unless the Secret was immutable once: then set spec.suspend to true until no pod is left, and back".to_owned()))
+            Err(rustls::Error::General(format!(
+                "{ANOTHER}; a kubelet brings it within two minutes, unless the Secret was immutable once: then set spec.suspend to true until no pod is left, and back"
+            )))
         }
     }
 
@@ -314,7 +338,16 @@ mod tests {
         });
         let leaf = rcgen::generate_simple_self_signed(["team-a".to_owned()]).unwrap().cert.pem();
         let (name, rollout) = ("team-a".to_owned(), String::new());
-        ask(&Question { address: at.ip(), port: at.port(), name, leaf: Some(leaf), logins: true, rollout }).await
+        ask(&Question {
+            address: at.ip(),
+            port: at.port(),
+            name,
+            leaf: Some(leaf),
+            logins: true,
+            rollout,
+            reloads: false,
+        })
+        .await
     }
 
     /// An address that lets packets be lost: nobody accepts, and no further connection finds room.
@@ -338,7 +371,15 @@ mod tests {
 
         fn question(&self) -> Question {
             let (name, rollout) = ("team-a".to_owned(), String::new());
-            Question { address: self.at.ip(), port: self.at.port(), name, leaf: None, logins: true, rollout }
+            Question {
+                address: self.at.ip(),
+                port: self.at.port(),
+                name,
+                leaf: None,
+                logins: true,
+                rollout,
+                reloads: false,
+            }
         }
     }
 
@@ -401,6 +442,76 @@ mod tests {
             assert_eq!(patience(answers.locked()[&key].failures), Duration::from_secs(1920));
         }
         assert_eq!(queue.depth().due, MANY, "each is looked at once it is known");
+    }
+
+    /// A TLS server that answers 401, and serves the pair that is in `served`.
+    async fn server(served: Arc<Mutex<rcgen::CertifiedKey<rcgen::KeyPair>>>) -> std::net::SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (chain, key) = {
+                    let served = served.lock().unwrap();
+                    (vec![served.cert.der().clone()], served.signing_key.serialize_der())
+                };
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let config = rustls::ServerConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .unwrap()
+                    .with_no_client_auth()
+                    .with_single_cert(chain, rustls::pki_types::PrivateKeyDer::Pkcs8(key.into()))
+                    .unwrap();
+                let Ok(mut stream) = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await else {
+                    continue;
+                };
+                let _asked = stream.read(&mut [0; 512]).await;
+                stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nX: 0123456789\r\n\r\n").await.ok();
+                stream.shutdown().await.ok();
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_behind_a_front_end_is_waited_for_and_until_then_the_registry_is_well() {
+        let pair = || rcgen::generate_simple_self_signed(["team-a".to_owned()]).unwrap();
+        let (old, new) = (pair(), pair());
+        let (old_leaf, new_leaf) = (old.cert.pem(), new.cert.pem());
+        let served = Arc::new(Mutex::new(old));
+        let at = server(served.clone()).await;
+        let question = |leaf: &str, reloads: bool, rollout: &str| Question {
+            address: at.ip(),
+            port: at.port(),
+            name: "team-a".to_owned(),
+            leaf: Some(leaf.to_owned()),
+            logins: true,
+            rollout: rollout.to_owned(),
+            reloads,
+        };
+        let (answers, queue, key) = (Answers::default(), Queue::default(), Key::new("n", "team-a"));
+        answers.get(&key, question(&old_leaf, true, "1"), Answer::Good, &queue).await;
+        let learned = async |wanted: fn(&Answer) -> bool| {
+            for _ in 0..200 {
+                if wanted(&answers.last(&key)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            panic!("{:?}", answers.last(&key));
+        };
+        learned(|answer| *answer == Answer::Good).await;
+
+        let renewed = || question(&new_leaf, true, "1");
+        assert_eq!(answers.get(&key, renewed(), Answer::NotAsked, &queue).await, Answer::Good);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(answers.last(&key), Answer::Good, "the kubelet has time to bring it");
+        *served.lock().unwrap() = new;
+        tokio::time::sleep(LOOK_FOR_LEAF * 2).await;
+        assert_eq!(answers.get(&key, renewed(), Answer::NotAsked, &queue).await, Answer::Good);
+
+        // Pods that serve what they began with are asked anew, and another leaf is told at once.
+        answers.get(&key, question(&old_leaf, false, "2"), Answer::NotAsked, &queue).await;
+        learned(is_about_another_leaf).await;
     }
 
     #[tokio::test]

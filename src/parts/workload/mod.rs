@@ -19,7 +19,7 @@ use super::storage::Storage;
 use super::{Error, Keep, Pass};
 use crate::api::reason;
 use crate::credentials::generated;
-use crate::desired::secrets::{CONFIG_KEY, HTTP_SECRET_KEY};
+use crate::desired::secrets::{CONFIG_KEY, HTTP_SECRET_KEY, NGINX_KEY};
 use crate::desired::{self, Material, Run, identity, kinds, secrets, workload};
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
@@ -36,6 +36,8 @@ pub struct Found {
     http_secret: Sensitive<String>,
     /// The registry's configuration, as its pods read it when they start.
     config: Option<String>,
+    /// Its front end's, likewise.
+    nginx: Option<String>,
     /// Hash of what pods are made from.
     template: String,
     /// The operator's image that the running pods were made with.
@@ -75,7 +77,7 @@ pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
     let live = engine.read_known_child(&pass.owner, kind, pass.registry.name.as_str()).await;
     let (config, live) = (config.map_err(|error| pass.problem(error))?, live.map_err(|error| pass.problem(error))?);
     let text = |key: &str| config.as_ref().and_then(|live| String::from_utf8(live.data(key)?).ok());
-    let (kept, config) = (text(HTTP_SECRET_KEY), text(CONFIG_KEY));
+    let (kept, config, nginx) = (text(HTTP_SECRET_KEY), text(CONFIG_KEY), text(NGINX_KEY));
     let http_secret = match kept.filter(|kept| kept.len() >= 32) {
         Some(kept) => kept.into(),
         None => generated::http_secret().map_err(|error| pass.problem(error))?,
@@ -84,7 +86,7 @@ pub async fn look(pass: &Pass<'_>) -> Result<Found, Problem> {
     let image = probe_image.as_deref().unwrap_or(&pass.registry.operator_image);
     let template = workload::template_hash(pass.registry, &http_secret, image);
     let running = Running::look(pass.registry, live, pass.key, pass.ctx).await.map_err(|error| pass.problem(error))?;
-    Ok(Found { running, http_secret, config, template, probe_image })
+    Ok(Found { running, http_secret, config, nginx, template, probe_image })
 }
 
 impl Found {
@@ -96,14 +98,15 @@ impl Found {
 
     /// What pods do while the certificate is decided about.
     #[must_use]
-    pub fn rollout(&self) -> Rollout {
-        Rollout { is_pending: self.rollout_is_pending(), serves: self.running.serves() }
+    pub fn rollout(&self, registry: &Resolved) -> Rollout {
+        Rollout { is_pending: self.rollout_is_pending(), serves: self.running.serves(registry) }
     }
 
     /// Whether the configuration changes together with what pods are made from.
     fn rewrites(&self, registry: &Resolved) -> bool {
         let rendered = || desired::config::render(registry, &self.http_secret);
-        self.rollout_is_pending() && self.config.is_some() && self.config != Some(rendered())
+        let differs = || self.config != Some(rendered()) || self.nginx != desired::nginx::render(registry);
+        self.rollout_is_pending() && self.config.is_some() && differs()
     }
 }
 
@@ -121,7 +124,7 @@ pub async fn settle(
         Err(problem) => return State { problem: Some(problem), ..State::as_before(pass, None) },
     };
     let is_behind = match certificate {
-        Serving::Certificate(certificate) => found.running.serves_another(Some(certificate.as_ref())),
+        Serving::Certificate(certificate) => found.running.serves_another(pass.registry, Some(certificate)),
         Serving::Nothing | Serving::Missing => false,
     };
     let as_before = || State { is_behind, ..State::as_before(pass, Some(&found)) };
@@ -211,7 +214,7 @@ async fn run(
     let (registry, before, ctx) = (pass.registry, pass.before, pass.ctx);
     let running = &found.running;
     // A renewal rolls the pods, and with them comes the present operator's image.
-    let renewed = running.serves_another(certificate.as_ref());
+    let renewed = running.serves_another(registry, certificate.as_ref());
     let probe_image = found.probe_image.clone().filter(|_| !found.rollout_is_pending() && !renewed);
     let run = Run { probe_image, ..running.run(registry, pass.now) };
     let rests = running.rests(registry, before, &found.template);

@@ -67,13 +67,17 @@ impl Running {
     }
 
     /// Whether what runs was made with another certificate than this.
-    pub(super) fn serves_another(&self, certificate: Option<&ServingCertificate>) -> bool {
-        let served = self.live.as_ref().map(|live| live.annotation(labels::TLS_CHECKSUM));
-        served.is_some_and(|served| served != certificate.map(|certificate| certificate.checksum.as_str()))
+    pub(super) fn serves_another(&self, registry: &Resolved, certificate: Option<&ServingCertificate>) -> bool {
+        let Some(live) = &self.live else { return false };
+        match (live.annotation(labels::TLS_CHECKSUM), certificate) {
+            // Pods with a front end are made with none.
+            (None, Some(_)) => registry.frontend.is_none(),
+            (served, wanted) => served != wanted.map(|certificate| certificate.checksum.as_str()),
+        }
     }
 
     /// What all of its pods serve.
-    pub(super) fn serves(&self) -> Serves {
+    pub(super) fn serves(&self, registry: &Resolved) -> Serves {
         let Some(live) = &self.live else { return Serves::Nothing };
         let count = |pointer: &str| live.value().pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
         let is_deployment = live.kind() == kinds::DEPLOYMENT;
@@ -83,6 +87,7 @@ impl Running {
             _ if is_deployment && !is_rolled_out => Serves::Unknown,
             _ if is_deployment && count("/status/replicas") == 0 => Serves::Nothing,
             Some(checksum) => Serves::Only(checksum.to_owned()),
+            None if registry.frontend.is_some() => Serves::Brought,
             None => Serves::Unknown,
         }
     }
@@ -267,6 +272,7 @@ pub(super) async fn ask(
         leaf: material.certificate.as_ref().map(|certificate| certificate.chain.clone()),
         logins: !matches!(registry.users, Users::Everybody),
         rollout,
+        reloads: registry.frontend.is_some(),
     };
     pass.ctx.answers.get(pass.key, question, summary::answer_of(pass.before), &pass.ctx.queue).await
 }

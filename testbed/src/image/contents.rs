@@ -13,6 +13,9 @@ pub const PAUSE: &str = "registry.k8s.io/pause:3.10";
 /// The name of the image that every private registry runs unless told otherwise.
 pub const REGISTRY: &str = "docker.io/library/registry:3.1.2";
 
+/// The name of the image that is nginx.
+pub const FRONTEND: &str = "docker.io/nginxinc/nginx-unprivileged:1.22.1";
+
 const NON_ROOT: &str = "65532:65532";
 const PASSWD: &str = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnonroot:x:65532:\n";
@@ -51,22 +54,28 @@ pub fn registry(program: &Path) -> Image {
     }
 }
 
+/// nginx for another user than root, from a dynamically linked program, ended as the published image is. It has no configuration: pods bring one.
+pub fn nginx(program: &Path) -> Result<Image> {
+    Ok(Image {
+        reference: FRONTEND.into(),
+        layers: vec![with_libraries_of(program)?, Layer::new().file_from("usr/sbin/nginx", 0o755, program)],
+        entrypoint: vec!["nginx".into()],
+        user: NON_ROOT.into(),
+        env: BTreeMap::from([("PATH".into(), "/usr/sbin".into())]),
+        stop_signal: "SIGQUIT".into(),
+        ..Image::default()
+    })
+}
+
 /// The operator's image: its program, linked against this machine's C library, with that library in a layer below it. No shell, not root.
 pub fn operator(program: &Path, reference: &str) -> Result<Image> {
     let name = program.file_name().and_then(|name| name.to_str()).context("the operator's program has no file name")?;
-    let libraries = shared_libraries(program)?.iter().try_fold(
-        system().file("etc/nsswitch.conf", 0o644, "hosts: files dns\n"),
-        |layer, library| {
-            Ok::<_, anyhow::Error>(layer.file_from(
-                library.to_str().context("a library's path is not text")?,
-                0o755,
-                library,
-            ))
-        },
-    )?;
     Ok(Image {
         reference: reference.into(),
-        layers: vec![libraries, Layer::new().file_from(&format!("usr/local/bin/{name}"), 0o755, program)],
+        layers: vec![
+            with_libraries_of(program)?,
+            Layer::new().file_from(&format!("usr/local/bin/{name}"), 0o755, program),
+        ],
         entrypoint: vec![format!("/usr/local/bin/{name}")],
         user: NON_ROOT.into(),
         env: BTreeMap::from([("PATH".into(), "/usr/local/bin".into())]),
@@ -90,6 +99,14 @@ pub fn test_client(program: &Path, reference: &str, content: &str) -> Image {
         labels: BTreeMap::from([("org.opencontainers.image.title".into(), "test client".into())]),
         ..Image::default()
     }
+}
+
+/// The libraries that a program of this machine loads, in their places.
+fn with_libraries_of(program: &Path) -> Result<Layer> {
+    let base = system().file("etc/nsswitch.conf", 0o644, "hosts: files dns\n");
+    shared_libraries(program)?.iter().try_fold(base, |layer, library| {
+        Ok(layer.file_from(library.to_str().context("a library's path is not text")?, 0o755, library))
+    })
 }
 
 fn system() -> Layer {

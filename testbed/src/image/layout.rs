@@ -135,14 +135,18 @@ pub(super) fn build(image: &Image) -> Result<Built> {
 fn config(image: &Image, diff_ids: &[String]) -> Value {
     let ports: BTreeMap<_, _> = image.exposed_ports.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
     let env: Vec<_> = image.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut config = json!({
+        "User": image.user, "Env": env, "Entrypoint": image.entrypoint, "Cmd": image.cmd,
+        "ExposedPorts": ports, "Labels": image.labels, "WorkingDir": "/",
+    });
+    if !image.stop_signal.is_empty() {
+        config["StopSignal"] = json!(image.stop_signal);
+    }
     json!({
         "created": "1970-01-01T00:00:00Z",
         "architecture": architecture(),
         "os": "linux",
-        "config": {
-            "User": image.user, "Env": env, "Entrypoint": image.entrypoint, "Cmd": image.cmd,
-            "ExposedPorts": ports, "Labels": image.labels, "WorkingDir": "/",
-        },
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     })
 }

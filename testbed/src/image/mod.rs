@@ -5,7 +5,7 @@ mod contents;
 mod layer;
 mod layout;
 
-pub use contents::{PAUSE, REGISTRY, operator, pause, registry, test_client};
+pub use contents::{FRONTEND, PAUSE, REGISTRY, nginx, operator, pause, registry, test_client};
 pub use layer::{Compression, Layer};
 pub use layout::Built;
 
@@ -32,6 +32,8 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
     /// TCP ports that the program listens on; informative.
     pub exposed_ports: Vec<u16>,
+    /// The signal by which it is told to end; empty means SIGTERM.
+    pub stop_signal: String,
     /// How the layers are stored: unpacked is faster to import, packed is smaller to publish.
     pub compression: Compression,
 }

@@ -179,7 +179,9 @@ impl Node {
     pub async fn kill_container_process(&self, namespace: &str, pod: &str, signal: Signal) -> Result<()> {
         let pods = Api::<Pod>::namespaced(self.client().await?, namespace);
         let object = pods.get(pod).await.with_context(|| format!("get Pod {namespace}/{pod}"))?;
-        let first = object.status.and_then(|status| status.container_statuses?.into_iter().next());
+        let name = object.spec.and_then(|spec| Some(spec.containers.into_iter().next()?.name));
+        let mut statuses = object.status.and_then(|status| status.container_statuses).into_iter().flatten();
+        let first = statuses.find(|status| Some(&status.name) == name.as_ref());
         let id = first
             .and_then(|container| container.container_id)
             .with_context(|| format!("Pod {namespace}/{pod} has no container yet"))?;

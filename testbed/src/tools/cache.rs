@@ -125,8 +125,9 @@ impl Cache {
                 ReadyMade::Deb { package, programs } => {
                     debian::unpack(package, &download)?;
                     for program in *programs {
-                        let found = download.join("usr/bin").join(program);
-                        fs::copy(&found, bin.join(program)).with_context(|| format!("copy {}", found.display()))?;
+                        let places = ["usr/bin", "usr/sbin"].map(|folder| download.join(folder).join(program));
+                        let found = places.iter().find(|place| place.is_file()).unwrap_or(&places[0]);
+                        fs::copy(found, bin.join(program)).with_context(|| format!("copy {}", found.display()))?;
                     }
                 }
             }

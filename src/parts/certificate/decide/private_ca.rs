@@ -13,6 +13,7 @@ use crate::api::{self, CertificateStatus};
 use crate::desired;
 use crate::model::{Child, Resolved, Tls, labels};
 use crate::parts::Error;
+use crate::parts::context::KUBELETS_OWN_TIME;
 use crate::pki::acceptance::{Flaw, Refusal};
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::{CertificateFacts, PublicKeyKind};
@@ -199,6 +200,7 @@ pub(super) fn settle(
     };
     let served_request = if is_served { registry.renew_request.clone() } else { still_asked(registry, served) };
 
+    let brought = brought(moment, leaf.as_ref());
     let sound = authorities.present.as_ref().filter(|_| problem.is_none());
     let published = match sound {
         Some(present) => rotate::publish(Publishing {
@@ -210,6 +212,7 @@ pub(super) fn settle(
             is_everywhere: match &moment.rollout.serves {
                 Serves::Unknown => false,
                 Serves::Nothing => true,
+                Serves::Brought => brought.is_some_and(|at| at <= now),
                 Serves::Only(served) => leaf.as_ref().is_some_and(|leaf| *served == checksum(leaf)),
             },
             at_once: request == Request::AuthorityNow && !stored.authority.is_shared(),
@@ -257,12 +260,24 @@ pub(super) fn settle(
         authority: authorities.wanted(stored.authority.kind()).filter(|_| is_sound && !stored.authority.is_shared()),
         bundle: Some(bundle),
         // What should have been retired waits for the pods, not for the clock.
-        look_again: [look_again.or(renew_at), published.signs_from, published.retires_at.filter(|at| *at > now)]
-            .into_iter()
-            .flatten()
-            .min(),
+        look_again: [
+            look_again.or(renew_at),
+            published.signs_from,
+            published.retires_at.filter(|at| *at > now),
+            brought.filter(|at| *at > now && published.retires_at.is_some()),
+        ]
+        .into_iter()
+        .flatten()
+        .min(),
         issued,
     })
+}
+
+/// When the kubelets of all pods have brought the leaf, told or not, if they serve what they are brought.
+fn brought(moment: &Moment<'_>, leaf: Option<&pki::Leaf>) -> Option<Timestamp> {
+    let leaf = leaf.filter(|_| moment.rollout.serves == Serves::Brought)?;
+    let issued = CertificateFacts::of_pem(&leaf.chain_pem).ok()?.issued_at();
+    issued.checked_add(KUBELETS_OWN_TIME).ok()
 }
 
 /// Whether this authority signed the leaf that is stored.

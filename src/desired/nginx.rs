@@ -1,0 +1,382 @@
+//! nginx's configuration, made of directives and not of text: what stands in it is quoted where it must be, in one place.
+//!
+//! Reference: <https://nginx.org/en/docs/dirindex.html>. It is understood from nginx 1.19.10 on.
+
+use std::fmt::{self, Display, Write as _};
+
+use super::config::DRAIN_SECONDS;
+use super::frontend::{LISTEN, PAIR, SCRATCH, SOCKET};
+use super::pod;
+use crate::api::{CipherSuite, TlsVersion};
+use crate::model::{Protocol, Resolved, Users};
+
+/// Path that nginx answers itself, whatever the registry does. No repository can have it.
+pub const ALIVE: &str = "/-/alive";
+
+/// Where nginx asks the registry whether a blob may be sent. Nobody can call it from outside.
+const ALLOWED: &str = "/-/allowed";
+/// Failed logins that a client's address gets answered in a second. The others wait for their turn.
+const FAILED_LOGINS: &str = "10r/s";
+/// How many requests with a login a client's address may have under way, and so how many failed ones may wait: who is answered with a refusal at once could
+/// go on guessing.
+const AT_ONCE: u32 = 1000;
+/// The file of a blob, and nothing else: what is asked of the registry is made from the same pieces, not from what the client wrote.
+const BLOB: &str =
+    "^/v2/(?<repository>[a-z0-9][a-z0-9._/-]*)/blobs/sha256:(?<digest>(?<shard>[0-9a-f]{2})[0-9a-f]{62})$";
+
+/// What nginx would like a folder for.
+const TEMPORARY: [&str; 5] = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+
+/// What the registry's manifest decides of it.
+struct Configuration<'a> {
+    tls: Option<&'a Protocol>,
+    logins: bool,
+    sends_blobs: bool,
+    access_log: bool,
+}
+
+/// The file's text.
+#[must_use]
+pub fn render(registry: &Resolved) -> Option<String> {
+    let frontend = registry.frontend.as_ref()?;
+    let configuration = Configuration {
+        tls: registry.has_tls().then_some(&registry.protocol),
+        logins: !matches!(registry.users, Users::Everybody),
+        sends_blobs: frontend.sends_blobs,
+        access_log: registry.config.access_log.unwrap_or(true),
+    };
+    Some(configuration.directives().iter().map(ToString::to_string).collect())
+}
+
+impl Configuration<'_> {
+    fn directives(&self) -> Vec<Directive> {
+        vec![
+            set("daemon", ["off"]),
+            // Not one for each of the node's processors, of which the pod may have few.
+            set("worker_processes", ["2"]),
+            set("worker_shutdown_timeout", [&format!("{DRAIN_SECONDS}s")]),
+            set("pid", [&format!("{SCRATCH}/nginx.pid")]),
+            set("error_log", ["stderr", "warn"]),
+            block("events", [], vec![set("worker_connections", ["4096"])]),
+            block("http", [], self.http()),
+        ]
+    }
+
+    fn http(&self) -> Vec<Directive> {
+        let mut http = vec![
+            set("default_type", ["application/octet-stream"]),
+            set("server_tokens", ["off"]),
+            // No login and no query: neither Authorization nor the signed state of an upload is in it.
+            set(
+                "log_format",
+                [
+                    "access",
+                    "escape=json",
+                    "{\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\"user\":\"$remote_user\",\"method\":\"$request_method\",\
+                     \"path\":\"$uri\",\"protocol\":\"$server_protocol\",\"status\":$status,\"received\":$request_length,\"sent\":$bytes_sent,\
+                     \"seconds\":$request_time,\"registry\":\"$upstream_status\",\"limit\":\"$limit_req_status\",\"agent\":\"$http_user_agent\"}",
+                ],
+            ),
+            // A connection without a request is no access.
+            match self.access_log {
+                true => set("access_log", ["/dev/stdout", "access", "if=$request_method"]),
+                false => set("access_log", ["off"]),
+            },
+        ];
+        // Nothing is ever written there, but nginx makes the folders when it starts.
+        http.extend(TEMPORARY.map(|what| set(&format!("{what}_temp_path"), [&format!("{SCRATCH}/{what}")])));
+        if self.logins {
+            let login = vec![set("\"\"", [""]), set("default", ["$binary_remote_addr"])];
+            http.extend([
+                block("map", ["$http_authorization", "$login"], login),
+                set("limit_req_zone", ["$login", "zone=failed_logins:1m", &format!("rate={FAILED_LOGINS}")]),
+                set("limit_conn_zone", ["$login", "zone=logins:1m"]),
+            ]);
+        }
+        if self.tls.is_some() {
+            // Evaluated once for each handshake, so that certificate and key come from one pair even while it is exchanged.
+            http.push(block("map", ["$realpath_root", "$pair"], vec![set("default", ["$realpath_root"])]));
+        }
+        let socket = format!("unix:{SOCKET}");
+        http.push(block("upstream", ["registry"], vec![set("server", [&socket]), set("keepalive", ["32"])]));
+        http.push(block("server", [], self.server()));
+        http
+    }
+
+    fn server(&self) -> Vec<Directive> {
+        let mut server = vec![set("include", [LISTEN])];
+        if let Some(protocol) = self.tls {
+            server.extend([
+                // Read at each handshake: a renewed certificate needs no reload, which would close connections that clients keep.
+                set("root", [PAIR]),
+                set("ssl_certificate", ["$pair/tls.crt"]),
+                set("ssl_certificate_key", ["$pair/tls.key"]),
+                match protocol.minimum_version {
+                    TlsVersion::VersionTLS12 => set("ssl_protocols", ["TLSv1.2", "TLSv1.3"]),
+                    TlsVersion::VersionTLS13 => set("ssl_protocols", ["TLSv1.3"]),
+                },
+                set("ssl_ciphers", [&ciphers(protocol)]),
+                set("ssl_session_cache", ["shared:tls:2m"]),
+                set("ssl_session_tickets", ["off"]),
+                // Plain HTTP on the port of TLS.
+                set("error_page", ["497", "=308", "https://$http_host$request_uri"]),
+            ]);
+        }
+        server.extend([
+            set("client_max_body_size", ["0"]),
+            set("client_header_timeout", ["30s"]),
+            set("client_body_timeout", ["300s"]),
+            set("send_timeout", ["300s"]),
+            set("keepalive_timeout", ["75s"]),
+            set("keepalive_requests", ["10000"]),
+            set("reset_timedout_connection", ["on"]),
+            set("proxy_http_version", ["1.1"]),
+            set("proxy_connect_timeout", ["5s"]),
+            set("proxy_read_timeout", ["900s"]),
+            set("proxy_send_timeout", ["900s"]),
+            // Uploads go on as they come. Answers pass through memory and never through a file.
+            set("proxy_request_buffering", ["off"]),
+            set("proxy_buffer_size", ["64k"]),
+            set("proxy_buffers", ["16", "64k"]),
+            set("proxy_busy_buffers_size", ["128k"]),
+            set("proxy_max_temp_file_size", ["0"]),
+            set("proxy_hide_header", ["X-Content-Type-Options"]),
+        ]);
+        server.extend(SECURITY.map(|(name, value)| set("add_header", [name, value, "always"])));
+        server.extend(self.forwarded());
+        if self.logins {
+            server.extend([
+                set("limit_conn", ["logins", &AT_ONCE.to_string()]),
+                set("limit_conn_status", ["429"]),
+                set("limit_req_status", ["429"]),
+            ]);
+        }
+        server.push(block(
+            "location",
+            ["=", ALIVE],
+            vec![set("access_log", ["off"]), set("default_type", ["text/plain"]), set("return", ["200", "alive\n"])],
+        ));
+        server.push(block("location", ["/"], self.everything()));
+        if self.sends_blobs {
+            server.push(block("location", ["~", BLOB], self.blob()));
+            server.push(block("location", ["=", ALLOWED], self.allowed()));
+            server.push(block("location", ["@registry"], vec![set("proxy_pass", [UPSTREAM])]));
+        }
+        if self.logins {
+            server.push(block("location", ["@refused"], self.refused()));
+        }
+        server.push(block("location", ["@absent"], absent()));
+        server
+    }
+
+    /// What the registry is told of who asks.
+    fn forwarded(&self) -> Vec<Directive> {
+        let header = |name: &str, value: &str| set("proxy_set_header", [name, value]);
+        let mut headers = vec![header("Host", "$http_host"), header("Connection", "")];
+        if self.tls.is_some() {
+            // From outside they would be anybody's word.
+            headers.extend([
+                header("X-Forwarded-For", "$remote_addr"),
+                header("X-Forwarded-Proto", "https"),
+                header("X-Forwarded-Host", "$http_host"),
+                header("X-Real-IP", "$remote_addr"),
+                header("Forwarded", ""),
+            ]);
+        } else {
+            // Without TLS somebody stands before it who ends it, and knows.
+            headers.push(header("X-Forwarded-For", "$proxy_add_x_forwarded_for"));
+        }
+        headers
+    }
+
+    fn everything(&self) -> Vec<Directive> {
+        let mut location = vec![set("proxy_pass", [UPSTREAM]), set("error_page", ["502", "504", "=", "@absent"])];
+        if self.logins {
+            location.extend([set("proxy_intercept_errors", ["on"]), set("error_page", ["401", "=", "@refused"])]);
+        }
+        location
+    }
+
+    /// Sends a blob from the volume if the registry would. Whatever else it says, the client is to hear it from the registry.
+    fn blob(&self) -> Vec<Directive> {
+        let elsewhere = |what: &str| block("if", [what], vec![set("return", ["418"])]);
+        let mut location = vec![
+            set("error_page", ["403", "404", "416", "418", "500", "502", "503", "504", "=", "@registry"]),
+            elsewhere("($request_method != GET)"),
+            elsewhere("($http_if_none_match)"),
+            set("auth_request", [ALLOWED]),
+            set("alias", [&format!("{}/docker/registry/v2/blobs/sha256/$shard/$digest/data", pod::DATA)]),
+            // A volume that is slow holds up one request and not all of a worker's.
+            set("aio", ["threads"]),
+            block("types", [], vec![]),
+            set("etag", ["off"]),
+            set("if_modified_since", ["off"]),
+        ];
+        if self.logins {
+            location.push(set("error_page", ["401", "=", "@refused"]));
+        }
+        let header = |name: &str, value: &str| set("add_header", [name, value]);
+        location.extend([
+            header("Docker-Content-Digest", "sha256:$digest"),
+            header("Docker-Distribution-Api-Version", "registry/2.0"),
+            header("ETag", "\"sha256:$digest\""),
+            header("Cache-Control", "max-age=31536000"),
+            header("Last-Modified", ""),
+        ]);
+        location.extend(SECURITY.map(|(name, value)| set("add_header", [name, value, "always"])));
+        location
+    }
+
+    fn allowed(&self) -> Vec<Directive> {
+        let mut location = vec![
+            set("internal", []),
+            set("proxy_pass", [&format!("{UPSTREAM}/v2/$repository/blobs/sha256:$digest")]),
+            set("proxy_method", ["HEAD"]),
+            set("proxy_pass_request_body", ["off"]),
+            set("proxy_set_header", ["Content-Length", ""]),
+            set("proxy_set_header", ["Range", ""]),
+            set("proxy_set_header", ["If-Range", ""]),
+        ];
+        location.extend(self.forwarded());
+        location
+    }
+
+    /// A login that failed is answered later the more of them came from its address. What the client gets is what the registry says to who comes without a
+    /// login: its own words and challenge, and no password is hashed for it.
+    fn refused(&self) -> Vec<Directive> {
+        let mut location = vec![
+            set("limit_req", ["zone=failed_logins", &format!("burst={AT_ONCE}")]),
+            set("proxy_pass", [UPSTREAM]),
+            set("proxy_method", ["GET"]),
+            set("proxy_pass_request_body", ["off"]),
+            set("proxy_set_header", ["Content-Length", ""]),
+            set("proxy_set_header", ["Authorization", ""]),
+            // nginx has kept the one of the first answer.
+            set("proxy_hide_header", ["WWW-Authenticate"]),
+            set("proxy_hide_header", ["X-Content-Type-Options"]),
+        ];
+        location.extend(self.forwarded());
+        location
+    }
+}
+
+/// Ciphers of TLS 1.2, as OpenSSL calls them.
+fn ciphers(protocol: &Protocol) -> String {
+    let name = |suite: &CipherSuite| match suite {
+        CipherSuite::EcdsaAes128 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::EcdsaAes256 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::EcdsaChacha20 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::RsaAes128 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::RsaAes256 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::RsaChacha20 => "ECDHE-RSA-CHACHA20-POLY1305",
+    };
+    match protocol.cipher_suites.is_empty() {
+        true => "ECDHE+AESGCM:ECDHE+CHACHA20".to_owned(),
+        false => protocol.cipher_suites.iter().map(name).collect::<Vec<_>>().join(":"),
+    }
+}
+
+/// The registry has not opened its socket, or has closed it.
+fn absent() -> Vec<Directive> {
+    let words =
+        "{\"errors\":[{\"code\":\"UNAVAILABLE\",\"message\":\"the registry behind the front end does not run\"}]}\n";
+    vec![
+        set("default_type", ["application/json"]),
+        set("add_header", ["Retry-After", "5", "always"]),
+        set("return", ["503", words]),
+    ]
+}
+
+const UPSTREAM: &str = "http://registry";
+
+/// For browsers that come across a blob. Not Strict-Transport-Security: it is about a host with all its ports, of which this is one.
+const SECURITY: [(&str, &str); 4] = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+];
+
+/// One directive. What is not a block has no directives in it.
+struct Directive {
+    name: String,
+    arguments: Vec<String>,
+    block: Option<Vec<Directive>>,
+}
+
+fn set<const N: usize>(name: &str, arguments: [&str; N]) -> Directive {
+    Directive { name: name.to_owned(), arguments: arguments.map(str::to_owned).into(), block: None }
+}
+
+fn block<const N: usize>(name: &str, arguments: [&str; N], block: Vec<Directive>) -> Directive {
+    Directive { block: Some(block), ..set(name, arguments) }
+}
+
+impl Directive {
+    fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        let indent = "    ".repeat(depth);
+        write!(f, "{indent}{}", self.name)?;
+        for argument in &self.arguments {
+            // The condition of an `if` stands in parentheses, not in quotes.
+            match self.name == "if" {
+                true => write!(f, " {argument}")?,
+                false => write!(f, " {}", quoted(argument))?,
+            }
+        }
+        let Some(inner) = &self.block else { return f.write_str(";\n") };
+        f.write_str(" {\n")?;
+        inner.iter().try_for_each(|directive| directive.write(f, depth + 1))?;
+        writeln!(f, "{indent}}}")
+    }
+}
+
+impl Display for Directive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, 0)
+    }
+}
+
+/// An argument as nginx reads it back.
+fn quoted(argument: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "$_-./:=@%,+~*^!".contains(letter);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    let mut text = String::from("\"");
+    for letter in argument.chars() {
+        match letter {
+            '"' | '\\' => _ = write!(text, "\\{letter}"),
+            '\n' => text.push_str("\\n"),
+            _ => text.push(letter),
+        }
+    }
+    text + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nginx_would_take_for_its_own_is_quoted() {
+        for (argument, written) in [
+            ("64k", "64k"),
+            ("$pair/tls.crt", "$pair/tls.crt"),
+            ("=308", "=308"),
+            ("", "\"\""),
+            ("a b;c", "\"a b;c\""),
+            ("[0-9]{2}", "\"[0-9]{2}\""),
+            ("\"sha256\"", "\"\\\"sha256\\\"\""),
+            ("one\n", "\"one\\n\""),
+            ("#", "\"#\""),
+        ] {
+            assert_eq!(quoted(argument), written);
+        }
+    }
+
+    #[test]
+    fn a_block_stands_in_braces_and_a_directive_ends() {
+        let blank = block("server", [], vec![set("internal", []), set("root", ["/a b"])]);
+        assert_eq!(blank.to_string(), "server {\n    internal;\n    root \"/a b\";\n}\n");
+    }
+}
