@@ -117,8 +117,6 @@ pub const CIPHERS_INCLUDE_THAT_OF_HTTP_2: Rule = (
     "!has(self.cipherSuites) || self.cipherSuites.exists(suite, suite.endsWith('_WITH_AES_128_GCM_SHA256'))",
     "spec.tls.cipherSuites needs a suite with AES_128_GCM_SHA256, which HTTP/2 asks for",
 );
-/// None at all is a choice, too.
-pub const A_DURATION: Rule = ("duration(self) >= duration('0s')", "must be a duration, for instance 24h");
 /// Shorter makes no sense.
 pub const AT_LEAST_A_MINUTE: Rule =
     ("duration(self) >= duration('1m')", "must be a duration of at least 1m, for instance 720h");

@@ -103,7 +103,6 @@ pub struct Rotation {
     /// How long the next authority is published before it signs, and how long the former one stays in the bundle afterwards; default 24h. It is cut
     /// to half of the time that the former one has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::A_DURATION)]
     pub grace_period: Option<GoDuration>,
 }
 

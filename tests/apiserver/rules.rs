@@ -243,13 +243,6 @@ fn cases() -> Vec<Case> {
             vec![new(json!({"tls": {"cipherSuites": ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]}}))],
         ),
         (
-            rules::A_DURATION,
-            [json!({}), json!({"gracePeriod": "0s"}), json!({"gracePeriod": "36h30m"})]
-                .map(|rotation| new(json!({"tls": {"privateCA": {"rotation": rotation}}})))
-                .into(),
-            vec![new(json!({"tls": {"privateCA": {"rotation": {"gracePeriod": "9999999999999h"}}}}))],
-        ),
-        (
             rules::CERTIFICATE_NEEDS_A_SIGNER,
             vec![new(certificate(json!({}))), new(lives("87600h", "720h"))],
             [json!({"none": {}, "certificate": {}}), json!({"secret": {"name": "s"}, "certificate": {"duration": "2h"}})]

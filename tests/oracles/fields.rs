@@ -300,6 +300,7 @@ async fn still_different(
     anew: &BTreeMap<String, String>,
 ) -> Vec<(String, String)> {
     let started = Instant::now();
+    let none = Children::new();
     let mut different: Vec<_> =
         walkers.iter().filter(|walker| walker.returns).map(|walker| (walker, String::new())).collect();
     while !different.is_empty() && started.elapsed() < Duration::from_secs(20) {
@@ -309,8 +310,9 @@ async fn still_different(
         for (walker, what) in &mut different {
             let path = walker.walk.path.as_str();
             let other = &anew[&walker.walk.without.to_string()];
-            let wanted = known.entry(other).or_insert_with(|| comparable(other, &all[other])).clone();
-            let is = comparable(&walker.name, &all[&walker.name]);
+            let wanted = known.entry(other).or_insert_with(|| comparable(other, all.get(other).unwrap_or(&none)));
+            let wanted = wanted.clone();
+            let is = comparable(&walker.name, all.get(&walker.name).unwrap_or(&none));
             *what = differences(&forget(path, wanted), &forget(path, is)).join("; ");
         }
         different.retain(|(_, what)| !what.is_empty());

@@ -154,7 +154,7 @@ fn ground(path: &str) -> Value {
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
         "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
-            ground["tls"] = json!({"secret": {"name": "own-one"}})
+            ground["tls"] = json!({"secret": {"name": "own-one"}});
         }
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),

@@ -96,7 +96,7 @@ impl Authority {
 }
 
 /// When and in what state of affairs it is decided.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Moment<'a> {
     /// The present moment.
     pub now: Timestamp,
@@ -155,14 +155,14 @@ pub fn settle(
     stored: &Stored<'_>,
     observed: &Observed,
     service: Option<&Value>,
-    moment: Moment<'_>,
+    moment: &Moment<'_>,
 ) -> Result<Settled, Error> {
     match &registry.tls {
         Tls::None | Tls::Unreadable => Ok(Settled::default()),
         Tls::Own { secret, passphrase } => {
-            Ok(own::settle(registry, secret, passphrase.as_ref(), stored, observed, &moment))
+            Ok(own::settle(registry, secret, passphrase.as_ref(), stored, observed, moment))
         }
-        Tls::PrivateCa { .. } => private_ca::settle(registry, stored, service, &moment),
+        Tls::PrivateCa { .. } => private_ca::settle(registry, stored, service, moment),
     }
 }
 

@@ -80,7 +80,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Cer
         &stored,
         pass.observed,
         address.service(),
-        decide::Moment { now: pass.now, rollout, handled: pass.before.handled_renew_request.as_deref() },
+        &decide::Moment { now: pass.now, rollout, handled: pass.before.handled_renew_request.as_deref() },
     );
     match decided {
         Ok(settled) => write(pass, leaf.as_ref(), settled, all.into()).await,

@@ -33,11 +33,14 @@ fn swapped(case: &mut Case) {
     case.since.0.insert(fingerprint, case.now);
 }
 
+/// What is so, what it makes of the case, and what is decided a second before and then.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut Case), AuthorityVerdict, AuthorityVerdict);
+
 #[test]
 fn each_step_comes_in_its_second_and_not_before() {
     use AuthorityVerdict::{CaRefused, Issue, Keep, Prepare, Promote};
     let due = |case: &mut Case| case.now = renew_at(&present(case), UID);
-    let rows: &[(&str, &dyn Fn(&mut Case), AuthorityVerdict, AuthorityVerdict)] = &[
+    let rows: &[Row<'_>] = &[
         ("the present one is due", &due, Keep, Prepare(Renew::DueForRenewal)),
         (
             "the present one is due, and a user's",
@@ -184,7 +187,7 @@ fn a_leaf_that_clients_trust_is_not_replaced_before_they_could_learn_who_signs_t
             "another's key",
             |case| {
                 if let LeafReading::Read { key_fits, .. } = &mut case.leaf {
-                    *key_fits = false
+                    *key_fits = false;
                 }
             },
             Some(Renew::KeyMismatch),

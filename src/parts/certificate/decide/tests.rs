@@ -26,7 +26,7 @@ impl Shelf {
         let authority = self.authority.clone().map_or(Authority::Absent, Authority::Stored);
         let stored = Stored { leaf: self.leaf.as_ref(), published: None, authority };
         let moment = Moment { now, rollout: Rollout { is_pending: false, serves }, handled: None };
-        settle(registry, &stored, &Observed::default(), Some(&json!({})), moment).unwrap()
+        settle(registry, &stored, &Observed::default(), Some(&json!({})), &moment).unwrap()
     }
 
     /// What lies there after the pass, beside what status says was served and why a certificate was issued.
@@ -202,7 +202,7 @@ fn a_users_certificate_that_clients_refuse_replaces_nothing_and_one_that_they_re
     let registry = resolved(&json!({"addresses": ["a.example.com"], "tls": {"secret": {"name": "own"}}}), &json!({}));
     let settle = |leaf: Option<&Live>, observed: &Observed| {
         let moment = Moment { now: Timestamp::now(), rollout: Rollout::default(), handled: None };
-        settle(&registry, &Stored { leaf, published: None, authority: Authority::Absent }, observed, None, moment)
+        settle(&registry, &Stored { leaf, published: None, authority: Authority::Absent }, observed, None, &moment)
             .unwrap()
     };
     let stored = |serving: &desired::ServingCertificate| {
@@ -387,7 +387,7 @@ fn an_encrypted_key_is_opened_with_the_passphrase_that_is_named_and_what_is_miss
         let registry = resolved(&json!({"tls": tls}), &json!({}));
         let moment = Moment { now: Timestamp::now(), rollout: Rollout::default(), handled: None };
         let stored = Stored { leaf: None, published: None, authority: Authority::Absent };
-        let settled = settle(&registry, &stored, observed, None, moment).unwrap();
+        let settled = settle(&registry, &stored, observed, None, &moment).unwrap();
         (settled.serving, settled.report.problem.map(|problem| problem.reason))
     };
     let named = |key: &str| json!({"secret": {"name": "own", "passphraseSecretRef": {"name": "phrase", "key": key}}});
@@ -414,7 +414,7 @@ fn an_authority_that_lies_elsewhere_signs_for_whoever_names_it_and_is_only_read(
         let authority = Authority::Shared { name: "company".to_owned(), content, is_unread: false };
         let stored = Stored { leaf: shelf.leaf.as_ref(), published: None, authority };
         let moment = Moment { now, rollout: Rollout::default(), handled: None };
-        let settled = settle(&registry, &stored, &Observed::default(), Some(&json!({})), moment).unwrap();
+        let settled = settle(&registry, &stored, &Observed::default(), Some(&json!({})), &moment).unwrap();
         assert!(settled.authority.is_none(), "nothing is written");
         let told = (settled.report.problem.clone().map(|problem| problem.reason), settled.report.note.clone());
         (Shelf::written(&registry, settled), told)
