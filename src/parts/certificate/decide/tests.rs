@@ -307,6 +307,31 @@ fn an_authority_takes_over_in_stages_that_the_status_tells() {
     assert_eq!(same.authorities(), retired.authorities(), "a wish is fulfilled once");
 }
 
+#[test]
+fn behind_a_front_end_a_former_authority_stays_until_kubelets_have_brought_what_the_new_one_signed() {
+    use AuthorityStage::{Active, Former};
+    let spec = json!({"frontend": {"nginx": {}}, "tls": {"privateCA": {"rotation": {"gracePeriod": "0s"}}}});
+    let asking = resolved(&spec, &json!({api::annotation::RENEW: "ca-1"}));
+    let begin = Timestamp::now();
+    let (mut shelf, mut stages, _) = Shelf::default().pass_at(&resolved(&spec, &json!({})), begin);
+    for _ in 0..3 {
+        if stages != [Active, Former] {
+            (shelf, stages, _) = shelf.pass_at(&asking, begin);
+        }
+    }
+    assert_eq!(stages, [Active, Former]);
+
+    let later = |seconds| shelf.settle_at(&asking, begin + SECOND * seconds, Serves::Brought);
+    let stages = |settled: &Settled| -> Vec<_> {
+        settled.report.served.iter().flat_map(|served| &served.authorities).map(|one| one.stage).collect()
+    };
+    let early = later(149);
+    assert_eq!(stages(&early), [Active, Former]);
+    let again = early.look_again.unwrap();
+    assert!(again > begin + SECOND * 149 && again <= begin + SECOND * 150, "{again}");
+    assert_eq!(stages(&later(150)), [Active]);
+}
+
 /// The Secrets are written one after the other: whatever is stored when the operator dies, the next one goes on from there.
 #[test]
 fn a_change_of_authority_goes_on_wherever_it_was_interrupted() {
