@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hyper::body::Bytes;
 use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
+use self::text::Text;
 use self::version::Version;
 use super::amendment::Past;
 use super::contest::Contest;
@@ -23,6 +25,7 @@ use super::kinds::Kind;
 use super::live::{Depth, Live};
 use super::{Marks, ObjectRef};
 
+mod text;
 mod version;
 
 /// Bytes of content that are held at most: enough for some hundred owners.
@@ -118,8 +121,8 @@ enum Content {
     Absent,
     Stale,
     Known {
-        /// As JSON text: a tenth of the space of a tree of maps. `None`: it was let go.
-        text: Option<Box<str>>,
+        /// `None`: it was let go.
+        text: Option<Text>,
         /// Whether it was asked for since content was last let go.
         is_used: bool,
         version: Version,
@@ -225,10 +228,11 @@ impl Memory {
         let Some(started) = state.relists.remove(&(kind, scope.map(str::to_owned))) else { return Vec::new() };
         let at = state.tick();
         let mut missing = Vec::new();
-        for (object, entry) in &mut state.entries {
-            let in_scope = object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
-            let is_listed = entry.news.at > started && matches!(entry.news.what, Heard::Seen(_));
-            if !in_scope || is_listed {
+        let first = ObjectRef::new(kind, scope.unwrap_or_default(), "");
+        let in_scope =
+            |object: &ObjectRef| object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
+        for (object, entry) in state.entries.range_mut(first..).take_while(|(object, _)| in_scope(object)) {
+            if entry.news.at > started && matches!(entry.news.what, Heard::Seen(_)) {
                 continue;
             }
             entry.news = News { at, what: Heard::Uncertain };
@@ -322,9 +326,9 @@ impl Memory {
                 }
             },
         };
-        match serde_json::from_str(&text) {
-            Ok(value) => Recall::Known(Known { live: Live::named(object.kind, value), depth, wanted }),
-            Err(_) => Recall::Stale,
+        match text.parse() {
+            Some(value) => Recall::Known(Known { live: Live::named(object.kind, value), depth, wanted }),
+            None => Recall::Stale,
         }
     }
 
@@ -367,7 +371,7 @@ impl Memory {
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
                 let is_held = depth != Depth::Read || !live.is_larger_than(LARGEST);
-                let text = is_held.then(|| live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                let text = is_held.then(|| Text::of(&live.trimmed(depth, &self.marks)));
                 Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() }
             }
         };
@@ -375,13 +379,13 @@ impl Memory {
     }
 
     /// The object as a list showed it, as JSON. A list may be older than what the watches have told, so it counts only if it is what they last showed.
-    pub(super) fn remember_listed(&self, object: &ObjectRef, uid: &str, version: &str, text: &str) {
+    pub(super) fn remember_listed(&self, object: &ObjectRef, uid: &str, version: &str, text: Bytes) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let version = Version::new(uid, version);
         if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
         {
-            let text = Some(text.into());
+            let text = Some(Text::listed(text));
             let content = Content::Known { text, is_used: false, version, depth: Depth::Whole, is_settled: false };
             state.put(object, content);
         }
@@ -403,7 +407,7 @@ impl Memory {
                 if *kept != Depth::Whole || version != Version::of(live) {
                     return;
                 }
-                let text = Some(live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                let text = Some(Text::of(&live.trimmed(depth, &self.marks)));
                 Some(Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() })
             }
             Content::Unknown | Content::Absent | Content::Stale => None,
