@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::body::Bytes;
 use kube::core::ObjectMeta;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use self::text::Text;
@@ -22,7 +23,7 @@ use super::amendment::Past;
 use super::contest::Contest;
 use super::hash::Hash;
 use super::kinds::Kind;
-use super::live::{Depth, Live};
+use super::live::{Depth, KNOWN_BESIDES, Live};
 use super::{Marks, ObjectRef};
 
 mod text;
@@ -279,7 +280,8 @@ impl Memory {
         }
     }
 
-    /// A pass of this owner is over. What was read ahead for it and nobody asked for is let go: it waits for no other pass.
+    /// A pass of this owner is over. What was read ahead for it and nobody asked for is let go: it waits for no other pass. What was asked for and not
+    /// compared lets go of its page.
     pub fn pass_is_over(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
         let State { entries, children, held, .. } = &mut *state;
@@ -287,10 +289,12 @@ impl Memory {
             return;
         };
         for child in children {
-            if let Some(entry) = entries.get_mut(&child_in(namespace, child))
-                && let Content::Known { text, is_used: false, depth: Depth::Whole, .. } = &mut entry.content
-            {
-                *held -= text.take().map_or(0, |text| text.len());
+            match entries.get_mut(&child_in(namespace, child)).map(|entry| &mut entry.content) {
+                Some(Content::Known { text, is_used: false, depth: Depth::Whole, .. }) => {
+                    *held -= text.take().map_or(0, |text| text.len());
+                }
+                Some(Content::Known { text: Some(text), .. }) => text.leave_page(),
+                _ => {}
             }
         }
     }
@@ -314,20 +318,20 @@ impl Memory {
     }
 
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
-        let (text, depth, wanted) = match self.lock().entries.get_mut(object) {
+        let (text, version, depth, wanted) = match self.lock().entries.get_mut(object) {
             None => return Recall::Unknown,
             Some(entry) => match &mut entry.content {
                 Content::Unknown => return Recall::Unknown,
                 Content::Absent => return Recall::Absent,
                 Content::Stale | Content::Known { text: None, .. } => return Recall::Stale,
-                Content::Known { text: Some(text), depth, is_settled, is_used, .. } => {
+                Content::Known { text: Some(text), version, depth, is_settled, is_used } => {
                     *is_used = true;
-                    (text.clone(), *depth, entry.settled.filter(|_| *is_settled))
+                    (text.clone(), version.clone(), *depth, entry.settled.filter(|_| *is_settled))
                 }
             },
         };
         match text.parse() {
-            Some(value) => Recall::Known(Known { live: Live::named(object.kind, value), depth, wanted }),
+            Some(value) => Recall::Known(Known { live: completed(object, &version, value), depth, wanted }),
             None => Recall::Stale,
         }
     }
@@ -620,6 +624,17 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Memory({} objects)", self.len())
     }
+}
+
+/// What was trimmed, with what is known besides.
+fn completed(object: &ObjectRef, version: &Version, mut value: Value) -> Live {
+    let known = [object.name.to_string(), object.namespace.to_string(), version.uid(), version.resource_version()];
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for (field, text) in KNOWN_BESIDES.into_iter().zip(known) {
+            metadata.entry(field).or_insert_with(|| text.into());
+        }
+    }
+    Live::named(object.kind, value)
 }
 
 fn child_in(namespace: &Arc<str>, (kind, name): &Child) -> ObjectRef {

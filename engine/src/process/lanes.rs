@@ -39,8 +39,8 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// ... which must come within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that a watch may be ahead of its reader, and all of a connection together.
-const AHEAD: u32 = 64 << 10;
-const ALL_AHEAD: u32 = 512 << 10;
+const AHEAD: u32 = 512 << 10;
+const ALL_AHEAD: u32 = 2 << 20;
 /// How often a watch is offered to connections that close before they take it.
 const OFFERS: usize = 3;
 

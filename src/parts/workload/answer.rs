@@ -120,7 +120,8 @@ impl Answers {
             let began = Instant::now();
             let answer = {
                 let _place = places.acquire().await;
-                ask(&question).await
+                // Only while it is asked: a registry that does not answer waits here for as long as it is one, and with a thousand of them that counts.
+                Box::pin(ask(&question)).await
             };
             let Some((before, failures)) = self.learn(&key, id, answer.clone()) else { return };
             let is_told = tell.take().is_some_and(|tell| tell.send(answer.clone()).is_ok());

@@ -25,6 +25,13 @@ impl Text {
         Self::Listed(Box::new(text))
     }
 
+    /// Into memory of its own.
+    pub(super) fn leave_page(&mut self) {
+        if let Self::Listed(bytes) = self {
+            *self = Self::Held(bytes[..].into());
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes().len()
     }
