@@ -143,7 +143,7 @@ impl Live {
             (Depth::Whole, _) | (Depth::Read, Remember::WhenRead) => {
                 let content = self.value.as_object().into_iter().flatten();
                 kept = content
-                    .filter(|(field, _)| *field != "metadata")
+                    .filter(|(field, _)| !["metadata", "apiVersion", "kind"].contains(&field.as_str()))
                     .map(|(f, value)| (f.clone(), value.clone()))
                     .collect();
             }
@@ -159,10 +159,14 @@ impl Live {
         let metadata = self.value["metadata"].as_object().into_iter().flatten();
         let metadata =
             metadata.filter_map(|(field, value)| Some((field.clone(), metadatum(field, value, depth, marks)?)));
+        let metadata = metadata.filter(|(field, _)| depth == Depth::Whole || !KNOWN_BESIDES.contains(&field.as_str()));
         kept["metadata"] = metadata.collect();
         kept
     }
 }
+
+/// What of the metadata is remembered with an object anyway, in less space than in its text.
+pub(super) const KNOWN_BESIDES: [&str; 4] = ["name", "namespace", "uid", "resourceVersion"];
 
 /// What is left of so many bytes when a value has taken its own; `None`: they are not enough.
 fn take(value: &Value, bytes: usize) -> Option<usize> {
@@ -273,11 +277,13 @@ mod tests {
     fn a_workload_keeps_what_readiness_is_judged_from() {
         let deployment = Live::new(
             kinds::DEPLOYMENT,
-            json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "template": {}}, "status": {"readyReplicas": 2}}),
+            json!({
+                "metadata": {"name": "d", "generation": 3}, "spec": {"replicas": 2, "template": {}}, "status": {"readyReplicas": 2},
+            }),
         );
         assert_eq!(
             deployment.trimmed(Depth::Unread, &MARKS),
-            json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 2}}),
+            json!({"metadata": {"generation": 3}, "spec": {"replicas": 2}, "status": {"readyReplicas": 2}}),
         );
     }
 

@@ -12,17 +12,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hyper::body::Bytes;
 use kube::core::ObjectMeta;
+use serde_json::Value;
 use tokio::time::Instant;
 
+use self::text::Text;
 use self::version::Version;
 use super::amendment::Past;
 use super::contest::Contest;
 use super::hash::Hash;
 use super::kinds::Kind;
-use super::live::{Depth, Live};
+use super::live::{Depth, KNOWN_BESIDES, Live};
 use super::{Marks, ObjectRef};
 
+mod text;
 mod version;
 
 /// Bytes of content that are held at most: enough for some hundred owners.
@@ -118,8 +122,8 @@ enum Content {
     Absent,
     Stale,
     Known {
-        /// As JSON text: a tenth of the space of a tree of maps. `None`: it was let go.
-        text: Option<Box<str>>,
+        /// `None`: it was let go.
+        text: Option<Text>,
         /// Whether it was asked for since content was last let go.
         is_used: bool,
         version: Version,
@@ -225,10 +229,11 @@ impl Memory {
         let Some(started) = state.relists.remove(&(kind, scope.map(str::to_owned))) else { return Vec::new() };
         let at = state.tick();
         let mut missing = Vec::new();
-        for (object, entry) in &mut state.entries {
-            let in_scope = object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
-            let is_listed = entry.news.at > started && matches!(entry.news.what, Heard::Seen(_));
-            if !in_scope || is_listed {
+        let first = ObjectRef::new(kind, scope.unwrap_or_default(), "");
+        let in_scope =
+            |object: &ObjectRef| object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
+        for (object, entry) in state.entries.range_mut(first..).take_while(|(object, _)| in_scope(object)) {
+            if entry.news.at > started && matches!(entry.news.what, Heard::Seen(_)) {
                 continue;
             }
             entry.news = News { at, what: Heard::Uncertain };
@@ -275,7 +280,8 @@ impl Memory {
         }
     }
 
-    /// A pass of this owner is over. What was read ahead for it and nobody asked for is let go: it waits for no other pass.
+    /// A pass of this owner is over. What was read ahead for it and nobody asked for is let go: it waits for no other pass. What was asked for and not
+    /// compared lets go of its page.
     pub fn pass_is_over(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
         let State { entries, children, held, .. } = &mut *state;
@@ -283,10 +289,12 @@ impl Memory {
             return;
         };
         for child in children {
-            if let Some(entry) = entries.get_mut(&child_in(namespace, child))
-                && let Content::Known { text, is_used: false, depth: Depth::Whole, .. } = &mut entry.content
-            {
-                *held -= text.take().map_or(0, |text| text.len());
+            match entries.get_mut(&child_in(namespace, child)).map(|entry| &mut entry.content) {
+                Some(Content::Known { text, is_used: false, depth: Depth::Whole, .. }) => {
+                    *held -= text.take().map_or(0, |text| text.len());
+                }
+                Some(Content::Known { text: Some(text), .. }) => text.leave_page(),
+                _ => {}
             }
         }
     }
@@ -310,21 +318,21 @@ impl Memory {
     }
 
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
-        let (text, depth, wanted) = match self.lock().entries.get_mut(object) {
+        let (text, version, depth, wanted) = match self.lock().entries.get_mut(object) {
             None => return Recall::Unknown,
             Some(entry) => match &mut entry.content {
                 Content::Unknown => return Recall::Unknown,
                 Content::Absent => return Recall::Absent,
                 Content::Stale | Content::Known { text: None, .. } => return Recall::Stale,
-                Content::Known { text: Some(text), depth, is_settled, is_used, .. } => {
+                Content::Known { text: Some(text), version, depth, is_settled, is_used } => {
                     *is_used = true;
-                    (text.clone(), *depth, entry.settled.filter(|_| *is_settled))
+                    (text.clone(), version.clone(), *depth, entry.settled.filter(|_| *is_settled))
                 }
             },
         };
-        match serde_json::from_str(&text) {
-            Ok(value) => Recall::Known(Known { live: Live::named(object.kind, value), depth, wanted }),
-            Err(_) => Recall::Stale,
+        match text.parse() {
+            Some(value) => Recall::Known(Known { live: completed(object, &version, value), depth, wanted }),
+            None => Recall::Stale,
         }
     }
 
@@ -367,7 +375,7 @@ impl Memory {
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
                 let is_held = depth != Depth::Read || !live.is_larger_than(LARGEST);
-                let text = is_held.then(|| live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                let text = is_held.then(|| Text::of(&live.trimmed(depth, &self.marks)));
                 Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() }
             }
         };
@@ -375,13 +383,13 @@ impl Memory {
     }
 
     /// The object as a list showed it, as JSON. A list may be older than what the watches have told, so it counts only if it is what they last showed.
-    pub(super) fn remember_listed(&self, object: &ObjectRef, uid: &str, version: &str, text: &str) {
+    pub(super) fn remember_listed(&self, object: &ObjectRef, uid: &str, version: &str, text: Bytes) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let version = Version::new(uid, version);
         if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
         {
-            let text = Some(text.into());
+            let text = Some(Text::listed(text));
             let content = Content::Known { text, is_used: false, version, depth: Depth::Whole, is_settled: false };
             state.put(object, content);
         }
@@ -403,7 +411,7 @@ impl Memory {
                 if *kept != Depth::Whole || version != Version::of(live) {
                     return;
                 }
-                let text = Some(live.trimmed(depth, &self.marks).to_string().into_boxed_str());
+                let text = Some(Text::of(&live.trimmed(depth, &self.marks)));
                 Some(Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() })
             }
             Content::Unknown | Content::Absent | Content::Stale => None,
@@ -616,6 +624,17 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Memory({} objects)", self.len())
     }
+}
+
+/// What was trimmed, with what is known besides.
+fn completed(object: &ObjectRef, version: &Version, mut value: Value) -> Live {
+    let known = [object.name.to_string(), object.namespace.to_string(), version.uid(), version.resource_version()];
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for (field, text) in KNOWN_BESIDES.into_iter().zip(known) {
+            metadata.entry(field).or_insert_with(|| text.into());
+        }
+    }
+    Live::named(object.kind, value)
 }
 
 fn child_in(namespace: &Arc<str>, (kind, name): &Child) -> ObjectRef {

@@ -1,6 +1,6 @@
 //! How the process talks to the API server: where the cluster is found, and the two clients.
 //!
-//! Two, so that a renewal of the lease never queues behind a burst of other requests. Nothing here sends a request: a cluster that is down is a state
+//! Two, so that a renewal of the lease never queues behind a burst of other requests. Watches of the one for work share connections ([`Lanes`]). Nothing here sends a request: a cluster that is down is a state
 //! to wait in (see `preflight`), not a reason to end.
 
 use std::fmt;
@@ -8,15 +8,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, header};
-use kube::client::ClientBuilder;
+use http::{HeaderValue, Request, header};
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::BoxError;
 
 use super::api_error;
 use super::fence::Fence;
 use super::flag_values::duration;
-use super::gate::Gate;
+use super::gate::{self, Gate};
+use super::lanes::{LaneError, Lanes};
 use crate::metrics::Metrics;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -123,22 +125,55 @@ pub async fn connect(
 
     let server = server(&config);
     let namespace = config.default_namespace.trim().to_owned();
-    let transport = |config: &Config| {
-        let builder = ClientBuilder::try_from(config.clone()).map_err(|error| ConnectError::Credentials {
-            server: server.clone(),
-            problem: api_error::explain(&error),
-        })?;
-        Ok(builder.build())
-    };
+    let unusable = |error| ConnectError::Credentials { server: server.clone(), problem: api_error::explain(&error) };
     let gate = |fence: Option<Fence>, concurrency| Gate {
         fence,
         header_limit: settings.api_timeout,
         concurrency,
         metrics: Arc::clone(metrics),
     };
-    let work = gate(Some(fence.clone()), settings.api_concurrency).guard(transport(&config)?);
-    let lease = gate(None, LEASE_CONCURRENCY).guard(transport(&config)?);
+    let work = with_lanes(&config).map_err(unusable)?;
+    let work = gate(Some(fence.clone()), settings.api_concurrency).guard(work);
+    let lease = gate(None, LEASE_CONCURRENCY).guard(with_connections(&config).map_err(unusable)?);
     Ok(Clients { work, lease, server, namespace })
+}
+
+/// A connection for each request that is under way.
+fn with_connections(config: &Config) -> Result<Client, kube::Error> {
+    ClientBuilder::try_from(config.clone()).map(ClientBuilder::build)
+}
+
+/// The same, but watches share connections where the server speaks HTTP/2.
+pub(super) fn with_lanes(config: &Config) -> Result<Client, kube::Error> {
+    let single = with_connections(config)?;
+    let Some(lanes) = Lanes::new(config, CONNECT_LIMIT)?.map(Arc::new) else { return Ok(single) };
+    let namespace = single.default_namespace().to_owned();
+    let valid_until = *single.valid_until();
+    let sending = lanes.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let lanes = sending.clone();
+        async move { lanes.send(request).await.map_err(BoxError::from) }
+    });
+    let shared = ClientBuilder::new(service, namespace.clone())
+        .with_layer(&config.extra_headers_layer()?)
+        .with_layer(&tower::util::option_layer(config.auth_layer()?))
+        .with_layer(&config.base_uri_layer())
+        .build();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (single, shared, lanes) = (single.clone(), shared.clone(), lanes.clone());
+        async move {
+            let again =
+                if lanes.may_be_spoken() && gate::is_watch(request.uri()) { gate::copy(&request) } else { None };
+            let Some(again) = again else { return single.send(request).await };
+            match shared.send(request).await {
+                Err(kube::Error::Service(error)) if matches!(error.downcast_ref(), Some(LaneError::NotSpoken)) => {
+                    single.send(again).await
+                }
+                answer => answer,
+            }
+        }
+    });
+    Ok(Client::new(service, namespace).with_valid_until(valid_until))
 }
 
 /// Scheme, host and port alone: the rest of a URL may hold a password.

@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use kube::Client;
 use kube::client::Body;
 use tokio::sync::Semaphore;
@@ -155,13 +155,19 @@ fn pause<B>(response: &Response<B>, tries: u32) -> Option<Duration> {
     (pause <= LONGEST_PAUSE).then_some(pause)
 }
 
-fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+/// The same request; `None` if its body is not at hand.
+pub(super) fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
+}
+
+/// Whether the answer to this request is to go on for minutes.
+pub(super) fn is_watch(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
 fn code(result: &Result<Response<Body>, kube::Error>) -> &'static str {
@@ -204,9 +210,8 @@ impl Call {
             [resource, tail @ ..] => (*resource, !tail.is_empty()),
             [] => ("", true),
         };
-        let watches = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
         let verb = match (request.method(), named) {
-            (&Method::GET, _) if watches => "watch",
+            (&Method::GET, _) if is_watch(uri) => "watch",
             (&Method::GET, true) => "get",
             (&Method::GET, false) => "list",
             (&Method::POST, _) => "create",

@@ -25,6 +25,7 @@ pub mod fence;
 pub mod flag_values;
 pub mod gate;
 pub mod health;
+mod lanes;
 pub mod leader;
 pub mod life;
 pub mod preflight;

@@ -4,7 +4,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`watches`] | one stream per kind and scope, each with its own connection and trouble |
+//! | [`watches`] | one stream per kind and scope, each with its own trouble |
 //! | [`followed`] | what the API server shows, read with care |
 //! | [`store`] | the objects that are worked on, as the API server last showed them |
 //! | [`queue`] | names that wait for a pass, and the workers that take them |

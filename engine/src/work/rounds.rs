@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -17,6 +17,8 @@ use crate::apply::{Engine, ReadAhead};
 
 /// Owners of a batch.
 const BATCH: usize = 32;
+/// Scopes whose children are listed at once: more than passes ask at once would only wait.
+const SCOPES_AT_ONCE: usize = 8;
 /// The next batch gets its turn when so many of the last one are left.
 const LEFT: usize = BATCH / 2;
 /// A pass has a time limit; whatever else may keep one from ending must not end the round.
@@ -43,7 +45,8 @@ impl Rounds {
 
     /// Whether passes may run in this namespace. What happens before is no reason for one: the first round comes to all.
     pub fn is_open(&self, namespace: &str) -> bool {
-        self.opened().iter().any(|scope| scope.covers(namespace))
+        let opened = self.opened();
+        opened.contains(&Scope::All) || opened.contains(&Scope::Namespace(namespace.to_owned()))
     }
 
     /// The scopes in which passes may run.
@@ -84,22 +87,21 @@ impl Rounds {
     /// One round. Ends when each of `keys` had its pass.
     pub async fn run(&self, keys: &[Key], scopes: &[Scope], queue: &Queue, engine: &Engine) {
         let (started, mut lost) = (Instant::now(), Duration::ZERO);
-        for scope in scopes {
-            let mut ahead = engine.read_ahead(scope.namespace());
-            let mut own: Vec<_> = keys.iter().filter(|key| scope.covers(&key.namespace)).collect();
-            own.sort_by_cached_key(|key| ahead.place(&key.namespace, &key.name));
-            for batch in own.chunks(BATCH) {
-                // While the passes of the last batch run.
-                let began = Instant::now();
-                if lost < LOST_AT_MOST && !read(&mut ahead, scope, batch).await {
-                    lost += began.elapsed();
-                }
-                self.until_left(LEFT).await;
-                self.waiting().extend(batch.iter().copied().cloned());
-                for key in batch {
-                    queue.add(key, Urgency::Upkeep);
-                }
+        let mut lists: Vec<_> = scopes.iter().map(|scope| List::new(scope, keys, engine)).collect();
+        loop {
+            let mut batch = next_batch(&mut lists);
+            if batch.is_empty() {
+                break;
             }
+            // While the passes of the last batch run.
+            let began = Instant::now();
+            if lost < LOST_AT_MOST && !read(&mut batch).await {
+                lost += began.elapsed();
+            }
+            self.until_left(LEFT).await;
+            let keys = || batch.iter().flat_map(|(_, keys)| keys.iter().copied());
+            self.waiting().extend(keys().cloned());
+            keys().for_each(|key| queue.add(key, Urgency::Upkeep));
         }
         self.until_left(0).await;
         info!(owners = keys.len(), took = ?started.elapsed(), "looked at all");
@@ -122,16 +124,57 @@ impl Rounds {
     }
 }
 
-/// Whether all was listed.
-async fn read(ahead: &mut ReadAhead<'_>, scope: &Scope, batch: &[&Key]) -> bool {
-    let owners = batch.iter().map(|key| (key.namespace.as_str(), key.name.as_str()));
-    let read = timeout(READ_LIMIT, ahead.reach(owners)).await;
-    match &read {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, %scope, "children could not be listed; they are read one by one"),
-        Err(_) => debug!(%scope, "children were not listed in time; they are read one by one"),
+/// A scope, its lists of children, and which owners in it are still to come, in reverse.
+struct List<'a> {
+    scope: &'a Scope,
+    ahead: ReadAhead<'a>,
+    left: Vec<&'a Key>,
+}
+
+impl<'a> List<'a> {
+    fn new(scope: &'a Scope, keys: &'a [Key], engine: &'a Engine) -> Self {
+        let ahead = engine.read_ahead(scope.namespace());
+        let mut left: Vec<_> = keys.iter().filter(|key| scope.covers(&key.namespace)).collect();
+        left.sort_by_cached_key(|key| std::cmp::Reverse(ahead.place(&key.namespace, &key.name)));
+        Self { scope, ahead, left }
     }
-    matches!(read, Ok(Ok(())))
+
+    /// Whether the children of these were listed.
+    async fn read(&mut self, keys: &[&Key]) -> bool {
+        let owners: Vec<_> = keys.iter().map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
+        let read = self.ahead.reach(owners).await;
+        if let Err(error) = &read {
+            debug!(%error, scope = %self.scope, "children could not be listed; they are read one by one");
+        }
+        read.is_ok()
+    }
+}
+
+/// The next owners, of as many scopes as it takes: hundreds of namespaces with one each must not wait for each other's lists.
+fn next_batch<'l, 'a>(lists: &'l mut [List<'a>]) -> Vec<(&'l mut List<'a>, Vec<&'a Key>)> {
+    let mut room = BATCH;
+    let mut batch = Vec::new();
+    for list in lists.iter_mut().filter(|list| !list.left.is_empty()) {
+        let rest = list.left.len().saturating_sub(room);
+        let keys: Vec<_> = list.left.split_off(rest).into_iter().rev().collect();
+        room -= keys.len();
+        batch.push((list, keys));
+        if room == 0 {
+            break;
+        }
+    }
+    batch
+}
+
+/// Whether all was listed.
+async fn read(batch: &mut [(&mut List<'_>, Vec<&Key>)]) -> bool {
+    // Boxed one by one: the compiler cannot see that they may go to another thread if they stay a closure's.
+    let lists: Vec<_> = batch.iter_mut().map(|(list, keys)| list.read(keys).boxed()).collect();
+    let read = timeout(READ_LIMIT, stream::iter(lists).buffer_unordered(SCOPES_AT_ONCE).collect::<Vec<_>>()).await;
+    if read.is_err() {
+        debug!("children were not listed in time; they are read one by one");
+    }
+    read.is_ok_and(|read| read.iter().all(|is_read| *is_read))
 }
 
 #[cfg(test)]

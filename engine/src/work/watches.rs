@@ -1,11 +1,11 @@
 //! The streams of changes that put names on the queue.
 //!
-//! One stream per kind and scope, each with its own connection, backoff and state: a kind that is missing, or that we
+//! One stream per kind and scope, each with its own backoff and state: a kind that is missing, or that we
 //! may not read, harms nothing but itself. (Streams that are merged before the backoff wait together: one missing kind
 //! then delays the events of all by seconds.) Children and Secrets are watched by their metadata alone and nothing of
 //! them is stored here. What an event means is for the [`Sink`] to say; it never writes, and never reads an object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -149,10 +149,18 @@ pub trait Sink: Send + Sync + 'static {
 /// All streams. They end when it is dropped.
 pub struct Watches {
     client: Client,
+    listeners: health::Listeners,
     streams: Vec<Arc<health::Health>>,
+    scopes: BTreeMap<Scope, OfScope>,
     tasks: JoinSet<()>,
-    changed: Arc<Notify>,
     rounds: watch::Sender<u64>,
+}
+
+/// The streams of one scope. Of hundreds, each is only looked at when something changed in it.
+#[derive(Default)]
+struct OfScope {
+    streams: Vec<Arc<health::Health>>,
+    changed: Arc<Notify>,
 }
 
 impl fmt::Debug for Watches {
@@ -163,12 +171,14 @@ impl fmt::Debug for Watches {
 
 impl Watches {
     /// No streams yet.
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: &Client) -> Self {
+        let listeners = health::Listeners::default();
         Self {
-            client,
+            client: listeners.client(client),
+            listeners,
             streams: Vec::new(),
+            scopes: BTreeMap::new(),
             tasks: JoinSet::new(),
-            changed: Arc::default(),
             rounds: watch::Sender::new(0),
         }
     }
@@ -219,22 +229,15 @@ impl Watches {
     /// Waits until every stream has delivered a complete list (of an optional kind: or it turned out to be absent).
     /// Waits for ever if one can't; [`Watches::states`] says which and why.
     pub async fn synced(&self) {
-        self.all_synced(|_| true).await;
+        for of_scope in self.scopes.values() {
+            of_scope.synced().await;
+        }
     }
 
     /// The same for the streams of one scope, whatever becomes of the others.
     pub async fn scope_synced(&self, scope: &Scope) {
-        self.all_synced(|health| health.scope == *scope).await;
-    }
-
-    async fn all_synced(&self, counts: impl Fn(&health::Health) -> bool) {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            if self.streams.iter().filter(|health| counts(health)).all(|health| health.state().synced) {
-                return;
-            }
-            changed.await;
+        if let Some(of_scope) = self.scopes.get(scope) {
+            of_scope.synced().await;
         }
     }
 
@@ -250,10 +253,26 @@ impl Watches {
         C: Consumer<K>,
     {
         let config = stream::config(watched.selector.as_deref());
-        let health = Arc::new(health::Health::new(watched, scope.clone(), required, self.changed.clone()));
-        let api = api(health.client(&self.client));
+        let of_scope = self.scopes.entry(scope.clone()).or_default();
+        let health = Arc::new(health::Health::new(watched, scope.clone(), required, of_scope.changed.clone()));
+        let api = api(self.client.clone());
+        self.listeners.add(api.resource_url(), health.clone());
+        of_scope.streams.push(health.clone());
         self.streams.push(health.clone());
         self.tasks.spawn(stream::follow(api, config, health, self.rounds.subscribe(), consumer));
+    }
+}
+
+impl OfScope {
+    async fn synced(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.streams.iter().all(|health| health.is_synced()) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 

@@ -134,7 +134,8 @@ impl Answers {
             let began = Instant::now();
             let answer = {
                 let _place = places.acquire().await;
-                ask(&question).await
+                // Only while it is asked: a registry that does not answer waits here for as long as it is one, and with a thousand of them that counts.
+                Box::pin(ask(&question)).await
             };
             if question.reloads && is_about_another_leaf(&answer) && first.elapsed() < KUBELETS_OWN_TIME {
                 sleep_until(began + LOOK_FOR_LEAF).await;

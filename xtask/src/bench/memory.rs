@@ -68,7 +68,8 @@ pub(super) async fn measure(world: &mut World, foreign: u32) -> Result<[Row; 3]>
     ])
 }
 
-fn mib(kib: u64) -> f64 {
+/// Of KiB.
+pub(super) fn mib(kib: u64) -> f64 {
     mebibytes(kib * 1024)
 }
 

@@ -13,6 +13,7 @@ mod ready;
 mod restart;
 mod revoke;
 mod samples;
+mod scopes;
 mod served_node;
 mod size;
 mod table;
@@ -70,6 +71,8 @@ enum Measurement {
     Create,
     /// A new operator in a cluster where everything is as wanted
     Restart,
+    /// An operator that watches 500 namespaces by name; needs a namespace for each registry
+    Scopes,
     /// Passes over registries that are as wanted
     Quiet,
     /// Children deleted or edited by somebody
@@ -83,6 +86,10 @@ impl Measurement {
         self != Self::Size
     }
 
+    fn needs_namespaces(self) -> bool {
+        self == Self::Scopes
+    }
+
     fn needs_registries(self) -> bool {
         self.needs_cluster() && !matches!(self, Self::Ready | Self::Revoke)
     }
@@ -90,9 +97,16 @@ impl Measurement {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let chosen: BTreeSet<Measurement> = match arguments.only.as_slice() {
-        [] => Measurement::value_variants().iter().copied().collect(),
+        [] => {
+            let fits =
+                |measurement: &Measurement| !measurement.needs_namespaces() || arguments.shape == Shape::Namespaces;
+            Measurement::value_variants().iter().copied().filter(fits).collect()
+        }
         only => only.iter().copied().collect(),
     };
+    if chosen.iter().any(|measurement| measurement.needs_namespaces()) && arguments.shape != Shape::Namespaces {
+        bail!("--only scopes needs --shape namespaces");
+    }
     let progress = Progress::auto();
     let program = match &arguments.program {
         Some(program) => std::path::absolute(program).context("find the program")?,
@@ -154,6 +168,9 @@ impl Bench {
         world.populate().await?;
         if self.has(Measurement::Restart) {
             rows.extend(restart::measure(&mut world).await?);
+        }
+        if self.has(Measurement::Scopes) {
+            rows.extend(scopes::measure(&mut world).await?);
         }
         if self.has(Measurement::Quiet) {
             rows.extend(quiet::measure(&mut world).await?);

@@ -102,6 +102,18 @@ impl Operator {
         Ok(Memory { rss: field("VmRSS")?, anonymous: field("RssAnon")?, peak: field("VmHWM")? })
     }
 
+    /// How many sockets it has open: to the API server, and those on which it answers.
+    pub(super) fn connections(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.process.pid());
+        let open = fs::read_dir(&path).with_context(|| format!("list {path}"))?;
+        let is_socket = |target: &Path| target.to_string_lossy().starts_with("socket:");
+        Ok(open
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter(|target| is_socket(target))
+            .count())
+    }
+
     /// Processor time since it started.
     pub(super) fn processor(&self) -> Result<Duration> {
         processor::of_process(self.process.pid())

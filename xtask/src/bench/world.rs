@@ -137,8 +137,13 @@ impl World {
 
     /// Waits until each registry has had a pass of the operator that runs. Gives the time that took.
     pub(super) async fn confirmed(&self) -> Result<Duration> {
+        self.confirmed_at_least(self.made).await
+    }
+
+    /// The same when it looks after so many only.
+    pub(super) async fn confirmed_at_least(&self, registries: u32) -> Result<Duration> {
         let operator = self.operator()?;
-        let passes = operator.reaches("reconciles_total", "", f64::from(self.made)).await?;
+        let passes = operator.reaches("reconciles_total", "", f64::from(registries)).await?;
         let started = Instant::now();
         until("no registry waits for a pass", Duration::from_millis(10), async || {
             let waiting = operator.metric("queue_depth", "").await?;

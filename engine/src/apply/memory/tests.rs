@@ -96,7 +96,7 @@ fn content_for_which_there_is_no_room_is_let_go_but_not_what_is_asked_for() {
 fn listed(memory: &Memory, name: &str) {
     let child = object(name, "u", 1);
     memory.seen(SECRET, &metadata(&child));
-    memory.remember_listed(&reference(SECRET, name), "u", "1", &child.to_string());
+    memory.remember_listed(&reference(SECRET, name), "u", "1", child.to_string().into());
 }
 
 #[test]

@@ -30,6 +30,30 @@ impl Version {
         Self::new(live.uid(), live.resource_version())
     }
 
+    /// `metadata.uid`
+    pub(super) fn uid(&self) -> String {
+        let uid = match self {
+            Self::Usual { uid, .. } => uid,
+            Self::Other(other) => return other.0.clone(),
+        };
+        let mut text = String::with_capacity(36);
+        for (place, byte) in uid.iter().enumerate() {
+            if [4, 6, 8, 10].contains(&place) {
+                text.push('-');
+            }
+            text.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
+        }
+        text
+    }
+
+    /// `metadata.resourceVersion`
+    pub(super) fn resource_version(&self) -> String {
+        match self {
+            Self::Usual { number, .. } => number.to_string(),
+            Self::Other(other) => other.1.clone(),
+        }
+    }
+
     pub(super) fn is_of_the_object_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Usual { uid, .. }, Self::Usual { uid: other, .. }) => uid == other,
@@ -75,4 +99,17 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
 /// The same of a number.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number: &u64| number.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_shorter_reads_as_it_was() {
+        for (uid, version) in [("0f5a9c3e-7b21-4d68-8a90-123456789abc", "18446744073709551615"), ("u", "7"), ("", "")] {
+            let known = Version::new(uid, version);
+            assert_eq!((known.uid().as_str(), known.resource_version().as_str()), (uid, version));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! How one stream is doing: what readiness and metrics show of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -46,6 +47,46 @@ pub struct StreamState {
     pub synced: bool,
 }
 
+/// Who listens where, by the path that is asked for.
+#[derive(Clone, Default)]
+pub(super) struct Listeners(Arc<RwLock<BTreeMap<String, Arc<Health>>>>);
+
+impl Listeners {
+    pub(super) fn add(&self, path: &str, health: Arc<Health>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), health);
+    }
+
+    fn at(&self, path: &str) -> Option<Arc<Health>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    /// A client that notes when the API server was heard. Nothing else shows it: `kube`'s watcher keeps bookmarks and
+    /// reconnects to itself, so on a quiet kind a dead connection would look like a live one. One client for all streams: each
+    /// has a queue and a task of its own, which is more than the rest of a stream.
+    pub(super) fn client(&self, client: &Client) -> Client {
+        let (listeners, inner) = (self.clone(), client.clone());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (health, inner) = (listeners.at(request.uri().path()), inner.clone());
+            async move {
+                let response: Response<Body> = inner.send(request).await?;
+                let health = health.filter(|_| response.status().is_success());
+                if let Some(health) = &health {
+                    health.answered();
+                }
+                Ok::<_, kube::Error>(response.map(|body| {
+                    body.map_frame(move |frame| {
+                        if let Some(health) = &health {
+                            health.heard();
+                        }
+                        frame
+                    })
+                }))
+            }
+        });
+        Client::new(service, client.default_namespace())
+    }
+}
+
 /// The changing part, shared by the stream, the wire below it, and those who ask.
 pub(super) struct Health {
     pub(super) watched: Arc<Watched>,
@@ -79,8 +120,12 @@ impl Health {
             phase: inner.phase.clone(),
             since: inner.since.elapsed(),
             heard: inner.heard.elapsed(),
-            synced: inner.ever_listed || (inner.phase == Phase::Absent && !self.required),
+            synced: inner.is_synced(self.required),
         }
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.inner().is_synced(self.required)
     }
 
     pub(super) fn heard_ago(&self) -> Duration {
@@ -111,31 +156,6 @@ impl Health {
             Phase::Absent | Phase::Waiting | Phase::Ok => {}
         }
         is_news
-    }
-
-    /// A client that notes when the API server was heard. Nothing else shows it: `kube`'s watcher keeps bookmarks and
-    /// reconnects to itself, so on a quiet kind a dead connection would look like a live one.
-    pub(super) fn client(self: &Arc<Self>, client: &Client) -> Client {
-        let (health, inner) = (self.clone(), client.clone());
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (health, inner) = (health.clone(), inner.clone());
-            async move {
-                let response: Response<Body> = inner.send(request).await?;
-                let success = response.status().is_success();
-                if success {
-                    health.answered();
-                }
-                Ok::<_, kube::Error>(response.map(|body| {
-                    body.map_frame(move |frame| {
-                        if success {
-                            health.heard();
-                        }
-                        frame
-                    })
-                }))
-            }
-        });
-        Client::new(service, client.default_namespace())
     }
 
     fn heard(&self) {
@@ -172,6 +192,12 @@ impl Health {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_synced(&self, required: bool) -> bool {
+        self.ever_listed || (self.phase == Phase::Absent && !required)
     }
 }
 

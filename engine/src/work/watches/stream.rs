@@ -21,8 +21,8 @@ use crate::process::gate;
 /// How long the API server may be silent in the middle of a list.
 const LIST_SILENCE: Duration = Duration::from_secs(60);
 
-/// The server ends a watch after this time, and the client takes a connection for dead 5 s later. Below the 240 s after
-/// which the strictest of the usual load balancers drops an idle connection without a word.
+/// The server ends a watch after this time, and the client takes a connection for dead 5 s later, if no ping has told before. Below the 240 s after
+/// which the strictest of the usual load balancers drops an idle connection without a word: where HTTP/2 is not spoken, there are no pings.
 const WATCH_SECONDS: u32 = 200;
 
 /// Objects per page of a list: what is in memory at once.
