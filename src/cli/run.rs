@@ -126,7 +126,7 @@ async fn work(
     let counted = Arc::new(Counted(process.metrics.clone()));
     let client = process.clients.work.clone();
     let metrics = (registries, process.metrics.clone());
-    let operator = Operator::start(client, scopes, settings, limits, &instance, metrics, counted);
+    let operator = Operator::start(&client, scopes, settings, limits, &instance, metrics, counted);
 
     let heartbeat = process.health.heartbeat(LOOP, STUCK);
     let passing = process.health.heartbeat(PASSES, NO_PASS);

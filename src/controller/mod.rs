@@ -62,7 +62,7 @@ impl Operator {
     /// Starts the streams; nothing is written before [`Operator::run`].
     #[must_use]
     pub fn start(
-        client: Client,
+        client: &Client,
         scopes: &[Scope],
         settings: Settings,
         limits: Limits,
@@ -87,7 +87,7 @@ impl Operator {
             installations: Installations::new(settings.takeover_wait),
             settings,
         });
-        let mut watches = Watches::new(&client);
+        let mut watches = Watches::new(client);
         let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
             for watched in intake::watched() {
