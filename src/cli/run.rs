@@ -124,9 +124,8 @@ async fn work(
 ) -> Result<(), WorkError> {
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "private-registry-operator".to_owned());
     let counted = Arc::new(Counted(process.metrics.clone()));
-    let client = process.clients.work.clone();
     let metrics = (registries, process.metrics.clone());
-    let operator = Operator::start(&client, scopes, settings, limits, &instance, metrics, counted);
+    let operator = Operator::start(&process.clients.work, scopes, settings, limits, &instance, metrics, counted);
 
     let heartbeat = process.health.heartbeat(LOOP, STUCK);
     let passing = process.health.heartbeat(PASSES, NO_PASS);

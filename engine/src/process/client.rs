@@ -9,6 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, header};
+use http_body_util::BodyExt;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -22,6 +26,8 @@ use super::lanes::{LaneError, Lanes};
 use crate::metrics::Metrics;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// What a connection reads at once: no less than a TLS record. Otherwise each would go on with as much as the longest list took that came through it.
+const READ_BYTES: usize = 16 << 10;
 /// Renewals come one after the other; the second place is for the release.
 const LEASE_CONCURRENCY: usize = 2;
 
@@ -119,9 +125,6 @@ pub async fn connect(
     if let Ok(agent) = HeaderValue::from_str(&format!("{}/{}", program.name, program.version)) {
         config.headers.push((header::USER_AGENT, agent));
     }
-    config.connect_timeout = Some(CONNECT_LIMIT);
-    // The gate has its own, bounded retries; kube's may go on for many minutes.
-    config.default_retry = false;
 
     let server = server(&config);
     let namespace = config.default_namespace.trim().to_owned();
@@ -132,48 +135,42 @@ pub async fn connect(
         concurrency,
         metrics: Arc::clone(metrics),
     };
-    let work = with_lanes(&config).map_err(unusable)?;
+    let lanes = Lanes::new(&config, CONNECT_LIMIT).map_err(unusable)?;
+    let work = transport(&config, lanes).map_err(unusable)?;
     let work = gate(Some(fence.clone()), settings.api_concurrency).guard(work);
-    let lease = gate(None, LEASE_CONCURRENCY).guard(with_connections(&config).map_err(unusable)?);
+    let lease = gate(None, LEASE_CONCURRENCY).guard(transport(&config, None).map_err(unusable)?);
     Ok(Clients { work, lease, server, namespace })
 }
 
-/// A connection for each request that is under way.
-fn with_connections(config: &Config) -> Result<Client, kube::Error> {
-    ClientBuilder::try_from(config.clone()).map(ClientBuilder::build)
-}
-
-/// The same, but watches share connections where the server speaks HTTP/2.
-pub(super) fn with_lanes(config: &Config) -> Result<Client, kube::Error> {
-    let single = with_connections(config)?;
-    let Some(lanes) = Lanes::new(config, CONNECT_LIMIT)?.map(Arc::new) else { return Ok(single) };
-    let namespace = single.default_namespace().to_owned();
-    let valid_until = *single.valid_until();
-    let sending = lanes.clone();
+/// Requests are sent through it as they are: the gate's limits are not its concern. Each request that is under way has a connection, but watches share
+/// theirs (`lanes`) where the server speaks HTTP/2.
+pub(super) fn transport(config: &Config, lanes: Option<Lanes>) -> Result<Client, kube::Error> {
+    if config.proxy_url.is_some() {
+        // Says what is wrong with it.
+        return ClientBuilder::try_from(config.clone()).map(ClientBuilder::build);
+    }
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector()?);
+    connector.set_connect_timeout(Some(CONNECT_LIMIT));
+    let single = legacy::Client::builder(TokioExecutor::new()).http1_read_buf_exact_size(READ_BYTES).build(connector);
+    let lanes = lanes.map(Arc::new);
     let service = tower::service_fn(move |request: Request<Body>| {
-        let lanes = sending.clone();
-        async move { lanes.send(request).await.map_err(BoxError::from) }
-    });
-    let shared = ClientBuilder::new(service, namespace.clone())
-        .with_layer(&config.extra_headers_layer()?)
-        .with_layer(&tower::util::option_layer(config.auth_layer()?))
-        .with_layer(&config.base_uri_layer())
-        .build();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (single, shared, lanes) = (single.clone(), shared.clone(), lanes.clone());
+        let (single, lanes) = (single.clone(), lanes.clone());
+        let lanes = lanes.filter(|lanes| lanes.may_be_spoken() && gate::is_watch(request.uri()));
         async move {
-            let again =
-                if lanes.may_be_spoken() && gate::is_watch(request.uri()) { gate::copy(&request) } else { None };
-            let Some(again) = again else { return single.send(request).await };
-            match shared.send(request).await {
-                Err(kube::Error::Service(error)) if matches!(error.downcast_ref(), Some(LaneError::NotSpoken)) => {
-                    single.send(again).await
-                }
-                answer => answer,
+            let Some((lanes, again)) = lanes.zip(gate::copy(&request)) else {
+                return Ok(single.request(request).await.map_err(BoxError::from)?.map(BodyExt::boxed_unsync));
+            };
+            match lanes.send(request).await {
+                Err(LaneError::NotSpoken) => Ok(single.request(again).await?.map(BodyExt::boxed_unsync)),
+                answer => Ok(answer?.map(BodyExt::boxed_unsync)),
             }
         }
     });
-    Ok(Client::new(service, namespace).with_valid_until(valid_until))
+    let client = ClientBuilder::new(service, config.default_namespace.clone())
+        .with_layer(&config.extra_headers_layer()?)
+        .with_layer(&tower::util::option_layer(config.auth_layer()?))
+        .with_layer(&config.base_uri_layer());
+    Ok(client.build())
 }
 
 /// Scheme, host and port alone: the rest of a URL may hold a password.

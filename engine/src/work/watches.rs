@@ -171,7 +171,7 @@ impl fmt::Debug for Watches {
 
 impl Watches {
     /// No streams yet.
-    pub fn new(client: &Client) -> Self {
+    pub fn new(client: Client) -> Self {
         let listeners = health::Listeners::default();
         Self {
             client: listeners.client(client),

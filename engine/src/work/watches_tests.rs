@@ -237,7 +237,7 @@ impl Bench {
         let server = Arc::new(Server::default());
         server.at(DEPLOYMENTS, |_| ());
         server.at(SECRETS, |_| ());
-        Self { watches: Watches::new(&server.client()), server, notes: Arc::default() }
+        Self { watches: Watches::new(server.client()), server, notes: Arc::default() }
     }
 
     fn watch(&mut self, watched: Watched) {
@@ -483,7 +483,7 @@ async fn a_list_that_somebody_made_huge_comes_in_smaller_pages() {
     let metrics = Metrics::new(&PROGRAM, |_| ());
     let gate = Gate { fence: None, header_limit: Duration::from_secs(10), concurrency: 16, metrics };
     let mut bench =
-        Bench { watches: Watches::new(&gate.guard(server.client())), server: server.clone(), notes: Arc::default() };
+        Bench { watches: Watches::new(gate.guard(server.client())), server: server.clone(), notes: Arc::default() };
     bench.watch(secrets());
     bench.synced().await;
     assert_eq!(bench.notes.last_relist("secrets").as_deref(), Some("secrets relisted team/referenced"));

@@ -351,6 +351,17 @@ mod tests {
         .await
     }
 
+    /// Of a thousand registries that do not answer, each has one.
+    #[test]
+    fn what_waits_to_ask_again_is_small() {
+        let (name, rollout) = ("team-a".to_owned(), String::new());
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let question = Question { address, port: 1, name, leaf: None, logins: true, rollout };
+        let (tell, _told) = oneshot::channel();
+        let waiting = Answers::default().ask_until_good(Key::new("team", "a"), question, true, tell, Queue::default());
+        assert!(size_of_val(&waiting) <= 1024, "{} bytes", size_of_val(&waiting));
+    }
+
     /// An address that lets packets be lost: nobody accepts, and no further connection finds room.
     struct Swallower {
         at: std::net::SocketAddr,

@@ -118,6 +118,18 @@ fn what_was_read_ahead_waits_for_its_pass_and_no_longer() {
     assert!(memory.stale_children("registries", "team-a").is_empty(), "it has not changed");
 }
 
+#[test]
+fn what_a_pass_asked_for_keeps_no_page_of_a_list_in_memory() {
+    let memory = small_memory();
+    let child = object("a", "u", 1);
+    let page = Bytes::from(format!("[{child}]"));
+    memory.seen(SECRET, &metadata(&child));
+    memory.remember_listed(&reference(SECRET, "a"), "u", "1", page.slice(1..page.len() - 1));
+    assert!(is_known(&memory, "a") && !page.is_unique());
+    memory.pass_is_over("registries", "team-a");
+    assert!(is_known(&memory, "a") && page.is_unique());
+}
+
 /// What nobody's owner refers to by name, of this many bytes, as a read shows it.
 fn referred(memory: &Memory, name: &str, bytes: usize) {
     let target = reference(SECRET, name);

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::client::with_lanes;
+use super::super::client::transport;
 use super::*;
 
 /// A watch that the server ends at once.
@@ -64,7 +64,8 @@ impl Server {
     fn client(&self) -> Client {
         let mut config = Config::new(format!("https://{}", self.address).parse().unwrap());
         config.root_cert = Some(vec![self.certificate.clone()]);
-        with_lanes(&config).unwrap()
+        let lanes = Lanes::new(&config, LIMIT).unwrap();
+        transport(&config, lanes).unwrap()
     }
 
     fn connections(&self) -> Vec<Connection> {

@@ -63,10 +63,10 @@ impl Listeners {
     /// A client that notes when the API server was heard. Nothing else shows it: `kube`'s watcher keeps bookmarks and
     /// reconnects to itself, so on a quiet kind a dead connection would look like a live one. One client for all streams: each
     /// has a queue and a task of its own, which is more than the rest of a stream.
-    pub(super) fn client(&self, client: &Client) -> Client {
-        let (listeners, inner) = (self.clone(), client.clone());
+    pub(super) fn client(&self, client: Client) -> Client {
+        let (listeners, namespace) = (self.clone(), client.default_namespace().to_owned());
         let service = tower::service_fn(move |request: Request<Body>| {
-            let (health, inner) = (listeners.at(request.uri().path()), inner.clone());
+            let (health, inner) = (listeners.at(request.uri().path()), client.clone());
             async move {
                 let response: Response<Body> = inner.send(request).await?;
                 let health = health.filter(|_| response.status().is_success());
@@ -83,7 +83,7 @@ impl Listeners {
                 }))
             }
         });
-        Client::new(service, client.default_namespace())
+        Client::new(service, namespace)
     }
 }
 
