@@ -87,7 +87,7 @@ impl Operator {
             installations: Installations::new(settings.takeover_wait),
             settings,
         });
-        let mut watches = Watches::new(client);
+        let mut watches = Watches::new(client.clone());
         let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
             for watched in intake::watched() {

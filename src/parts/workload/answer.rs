@@ -356,7 +356,7 @@ mod tests {
     fn what_waits_to_ask_again_is_small() {
         let (name, rollout) = ("team-a".to_owned(), String::new());
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let question = Question { address, port: 1, name, leaf: None, logins: true, rollout };
+        let question = Question { address, port: 1, name, leaf: None, logins: true, rollout, reloads: false };
         let (tell, _told) = oneshot::channel();
         let waiting = Answers::default().ask_until_good(Key::new("team", "a"), question, true, tell, Queue::default());
         assert!(size_of_val(&waiting) <= 1024, "{} bytes", size_of_val(&waiting));
