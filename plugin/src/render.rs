@@ -101,7 +101,6 @@ fn placeholders(registry: &Resolved) -> Material {
             kind: Authority::KIND.to_owned(),
             next: None,
             succeeds: None,
-            made: None,
         }),
         bundle: own_authority.then(text),
         table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),

@@ -52,8 +52,6 @@ pub struct Authority {
     pub next: Option<(String, Sensitive<String>)>,
     /// Fingerprint of the authority that it is to succeed.
     pub succeeds: Option<String>,
-    /// Fingerprints of those of both that the operator made.
-    pub made: Option<String>,
     /// Type of its Secret, which Kubernetes never changes: one that somebody made may be another than ours.
     pub kind: String,
 }

@@ -72,7 +72,6 @@ pub fn authority(registry: &Resolved, authority: &Authority) -> Object {
         .iter()
         .flat_map(|(certificate, key)| [("next.crt", certificate.as_str()), ("next.key", key.expose())]);
     let mut metadata = registry.kept_metadata(Child::Ca);
-    annotate(&mut metadata, labels::MADE, authority.made.as_ref());
     annotate(&mut metadata, labels::SUCCEEDS, authority.succeeds.as_ref());
     secret(metadata, &authority.kind, present.into_iter().chain(next), registry.hold())
 }

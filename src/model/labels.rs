@@ -31,8 +31,6 @@ pub const ISSUED: &str = "privateregistry.dev/issued";
 pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 /// Annotation of the TLS Secret, while one authority takes over from another: since when each has been published, or signs; JSON, by fingerprint.
 pub const AUTHORITIES_SINCE: &str = "privateregistry.dev/authorities-since";
-/// Annotation of the CA's Secret: fingerprints of the authorities in it that the operator made, divided by blanks.
-pub const MADE: &str = "privateregistry.dev/made";
 /// Annotation of the CA's Secret: fingerprint of the authority that the next one in it was made to succeed.
 pub const SUCCEEDS: &str = "privateregistry.dev/succeeds";
 

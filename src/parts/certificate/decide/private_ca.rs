@@ -31,8 +31,6 @@ struct Authorities {
     next: Option<pki::Authority>,
     /// One that was to sign next, but its predecessor was replaced by somebody: PEM.
     orphan: Option<String>,
-    /// Fingerprints of those that the operator made.
-    made: BTreeSet<String>,
 }
 
 impl Authorities {
@@ -41,44 +39,33 @@ impl Authorities {
             pki::Authority::stored(authority.data(certificate).as_deref(), authority.data(key).as_deref())
         };
         let (present, next) = (pair("tls.crt", "tls.key"), pair("next.crt", "next.key"));
-        let made = authority.annotation(labels::MADE).unwrap_or_default().split(' ').map(str::to_owned).collect();
         // Whoever puts another authority in the place of the present one does not want the successor that was made for that one.
         let is_successor =
             authority.annotation(labels::SUCCEEDS).map(str::to_owned) == present.as_ref().and_then(fingerprint);
         if is_successor || authority.is_shared() || present.is_none() {
-            return Self { present, next, orphan: None, made };
+            return Self { present, next, orphan: None };
         }
-        Self { present, next: None, orphan: next.map(|next| next.certificate_pem), made }
+        Self { present, next: None, orphan: next.map(|next| next.certificate_pem) }
     }
 
-    fn whose(&self, authority: &Authority) -> Whose {
-        let is_made =
-            || self.present.as_ref().and_then(fingerprint).is_some_and(|present| self.made.contains(&present));
+    /// Nobody else gives an authority the name that ours have.
+    fn whose(&self, authority: &Authority, our_name: &str) -> Whose {
+        let subject = self.present.as_ref().and_then(facts_of).map(|facts| facts.subject);
         match authority {
             Authority::Shared { .. } => Whose::Shared,
-            _ if is_made() => Whose::Ours,
+            _ if subject == Some(format!("CN={our_name}")) => Whose::Ours,
             _ => Whose::Users,
         }
-    }
-
-    fn make(&mut self, profile: &AuthorityProfile, now: Timestamp) -> Result<pki::Authority, Error> {
-        let authority = issue::issue_authority(profile, now)?;
-        self.made.extend(fingerprint(&authority));
-        Ok(authority)
     }
 
     /// As the Secret is to hold them; `None` if there is none.
     fn wanted(self, kind: &str) -> Option<desired::Authority> {
         let present = self.present?;
-        let fingerprints: Vec<_> =
-            [Some(&present), self.next.as_ref()].into_iter().flatten().filter_map(fingerprint).collect();
-        let made = fingerprints.iter().filter(|one| self.made.contains(*one)).cloned().collect::<Vec<_>>().join(" ");
         Some(desired::Authority {
             succeeds: self.next.as_ref().and(fingerprint(&present)),
             certificate: present.certificate_pem,
             key: present.key_pem,
             next: self.next.map(|next| (next.certificate_pem, next.key_pem)),
-            made: (!made.is_empty()).then_some(made),
             kind: kind.to_owned(),
         })
     }
@@ -109,6 +96,12 @@ pub(super) fn settle(
         dns_names,
         ip_addresses,
         duration: signed(*duration),
+        key_algorithm: algorithm,
+    };
+    let authority_profile = AuthorityProfile {
+        // X.509 allows 64 characters, a registry's name has up to 48.
+        common_name: format!("{} registry CA", registry.name),
+        duration: signed(*ca_duration),
         key_algorithm: algorithm,
     };
     let mut authorities = Authorities::stored(&stored.authority);
@@ -144,7 +137,7 @@ pub(super) fn settle(
         authority: authority_reading.clone(),
         rotation: Rotation {
             next: next_reading,
-            whose: authorities.whose(&stored.authority),
+            whose: authorities.whose(&stored.authority, &authority_profile.common_name),
             since: &since,
             grace,
             is_leaf_trusted: leaf.as_ref().is_some_and(|leaf| is_signed(&known, &leaf.chain_pem)),
@@ -158,20 +151,14 @@ pub(super) fn settle(
     };
     let decision = policy::decide(&input);
 
-    let authority_profile = AuthorityProfile {
-        // X.509 allows 64 characters, a registry's name has up to 48.
-        common_name: format!("{} registry CA", registry.name),
-        duration: signed(*ca_duration),
-        key_algorithm: algorithm,
-    };
     let mut problem = None;
     match decision.authority {
         AuthorityVerdict::Keep => {}
         AuthorityVerdict::Issue(_) => {
-            authorities.present = Some(authorities.make(&authority_profile, now)?);
+            authorities.present = Some(issue::issue_authority(&authority_profile, now)?);
             authorities.next = None;
         }
-        AuthorityVerdict::Prepare(_) => authorities.next = Some(authorities.make(&authority_profile, now)?),
+        AuthorityVerdict::Prepare(_) => authorities.next = Some(issue::issue_authority(&authority_profile, now)?),
         AuthorityVerdict::Promote => authorities.present = authorities.next.take(),
         AuthorityVerdict::CaMissing => problem = Some(authority_missing(registry, &stored.authority)),
         AuthorityVerdict::CaRefused => {
