@@ -94,6 +94,7 @@ fn placeholders(registry: &Resolved) -> Material {
             served_request: None,
             issued: None,
             authorities_since: None,
+            shared_authority: None,
         }),
         authority: own_authority.then(|| Authority {
             certificate: text(),

@@ -39,6 +39,8 @@ pub struct ServingCertificate {
     pub issued: Option<String>,
     /// Since when authorities have been what they are, while one takes over from another.
     pub authorities_since: Option<String>,
+    /// Name of the Secret with the authority that signed it, where that is not the registry's own.
+    pub shared_authority: Option<String>,
 }
 
 /// The registry's own authority.

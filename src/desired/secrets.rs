@@ -52,6 +52,7 @@ pub fn certificate(registry: &Resolved, certificate: &ServingCertificate) -> Obj
     annotate(&mut metadata, labels::SERVED_REQUEST, certificate.served_request.as_ref());
     annotate(&mut metadata, labels::ISSUED, certificate.issued.as_ref());
     annotate(&mut metadata, labels::AUTHORITIES_SINCE, certificate.authorities_since.as_ref());
+    annotate(&mut metadata, labels::SHARED_AUTHORITY, certificate.shared_authority.as_ref());
     let mut data = vec![("tls.crt", certificate.chain.as_str()), ("tls.key", certificate.key.expose())];
     data.extend(certificate.ca.as_deref().map(|ca| ("ca.crt", ca)));
     secret(metadata, "kubernetes.io/tls", data, Hold::Disposable)

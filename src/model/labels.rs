@@ -31,6 +31,8 @@ pub const ISSUED: &str = "privateregistry.dev/issued";
 pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 /// Annotation of the TLS Secret, while one authority takes over from another: since when each has been published, or signs; JSON, by fingerprint.
 pub const AUTHORITIES_SINCE: &str = "privateregistry.dev/authorities-since";
+/// Annotation of the TLS Secret: the Secret with the authority that signed, where that is not the registry's own.
+pub const SHARED_AUTHORITY: &str = "privateregistry.dev/shared-authority";
 /// Annotation of the CA's Secret: fingerprint of the authority that the next one in it was made to succeed.
 pub const SUCCEEDS: &str = "privateregistry.dev/succeeds";
 

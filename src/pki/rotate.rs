@@ -54,6 +54,8 @@ pub enum Whose {
 pub struct Rotation<'a> {
     /// The successor, if one has been made.
     pub next: AuthorityReading,
+    /// Whether one that lies elsewhere signed the leaf, so that none of our own may ever have been there.
+    pub was_shared: bool,
     /// Whose the present authority is.
     pub whose: Whose,
     /// For how long clients could know each.
@@ -118,6 +120,8 @@ pub(super) fn authority(input: &Input<'_>) -> AuthorityVerdict {
         () if successor.is_some() => AuthorityVerdict::Promote,
         () if is_asked => AuthorityVerdict::Issue(Renew::Requested),
         () if reason == Renew::Expired || policy::is_done(input) => AuthorityVerdict::Issue(reason),
+        // It is not lost.
+        () if reason == Renew::Missing && input.rotation.was_shared => AuthorityVerdict::Issue(reason),
         () => AuthorityVerdict::CaMissing,
     }
 }

@@ -107,6 +107,7 @@ impl Words<'_> {
             }
             // How far a change of authorities has come.
             annotations.remove("privateregistry.dev/authorities-since");
+            annotations.remove("privateregistry.dev/shared-authority");
             // The stamp of what was sent, uid and random material included.
             annotations.remove("privateregistry.dev/applied");
             if let Some(checksum) = annotations.get_mut("privateregistry.dev/tls-checksum") {

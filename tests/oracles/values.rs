@@ -125,6 +125,7 @@ fn neighbours() -> Vec<(&'static str, Value)> {
         ("localhostProfile", json!({"type": "Localhost"})),
         ("containerSecurityContext.privileged", json!({"allowPrivilegeEscalation": true})),
         ("htpasswdSecretRef.key", json!({"name": "lines-one"})),
+        ("passphraseSecretRef.key", json!({"name": "login-one"})),
         ("service.externalTrafficPolicy", json!({"type": "NodePort"})),
         ("configMapKeyRef.key", json!({"name": "settings"})),
         ("configMapKeyRef.name", json!({"key": "one"})),

@@ -233,6 +233,7 @@ pub fn as_stored(
         served_request: live.annotation(labels::SERVED_REQUEST).map(str::to_owned),
         issued: reason,
         authorities_since: live.annotation(labels::AUTHORITIES_SINCE).map(str::to_owned),
+        shared_authority: live.annotation(labels::SHARED_AUTHORITY).map(str::to_owned),
     };
     (Some(serving), served, renew_at)
 }

@@ -77,6 +77,7 @@ impl Case {
             authority: self.authority.clone(),
             rotation: Rotation {
                 next: self.next.clone(),
+                was_shared: false,
                 whose: self.whose,
                 since: &self.since,
                 grace: DAY,

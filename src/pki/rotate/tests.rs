@@ -257,6 +257,7 @@ impl World {
             authority: AuthorityReading::of(self.authority.as_ref(), &self.profile),
             rotation: Rotation {
                 next: AuthorityReading::of(self.next.as_ref(), &self.profile),
+                was_shared: false,
                 whose: Whose::Ours,
                 since: &self.since,
                 grace: self.grace,

@@ -86,6 +86,7 @@ pub(super) fn settle(
             served_request: None,
             issued: None,
             authorities_since: None,
+            shared_authority: None,
         }),
         bundle: imported.authorities_pem,
         ..Settled::default()

@@ -121,6 +121,7 @@ pub(super) fn settle(
     if last_reason.is_none() && !matches!(leaf_reading, LeafReading::Read { signed_by_authority: Some(true), .. }) {
         (leaf, leaf_reading) = (None, LeafReading::Missing);
     }
+    let shared_before = stored.leaf.and_then(|live| live.annotation(labels::SHARED_AUTHORITY)).map(str::to_owned);
     // What clients trusted until now.
     let known = stored.leaf.and_then(|live| text(live, "ca.crt")).or_else(|| stored.published.clone());
     let known = Bundle::read(&known.unwrap_or_default()).without_expired(now);
@@ -137,6 +138,7 @@ pub(super) fn settle(
         authority: authority_reading.clone(),
         rotation: Rotation {
             next: next_reading,
+            was_shared: shared_before.is_some(),
             whose: authorities.whose(&stored.authority, &authority_profile.common_name),
             since: &since,
             grace,
@@ -242,6 +244,11 @@ pub(super) fn settle(
             served_request,
             issued: reason,
             authorities_since: published.since.render(),
+            shared_authority: match &stored.authority {
+                _ if issued.is_none() => shared_before,
+                Authority::Shared { name, .. } => Some(name.clone()),
+                Authority::Absent | Authority::Stored(_) | Authority::Offered(_) => None,
+            },
         }),
         // What cannot be used is not written, least of all over itself.
         authority: authorities.wanted(stored.authority.kind()).filter(|_| is_sound && !stored.authority.is_shared()),

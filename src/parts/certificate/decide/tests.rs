@@ -474,4 +474,12 @@ fn an_authority_that_lies_elsewhere_signs_for_whoever_names_it_and_is_only_read(
     assert_eq!(published.chain(), signed.chain(), "clients have to learn of it first");
     let (changed, _) = settle(&published, Some(second), None, begin + DAY);
     assert_ne!(changed.chain(), signed.chain());
+
+    // Back to an authority of its own, which has never been there: it is made, not missed.
+    let own = resolved(&json!({}), &json!({}));
+    let (back, stages, _) = changed.pass_at(&own, begin + DAY);
+    assert_eq!((back.chain(), stages[0], back.authority.is_some()), (changed.chain(), AuthorityStage::Next, true));
+    let (signed, ..) = back.pass_at(&own, begin + DAY * 2);
+    assert_eq!(issuer(&signed), "CN=team-a registry CA");
+    assert_eq!(signed.leaf.as_ref().unwrap().annotation(labels::SHARED_AUTHORITY), None);
 }
