@@ -128,9 +128,9 @@ async fn a_renewed_certificate_is_served_in_seconds_and_no_client_notices() {
     // One keeps its connection, for pulling and for pushing; the others open new ones.
     let path = format!("/v2/team/app/blobs/{blob}");
     let pulls = registry.admin().await;
-    let pulls = pulls.keeps_asking(&path, "200", &[], 20, 30);
+    let pulls = pulls.keeps_asking(&path, "200", &[], 10, 30);
     let pushes = registry.admin().await;
-    let pushes = pushes.keeps_asking("/v2/team/app/blobs/uploads/", "202", &["--data", ""], 8, 30);
+    let pushes = pushes.keeps_asking("/v2/team/app/blobs/uploads/", "202", &["--data", ""], 4, 30);
     let comes_anew = async {
         let (mut rounds, person) = (0, registry.admin().await);
         while !done.load(Relaxed) {

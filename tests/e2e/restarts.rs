@@ -99,7 +99,9 @@ async fn on_failure_restarts_in_place_until_it_failed_too_often_in_a_row() {
 
     let given_up = registry.is("MaxRetriesExceeded").await;
     assert_eq!(given_up.status, "False");
-    assert!(given_up.message.contains("exit code was 137"), "{}", given_up.message);
+    // Kubernetes removes the pod at once, on a busy machine before anybody has looked at it.
+    let told = ["exit code was 137", "Kubernetes removes the pod of a Job that gave up"];
+    assert!(told.iter().any(|words| given_up.message.contains(words)), "{}", given_up.message);
     assert!(given_up.message.contains("delete the Job onfailure"), "{}", given_up.message);
     assert_eq!(registry.condition("Stalled", "MaxRetriesExceeded").await.status, "True");
     registry.stopped().await;
