@@ -145,8 +145,8 @@ impl Group {
             Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
             Self::Oracles => vec![self.run_in_one_process(workspace, 8)?],
             Self::E2e => {
-                let mut with_roles = self.run_in_one_process(workspace, 8)?;
-                let mut with_cluster_roles = self.run_in_one_process(workspace, 8)?;
+                let mut with_roles = self.run_in_one_process(workspace, 5)?;
+                let mut with_cluster_roles = self.run_in_one_process(workspace, 5)?;
                 with_cluster_roles.command.env("E2E_INSTALL", "cluster").args(FOR_ALL_NAMESPACES);
                 if let Some(Given { kubeconfig, set }) = given {
                     for step in [&mut with_roles, &mut with_cluster_roles] {
