@@ -91,7 +91,7 @@ pub async fn run(options: Options, client: Client, health: Health, stop: Stop) {
 
 impl Agent {
     async fn work(mut self, mut orders: watch::Receiver<Option<Orders>>, stop: &Stop) {
-        let beat = self.health.heartbeat(LOOP, STUCK);
+        let beat = self.health.heartbeat(LOOP, STUCK + self.options.look_every);
         let mut failures = 0;
         loop {
             let known = orders.borrow_and_update().clone().map(super::watch::limited);
@@ -125,9 +125,9 @@ impl Agent {
     /// One look. Whether all that was tried succeeded.
     async fn pass(&mut self, orders: Option<Orders>) -> bool {
         let is_read = self.read_node().await;
-        let Some(node) = self.node.clone() else { return false };
-        let is_known = orders.is_some();
-        // Taking everything away needs no orders; anything else does.
+        // Taking everything away needs neither node nor orders; anything else does.
+        let is_known = self.node.is_some() && orders.is_some();
+        let Some(node) = self.node.clone().or_else(|| self.options.clean_up.then(Node::default)) else { return false };
         let Some(orders) = orders.or_else(|| self.options.clean_up.then(Orders::new)) else { return is_read };
         let options = Arc::clone(&self.options);
         let (of, count) = (node.clone(), orders.len());

@@ -1,5 +1,7 @@
 //! Nodes that trust registries because the node agent, as the chart's DaemonSet runs it, has written so. No runtime is ever restarted.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ impl Registry {
     }
 
     /// Waits until the only node says this of it; `Null`: nothing.
-    async fn node_says(&self, state: &Value) {
+    async fn node_says(&self, state: &Value) -> Value {
         wait(format!("the node says {state}"), async || {
             let reports = self.cluster.api::<ConfigMap>(AGENTS);
             let selector = kube::api::ListParams::default().labels("privateregistry.dev/trust=report");
@@ -49,9 +51,9 @@ impl Registry {
             let data = found.into_iter().next().and_then(|report| report.data).unwrap_or_default();
             let entry = data.get(&format!("{}.{}", self.namespace, self.name));
             let said: Value = entry.map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
-            if said["state"] == *state { Ok(()) } else { Err(format!("{data:?}")) }
+            if said["state"] == *state { Ok(said) } else { Err(format!("{data:?}")) }
         })
-        .await;
+        .await
     }
 }
 
@@ -73,7 +75,14 @@ async fn a_node_pulls_by_the_services_name_while_it_is_ordered_to_trust_and_neit
     registry.runs("before", "team/app:1", pull).await;
     registry.is_refused("before", UNTRUSTED).await;
 
+    // An agent is root without a root's privileges: it asks for leave like anybody else.
+    let folder = cluster.place.node().certs_d();
+    let allow = |mode| fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+    allow(0o555);
     registry.order(&registry.bundle().await).await;
+    let refused = registry.node_says(&json!("Refused")).await;
+    assert!(refused["message"].as_str().unwrap().contains("Permission denied; on nodes with SELinux"), "{refused}");
+    allow(0o755);
     registry.node_says(&json!("Written")).await;
     registry.runs("trusted", "team/app:2", pull).await;
     registry.started("trusted").await;
@@ -140,7 +149,7 @@ fn listed(folder: &Path) -> Vec<String> {
     while let Some(path) = pending.pop().filter(|path| path.exists()) {
         found.push(path.strip_prefix(folder).unwrap().display().to_string());
         if path.is_dir() {
-            pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
     }
     found.sort();
