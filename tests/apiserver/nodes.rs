@@ -533,7 +533,14 @@ async fn cleaning_up_leaves_the_node_as_it_was_and_is_ready_when_it_is_done() {
     site.put(&stuck, "in the way");
     let cleaner = site.started(&["--clean-up"]).await;
     cleaner.says("/readyz", 503, &format!("failed   clean-up: cannot clear /{CERTS}/{HOST}")).await;
+    // What cannot be looked into may hold something.
+    let link = site.disk.path().join("etc/containerd/certs.d:");
+    symlink("/nowhere", &link).unwrap();
     fs::remove_file(site.disk.path().join(&stuck)).unwrap();
+    cleaner
+        .says("/readyz", 503, "failed   clean-up: cannot look into /etc/containerd/certs.d:/etc/docker/certs.d")
+        .await;
+    fs::remove_file(link).unwrap();
     cleaner.says("/readyz", 200, "nothing of ours is left on this node").await;
 
     site.trusts(HOST, "").await;
