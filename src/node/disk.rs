@@ -333,6 +333,9 @@ fn put(folder: &Path, file: &File) -> io::Result<()> {
 
 /// Removes a folder of drafts that a process left which was killed.
 fn discard(folder: &Path) -> io::Result<()> {
+    if folder.is_symlink() {
+        return fs::remove_file(folder);
+    }
     match fs::read_dir(folder) {
         Ok(entries) => {
             for entry in entries {

@@ -214,6 +214,18 @@ fn no_link_is_followed() {
         assert!(entry.message.contains(words) && entry.message.contains(&place), "{}", entry.message);
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{place}");
     }
+    // Nor one that stands where something is made or put aside.
+    fs::write(outside.path().join("theirs"), "theirs").unwrap();
+    let machine = Machine::new().configured();
+    let draft = machine.path(&format!("etc/containerd/certs.d/.private-registry-agent.{HOST}.draft"));
+    fs::create_dir_all(draft.parent().unwrap()).unwrap();
+    for orders in [ordered(CA), Orders::new()] {
+        symlink(outside.path(), &draft).unwrap();
+        machine.writes(&orders);
+        assert!(outside.path().join("theirs").exists());
+        assert!(!draft.is_symlink());
+    }
+    fs::remove_file(outside.path().join("theirs")).unwrap();
     // A link where containerd does not look any more is no trouble of anybody.
     let machine = Machine::new().configured();
     symlink(outside.path(), machine.path("etc/containerd/certs.d:")).unwrap();
