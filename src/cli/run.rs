@@ -92,12 +92,13 @@ fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
 pub(super) fn run(options: RunOptions) -> ExitCode {
     let scopes = Scope::of(&options.watch_namespaces);
     let namespaces = scopes.iter().filter_map(Scope::namespace).map(str::to_owned).collect();
-    let needs = Needs { definition: definition(), rights: rights(), namespaces };
+    let needs = Needs { definition: definition(), rights: rights(&scopes), namespaces };
     let settings = Settings {
         registry_image: options.registry_image,
         frontend_image: options.frontend_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
+        sees_namespaces: scopes.contains(&Scope::All),
         takeover_wait: options.takeover_wait,
         short_certificates: options.short_certificates_for_tests,
     };
@@ -241,7 +242,7 @@ fn definition() -> Definition {
 }
 
 /// Every right that passes use, derived from the table of kinds.
-fn rights() -> Vec<Right> {
+fn rights(scopes: &[Scope]) -> Vec<Right> {
     let fixed = [
         (api::GROUP, "privateregistries", &["get", "list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
@@ -255,7 +256,8 @@ fn rights() -> Vec<Right> {
         resource: resource.to_owned(),
         verb: verb.to_owned(),
     };
-    let all = fixed.into_iter().chain(children);
+    let namespaces = scopes.contains(&Scope::All).then_some(("", "namespaces", &["list", "watch"][..]));
+    let all = fixed.into_iter().chain(children).chain(namespaces);
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(group, resource, verb))).collect()
 }
 

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::model::Settings;
 use crate::parts::Context;
 use crate::parts::context::Recall;
+use crate::parts::namespaces::Namespaces;
 use crate::parts::workload::Answers;
 
 pub(super) const OURS: &str = "ours/o";
@@ -50,6 +51,7 @@ pub(super) fn context(client: Client) -> Context {
         queue: Queue::default(),
         rounds: Rounds::default(),
         references: References::default(),
+        namespaces: Namespaces::default(),
         installations,
     }
 }

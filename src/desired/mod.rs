@@ -1,5 +1,6 @@
 //! Pure builders, one file per kind of child. They cannot fail: whatever could be wrong was refused in [`crate::model`].
 
+pub mod bundle_copy;
 pub mod claim;
 pub mod config;
 pub mod disruption_budget;
@@ -34,6 +35,7 @@ where
 {
     Object {
         kind: kinds::KINDS.named(K::KIND).expect("every kind that is built stands in the table"),
+        namespace: None,
         name: child.metadata().name.clone().unwrap_or_default(),
         hold,
         body: serde_json::to_value(child).expect("a Kubernetes object is JSON"),

@@ -16,5 +16,7 @@ pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, resolve, secrets_of};
-pub use resolved::{Admin, Fault, Faults, Frontend, Protocol, PullSecret, Resolved, Storage, Tls, Users};
+pub use resolved::{
+    Admin, Fault, Faults, Frontend, Protocol, PullSecret, Resolved, Storage, Tls, TrustedNamespaces, Users,
+};
 pub use settings::Settings;

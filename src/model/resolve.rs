@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kube::core::Selector;
 use serde_json::{Map, Value};
 
 use super::image::{self, Version};
-use super::resolved::{Fault, Faults, Frontend, Named, Protocol, PullSecret, Resolved, Service, Storage, Tls};
+use super::resolved::{
+    Fault, Faults, Frontend, Named, Protocol, PullSecret, Resolved, Service, Storage, Tls, TrustedNamespaces,
+};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation, ServiceSpec,
-    StorageSpec, TlsSpec, annotation,
+    AccessMode, BundleKind, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation,
+    ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -87,6 +90,10 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     let addresses = addresses(&spec.addresses, &mut faults.address);
     let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
+    let trusted_namespaces = trusted_namespaces(spec.trust.as_ref()).unwrap_or_else(|blocked| {
+        faults.trust = Some(blocked);
+        None
+    });
     let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
 
     Ok(Resolved {
@@ -105,6 +112,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         storage,
         tls,
         protocol: protocol(spec.tls.as_ref()),
+        trusted_namespaces,
         users: users(spec.auth.as_ref(), observed),
         pull_secrets,
         pull_faults,
@@ -143,6 +151,17 @@ fn frontend(spec: Option<&FrontendSpec>, extra: &Map<String, Value>, settings: &
         // A cache of another registry asks that one for what it has not, and a middleware may keep or send blobs in a way of its own.
         sends_blobs: !extra.contains_key("proxy") && !extra.contains_key("middleware"),
     })
+}
+
+fn trusted_namespaces(spec: Option<&TrustSpec>) -> Result<Option<TrustedNamespaces>, Blocked> {
+    let Some(asked) = spec.and_then(|trust| trust.namespaces.as_ref()) else { return Ok(None) };
+    let selector = Selector::try_from(asked.selector.clone().unwrap_or_default()).map_err(|error| {
+        Blocked::invalid(format!(
+            "spec.trust.namespaces.selector: {error}; write matchLabels, or matchExpressions with In, NotIn, Exists or DoesNotExist"
+        ))
+    })?;
+    let kinds = if asked.kinds.is_empty() { vec![BundleKind::ConfigMap] } else { asked.kinds.clone() };
+    Ok(Some(TrustedNamespaces { selector, kinds: kinds.into_iter().collect() }))
 }
 
 /// Those that can be read; the first other one is the fault.

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use kube::core::{Selector, SelectorExt as _};
 use serde_json::{Map, Value};
 
 use super::image::Version;
 use super::{Blocked, HostPort, RegistryName};
 use crate::api::{
-    AccessMode, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec,
-    Resources, RestartType, ServiceType, TlsVersion,
+    AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
+    KeyAlgorithm, PodSpec, Resources, RestartType, ServiceType, TlsVersion,
 };
 use crate::credentials::Wanted;
 
@@ -48,6 +49,8 @@ pub struct Resolved {
     pub tls: Tls,
     /// How TLS is spoken.
     pub protocol: Protocol,
+    /// Which other namespaces get a copy of the bundle.
+    pub trusted_namespaces: Option<TrustedNamespaces>,
     /// Who may log in.
     pub users: Users,
     /// Logins for pods of the namespace. Empty: the generated admin's, if there is one.
@@ -88,12 +91,14 @@ pub struct Faults {
     pub certificate: Option<Blocked>,
     /// What runs.
     pub workload: Option<Blocked>,
+    /// Who else is told which authorities to trust.
+    pub trust: Option<Blocked>,
 }
 
 impl Faults {
     /// Every one, for those who need a manifest that can be followed as a whole.
     pub fn all(&self) -> impl Iterator<Item = &Blocked> {
-        [&self.address, &self.storage, &self.certificate, &self.workload].into_iter().flatten()
+        [&self.address, &self.storage, &self.certificate, &self.workload, &self.trust].into_iter().flatten()
     }
 }
 
@@ -240,6 +245,23 @@ pub enum Users {
         /// Work factor of the hashes.
         cost: u32,
     },
+}
+
+/// Which other namespaces get a copy of the bundle, and as what.
+#[derive(Debug, Clone)]
+pub struct TrustedNamespaces {
+    /// By their labels.
+    pub selector: Selector,
+    /// Without repetition, at least one.
+    pub kinds: BTreeSet<BundleKind>,
+}
+
+impl TrustedNamespaces {
+    /// Whether a namespace with these labels is among them.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.matches(labels)
+    }
 }
 
 /// A login for pods of the namespace.

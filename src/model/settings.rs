@@ -20,6 +20,8 @@ pub struct Settings {
     pub operator_image: String,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
+    /// Whether the operator watches the whole cluster, and so may see which namespaces accept bundles.
+    pub sees_namespaces: bool,
     /// How long another installation of the operator may leave the question unanswered whether it is still there.
     pub takeover_wait: Duration,
     /// For tests of renewal.
@@ -45,6 +47,7 @@ impl Default for Settings {
             // Nobody can own this host: an image that an administrator has not named is never pulled from a stranger.
             operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
+            sees_namespaces: true,
             // Twice what a pass may take.
             takeover_wait: Duration::from_secs(60),
             short_certificates: None,

@@ -20,6 +20,7 @@ use operator_engine::work::watches::Scope;
 use tokio::time::Instant;
 
 use super::kubelets::News;
+use super::namespaces::Namespaces;
 use super::workload::Answers;
 use super::{Error, locked};
 use crate::api::PrivateRegistry;
@@ -32,6 +33,8 @@ use crate::status::PodFacts;
 /// Pods in one page of a list.
 const PODS_AT_ONCE: u32 = 200;
 const CLAIM: &str = "PersistentVolumeClaim";
+/// What a registry refers to that wants to know of namespaces: no object in particular.
+const NAMESPACES: fn() -> Reference = || ("Namespace", String::new(), String::new());
 
 /// Longer than any repair waits while a field is fought over.
 const LATELY: SignedDuration = SignedDuration::from_mins(20);
@@ -67,6 +70,8 @@ pub struct Context {
     pub(crate) rounds: Rounds,
     /// Which registry refers to what.
     pub references: References,
+    /// Which namespaces accept bundles.
+    pub namespaces: Namespaces,
     /// Which registries another installation of the operator looks after.
     pub installations: Installations,
 }
@@ -340,6 +345,8 @@ fn still_mounts(pod: &Pod, registry: &str, claim: &str, is_shared: bool) -> Opti
 fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
     let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
     let secrets = observe::secrets(registry).into_iter().map(|name| at("Secret", name));
+    let namespaces = registry.spec.trust.as_ref().and_then(|trust| trust.namespaces.as_ref()).map(|_| NAMESPACES());
+    let secrets = secrets.chain(namespaces);
     secrets.chain(observe::claim(registry).map(|name| at(CLAIM, name.to_owned()))).collect()
 }
 

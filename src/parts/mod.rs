@@ -8,6 +8,7 @@
 //! | [`storage`] | claim | |
 //! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
 //! | [`logins`] | admin, table of users, pull Secret | the Service's addresses, for the pull Secret |
+//! | [`trust`] | copies of the bundle in other namespaces | what the certificate has published |
 //! | [`workload`] | configuration, identity, Deployment or Job, disruption budget | certificate, logins, storage |
 
 pub mod address;
@@ -19,9 +20,11 @@ pub mod failures;
 pub mod holds;
 pub mod kubelets;
 pub mod logins;
+pub mod namespaces;
 pub mod storage;
 #[cfg(test)]
 mod testing;
+pub mod trust;
 pub mod workload;
 
 use std::collections::BTreeSet;

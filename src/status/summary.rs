@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::merge::{self, Finding, Truth, merge};
+use super::trust::Trust;
 use super::workload::Workload;
 use crate::api::{
     Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
@@ -146,6 +147,8 @@ pub struct Findings<'a> {
     pub certificate: Certificate,
     /// Who can log in.
     pub logins: Logins,
+    /// Who else has been told which authorities to trust.
+    pub trust: Trust,
     /// How the Deployment or Job is doing; `None`: it could not be made yet.
     pub workload: Option<Workload>,
     /// Whether it has ended, and is not to be started again although somebody else lets Kubernetes remove it.
@@ -162,7 +165,8 @@ impl Findings<'_> {
     /// Everything that stands in the way, in the order of the parts.
     fn problems(&self) -> impl Iterator<Item = &Problem> {
         let early = [&self.holds, &self.address, &self.storage, &self.certificate.problem];
-        early.into_iter().flatten().chain(&self.logins.problems).chain(&self.running).chain(&self.contested)
+        let late = [&self.running, &self.trust.fault, &self.contested];
+        early.into_iter().flatten().chain(&self.logins.problems).chain(late.into_iter().flatten())
     }
 
     /// Whether something may end by itself, so that it is looked again before the usual time.
@@ -192,6 +196,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         available,
     ];
     said.extend([address, certificate, users, storage]);
+    said.extend(findings.trust.findings());
     let addresses = addresses(registry, findings.service.unwrap_or(&Value::Null));
     PrivateRegistryStatus {
         observed_generation: Some(registry.generation),
@@ -203,6 +208,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         user_count: Some(i32::try_from(findings.logins.users.len()).unwrap_or(i32::MAX)),
         users: findings.logins.users.iter().take(LISTED_USERS).cloned().collect(),
         storage: Some(storage_status(findings, before.storage.as_ref())),
+        trust: findings.trust.status(),
         image: Some(registry.image.clone()),
         ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),

@@ -42,4 +42,5 @@ mod secrecy;
 mod stopping;
 mod surroundings;
 mod switches;
+mod trust;
 mod volumes;
