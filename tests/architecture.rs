@@ -13,7 +13,22 @@ use std::{
 /// import the outer one may not import it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["PROGRAM", "VERSION", "api", "controller", "desired", "metrics", "model", "sidecar"]),
+    (
+        "cli",
+        &[
+            "PROGRAM",
+            "VERSION",
+            "api",
+            "controller",
+            "desired",
+            "metrics",
+            "model",
+            "node",
+            "node::agent",
+            "node::disk",
+            "sidecar",
+        ],
+    ),
     ("controller", &["PROGRAM", "api", "desired", "metrics", "model", "observe", "parts", "status", "status::write"]),
     (
         "parts",
@@ -32,6 +47,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "status",
         ],
     ),
+    ("node::agent", &["node", "node::disk", "node::watch"]),
+    ("node::watch", &["node"]),
+    ("node::disk", &["node"]),
     ("node", &["api", "model", "pki"]),
     ("sidecar", &["pki", "sidecar::reloader"]),
     ("sidecar::reloader", &["pki"]),

@@ -31,6 +31,7 @@ mod leadership;
 mod logins;
 mod material;
 mod newer;
+mod nodes;
 mod parts;
 mod pods;
 mod quiet;

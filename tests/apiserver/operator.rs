@@ -68,7 +68,7 @@ impl Namespace {
 }
 
 /// Below the ports that the kernel gives to clients and above those of the control plane.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 50) as u16 * 20;
     loop {
