@@ -36,7 +36,7 @@ pub use status::{
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls, TlsSpec, TlsVersion};
-pub use trust::{BundleKind, TrustSpec, TrustedNamespaces};
+pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNodes};
 
 /// API group of every kind, label and annotation of this operator.
 pub const GROUP: &str = "privateregistry.dev";

@@ -27,6 +27,8 @@ pub mod condition {
     pub const STORAGE_READY: &str = "StorageReady";
     /// Every namespace of spec.trust.namespaces has the bundle.
     pub const NAMESPACES_TRUSTED: &str = "NamespacesTrusted";
+    /// Every node of spec.trust.nodes has the bundle.
+    pub const NODES_TRUSTED: &str = "NodesTrusted";
 }
 
 /// Reasons of conditions and events that do not come from an error: CamelCase, stable, documented in docs/conditions.md.
@@ -90,7 +92,8 @@ pub struct PrivateRegistryStatus {
     /// Generation of the manifest that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Ready, Reconciling, Stalled, Available, AddressReady, CertificateReady, UsersReady, StorageReady, NamespacesTrusted.
+    /// Conditions: Ready, Reconciling, Stalled, Available, AddressReady, CertificateReady, UsersReady, StorageReady,
+    /// NamespacesTrusted, NodesTrusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
@@ -290,6 +293,9 @@ pub struct TrustStatus {
     /// The namespaces of spec.trust.namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<ReachStatus>,
+    /// The nodes of spec.trust.nodes, as far as their agents have reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<ReachStatus>,
 }
 
 /// How many of those that should have the bundle have it.

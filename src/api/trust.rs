@@ -13,6 +13,36 @@ pub struct TrustSpec {
     /// that accept it: their label privateregistry.dev/accept-bundles-from says `Any`, or the registry's namespace. `{}` is all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<TrustedNamespaces>,
+    /// Nodes whose container runtimes trust the registry, without a restart, under the names of its Service that end in svc, the Service's
+    /// addresses, and those of spec.addresses that an administrator allows. Needs the node agents of the operator's chart. `{}` is every
+    /// node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<TrustedNodes>,
+}
+
+/// Which nodes trust the registry.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustedNodes {
+    /// Which nodes, by their labels. Absent: every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+    /// Which runtimes on them. Absent: those that a node has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub runtimes: Vec<NodeRuntime>,
+}
+
+/// What pulls images on a node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeRuntime {
+    /// containerd, and with it most kubelets.
+    Containerd,
+    /// Docker's daemon.
+    Docker,
+    /// podman, buildah, skopeo and CRI-O.
+    Podman,
 }
 
 /// Which namespaces get a copy of the bundle, and as what.

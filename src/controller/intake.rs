@@ -12,12 +12,15 @@ use operator_engine::work::queue::{Key, Urgency};
 use operator_engine::work::watches::{Meta, Scope, Sink, Watched};
 
 use crate::desired::bundle_copy;
-use crate::desired::kinds::KINDS;
+use crate::desired::kinds::{self, KINDS};
 use crate::model::labels;
-use crate::parts::{Context, namespaces};
+use crate::node::{orders, report};
+use crate::parts::Context;
+use crate::parts::context::{NAMESPACE, REPORT, any};
+use crate::parts::trust::accepting::ACCEPTS;
+use crate::parts::trust::reports;
 
 const POD: &str = "Pod";
-const NAMESPACE: &str = "Namespace";
 /// Kinds that manifests refer to by name, so that objects without our label matter too.
 const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
 
@@ -33,7 +36,7 @@ pub(super) fn watched(scope: &Scope) -> Vec<Watched> {
         selector: (!REFERRED.contains(&kind.kind)).then(|| ours.clone()),
     });
     let pods = Watched::kind_of::<k8s_openapi::api::core::v1::Pod>().selected_by(ours.clone());
-    let namespaces = Watched::kind_of::<k8s_openapi::api::core::v1::Namespace>().selected_by(namespaces::ACCEPTS);
+    let namespaces = Watched::kind_of::<k8s_openapi::api::core::v1::Namespace>().selected_by(ACCEPTS);
     children.chain([pods]).chain((*scope == Scope::All).then_some(namespaces)).collect()
 }
 
@@ -55,11 +58,15 @@ impl About {
     }
 }
 
-/// What is believed of an object's metadata. Whoever rules a namespace may put our labels on whatever is there; but only what has the name of a copy is taken
-/// for one. So it is one object of a kind in a namespace, and not thousands.
+/// What is believed of an object's metadata. Whoever rules a namespace may put our labels on whatever is there; but only what has the name of a copy, or of
+/// an order to nodes, is taken for one. So it is one object of a kind in a namespace, and not thousands.
 fn believed(meta: &Meta) -> Cow<'_, ObjectMeta> {
     let (registry, namespace) = (meta.label(labels::REGISTRY), meta.label(labels::REGISTRY_NAMESPACE));
-    let is_copy = |namespace| registry.is_some_and(|registry| bundle_copy::name(namespace, registry) == meta.name());
+    let is_copy = |namespace| {
+        let names =
+            registry.map(|registry| [bundle_copy::name(namespace, registry), orders::name(namespace, registry)]);
+        names.is_some_and(|names| names.iter().any(|name| name == meta.name()))
+    };
     match namespace {
         Some(namespace) if !is_copy(namespace) => Cow::Owned(ObjectMeta { labels: None, ..meta.meta().clone() }),
         _ => Cow::Borrowed(meta.meta()),
@@ -96,6 +103,25 @@ impl Intake {
         }
     }
 
+    /// Many nodes report within a moment: everybody who wants to know of nodes looks a little later.
+    fn node_reported(&self) {
+        self.ctx.reports.changed();
+        let (kind, namespace, name) = any(REPORT);
+        let concerned = self.ctx.references.to(kind, &namespace, &name);
+        for key in concerned.iter().filter(|key| self.ctx.rounds.is_open(&key.namespace)) {
+            self.ctx.queue.add_after(key, Urgency::Upkeep, reports::TOGETHER);
+        }
+    }
+
+    /// Whether it is a report of the agent on a node.
+    fn is_report(&self, kind: &Kind, meta: &Meta) -> bool {
+        let agents = self.ctx.settings.node_agents.as_ref();
+        let (label, value) = report::LABEL;
+        kind == kinds::CONFIG_MAP
+            && agents.is_some_and(|agents| agents.namespace == meta.namespace())
+            && meta.label(label) == Some(value)
+    }
+
     fn noticed(&self, kind: &'static Kind, meta: &Meta, notice: Notice) {
         if notice.changed {
             self.queue_all(kind.kind, meta.namespace(), meta.name(), notice.owner);
@@ -127,28 +153,30 @@ impl Sink for Intake {
         match About::of(watched) {
             About::Child(kind) => self.ctx.memory.relist_started(kind, scope.namespace()),
             About::Pod => _ = self.listing_pods().insert(scope.clone()),
-            About::Namespace => self.ctx.namespaces.relist_started(),
+            About::Namespace => self.ctx.accepting.relist_started(),
         }
     }
 
     fn seen(&self, watched: &Watched, scope: &Scope, meta: &Meta) {
         match About::of(watched) {
+            About::Child(kind) if self.is_report(kind, meta) => self.node_reported(),
             About::Child(kind) => self.noticed(kind, meta, self.ctx.memory.seen(kind, &believed(meta))),
             About::Pod => self.pod_seen(meta, scope),
             // One on its way out takes nothing in.
-            About::Namespace if meta.is_terminating() => self.namespaces_changed(self.ctx.namespaces.gone(meta.name())),
+            About::Namespace if meta.is_terminating() => self.namespaces_changed(self.ctx.accepting.gone(meta.name())),
             About::Namespace => {
                 let labels = meta.meta().labels.clone().unwrap_or_default();
-                self.namespaces_changed(self.ctx.namespaces.seen(meta.name(), &labels));
+                self.namespaces_changed(self.ctx.accepting.seen(meta.name(), &labels));
             }
         }
     }
 
     fn gone(&self, watched: &Watched, _: &Scope, meta: &Meta) {
         match About::of(watched) {
+            About::Child(kind) if self.is_report(kind, meta) => self.node_reported(),
             About::Child(kind) => self.noticed(kind, meta, self.ctx.memory.gone(kind, &believed(meta))),
             About::Pod => self.pod_changed(meta),
-            About::Namespace => self.namespaces_changed(self.ctx.namespaces.gone(meta.name())),
+            About::Namespace => self.namespaces_changed(self.ctx.accepting.gone(meta.name())),
         }
     }
 
@@ -157,6 +185,9 @@ impl Sink for Intake {
             About::Child(kind) => {
                 for missing in self.ctx.memory.relisted(kind, scope.namespace()) {
                     self.queue_all(kind.kind, &missing.object.namespace, &missing.object.name, missing.owner);
+                }
+                if kind == kinds::CONFIG_MAP {
+                    self.node_reported();
                 }
             }
             // Pods may have changed or gone meanwhile: whoever was told of them asks again.
@@ -168,7 +199,7 @@ impl Sink for Intake {
                     }
                 }
             }
-            About::Namespace => self.namespaces_changed(self.ctx.namespaces.relisted()),
+            About::Namespace => self.namespaces_changed(self.ctx.accepting.relisted()),
         }
     }
 }

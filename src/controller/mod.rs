@@ -34,7 +34,8 @@ use crate::api::PrivateRegistry;
 use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
 use crate::parts::context::Recall;
-use crate::parts::namespaces::Namespaces;
+use crate::parts::trust::accepting::Accepting;
+use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 use crate::parts::{self, Context, Error};
 use operator_engine::apply::{Engine, Marks, Memory, Observer};
@@ -86,7 +87,8 @@ impl Operator {
             queue: Queue::default(),
             rounds: Rounds::default(),
             references: References::default(),
-            namespaces: Namespaces::default(),
+            accepting: Accepting::default(),
+            reports: Reports::default(),
             installations: Installations::new(settings.takeover_wait),
             settings,
         });

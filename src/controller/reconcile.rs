@@ -160,9 +160,9 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     let logins = logins::settle(pass, &address).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
-    let trust = trust::settle(pass, &certificate, is_held).await;
+    let trust = trust::settle(pass, &certificate, &address, is_held).await;
 
-    let keep = [&certificate.keep, &logins.keep, &running.keep].into_iter().flatten().cloned().collect();
+    let keep = [&certificate.keep, &logins.keep, &running.keep, &trust.keep].into_iter().flatten().cloned().collect();
     let pruned = pass.ctx.engine.prune(&pass.owner, &keep).await;
     let holds = holds.or(pruned.err().map(|error| pass.problem(error)));
     if pass.failures.decides_anew() {

@@ -26,7 +26,8 @@ use crate::metrics::Metrics;
 use crate::model::Settings;
 use crate::parts::Context;
 use crate::parts::context::Recall;
-use crate::parts::namespaces::Namespaces;
+use crate::parts::trust::accepting::Accepting;
+use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 
 pub(super) const OURS: &str = "ours/o";
@@ -51,7 +52,8 @@ pub(super) fn context(client: Client) -> Context {
         queue: Queue::default(),
         rounds: Rounds::default(),
         references: References::default(),
-        namespaces: Namespaces::default(),
+        accepting: Accepting::default(),
+        reports: Reports::default(),
         installations,
     }
 }

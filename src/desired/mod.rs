@@ -10,6 +10,7 @@ pub mod kinds;
 pub mod material;
 mod merge;
 pub mod nginx;
+pub mod node_order;
 pub mod pod;
 pub mod secrets;
 pub mod service;

@@ -27,6 +27,15 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Reading what node agents report.
+    #[error("read what node agents report in namespace {namespace}")]
+    Reports {
+        /// The agents' namespace.
+        namespace: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// Telling a kubelet that a Secret has changed.
     #[error("tell the kubelet of Pod {pod} of the new table of users")]
     Kubelet {
@@ -73,7 +82,7 @@ impl Error {
             Self::Apply(error) => error.reason(),
             Self::Issue(error) => error.reason(),
             Self::Random(_) => "NoRandomness",
-            Self::Pods { .. } => "ReadFailed",
+            Self::Pods { .. } | Self::Reports { .. } => "ReadFailed",
             Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
             Self::Status { .. } => "StatusWriteFailed",
             Self::Worker(_) => "WorkerFailed",
@@ -91,7 +100,11 @@ impl Error {
             },
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
-            Self::Pods { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } | Self::Status { .. } => Class::Transient,
+            Self::Pods { .. }
+            | Self::Reports { .. }
+            | Self::Kubelet { .. }
+            | Self::Finalizer { .. }
+            | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }

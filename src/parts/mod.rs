@@ -8,7 +8,7 @@
 //! | [`storage`] | claim | |
 //! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
 //! | [`logins`] | admin, table of users, pull Secret | the Service's addresses, for the pull Secret |
-//! | [`trust`] | copies of the bundle in other namespaces | what the certificate has published |
+//! | [`trust`] | copies of the bundle in other namespaces, an order to the agents on nodes | what the certificate has published, the Service's addresses |
 //! | [`workload`] | configuration, identity, Deployment or Job, disruption budget | certificate, logins, storage |
 
 pub mod address;
@@ -20,7 +20,6 @@ pub mod failures;
 pub mod holds;
 pub mod kubelets;
 pub mod logins;
-pub mod namespaces;
 pub mod storage;
 #[cfg(test)]
 mod testing;

@@ -10,10 +10,10 @@ const NAMED: usize = 10;
 /// Who has been told.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// What of the manifest could not be followed.
-    pub fault: Option<Problem>,
     /// Namespaces; `None`: the manifest asks for none.
     pub namespaces: Option<Reach>,
+    /// Nodes, likewise.
+    pub nodes: Option<Reach>,
 }
 
 /// How far the bundle has come.
@@ -21,41 +21,50 @@ pub struct Trust {
 pub struct Reach {
     /// Places that should have it.
     pub wanted: usize,
-    /// Those that lack it, and why.
+    /// How many of them lack it.
+    pub lacking: usize,
+    /// The first of those, and why.
     pub missing: Vec<(String, String)>,
     /// Whether more of them will be told in the next pass.
     pub is_unfinished: bool,
-    /// Why none is told: reason and words.
-    pub problem: Option<(&'static str, String)>,
+    /// Why some or all are not told.
+    pub problem: Option<Problem>,
+    /// What of the manifest cannot be followed.
+    pub fault: Option<Problem>,
 }
 
 impl Trust {
+    /// What of the manifest cannot be followed: that is not for others to put right, so the registry is not ready.
+    pub(super) fn faults(&self) -> impl Iterator<Item = &Problem> {
+        [&self.namespaces, &self.nodes].into_iter().flatten().filter_map(|reach| reach.fault.as_ref())
+    }
+
     /// Conditions, of what the manifest asks for.
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
-        let reach = self.namespaces.iter().map(|reach| reach.finding(condition::NAMESPACES_TRUSTED, "namespaces"));
-        let fault = self.fault.iter().map(|fault| {
-            Finding::new(condition::NAMESPACES_TRUSTED, Truth::False, &fault.reason, fault.message.clone())
-        });
-        fault.chain(reach)
+        let namespaces = self.namespaces.iter().map(|reach| reach.finding(condition::NAMESPACES_TRUSTED, "namespaces"));
+        namespaces.chain(self.nodes.iter().map(|reach| reach.finding(condition::NODES_TRUSTED, "nodes")))
     }
 
     /// What the status says.
     pub(super) fn status(&self) -> Option<TrustStatus> {
-        self.namespaces.as_ref().map(|reach| TrustStatus { namespaces: Some(reach.status()) })
+        let [namespaces, nodes] = [&self.namespaces, &self.nodes].map(|reach| reach.as_ref().map(Reach::status));
+        (namespaces.is_some() || nodes.is_some()).then_some(TrustStatus { namespaces, nodes })
     }
 }
 
 impl Reach {
     fn finding(&self, kind: &'static str, places: &str) -> Finding {
-        if let Some((reason, words)) = &self.problem {
-            return Finding::new(kind, Truth::False, reason, words.clone());
+        if let Some(Problem { reason, message, .. }) = self.fault.as_ref().or(self.problem.as_ref()) {
+            return Finding::new(kind, Truth::False, reason, message.clone());
         }
-        let trusting = self.trusting();
-        let count = format!("{trusting} of {} {places}", self.wanted);
+        let count = format!("{} of {} {places}", self.trusting(), self.wanted);
         if self.is_unfinished {
             return Finding::new(kind, Truth::False, reason::PROGRESSING, format!("{count}; more are being told"));
         }
-        if self.missing.is_empty() {
+        if self.wanted == 0 {
+            return Finding::new(kind, Truth::True, reason::TOLD, format!("none of the {places} is meant"));
+        }
+        if self.lacking == 0 {
             return Finding::new(kind, Truth::True, reason::TOLD, format!("{count} have the bundle"));
         }
         Finding::new(kind, Truth::False, reason::NOT_ALL_TOLD, format!("{count}; {}", self.named().join("; ")))
@@ -67,13 +76,13 @@ impl Reach {
     }
 
     fn trusting(&self) -> usize {
-        self.wanted.saturating_sub(self.missing.len())
+        self.wanted.saturating_sub(self.lacking)
     }
 
     /// The first of those that lack it, each with its reason.
     fn named(&self) -> Vec<String> {
         let named = self.missing.iter().take(NAMED).map(|(place, why)| format!("{place}: {why}"));
-        let more = self.missing.len().saturating_sub(NAMED);
+        let more = self.lacking.saturating_sub(self.missing.len().min(NAMED));
         named.chain((more > 0).then(|| format!("and {more} more"))).collect()
     }
 }
@@ -83,8 +92,8 @@ mod tests {
     use super::*;
 
     fn reach(wanted: usize, missing: usize) -> Reach {
-        let missing = (0..missing).map(|number| (format!("team-{number}"), "is not ours".to_owned())).collect();
-        Reach { wanted, missing, ..Reach::default() }
+        let named = (0..missing).map(|number| (format!("team-{number}"), "is not ours".to_owned())).collect();
+        Reach { wanted, lacking: missing, missing: named, ..Reach::default() }
     }
 
     fn said(reach: Reach) -> (Truth, String, String) {

@@ -30,10 +30,11 @@ impl Namespace {
         self.operator_with(&[]).await
     }
 
-    /// An operator of the whole cluster, with the chart's rights for that, ready. Can be called again.
-    pub async fn operator_of_the_cluster(&self) -> Operator {
+    /// An operator of the whole cluster, with more arguments and the chart's rights for that, ready. Can be called again.
+    pub async fn operator_of_the_cluster(&self, more: &[&str]) -> Operator {
         let credentials = self.credentials_for_the_cluster().await;
-        let arguments = ["--lease-namespace", &self.name, "--lease-name", LEASE, "--log-format", "text"];
+        let own = ["--lease-namespace", &self.name, "--lease-name", LEASE, "--log-format", "text"];
+        let arguments: Vec<_> = own.into_iter().chain(more.iter().copied()).collect();
         let operator = Operator::start(&self.cluster.plane, &self.name, &credentials, &arguments, &[]);
         operator.ready().await;
         operator

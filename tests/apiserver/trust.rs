@@ -76,7 +76,7 @@ async fn namespaces_that_accept_it_have_the_bundle_and_nobody_else_has() {
     ] {
         cluster.namespace(name, labels).await;
     }
-    let operator = team.operator_of_the_cluster().await;
+    let operator = team.operator_of_the_cluster(&[]).await;
     let registry = team.registry("team-a", spec(json!({"namespaces": {}}))).await;
     registry.bundle().appears(PATIENCE).await;
     cluster.are_exactly("ConfigMap", &["apps", "tools"]).await;
@@ -137,14 +137,14 @@ async fn namespaces_that_accept_it_have_the_bundle_and_nobody_else_has() {
     // A quiet pass asks for nothing; and after a restart the copies are known.
     operator.stop().await;
     cluster.label("tools", json!({ACCEPTS: null})).await;
-    let operator = team.operator_of_the_cluster().await;
+    let operator = team.operator_of_the_cluster(&[]).await;
     cluster.are_exactly("ConfigMap", &["apps", "late"]).await;
 
     // The registry goes while the operator is down: it waits for it, and no copy is left.
     operator.stop().await;
     registry.object.delete().await;
     registry.object.survives_deletion(within(1)).await;
-    let _operator = team.operator_of_the_cluster().await;
+    let _operator = team.operator_of_the_cluster(&[]).await;
     registry.object.disappears(PATIENCE).await;
     cluster.are_exactly("ConfigMap", &[]).await;
 }
@@ -172,7 +172,7 @@ async fn what_others_do_in_their_namespaces_harms_no_registry() {
     create("leaving", holder).await;
     cluster.namespaces().delete("leaving", &DeleteParams::default()).await.unwrap();
 
-    let _operator = team.operator_of_the_cluster().await;
+    let _operator = team.operator_of_the_cluster(&[]).await;
     let registry = team.registry("team-a", spec(json!({"namespaces": {}}))).await;
     let words = registry.says("NamespacesTrusted", "False", "NotAllTold").await;
     assert!(words.starts_with("1 of 3 namespaces; "), "{words}");

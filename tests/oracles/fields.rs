@@ -100,6 +100,12 @@ const SILENT: &[&str] = &[
     "trust.namespaces.selector.matchExpressions[].values[]",
     "trust.namespaces.selector.matchLabels",
     "trust.namespaces.kinds[]",
+    // Without node agents nobody is told; `apiserver nodes::` has its own.
+    "trust.nodes.selector.matchExpressions[].key",
+    "trust.nodes.selector.matchExpressions[].operator",
+    "trust.nodes.selector.matchExpressions[].values[]",
+    "trust.nodes.selector.matchLabels",
+    "trust.nodes.runtimes[]",
     // It counts when one authority takes over from another.
     "tls.privateCA.rotation.gracePeriod",
 ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::locked;
+use super::super::locked;
 
 /// Label of a namespace: whose bundles it accepts, [`ANY`] or those of one namespace's registries.
 pub const ACCEPTS: &str = "privateregistry.dev/accept-bundles-from";
@@ -15,7 +15,7 @@ pub type Labels = BTreeMap<String, String>;
 
 /// Namespaces with the label [`ACCEPTS`].
 #[derive(Default)]
-pub struct Namespaces(Mutex<State>);
+pub struct Accepting(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -24,7 +24,7 @@ struct State {
     listed: Option<BTreeMap<String, Labels>>,
 }
 
-impl Namespaces {
+impl Accepting {
     /// It is there, with these labels, and not on its way out. Whether that is news.
     pub fn seen(&self, name: &str, labels: &Labels) -> bool {
         let mut state = locked(&self.0);
@@ -59,7 +59,7 @@ impl Namespaces {
 
     /// Those that accept bundles of registries in `home`, and whose labels are `wanted`. The registry's own namespace has the bundle itself.
     #[must_use]
-    pub fn accepting(&self, home: &str, wanted: impl Fn(&Labels) -> bool) -> Vec<String> {
+    pub fn namespaces(&self, home: &str, wanted: impl Fn(&Labels) -> bool) -> Vec<String> {
         let accepts = |labels: &Labels| labels.get(ACCEPTS).is_some_and(|whose| whose == ANY || whose == home);
         let state = locked(&self.0);
         let wanted = state.known.iter().filter(|(name, labels)| *name != home && accepts(labels) && wanted(labels));
@@ -77,31 +77,31 @@ mod tests {
 
     #[test]
     fn a_namespace_gets_what_it_accepts_and_the_registrys_own_gets_none() {
-        let namespaces = Namespaces::default();
+        let accepting = Accepting::default();
         for (name, whose) in
             [("all", ANY), ("ours", "registries"), ("theirs", "other"), ("any", "any"), ("registries", ANY)]
         {
-            assert!(namespaces.seen(name, &labels(whose)));
-            assert!(!namespaces.seen(name, &labels(whose)), "no news");
+            assert!(accepting.seen(name, &labels(whose)));
+            assert!(!accepting.seen(name, &labels(whose)), "no news");
         }
-        assert_eq!(namespaces.accepting("registries", |_| true), ["all", "ours"]);
-        assert_eq!(namespaces.accepting("registries", |labels| labels["team"] == "b"), Vec::<String>::new());
-        assert!(namespaces.gone("all"));
-        assert!(!namespaces.gone("all"));
-        assert_eq!(namespaces.accepting("registries", |_| true), ["ours"]);
+        assert_eq!(accepting.namespaces("registries", |_| true), ["all", "ours"]);
+        assert_eq!(accepting.namespaces("registries", |labels| labels["team"] == "b"), Vec::<String>::new());
+        assert!(accepting.gone("all"));
+        assert!(!accepting.gone("all"));
+        assert_eq!(accepting.namespaces("registries", |_| true), ["ours"]);
     }
 
     #[test]
     fn what_a_complete_list_does_not_show_is_gone_and_not_before() {
-        let namespaces = Namespaces::default();
+        let accepting = Accepting::default();
         for name in ["stays", "goes"] {
-            namespaces.seen(name, &labels(ANY));
+            accepting.seen(name, &labels(ANY));
         }
-        namespaces.relist_started();
-        namespaces.seen("stays", &labels(ANY));
-        assert_eq!(namespaces.accepting("registries", |_| true), ["goes", "stays"]);
-        namespaces.seen("late", &labels(ANY));
-        assert!(namespaces.relisted());
-        assert_eq!(namespaces.accepting("registries", |_| true), ["late", "stays"]);
+        accepting.relist_started();
+        accepting.seen("stays", &labels(ANY));
+        assert_eq!(accepting.namespaces("registries", |_| true), ["goes", "stays"]);
+        accepting.seen("late", &labels(ANY));
+        assert!(accepting.relisted());
+        assert_eq!(accepting.namespaces("registries", |_| true), ["late", "stays"]);
     }
 }
