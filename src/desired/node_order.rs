@@ -19,8 +19,17 @@ use crate::node::orders::{self, WrittenHost};
 pub struct Hosts {
     /// Those that it may have, and where nodes reach them.
     pub given: Vec<WrittenHost>,
-    /// Why it does not have the first of the others: reason and words.
-    pub refused: Option<(&'static str, String)>,
+    /// The first of those that it does not have.
+    pub refused: Option<Refused>,
+}
+
+/// A host that a registry does not have on nodes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No administrator allows it.
+    NotAllowed(String),
+    /// Another registry has it.
+    Taken(String),
 }
 
 /// The names that end in `svc`, which nobody else can have, and the Service's addresses; of `spec.addresses` those that the administrator allows. A short name
@@ -47,27 +56,10 @@ pub fn hosts(
         if hosts.given.iter().any(|given| given.host == text) {
             continue;
         }
-        let refusal = if taken.contains(&text) {
-            Some((
-                "HostTaken",
-                format!(
-                    "another registry with spec.trust.nodes has {text} in spec.addresses and came first; take it out of one of them"
-                ),
-            ))
-        } else if allows(host) {
-            None
-        } else {
-            let namespace = &registry.namespace;
-            Some((
-                "HostNotAllowed",
-                format!(
-                    "nodes are not told of {text}: an administrator allows it with nodeTrust.hosts of the operator's chart, for instance {namespace}={text}"
-                ),
-            ))
-        };
-        match refusal {
-            None => hosts.given.push(at(text.clone(), &text)),
-            Some(refusal) => _ = hosts.refused.get_or_insert(refusal),
+        match (taken.contains(&text), allows(host)) {
+            (true, _) => _ = hosts.refused.get_or_insert(Refused::Taken(text)),
+            (false, false) => _ = hosts.refused.get_or_insert(Refused::NotAllowed(text)),
+            (false, true) => hosts.given.push(at(text.clone(), &text)),
         }
     }
     hosts
@@ -155,13 +147,11 @@ mod tests {
                 ("registry.example.com", "registry.example.com"),
             ]
         );
-        let (reason, words) = found.refused.unwrap();
-        assert_eq!(reason, "HostNotAllowed");
-        assert!(words.contains("registries=other.example.com"), "{words}");
+        assert_eq!(found.refused, Some(Refused::NotAllowed("other.example.com".to_owned())));
 
         let taken = BTreeSet::from(["registry.example.com".to_owned()]);
         let found = hosts(&registry(&addresses), &service, allows, &taken);
-        assert_eq!(found.refused.unwrap().0, "HostTaken");
+        assert_eq!(found.refused, Some(Refused::Taken("registry.example.com".to_owned())));
         assert!(!found.given.iter().any(|given| given.host.contains("example")));
     }
 

@@ -46,8 +46,8 @@ pub(crate) fn host_of_a_node(host: String) -> Reference {
 }
 
 pub(crate) const NAMESPACE: &str = "Namespace";
-pub(crate) const REPORT: &str = "Report";
-const HOST: &str = "Host";
+pub(crate) const REPORT: &str = "node-report";
+const HOST: &str = "node-host";
 
 /// Longer than any repair waits while a field is fought over.
 const LATELY: SignedDuration = SignedDuration::from_mins(20);

@@ -281,7 +281,7 @@ async fn what_is_ordered_is_written_and_reported_with_the_rights_of_the_chart_an
     let asked: Vec<_> = space.cluster.plane.audit().await.unwrap().since(mark).await.unwrap();
     let mut asked: Vec<_> = asked.into_iter().filter(|entry| entry.user == user).collect();
     assert!(asked.iter().all(|entry| entry.code < 300 || entry.code == 404), "{asked:?}");
-    asked.retain(|entry| entry.is_write());
+    asked.retain(testbed::control_plane::Entry::is_write);
     assert!(asked.len() <= 6, "a report is written when it changes, and not otherwise: {asked:?}");
 }
 

@@ -12,7 +12,8 @@ use super::super::{Error, Pass};
 use super::reports::Tally;
 use super::{Plan, named, nothing_to_trust};
 use crate::api::PrivateRegistry;
-use crate::desired::{kinds, node_order};
+use crate::desired::kinds;
+use crate::desired::node_order::{self, Refused};
 use crate::status::{Problem, Reach};
 
 pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &Address, there: &[ObjectRef]) -> Plan {
@@ -62,9 +63,26 @@ pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &A
     };
     let mut reach = reach(&tally, &node_order::fingerprint(&order));
     if let Some(refused) = hosts.refused {
-        reach.problem.get_or_insert(Problem::stuck(refused.0, refused.1));
+        reach.problem.get_or_insert(without_a_host(&registry.namespace, &refused));
     }
     Plan { keep, write: vec![order], reach: Some(reach), look_again }
+}
+
+fn without_a_host(namespace: &str, refused: &Refused) -> Problem {
+    match refused {
+        Refused::Taken(host) => Problem::stuck(
+            "HostTaken",
+            format!(
+                "nodes are not told of {host}: an older registry with spec.trust.nodes has it in spec.addresses, too; take it out of one of them"
+            ),
+        ),
+        Refused::NotAllowed(host) => Problem::stuck(
+            "HostNotAllowed",
+            format!(
+                "nodes are not told of {host}: an administrator allows it with {namespace}={host} in nodeTrust.hosts of the operator's chart; or remove it from spec.addresses"
+            ),
+        ),
+    }
 }
 
 /// What the nodes' reports come to, for what is ordered now.

@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn report(node: &str, data: serde_json::Value) -> ConfigMap {
+    fn report(node: &str, data: &serde_json::Value) -> ConfigMap {
         serde_json::from_value(json!({"metadata": {"name": format!("node.{node}")}, "data": data})).unwrap()
     }
 
@@ -156,12 +156,12 @@ mod tests {
             json!({"bundle": bundle, "state": state, "message": message}).to_string()
         };
         for number in 0..20 {
-            all.take_in(&report(&format!("n{number:02}"), json!({"r.team-a": entry("new", "Written", "")})));
+            all.take_in(&report(&format!("n{number:02}"), &json!({"r.team-a": entry("new", "Written", "")})));
         }
-        all.take_in(&report("old", json!({"r.team-a": entry("former", "Written", "")})));
-        all.take_in(&report("bad", json!({"r.team-a": entry("new", "Refused", "no\nconfig_path"), "r.team-b": "{"})));
-        all.take_in(&report("off", json!({"r.team-a": entry("new", "NotSelected", "")})));
-        let stranger = ConfigMap { metadata: Default::default(), ..report("x", json!({})) };
+        all.take_in(&report("old", &json!({"r.team-a": entry("former", "Written", "")})));
+        all.take_in(&report("bad", &json!({"r.team-a": entry("new", "Refused", "no\nconfig_path"), "r.team-b": "{"})));
+        all.take_in(&report("off", &json!({"r.team-a": entry("new", "NotSelected", "")})));
+        let stranger = ConfigMap { metadata: Default::default(), ..report("x", &json!({})) };
         all.take_in(&stranger);
 
         assert_eq!(all.nodes, 23);
