@@ -38,15 +38,15 @@ impl Disk {
     pub fn look(&self, runtime: &str) -> Found {
         let mut found = Found::default();
         for (of, home) in &self.homes {
-            let looked = self.shelves(*of, home, runtime);
-            let mut folders: BTreeSet<_> = looked.iter().flatten().cloned().collect();
+            let mut shelves = self.shelves(*of, home, runtime);
+            let present: Vec<_> = shelves.iter().flatten().cloned().collect();
             // What was written before the configuration changed is to be found, too.
-            folders.insert(home.join("certs.d"));
+            let mut former = vec![home.join("certs.d")];
             if *of == Runtime::Containerd && Path::new(containerd::UNCONFIGURED).starts_with(home) {
-                folders.insert(containerd::UNCONFIGURED.into());
+                former.push(containerd::UNCONFIGURED.into());
             }
-            let mut shelves = looked;
-            for folder in &folders {
+            former.retain(|folder| !present.contains(folder));
+            for folder in present.iter().chain(&former) {
                 // A list for one name: all of it is ours, not only the hosts.
                 let top = if folder.to_string_lossy().contains(':') { home } else { folder };
                 match self.hosts(folder) {
@@ -66,6 +66,7 @@ impl Disk {
                 found.used.insert(*of);
             }
             found.shelves.insert(*of, shelves);
+            found.former.insert(*of, former);
         }
         found
     }

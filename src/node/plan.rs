@@ -21,6 +21,8 @@ pub const DRAFT_END: &str = ".draft";
 pub struct Found {
     /// Where each runtime whose files may be written looks for hosts, or why it cannot be served.
     pub shelves: BTreeMap<Runtime, Result<Vec<PathBuf>, String>>,
+    /// Where a runtime may have looked before its configuration was changed, and looks until it is restarted.
+    pub former: BTreeMap<Runtime, Vec<PathBuf>>,
     /// The runtimes that the node seems to have.
     pub used: BTreeSet<Runtime>,
     /// What lies where folders of hosts lie.
@@ -47,6 +49,20 @@ pub enum Content {
     Folder(BTreeMap<String, Option<String>>),
     /// Something else: what it is.
     Other(&'static str),
+}
+
+impl Found {
+    /// In which folders of hosts this agent has written something, and for which registries.
+    fn held(&self, me: &str) -> BTreeSet<(PathBuf, Owner)> {
+        let mut held = BTreeSet::new();
+        for (path, place) in &self.hosts {
+            let Content::Folder(texts) = &place.content else { continue };
+            let marks = texts.values().flatten().filter_map(|text| Mark::of(text));
+            let ours = marks.filter(|mark| mark.keeper == Keeper::Agent(me.to_owned()));
+            held.extend(ours.filter_map(|mark| Some((path.parent()?.to_owned(), mark.owner))));
+        }
+        held
+    }
 }
 
 /// What is to be done, in this order, and what is to be said.
@@ -108,17 +124,18 @@ pub fn plan(orders: &Orders, labels: &BTreeMap<String, String>, found: &Found, m
     let mut wishes = wishes(orders, labels, found, me);
     let (mut plan, left) = removals(&wishes, found, me);
     for (folder, candidates) in &wishes.wanted {
-        let mut claimed: Option<&Owner> = holder(left.get(folder.as_path()), candidates);
+        let mut claimed: Option<&Owner> = None;
         for (owner, wanted) in candidates {
             if let Some(other) = claimed.filter(|other| *other != owner) {
                 wishes.troubles.entry(owner.clone()).or_default().push(taken(folder, other));
                 continue;
             }
             match missing(folder, owner, wanted, left.get(folder.as_path()), found) {
-                Ok(files) if files.is_empty() => claimed = Some(owner),
                 Ok(files) => {
                     claimed = Some(owner);
-                    plan.writes.push(Write { owner: owner.clone(), folder: folder.clone(), files });
+                    if !files.is_empty() {
+                        plan.writes.push(Write { owner: owner.clone(), folder: folder.clone(), files });
+                    }
                 }
                 Err(why) => wishes.troubles.entry(owner.clone()).or_default().push(why),
             }
@@ -149,6 +166,7 @@ pub fn clean_up(orders: &Orders, found: &Found, me: &str) -> Plan {
 
 fn wishes(orders: &Orders, labels: &BTreeMap<String, String>, found: &Found, me: &str) -> Wishes {
     let mut wishes = Wishes::default();
+    let held = found.held(me);
     for (owner, order) in orders {
         let order = match order {
             Ok(order) if order.selects(labels) => order,
@@ -173,7 +191,13 @@ fn wishes(orders: &Orders, labels: &BTreeMap<String, String>, found: &Found, me:
                     wishes.kept.insert((owner.clone(), *runtime));
                     troubles.push(why.clone());
                 }
-                Some(Ok(folders)) => wanted += wishes.of_runtime(owner, order, *runtime, folders, me),
+                Some(Ok(folders)) => {
+                    wanted += wishes.of_runtime(owner, order, *runtime, folders, me);
+                    // What was written there is looked after for as long as the order is.
+                    let former = found.former.get(runtime).into_iter().flatten();
+                    let former: Vec<_> = former.filter(|folder| held.contains(&((*folder).clone(), owner.clone()))).cloned().collect();
+                    wishes.of_runtime(owner, order, *runtime, &former, me);
+                }
             }
         }
         if wanted == 0 && troubles.is_empty() {
@@ -288,13 +312,6 @@ impl Content {
             Self::Other(kind) => kind,
         }
     }
-}
-
-/// Who of the candidates has the folder already.
-fn holder<'a>(left: Option<&Left<'_>>, candidates: &'a BTreeMap<Owner, Wanted>) -> Option<&'a Owner> {
-    let Some(Left::Folder(files)) = left else { return None };
-    let marks = files.values().filter_map(|(mark, _)| mark.as_ref());
-    marks.filter_map(|mark| candidates.get_key_value(&mark.owner)).map(|(owner, _)| owner).next()
 }
 
 /// The files that have to be written.

@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 57] = [
+const NAMESPACES: [&str; 58] = [
     "admins",
     "again",
     "always",
@@ -92,6 +92,7 @@ const NAMESPACES: [&str; 57] = [
     "suspend-o",
     "suspend-u",
     "trusted",
+    "trusted-older",
     "trusted-unconfigured",
     "types",
     "unless-stopped",

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Api;
 use serde_json::{Value, json};
 use testbed::Mode;
-use testbed::node::Trust;
+use testbed::node::{Options, Trust};
 
 use crate::cluster::{Cluster, OPERATOR, has_roles_only, node, said, wait, words};
 use crate::place::{Place, program};
@@ -93,17 +93,23 @@ async fn a_node_pulls_by_the_services_name_while_it_is_ordered_to_trust_and_neit
     registry.is_refused("after", UNTRUSTED).await;
 }
 
-#[tokio::test]
-async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_clean_by_the_documented_commands() {
-    if crate::place::is_given() && testbed::skip_because("only a kubeconfig was given, and this test looks into a node")
+/// A cluster of this test's own, for a node that is like this; `None`, said aloud, where there can be none.
+async fn own(options: Options) -> Option<Cluster> {
+    if crate::place::is_given()
+        && testbed::skip_because("only a kubeconfig was given, and this test needs another node")
     {
-        return;
+        return None;
     }
     if testbed::skip(Mode::Node) {
-        return;
+        return None;
     }
-    let place = Arc::new(Place::own(Trust::Unconfigured).await.unwrap());
-    let cluster = Cluster { client: place.client().await, place };
+    let place = Arc::new(Place::own(options).await.unwrap());
+    Some(Cluster { client: place.client().await, place })
+}
+
+#[tokio::test]
+async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_clean_by_the_documented_commands() {
+    let Some(cluster) = own(Options { trust: Trust::Unconfigured, ..Options::default() }).await else { return };
     let home = cluster.place.node().file("/etc/containerd");
     let before = listed(&home);
     cluster.install_for_all(&[]).await.unwrap();
@@ -127,7 +133,7 @@ async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_c
 
     let mut expected = before;
     // The runtime's own folders: an agent does not know who made them.
-    expected.extend(["".to_owned(), "certs.d".to_owned()]);
+    expected.extend([String::new(), "certs.d".to_owned()]);
     expected.sort();
     expected.dedup();
     assert_eq!(listed(&home), expected);
@@ -137,6 +143,26 @@ async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_c
         if agents.is_empty() && space.is_none() { Ok(()) } else { Err(format!("{} agents", agents.len())) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_older_containerd_is_served_where_its_configuration_says_and_told_what_to_do_where_it_says_nothing() {
+    let Some(cluster) = own(Options { debian_containerd: true, ..Options::default() }).await else { return };
+    // There is no configuration.
+    cluster.install_for_all(&["nodeTrust.paths.containerd=/etc/containerd"]).await.unwrap();
+    let registry = with_images(&cluster, "trusted-older").await;
+    registry.change(json!({"trust": {"nodes": {}}})).await;
+    let refused = registry.node_says(&json!("Refused")).await;
+    let words = "containerd has no config_path: set it to /etc/containerd/certs.d in /etc/containerd/config.toml and restart containerd";
+    assert_eq!(refused["message"], words);
+    registry.runs("before", "team/app:1", Some("team-a-pull")).await;
+    registry.is_refused("before", UNTRUSTED).await;
+
+    // The folder of the configuration that it has.
+    cluster.install_for_all(&[]).await.unwrap();
+    registry.condition("NodesTrusted", "Told").await;
+    registry.runs("trusted", "team/app:2", Some("team-a-pull")).await;
+    registry.started("trusted").await;
 }
 
 /// Everything below a folder, and the folder itself as an empty path; nothing, if it is not there.

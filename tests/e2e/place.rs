@@ -41,18 +41,18 @@ impl Place {
         if let Some(kubeconfig) = env::var_os(KUBECONFIG) {
             return Ok(Self::Given(fs::canonicalize(kubeconfig)?));
         }
-        Self::own(node::Trust::Configured).await
+        Self::own(node::Options::default()).await
     }
 
-    /// A new node, whose runtime looks there for registries to trust.
-    pub(crate) async fn own(trust: node::Trust) -> anyhow::Result<Self> {
+    /// A new node, with the images that tests need.
+    pub(crate) async fn own(options: node::Options) -> anyhow::Result<Self> {
         let registry = image::registry(&program("registry"));
         let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..registry };
         let nginx = nginx().map(|program| image::nginx(&program)).transpose()?;
         let operator = Path::new(env!("CARGO_BIN_EXE_private-registry-operator"));
         let operator = image::operator(operator, &format!("{REPOSITORY}:{TAG}"))?;
         let images = [newer, operator].into_iter().chain(nginx).collect();
-        let node = Node::start(node::Options { images, trust, ..node::Options::default() }).await?;
+        let node = Node::start(node::Options { images, ..options }).await?;
         Ok(Self::Own(Box::new(node)))
     }
 

@@ -296,6 +296,22 @@ fn the_configuration_is_read_with_all_that_it_takes_in() {
 }
 
 #[test]
+fn a_containerd_that_is_not_restarted_yet_is_looked_after_where_it_looked_before() {
+    let machine = Machine::new();
+    machine.writes(&ordered(CA));
+    let machine = machine.configured();
+    machine.writes(&ordered(OTHER_CA));
+    for folder in ["etc/containerd/certs.d", LITERAL] {
+        let text = machine.text(&format!("{folder}/{HOST}/ca.crt"));
+        assert!(text.ends_with(&crate::pki::Bundle::read(OTHER_CA).render()), "{folder}: {text}");
+    }
+    // Whoever comes later is written where it looks now, and nothing stays of whoever goes.
+    machine.writes(&one("registries/team-b", &[("b.example", "b.example")]));
+    assert!(machine.path("etc/containerd/certs.d/b.example").exists());
+    assert!(!machine.path("etc/containerd/certs.d:").exists());
+}
+
+#[test]
 fn an_older_containerd_without_config_path_is_told_and_served_once_it_has_one() {
     let machine = Machine::new();
     machine.put("etc/containerd/config.toml", "version = 2\n");
