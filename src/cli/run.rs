@@ -66,6 +66,9 @@ pub struct RunOptions {
     /// name one label longer. Can be given more than once.
     #[arg(long = "node-trust-host", env = "NODE_TRUST_HOSTS", value_delimiter = ',', value_name = "NAMESPACE=HOST", value_parser = HostRule::parse)]
     node_trust_hosts: Vec<HostRule>,
+    /// Prove on each node by a pull that it trusts a registry: needs the right to make pods in the namespace of the node agents.
+    #[arg(long, env = "PROVE_NODE_TRUST")]
+    prove_node_trust: bool,
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -103,7 +106,8 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
     // Where they look for orders is known when the lease is.
     let agents = options.node_agent_namespace.filter(|_| scopes.contains(&Scope::All));
     let hosts = options.node_trust_hosts;
-    let node_agents = agents.map(|namespace| NodeAgents { namespace, orders: String::new(), hosts });
+    let is_proved = options.prove_node_trust;
+    let node_agents = agents.map(|namespace| NodeAgents { namespace, orders: String::new(), hosts, is_proved });
     let settings = Settings {
         node_agents,
         registry_image: options.registry_image,

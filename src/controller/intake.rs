@@ -11,8 +11,8 @@ use operator_engine::apply::memory::Notice;
 use operator_engine::work::queue::{Key, Urgency};
 use operator_engine::work::watches::{Meta, Scope, Sink, Watched};
 
-use crate::desired::bundle_copy;
 use crate::desired::kinds::{self, KINDS};
+use crate::desired::{bundle_copy, node_proof};
 use crate::model::labels;
 use crate::node::{orders, report};
 use crate::parts::Context;
@@ -63,8 +63,8 @@ impl About {
 fn believed(meta: &Meta) -> Cow<'_, ObjectMeta> {
     let (registry, namespace) = (meta.label(labels::REGISTRY), meta.label(labels::REGISTRY_NAMESPACE));
     let is_copy = |namespace| {
-        let names =
-            registry.map(|registry| [bundle_copy::name(namespace, registry), orders::name(namespace, registry)]);
+        let names = registry
+            .map(|registry| [bundle_copy::name, orders::name, node_proof::name].map(|name| name(namespace, registry)));
         names.is_some_and(|names| names.iter().any(|name| name == meta.name()))
     };
     match namespace {
@@ -111,6 +111,18 @@ impl Intake {
         for key in concerned.iter().filter(|key| self.ctx.rounds.is_open(&key.namespace)) {
             self.ctx.queue.add_after(key, Urgency::Upkeep, reports::TOGETHER);
         }
+    }
+
+    /// Whether it is a pod that proves trust on a node: then its registry is looked at.
+    fn is_proof(&self, meta: &Meta) -> bool {
+        let agents = self.ctx.settings.node_agents.as_ref();
+        let (of, namespace) = (meta.label(node_proof::OF), meta.label(labels::REGISTRY_NAMESPACE));
+        let (Some(of), Some(namespace)) = (of, namespace) else { return false };
+        if agents.is_some_and(|agents| agents.namespace == meta.namespace()) {
+            self.ctx.recall.proves(&Key::new(namespace, of), true);
+            self.queue_all(POD, meta.namespace(), meta.name(), Some((namespace.to_owned(), of.to_owned())));
+        }
+        true
     }
 
     /// Whether it is a report of the agent on a node.
@@ -161,6 +173,7 @@ impl Sink for Intake {
         match About::of(watched) {
             About::Child(kind) if self.is_report(kind, meta) => self.node_reported(),
             About::Child(kind) => self.noticed(kind, meta, self.ctx.memory.seen(kind, &believed(meta))),
+            About::Pod if self.is_proof(meta) => {}
             About::Pod => self.pod_seen(meta, scope),
             // One on its way out takes nothing in.
             About::Namespace if meta.is_terminating() => self.namespaces_changed(self.ctx.accepting.gone(meta.name())),
@@ -175,6 +188,7 @@ impl Sink for Intake {
         match About::of(watched) {
             About::Child(kind) if self.is_report(kind, meta) => self.node_reported(),
             About::Child(kind) => self.noticed(kind, meta, self.ctx.memory.gone(kind, &believed(meta))),
+            About::Pod if self.is_proof(meta) => {}
             About::Pod => self.pod_changed(meta),
             About::Namespace => self.namespaces_changed(self.ctx.accepting.gone(meta.name())),
         }

@@ -11,6 +11,7 @@ pub mod material;
 mod merge;
 pub mod nginx;
 pub mod node_order;
+pub mod node_proof;
 pub mod pod;
 pub mod secrets;
 pub mod service;

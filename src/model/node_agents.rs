@@ -12,6 +12,8 @@ pub struct NodeAgents {
     pub orders: String,
     /// Which hosts of `spec.addresses` registries may have on nodes.
     pub hosts: Vec<HostRule>,
+    /// Whether trust is proved by a pull on each node.
+    pub is_proved: bool,
 }
 
 impl NodeAgents {

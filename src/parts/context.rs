@@ -221,6 +221,8 @@ pub struct Recall {
     jobs: Mutex<BTreeSet<Key>>,
     /// How many passes in a row were overtaken.
     overtaken: Mutex<BTreeMap<Key, u32>>,
+    /// Of whom there may be pods that prove trust on nodes.
+    proving: Mutex<BTreeSet<Key>>,
 }
 
 struct Written {
@@ -263,6 +265,21 @@ impl Recall {
     /// All of them have been told.
     pub(super) fn pods_were_told(&self, key: &Key, news: News) {
         locked(&self.untold).remove(&(key.clone(), news));
+    }
+
+    /// There may be pods that prove its trust on nodes, or there are none.
+    pub(crate) fn proves(&self, key: &Key, may_be: bool) {
+        let mut proving = locked(&self.proving);
+        if may_be {
+            proving.insert(key.clone());
+        } else {
+            proving.remove(key);
+        }
+    }
+
+    /// Whether there may be pods that prove its trust on nodes.
+    pub(super) fn may_be_proving(&self, key: &Key) -> bool {
+        locked(&self.proving).contains(key)
     }
 
     /// There is a Job of it.
@@ -335,6 +352,7 @@ impl Recall {
         locked(&self.untold).retain(|(of, _), _| of != key);
         locked(&self.jobs).remove(key);
         locked(&self.overtaken).remove(key);
+        locked(&self.proving).remove(key);
     }
 
     /// A pod of this registry changed.

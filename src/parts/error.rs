@@ -36,6 +36,15 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Proving by a pull that nodes trust a registry.
+    #[error("prove on nodes that they trust {registry}")]
+    Proof {
+        /// The registry, or the pod.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// Telling a kubelet that a Secret has changed.
     #[error("tell the kubelet of Pod {pod} of the new table of users")]
     Kubelet {
@@ -83,7 +92,7 @@ impl Error {
             Self::Issue(error) => error.reason(),
             Self::Random(_) => "NoRandomness",
             Self::Pods { .. } | Self::Reports { .. } => "ReadFailed",
-            Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
+            Self::Proof { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
             Self::Status { .. } => "StatusWriteFailed",
             Self::Worker(_) => "WorkerFailed",
         }
@@ -102,6 +111,7 @@ impl Error {
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
             Self::Pods { .. }
             | Self::Reports { .. }
+            | Self::Proof { .. }
             | Self::Kubelet { .. }
             | Self::Finalizer { .. }
             | Self::Status { .. } => Class::Transient,

@@ -7,8 +7,10 @@
 
 use kube::api::{Api, Patch, PatchParams};
 use operator_engine::apply::{self, Kind, Owner};
+use operator_engine::work::queue::Key;
 use serde_json::json;
 
+use super::trust::proofs;
 use super::{Context, Error};
 use crate::api::{DeletionPolicy, PrivateRegistry};
 use crate::desired::kinds;
@@ -53,6 +55,7 @@ pub async fn settle(
 /// Takes the copies in other namespaces away.
 async fn recall(owner: &Owner, ctx: &Context) -> Result<(), Error> {
     let mut first = None;
+    proofs::clear(&Key::new(&owner.namespace, &owner.name), ctx).await?;
     for copy in ctx.engine.elsewhere(owner) {
         if let Err(error) = ctx.engine.remove_elsewhere(owner, &copy).await {
             first.get_or_insert(error);

@@ -31,6 +31,8 @@ pub struct Reach {
     pub problem: Option<Problem>,
     /// What of the manifest cannot be followed.
     pub fault: Option<Problem>,
+    /// What is worth knowing when all is well.
+    pub note: Option<&'static str>,
 }
 
 impl Trust {
@@ -65,7 +67,8 @@ impl Reach {
             return Finding::new(kind, Truth::True, reason::TOLD, format!("none of the {places} is meant"));
         }
         if self.lacking == 0 {
-            return Finding::new(kind, Truth::True, reason::TOLD, format!("{count} have the bundle"));
+            let note = self.note.map(|note| format!("; {note}")).unwrap_or_default();
+            return Finding::new(kind, Truth::True, reason::TOLD, format!("{count} have the bundle{note}"));
         }
         Finding::new(kind, Truth::False, reason::NOT_ALL_TOLD, format!("{count}; {}", self.named().join("; ")))
     }

@@ -592,7 +592,6 @@ async fn from_the_manifest_to_the_node_and_back_and_the_status_says_who_lacks_it
     for (node, data) in [
         ("late", said("00ff", "Written", "")),
         ("bare", said("00ff", "Refused", "containerd has no config_path: set it")),
-        ("other", said("00ff", "NotSelected", "")),
         ("mad", json!({"apps.team-a": "{", "x": "y"})),
     ] {
         let labels =
@@ -603,13 +602,14 @@ async fn from_the_manifest_to_the_node_and_back_and_the_status_says_who_lacks_it
     }
     eventually(PATIENCE, "both are named", async || {
         let words = registry.says("NodesTrusted", "False", "NotAllTold").await;
-        let is_so = words.starts_with("1 of 3 nodes; ")
+        let is_so = words.starts_with("1 of 4 nodes; ")
             && words.contains("bare: containerd has no config_path: set it")
-            && words.contains("late: has not reported what is ordered now yet");
+            && words.contains("late: has not reported what is ordered now yet")
+            && words.contains("other nodes: have not reported it yet");
         if is_so { Ok(()) } else { Err(words) }
     })
     .await;
-    for node in ["late", "bare"] {
+    for node in ["late", "bare", "mad"] {
         site.maps(&site.agents).delete(&format!("node.{node}"), &DeleteParams::default()).await.unwrap();
     }
     registry.says("NodesTrusted", "True", "Told").await;

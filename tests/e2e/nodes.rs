@@ -7,8 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::Api;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use testbed::Mode;
 use testbed::node::{Options, Trust};
@@ -24,14 +25,27 @@ impl Registry {
     /// Asks for trust on every node, and waits until the operator says that it is there.
     async fn is_trusted_by_nodes(&self) {
         self.change(json!({"trust": {"nodes": {}}})).await;
-        self.condition("NodesTrusted", "Told").await;
+        self.is_proved().await;
+    }
+
+    /// Waits until it is trusted on every node, which a pull has proved, and no pod of that is left.
+    async fn is_proved(&self) {
+        let told = self.condition("NodesTrusted", "Told").await.message;
+        assert_eq!(told, "1 of 1 nodes have the bundle; each is proved by a pull");
+        wait("no pod of the proof is left", async || {
+            let selector = format!("privateregistry.dev/proof-of={}", self.name);
+            let pods = self.cluster.api::<Pod>(AGENTS).list(&ListParams::default().labels(&selector)).await;
+            let pods = pods.map_err(words)?.items;
+            if pods.is_empty() { Ok(()) } else { Err(format!("{} pods", pods.len())) }
+        })
+        .await;
     }
 
     /// Waits until the only node says this of it; `Null`: nothing.
     async fn node_says(&self, state: &Value) -> Value {
         wait(format!("the node says {state}"), async || {
             let reports = self.cluster.api::<ConfigMap>(AGENTS);
-            let selector = kube::api::ListParams::default().labels("privateregistry.dev/trust=report");
+            let selector = ListParams::default().labels("privateregistry.dev/trust=report");
             let found = reports.list(&selector).await.map_err(words)?.items;
             let data = found.into_iter().next().and_then(|report| report.data).unwrap_or_default();
             let entry = data.get(&format!("{}.{}", self.namespace, self.name));
@@ -76,7 +90,7 @@ async fn a_node_pulls_by_the_services_name_while_it_is_ordered_to_trust_and_neit
     })
     .await;
     allow(0o755);
-    registry.condition("NodesTrusted", "Told").await;
+    registry.is_proved().await;
     registry.runs("trusted", "team/app:2", pull).await;
     registry.started("trusted").await;
     // Also the one that was refused, at its next try.
@@ -86,6 +100,7 @@ async fn a_node_pulls_by_the_services_name_while_it_is_ordered_to_trust_and_neit
     registry.annotate("privateregistry.dev/renew", "ca-now-1").await;
     registry.runs("rotated", "team/app:4", pull).await;
     registry.started("rotated").await;
+    registry.is_proved().await;
 
     registry.change(json!({"trust": null})).await;
     registry.node_says(&Value::Null).await;
@@ -160,7 +175,7 @@ async fn an_older_containerd_is_served_where_its_configuration_says_and_told_wha
 
     // The folder of the configuration that it has.
     cluster.install_for_all(&[]).await.unwrap();
-    registry.condition("NodesTrusted", "Told").await;
+    registry.is_proved().await;
     registry.runs("trusted", "team/app:2", Some("team-a-pull")).await;
     registry.started("trusted").await;
 }

@@ -83,6 +83,18 @@ impl Engine {
         Ok(found.filter(|live| is_proved(live, owner, &self.marks)))
     }
 
+    /// The same for a child in another namespace than the owner's.
+    pub async fn read_in(
+        &self,
+        owner: &Owner,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Live>, Error> {
+        let found = self.read(kind, namespace, name).await?;
+        Ok(found.filter(|live| is_proved(live, owner, &self.marks)))
+    }
+
     /// The same, but what no watch has told of is taken for absent without a read. Only for a child that is applied when it is absent:
     /// [`Engine::apply`] finds out if it is there after all, without its labels.
     pub async fn read_known_child(

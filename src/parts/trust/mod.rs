@@ -5,6 +5,7 @@
 pub mod accepting;
 mod namespaces;
 mod nodes;
+pub(crate) mod proofs;
 pub mod reports;
 
 use std::collections::BTreeSet;

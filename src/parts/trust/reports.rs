@@ -1,6 +1,6 @@
-//! What node agents report, as it was last read: one object for each node, of which only what is about a registry is kept, in numbers and the first names.
+//! What node agents report, as it was last read: one object for each node, of which what is about a registry is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -40,20 +40,13 @@ pub struct Tally {
     /// Nodes that have reported anything.
     pub nodes: usize,
     /// Nodes that trust a bundle, by the bundle.
-    pub written: BTreeMap<String, Nodes>,
+    pub written: BTreeMap<String, BTreeSet<String>>,
+    /// How many are not meant, by what they were asked.
+    pub not_meant: BTreeMap<String, usize>,
     /// The first of those that do not, and why.
     pub refused: Vec<(String, String)>,
     /// How many these are.
     pub refused_count: usize,
-}
-
-/// So many nodes, and the first of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Nodes {
-    /// How many.
-    pub count: usize,
-    /// Names of the first.
-    pub first: Vec<String>,
 }
 
 impl Reports {
@@ -119,13 +112,9 @@ impl Read {
 impl Tally {
     fn count(&mut self, node: &str, entry: &Entry) {
         match entry.state {
-            State::NotSelected => {}
+            State::NotSelected => *self.not_meant.entry(entry.bundle.clone()).or_default() += 1,
             State::Written => {
-                let nodes = self.written.entry(entry.bundle.clone()).or_default();
-                nodes.count += 1;
-                if nodes.first.len() < NAMED {
-                    nodes.first.push(node.to_owned());
-                }
+                self.written.entry(entry.bundle.clone()).or_default().insert(node.to_owned());
             }
             State::Refused => {
                 self.refused_count += 1;
@@ -167,9 +156,10 @@ mod tests {
         assert_eq!(all.nodes, 23);
         assert_eq!(all.of.len(), 1);
         let tally = &all.of[&Key::new("r", "team-a")];
-        assert_eq!((tally.written["new"].count, tally.written["new"].first.len()), (20, NAMED));
-        assert_eq!(tally.written["former"].first, ["old"]);
+        assert_eq!(tally.written["new"].len(), 20);
+        assert_eq!(tally.written["former"], BTreeSet::from(["old".to_owned()]));
         assert_eq!(tally.refused, [("bad".to_owned(), "no config_path".to_owned())]);
         assert_eq!(tally.refused_count, 1);
+        assert_eq!(tally.not_meant["new"], 1);
     }
 }
