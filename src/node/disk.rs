@@ -58,7 +58,9 @@ impl Disk {
                     Err(error) => {
                         let why = told("look into", folder, &error);
                         found.unseen.push(why.clone());
-                        shelves = Err(why);
+                        if present.contains(folder) {
+                            shelves = Err(why);
+                        }
                     }
                 }
             }
