@@ -29,7 +29,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sidecar",
         ],
     ),
-    ("controller", &["PROGRAM", "api", "desired", "metrics", "model", "observe", "parts", "status", "status::write"]),
+    (
+        "controller",
+        &["PROGRAM", "api", "desired", "metrics", "model", "node", "observe", "parts", "status", "status::write"],
+    ),
     (
         "parts",
         &[
@@ -40,6 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "desired",
             "metrics",
             "model",
+            "node",
             "observe",
             "pki",
             "pki::issue",
@@ -56,7 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),
     ("status", &["api", "desired", "model", "pki"]),
-    ("desired", &["api", "credentials", "model", "pki", "secret"]),
+    ("desired", &["api", "credentials", "model", "node", "pki", "secret"]),
     ("model", &["api", "credentials", "secret"]),
     ("pki::issue", &["pki", "secret"]),
     ("pki", &["secret"]),

@@ -26,7 +26,8 @@ const SPEAKERS: [&str; 10] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 25] = [
+const OF_KUBERNETES: [&str; 27] = [
+    "Any",
     "Block",
     "Complete",
     "CrashLoopBackOff",
@@ -39,6 +40,7 @@ const OF_KUBERNETES: [&str; 25] = [
     "FailureTarget",
     "ImagePullBackOff",
     "InvalidImageName",
+    "Namespace",
     "Lost",
     "None",
     "OOMKilled",

@@ -34,6 +34,8 @@ use crate::api::PrivateRegistry;
 use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
 use crate::parts::context::Recall;
+use crate::parts::trust::accepting::Accepting;
+use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 use crate::parts::{self, Context, Error};
 use operator_engine::apply::{Engine, Marks, Memory, Observer};
@@ -42,6 +44,7 @@ use operator_engine::apply::{Engine, Marks, Memory, Observer};
 pub const MARKS: Marks = Marks {
     field_manager: labels::MANAGER,
     owner_label: labels::REGISTRY,
+    owner_namespace_label: labels::REGISTRY_NAMESPACE,
     managed_by_label: labels::MANAGED_BY,
     managed_by: labels::MANAGER,
     adopt: "privateregistry.dev/adopt",
@@ -84,13 +87,15 @@ impl Operator {
             queue: Queue::default(),
             rounds: Rounds::default(),
             references: References::default(),
+            accepting: Accepting::default(),
+            reports: Reports::default(),
             installations: Installations::new(settings.takeover_wait),
             settings,
         });
         let mut watches = Watches::new(client.clone());
         let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
-            for watched in intake::watched() {
+            for watched in intake::watched(scope) {
                 watches.metadata(watched, scope, intake.clone());
             }
             let shared = ctx.clone();

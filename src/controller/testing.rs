@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::model::Settings;
 use crate::parts::Context;
 use crate::parts::context::Recall;
+use crate::parts::trust::accepting::Accepting;
+use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 
 pub(super) const OURS: &str = "ours/o";
@@ -50,6 +52,8 @@ pub(super) fn context(client: Client) -> Context {
         queue: Queue::default(),
         rounds: Rounds::default(),
         references: References::default(),
+        accepting: Accepting::default(),
+        reports: Reports::default(),
         installations,
     }
 }

@@ -15,5 +15,6 @@ pub mod disk;
 pub mod layouts;
 pub mod orders;
 pub mod plan;
+pub mod proof;
 pub mod report;
 mod watch;

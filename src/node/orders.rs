@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::layouts::{Owner, Runtime};
-use crate::api::GROUP;
 use crate::model::HostPort;
 use crate::pki::Bundle;
 
-/// Label of what is about trust on nodes, after our group and a slash.
-const TRUST: &str = "trust";
-/// Value of the label of an order.
-const ORDER: &str = "order";
+/// The label of orders, and its value.
+pub const LABEL: (&str, &str) = ("privateregistry.dev/trust", "order");
+/// Under which key an order says what is to be done.
+pub const KEY: &str = "order.json";
 /// How the names of orders begin.
 const PREFIX: &str = "trust.";
 /// Most orders that are followed; beyond it, those that come later in the alphabet are refused.
@@ -65,27 +64,60 @@ pub struct Refused {
 pub type Orders = BTreeMap<Owner, Result<Order, Refused>>;
 
 /// `order.json`. What is unknown is not ignored: it may be a restriction.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     registry: String,
     bundle: String,
     hosts: Vec<WrittenHost>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<LabelSelector>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     runtimes: Option<BTreeSet<Runtime>>,
 }
 
-#[derive(Deserialize)]
+/// A host as it is ordered, before it is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenHost {
-    host: String,
-    endpoint: String,
+pub struct WrittenHost {
+    /// As it stands before the first slash of an image name.
+    pub host: String,
+    /// Where a node connects.
+    pub endpoint: String,
 }
 
 /// The selector by which orders are watched.
 #[must_use]
 pub fn selector() -> String {
-    format!("{GROUP}/{TRUST}={ORDER}")
+    format!("{}={}", LABEL.0, LABEL.1)
+}
+
+/// What the order for a registry is called.
+#[must_use]
+pub fn name(namespace: &str, registry: &str) -> String {
+    format!("{PREFIX}{namespace}.{registry}")
+}
+
+/// What stands under [`KEY`] of the order for `registry`, namespace and name. No runtimes: those that the node has.
+///
+/// # Panics
+/// Never: an order is always JSON.
+#[must_use]
+pub fn render(
+    registry: &str,
+    bundle: &str,
+    hosts: &[WrittenHost],
+    nodes: Option<&LabelSelector>,
+    runtimes: &BTreeSet<Runtime>,
+) -> String {
+    let written = Written {
+        registry: registry.to_owned(),
+        bundle: bundle.to_owned(),
+        hosts: hosts.to_vec(),
+        nodes: nodes.cloned(),
+        runtimes: (!runtimes.is_empty()).then(|| runtimes.clone()),
+    };
+    serde_json::to_string(&written).expect("an order is JSON")
 }
 
 /// The registry that an order of this name is for; `None` if no order can be called so.
@@ -111,7 +143,7 @@ fn judged(owner: &Owner, data: &BTreeMap<String, String>, bundle: &mut String) -
         Some(text) if text.len() > longest => Err(format!("its {key} has more than {longest} bytes")),
         Some(text) => Ok(text.as_str()),
     };
-    let written: Written = serde_json::from_str(text("order.json", LONGEST_TEXT)?).map_err(|error| {
+    let written: Written = serde_json::from_str(text(KEY, LONGEST_TEXT)?).map_err(|error| {
         format!(
             "its order.json is not what this version knows (line {}, column {}); upgrade the chart, so that operator and node agents are of one version",
             error.line(),

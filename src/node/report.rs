@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::layouts::Owner;
-use crate::api::GROUP;
 use crate::model::labels::{MANAGED_BY, MANAGER};
 
 /// Longest message of one registry, in characters: all of them must fit into one object.
@@ -47,6 +46,21 @@ impl Entry {
     }
 }
 
+/// The label of reports, and its value.
+pub const LABEL: (&str, &str) = ("privateregistry.dev/trust", "report");
+
+/// The selector by which reports are listed.
+#[must_use]
+pub fn selector() -> String {
+    format!("{}={}", LABEL.0, LABEL.1)
+}
+
+/// The node that a report of this name is of.
+#[must_use]
+pub fn node(name: &str) -> Option<&str> {
+    name.strip_prefix("node.").filter(|node| !node.is_empty())
+}
+
 /// Name of a node's report.
 #[must_use]
 pub fn name(node: &str) -> String {
@@ -68,7 +82,7 @@ pub fn object(node: &Node, namespace: &str, data: &BTreeMap<String, String>) -> 
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {
             "name": name(&of), "namespace": namespace,
-            "labels": {format!("{GROUP}/trust"): "report", MANAGED_BY: MANAGER},
+            "labels": {LABEL.0: LABEL.1, MANAGED_BY: MANAGER},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": of, "uid": uid}],
         },
         "data": data,

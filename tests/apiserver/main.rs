@@ -43,4 +43,5 @@ mod secrecy;
 mod stopping;
 mod surroundings;
 mod switches;
+mod trust;
 mod volumes;

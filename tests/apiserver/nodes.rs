@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use testbed::control_plane::{Entry, Mark};
 use testbed::sandbox::{Place, Process};
 
-use crate::cluster::{Namespace, namespace};
+use crate::cluster::{Namespace, namespace, namespace_of_its_own_cluster};
 use crate::operator::{PROGRAM, free_address};
 use crate::wait::{PATIENCE, always, eventually};
 
@@ -550,6 +550,115 @@ async fn cleaning_up_leaves_the_node_as_it_was_and_is_ready_when_it_is_done() {
     let left: Vec<_> =
         fs::read_dir(site.disk.path().join(CERTS)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["foreign.example"]);
+}
+
+/// A registry of which nothing runs: that matters to no node.
+fn told(more: Value) -> Value {
+    let mut spec = json!({"restartPolicy": {"type": "Never"}, "suspend": true, "trust": {"nodes": {}}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+#[tokio::test]
+async fn from_the_manifest_to_the_node_and_back_and_the_status_says_who_lacks_it() {
+    let Some(system) = namespace_of_its_own_cluster("system").await else { return };
+    let site = system.site().await;
+    let apps = system.cluster.namespace("apps").await;
+    let agents = format!("--node-agent-namespace={}", site.agents);
+
+    // Without agents the registry says what is missing, and is ready all the same.
+    let operator = system.operator_of_the_cluster(&[]).await;
+    let registry = apps.registry("team-a", told(json!({}))).await;
+    let words = registry.says("NodesTrusted", "False", "NoNodeAgents").await;
+    assert!(words.contains("nodeTrust.enabled"), "{words}");
+    registry.says("Ready", "True", "Suspended").await;
+    operator.stop().await;
+
+    let operator = system.operator_of_the_cluster(&[&agents]).await;
+    registry.says("NodesTrusted", "False", "NoReports").await;
+    let agent = site.agent(&[]).await;
+    let words = registry.says("NodesTrusted", "True", "Told").await;
+    assert_eq!(words, "1 of 1 nodes have the bundle");
+    assert_eq!(registry.object.at("/status/trust/nodes").await, json!({"wanted": 1, "trusting": 1}));
+    let bundle = registry.bundle().at("/data/ca.crt").await.as_str().unwrap().to_owned();
+    site.trusts("team-a.apps.svc:5000", &bundle).await;
+    let address = registry.service().at("/spec/clusterIP").await;
+    site.trusts(&format!("{}:5000", address.as_str().unwrap()), &bundle).await;
+    assert!(site.text(&format!("{CERTS}/team-a.apps:5000/ca.crt")).is_none(), "a short name may be somebody else's");
+
+    // A spoilt order is put right; a new authority is on the node as soon as it is published.
+    let order = system.object("ConfigMap", "trust.apps.team-a");
+    order.edit(json!({"data": {"ca.crt": authority()}})).await;
+    site.trusts("team-a.apps.svc:5000", &bundle).await;
+    registry.object.annotate("privateregistry.dev/renew", "ca-1").await;
+    registry.bundle().becomes(PATIENCE, "has two authorities", |live| live["data"]["ca.crt"] != bundle.as_str()).await;
+    let both = registry.bundle().at("/data/ca.crt").await.as_str().unwrap().to_owned();
+    site.trusts("team-a.apps.svc:5000", &both).await;
+
+    // A node that is behind, and one that refuses, are named with the reason.
+    let said = |bundle: &str, state: &str, message: &str| json!({"apps.team-a": json!({"bundle": bundle, "state": state, "message": message}).to_string()});
+    for (node, data) in [
+        ("late", said("00ff", "Written", "")),
+        ("bare", said("00ff", "Refused", "containerd has no config_path: set it")),
+        ("mad", json!({"apps.team-a": "{", "x": "y"})),
+    ] {
+        let labels =
+            json!({"privateregistry.dev/trust": "report", "app.kubernetes.io/managed-by": "private-registry-operator"});
+        let name = format!("node.{node}");
+        let report = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": site.agents, "labels": labels}, "data": data});
+        create(&system.client, &report).await;
+    }
+    eventually(PATIENCE, "both are named", async || {
+        let words = registry.says("NodesTrusted", "False", "NotAllTold").await;
+        let is_so = words.starts_with("1 of 4 nodes; ")
+            && words.contains("bare: containerd has no config_path: set it")
+            && words.contains("late: has not reported what is ordered now yet")
+            && words.contains("other nodes: have not reported it yet");
+        if is_so { Ok(()) } else { Err(words) }
+    })
+    .await;
+    for node in ["late", "bare", "mad"] {
+        site.maps(&site.agents).delete(&format!("node.{node}"), &DeleteParams::default()).await.unwrap();
+    }
+    registry.says("NodesTrusted", "True", "Told").await;
+
+    // Only what an administrator allows, and only once.
+    registry.apply(told(json!({"addresses": ["registry.example.com"]}))).await.unwrap();
+    let words = registry.says("NodesTrusted", "False", "HostNotAllowed").await;
+    assert!(words.contains("apps=registry.example.com"), "{words}");
+    operator.stop().await;
+    let operator = system.operator_of_the_cluster(&[&agents, "--node-trust-host=*=*.example.com"]).await;
+    registry.says("NodesTrusted", "True", "Told").await;
+    site.trusts("registry.example.com", &both).await;
+    let second = system.registry("team-b", told(json!({"addresses": ["registry.example.com"]}))).await;
+    let words = second.says("NodesTrusted", "False", "HostTaken").await;
+    assert!(words.contains("registry.example.com"), "{words}");
+    let theirs = second.bundle().at("/data/ca.crt").await.as_str().unwrap().to_owned();
+    site.trusts("team-b.system.svc:5000", &theirs).await;
+    site.trusts("registry.example.com", &both).await;
+
+    // Taken out of the one, the other has it; and what is gone leaves nothing on a node.
+    registry.apply(told(json!({}))).await.unwrap();
+    second.says("NodesTrusted", "True", "Told").await;
+    site.trusts("registry.example.com", &theirs).await;
+    registry.apply(told(json!({"trust": {"nodes": {"selector": {"matchLabels": {"pool": "none"}}}}}))).await.unwrap();
+    site.trusts("team-a.apps.svc:5000", "").await;
+    eventually(PATIENCE, "no node is meant", async || {
+        let words = registry.says("NodesTrusted", "True", "Told").await;
+        if words == "none of the nodes is meant" { Ok(()) } else { Err(words) }
+    })
+    .await;
+    registry.apply(told(json!({}))).await.unwrap();
+    site.trusts("team-a.apps.svc:5000", &both).await;
+    operator.stop().await;
+    registry.object.delete().await;
+    let _operator = system.operator_of_the_cluster(&[&agents]).await;
+    registry.object.disappears(PATIENCE).await;
+    order.disappears(PATIENCE).await;
+    site.trusts("team-a.apps.svc:5000", "").await;
+    second.apply(told(json!({"trust": null}))).await.unwrap();
+    site.trusts("team-b.system.svc:5000", "").await;
+    agent.stops().await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub fn resource(kind: &str) -> ApiResource {
         "Deployment" => ("apps", "v1"),
         "Job" => ("batch", "v1"),
         "PodDisruptionBudget" => ("policy", "v1"),
-        "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         _ => ("", "v1"),
     };
@@ -131,6 +131,15 @@ impl Object {
             let now = self.find().await.ok_or("it is gone")?;
             let same = now["metadata"]["uid"] == uid && now["metadata"]["deletionTimestamp"].is_null();
             if same { Ok(()) } else { Err(brief(&now)) }
+        })
+        .await;
+    }
+
+    /// Is deleted, and stays for a while, because something holds it.
+    pub async fn survives_deletion(&self, period: Duration) {
+        always(period, &format!("{} is held", self.title()), async || {
+            let now = self.find().await.ok_or("it is gone")?;
+            if now["metadata"]["deletionTimestamp"].is_null() { Err(brief(&now)) } else { Ok(()) }
         })
         .await;
     }

@@ -174,6 +174,7 @@ impl Cluster {
         let mut all = self.place.values();
         if has_roles_only() {
             all.push(format!("watch.namespaces={{{}}}", NAMESPACES.join(",")));
+            all.push("nodeTrust.enabled=false".to_owned());
         }
         all.push(format!("extraArgs[0]=--short-certificates-for-tests={SHORT_LIVES}={SHORT_LIFE}"));
         all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));

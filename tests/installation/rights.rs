@@ -54,7 +54,8 @@ fn used_for_the_lease() -> Rights {
 #[test]
 fn the_whole_cluster_is_served_with_the_rights_that_are_used_and_no_others() {
     let objects = operator(&[]);
-    assert_eq!(granted(&objects, "ClusterRole", None), used());
+    let namespaces = ["list", "watch"].map(|verb| right(verb, "", "namespaces"));
+    assert_eq!(granted(&objects, "ClusterRole", None), used().into_iter().chain(namespaces).collect());
     assert_eq!(granted(&objects, "Role", Some("system")), used_for_the_lease());
     let roles = of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")).count();
     let bindings = of_kind(&objects, "ClusterRoleBinding").chain(of_kind(&objects, "RoleBinding")).count();

@@ -37,6 +37,8 @@ pub struct Certificate {
     pub keep: Keep,
     /// When time alone changes it.
     pub look_again: Option<Timestamp>,
+    /// The bundle that is published; `None`: there is none, or it cannot be said.
+    pub bundle: Option<String>,
 }
 
 /// Keeps, makes or takes over the certificate.
@@ -47,7 +49,13 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Cer
     if pass.registry.tls == Tls::None {
         let handled = decide::still_asked(pass.registry, pass.before.handled_renew_request.clone());
         let report = status::Certificate { handled_request: handled, ..status::Certificate::default() };
-        return Certificate { serving: Serving::Nothing, report, keep: Keep::from([ca]), look_again: None };
+        return Certificate {
+            serving: Serving::Nothing,
+            report,
+            keep: Keep::from([ca]),
+            look_again: None,
+            bundle: None,
+        };
     }
     let leaf = match read_leaf(pass).await {
         Ok(leaf) => leaf,
@@ -145,6 +153,7 @@ fn kept(pass: &Pass<'_>, leaf: Option<&Live>, problem: Option<Problem>, keep: Ke
         keep,
         // What is overdue already is looked at again when what stands in its way has changed.
         look_again: look_again.filter(|at| *at > pass.now),
+        bundle: None,
     }
 }
 
@@ -168,6 +177,7 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
                 }
             }
             settled.report.problem.get_or_insert(problem);
+            settled.bundle = None;
         }
     }
     if let Some(serving) = &settled.serving {
@@ -210,5 +220,6 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
         report: settled.report,
         keep,
         look_again: settled.look_again,
+        bundle: settled.bundle,
     }
 }
