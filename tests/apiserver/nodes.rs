@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Api, Client};
 use nix::sys::signal::Signal;
 use private_registry_operator::pki::Bundle;
@@ -20,7 +22,7 @@ use testbed::sandbox::{Place, Process};
 
 use crate::cluster::{Namespace, namespace, namespace_of_its_own_cluster};
 use crate::operator::{PROGRAM, free_address};
-use crate::wait::{PATIENCE, always, eventually};
+use crate::wait::{PATIENCE, always, eventually, within};
 
 const HOST: &str = "team-a.registries.svc:5000";
 const CERTS: &str = "etc/containerd/certs.d";
@@ -691,11 +693,121 @@ async fn a_thousand_registries_are_followed_within_the_charts_memory_and_reporte
     eprintln!("a node agent with 1,000 registries: {peak:?} KiB at most, not optimised");
     assert!(peak.is_some_and(|peak| peak < limit), "{peak:?} KiB");
 
-    let all = kube::api::ListParams::default().labels("privateregistry.dev/trust=order");
+    let all = ListParams::default().labels("privateregistry.dev/trust=order");
     site.maps(&space.name).delete_collection(&DeleteParams::default(), &all).await.unwrap();
     eventually(many, "nothing is left", async || {
         let left = fs::read_dir(site.disk.path().join(CERTS)).unwrap().count();
         if left == 0 && site.report().await.is_empty() { Ok(()) } else { Err(format!("{left} folders")) }
     })
     .await;
+}
+
+/// What a kubelet says of a pod whose image cannot be pulled.
+async fn kubelet_says(pods: &Api<Pod>, node: &str, message: &str) {
+    let pod = eventually(PATIENCE, &format!("a pod is there that proves trust on {node}"), async || {
+        let all = pods.list(&ListParams::default().labels(PROOF)).await.unwrap().items;
+        let found = all.into_iter().find(|pod| pod.spec.as_ref().unwrap().node_name.as_deref() == Some(node));
+        found.filter(|pod| pod.metadata.deletion_timestamp.is_none()).ok_or_else(|| "none".to_owned())
+    })
+    .await;
+    let state = json!({"waiting": {"reason": "ErrImagePull", "message": message}});
+    let container =
+        json!({"name": "proof", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+    let patch = Patch::Merge(json!({"status": {"phase": "Pending", "containerStatuses": [container]}}));
+    pods.patch_status(&pod.metadata.name.unwrap(), &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn no_proof_is_left(pods: &Api<Pod>) {
+    eventually(PATIENCE, "no pod is left that proves trust", async || {
+        let all = pods.list(&ListParams::default().labels(PROOF)).await.unwrap().items;
+        if all.is_empty() { Ok(()) } else { Err(format!("{} pods", all.len())) }
+    })
+    .await;
+}
+
+const PROOF: &str = "privateregistry.dev/proof-of=team-a";
+
+#[tokio::test]
+async fn what_a_pull_tells_is_told_once_and_no_pod_of_it_is_left() {
+    let Some(system) = namespace_of_its_own_cluster("system").await else { return };
+    let site = system.site().await;
+    let apps = system.cluster.namespace("apps").await;
+    let agents = [format!("--node-agent-namespace={}", site.agents), "--prove-node-trust".to_owned()];
+    let agents = agents.each_ref().map(String::as_str);
+    let pods: Api<Pod> = Api::namespaced(system.client.clone(), &site.agents);
+    // The chart's role for it; the operator of the tests has another name than the chart gives it here.
+    let subject =
+        json!({"kind": "ServiceAccount", "name": "operator-private-registry-operator", "namespace": "system"});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "system-nodes-proofs"});
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "proofs", "namespace": site.agents},
+        "roleRef": role, "subjects": [subject],
+    });
+    create(&system.client, &binding).await;
+    let operator = system.operator_of_the_cluster(&agents).await;
+    let _agent = site.agent(&[]).await;
+    let registry = apps.registry("team-a", json!({"trust": {"nodes": {}}})).await;
+    registry.tls().appears(PATIENCE).await;
+    let _server = registry.serving("401 Unauthorized").await;
+    registry.says_within(within(40), "Available", "True", "Answering").await;
+
+    // It asks this registry for an image that nobody has, on this node and nowhere else, with no login and no token.
+    let words = |words: &'static str| {
+        let registry = &registry;
+        async move {
+            eventually(PATIENCE, words, async || {
+                let told = registry.says("NodesTrusted", "False", "NotAllTold").await;
+                if told.contains(words) { Ok(()) } else { Err(told) }
+            })
+            .await;
+        }
+    };
+    words("system-node: is being proved by a pull").await;
+    let pod = pods.list(&ListParams::default().labels(PROOF)).await.unwrap().items.remove(0).spec.unwrap();
+    let image = pod.containers[0].image.clone().unwrap();
+    assert!(image.starts_with("team-a.apps.svc:5000/privateregistry.dev/trust-proof:"), "{image}");
+    assert_eq!((pod.automount_service_account_token, pod.image_pull_secrets), (Some(false), None));
+
+    kubelet_says(&pods, &site.node, "tls: failed to verify certificate: x509: certificate signed by unknown authority")
+        .await;
+    words("its runtime refuses the certificate although the files are there: tls: failed to verify").await;
+    no_proof_is_left(&pods).await;
+    registry.says("Ready", "True", "Settled").await;
+
+    // What is ordered anew is proved anew; the operator may go in between.
+    registry.apply(json!({"trust": {"nodes": {"runtimes": ["Containerd"]}}})).await.unwrap();
+    words("is being proved by a pull").await;
+    operator.stop().await;
+    let operator = system.operator_of_the_cluster(&agents).await;
+    kubelet_says(&pods, &site.node, "authorization failed: no basic auth credentials").await;
+    let told = registry.says("NodesTrusted", "True", "Told").await;
+    assert_eq!(told, "1 of 1 nodes have the bundle; each is proved by a pull");
+    no_proof_is_left(&pods).await;
+
+    // Known after a restart, and quiet.
+    operator.stop().await;
+    let operator = system.operator_of_the_cluster(&agents).await;
+    registry.says("NodesTrusted", "True", "Told").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let quiet = system.mark().await;
+    registry.object.annotate("example.com/nudge", "1").await;
+    always(within(2), "nothing is asked", async || {
+        let asked = system.asked_since(quiet).await;
+        if asked.is_empty() { Ok(()) } else { Err(format!("{asked:?}")) }
+    })
+    .await;
+
+    // Taken back while a pod is there, by the manifest and by deletion.
+    registry.apply(json!({"trust": {"nodes": {}}})).await.unwrap();
+    words("is being proved by a pull").await;
+    registry.apply(json!({})).await.unwrap();
+    no_proof_is_left(&pods).await;
+    system.object("ConfigMap", "proofs.apps.team-a").disappears(PATIENCE).await;
+    registry.apply(json!({"trust": {"nodes": {}}})).await.unwrap();
+    words("is being proved by a pull").await;
+    operator.stop().await;
+    registry.object.delete().await;
+    let _operator = system.operator_of_the_cluster(&agents).await;
+    registry.object.disappears(PATIENCE).await;
+    no_proof_is_left(&pods).await;
 }
