@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::settling::condition;
 
 /// How long a disturbance may hold up what takes a second without it, on a machine that has much else to do.
-pub const LIMIT: Duration = Duration::from_secs(150);
+pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// A step, and what must have come before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
