@@ -34,7 +34,10 @@ pub use status::{
     UserSource, UserSourceKind, UserStatus, condition, reason,
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
-pub use tls::{CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls, TlsSpec, TlsVersion};
+pub use tls::{
+    CertificateSigningRequestTls, CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls,
+    TlsSpec, TlsVersion,
+};
 
 /// API group of every kind, label and annotation of this operator.
 pub const GROUP: &str = "privateregistry.dev";

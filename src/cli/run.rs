@@ -36,6 +36,8 @@ const LOOP: &str = "loop";
 const PASSES: &str = "passes";
 /// How many registries are named at most.
 const NAMED: usize = 10;
+/// What is done with requests to signers.
+const REQUESTS: &[&str] = &["get", "list", "watch", "create", "delete"];
 const TICK: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(60);
 /// Ten times what one pass may take.
@@ -92,13 +94,15 @@ fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
 pub(super) fn run(options: RunOptions) -> ExitCode {
     let scopes = Scope::of(&options.watch_namespaces);
     let namespaces = scopes.iter().filter_map(Scope::namespace).map(str::to_owned).collect();
-    let needs = Needs { definition: definition(), rights: rights(), namespaces };
+    let is_cluster_wide = options.watch_namespaces.is_empty();
+    let needs = Needs { definition: definition(), rights: rights(is_cluster_wide), namespaces };
     let settings = Settings {
         registry_image: options.registry_image,
         frontend_image: options.frontend_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
         takeover_wait: options.takeover_wait,
+        is_cluster_wide,
         short_certificates: options.short_certificates_for_tests,
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
@@ -241,7 +245,7 @@ fn definition() -> Definition {
 }
 
 /// Every right that passes use, derived from the table of kinds.
-fn rights() -> Vec<Right> {
+fn rights(is_cluster_wide: bool) -> Vec<Right> {
     let fixed = [
         (api::GROUP, "privateregistries", &["get", "list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
@@ -255,7 +259,9 @@ fn rights() -> Vec<Right> {
         resource: resource.to_owned(),
         verb: verb.to_owned(),
     };
-    let all = fixed.into_iter().chain(children);
+    // What belongs to no namespace.
+    let of_the_cluster = is_cluster_wide.then_some(("certificates.k8s.io", "certificatesigningrequests", REQUESTS));
+    let all = fixed.into_iter().chain(children).chain(of_the_cluster);
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(group, resource, verb))).collect()
 }
 

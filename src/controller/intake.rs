@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::Resource as _;
 use operator_engine::apply::Kind;
 use operator_engine::work::queue::{Key, Urgency};
@@ -13,11 +14,13 @@ use crate::model::labels;
 use crate::parts::Context;
 
 const POD: &str = "Pod";
+const REQUEST: &str = "CertificateSigningRequest";
 /// Kinds that manifests refer to by name, so that objects without our label matter too.
 const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
 
-/// Every kind to watch beside registries: what is written, and pods, which tell why something does not run.
-pub(super) fn watched() -> Vec<Watched> {
+/// Every kind to watch beside registries: what is written, and pods, which tell why something does not run. What belongs to no namespace can only be
+/// watched by who watches all.
+pub(super) fn watched(scope: &Scope) -> Vec<Watched> {
     let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
     let children = KINDS.iter().map(|kind| Watched {
         group: kind.group.to_owned(),
@@ -27,7 +30,8 @@ pub(super) fn watched() -> Vec<Watched> {
         selector: (!REFERRED.contains(&kind.kind)).then(|| ours.clone()),
     });
     let pods = Watched::kind_of::<k8s_openapi::api::core::v1::Pod>().selected_by(ours.clone());
-    children.chain([pods]).collect()
+    let requests = Watched::kind_of::<CertificateSigningRequest>().selected_by(ours.clone());
+    children.chain([pods]).chain((*scope == Scope::All).then_some(requests)).collect()
 }
 
 /// Puts registries on the queue.
@@ -70,6 +74,13 @@ impl Intake {
         self.listing_pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of a registry that is gone, too: what it left is removed.
+    fn request_changed(&self, key: Option<Key>) {
+        if let Some(key) = key.filter(|key| self.ctx.rounds.is_open(&key.namespace)) {
+            self.ctx.queue.add(&key, Urgency::Change);
+        }
+    }
+
     fn pod_changed(&self, meta: &Meta) {
         if let Some(registry) = meta.label(labels::REGISTRY) {
             self.ctx.recall.pods_changed(&Key::new(meta.namespace(), registry));
@@ -82,11 +93,15 @@ impl Sink for Intake {
     fn relist_started(&self, watched: &Watched, scope: &Scope) {
         match Self::kind(watched) {
             Some(kind) => self.ctx.memory.relist_started(kind, scope.namespace()),
+            None if watched.kind == REQUEST => self.ctx.requests.relist_started(),
             None => _ = self.listing_pods().insert(scope.clone()),
         }
     }
 
     fn seen(&self, watched: &Watched, scope: &Scope, meta: &Meta) {
+        if watched.kind == REQUEST {
+            return self.request_changed(self.ctx.requests.seen(meta));
+        }
         let Some(kind) = Self::kind(watched) else { return self.pod_seen(meta, scope) };
         let notice = self.ctx.memory.seen(kind, meta.meta());
         if notice.changed {
@@ -95,6 +110,9 @@ impl Sink for Intake {
     }
 
     fn gone(&self, watched: &Watched, _: &Scope, meta: &Meta) {
+        if watched.kind == REQUEST {
+            return self.request_changed(self.ctx.requests.gone(meta.name()));
+        }
         let Some(kind) = Self::kind(watched) else { return self.pod_changed(meta) };
         let notice = self.ctx.memory.gone(kind, meta.meta());
         if notice.changed {
@@ -109,6 +127,9 @@ impl Sink for Intake {
                     let object = &missing.object;
                     self.queue_all(kind.kind, &object.namespace, &object.name, missing.owner.as_deref());
                 }
+            }
+            None if watched.kind == REQUEST => {
+                self.ctx.requests.relisted().into_iter().for_each(|key| self.request_changed(Some(key)));
             }
             // Pods may have changed or gone meanwhile: whoever was told of them asks again.
             None => {

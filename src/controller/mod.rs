@@ -33,6 +33,7 @@ use self::intake::Intake;
 use crate::api::PrivateRegistry;
 use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
+use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::workload::Answers;
 use crate::parts::{self, Context, Error};
@@ -84,13 +85,14 @@ impl Operator {
             queue: Queue::default(),
             rounds: Rounds::default(),
             references: References::default(),
+            requests: Requests::default(),
             installations: Installations::new(settings.takeover_wait),
             settings,
         });
         let mut watches = Watches::new(client.clone());
         let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
-            for watched in intake::watched() {
+            for watched in intake::watched(scope) {
                 watches.metadata(watched, scope, intake.clone());
             }
             let shared = ctx.clone();
@@ -179,6 +181,7 @@ impl Operator {
             let known = async |scope: Scope| self.watches.scope_synced(&scope).await;
             let keys = || self.ctx.registries.keys();
             self.ctx.rounds.first(&self.scopes, known, keys, &self.ctx.queue, &self.ctx.engine).await;
+            self.ctx.find_abandoned_requests();
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -192,6 +195,7 @@ impl Operator {
         self.ctx.memory.sweep();
         self.watches.relist();
         self.ctx.round(&self.ctx.rounds.open_scopes()).await;
+        self.ctx.find_abandoned_requests();
     }
 }
 

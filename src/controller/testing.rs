@@ -25,6 +25,7 @@ use crate::desired::kinds;
 use crate::metrics::Metrics;
 use crate::model::Settings;
 use crate::parts::Context;
+use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::workload::Answers;
 
@@ -50,6 +51,7 @@ pub(super) fn context(client: Client) -> Context {
         queue: Queue::default(),
         rounds: Rounds::default(),
         references: References::default(),
+        requests: Requests::default(),
         installations,
     }
 }

@@ -15,6 +15,6 @@ mod users;
 pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use observed::{Observed, ObservedClaim, SecretContent};
-pub use resolve::{Blocked, resolve, secrets_of};
-pub use resolved::{Admin, Fault, Faults, Frontend, Protocol, PullSecret, Resolved, Storage, Tls, Users};
+pub use resolve::{Blocked, answer_of, answer_secret, resolve, secrets_of};
+pub use resolved::{Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, Users};
 pub use settings::Settings;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// How long another installation of the operator may leave the question unanswered whether it is still there.
     pub takeover_wait: Duration,
+    /// Whether it looks after all namespaces, with rights to what has no namespace.
+    pub is_cluster_wide: bool,
     /// For tests of renewal.
     pub short_certificates: Option<ShortCertificates>,
 }
@@ -47,6 +49,7 @@ impl Default for Settings {
             cluster_domain: "cluster.local".to_owned(),
             // Twice what a pass may take.
             takeover_wait: Duration::from_secs(60),
+            is_cluster_wide: true,
             short_certificates: None,
         }
     }
