@@ -106,7 +106,7 @@ pub fn is_serving(leaf: &LeafReading, now: Timestamp) -> bool {
 /// When a request may be sent again that is not there any more, although nobody answered it: later each time, up to an hour. Kubernetes
 /// removes requests by itself, and so do people.
 pub fn ask_again_at(last: Timestamp, times: u32) -> Timestamp {
-    const FIRST: SignedDuration = SignedDuration::from_secs(30);
+    const FIRST: SignedDuration = SignedDuration::from_secs(5);
     const LONGEST: SignedDuration = SignedDuration::from_hours(1);
     let pause = FIRST.checked_mul(1 << times.saturating_sub(1).min(16)).unwrap_or(LONGEST).min(LONGEST);
     after(last, pause)

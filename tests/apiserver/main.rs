@@ -39,6 +39,7 @@ mod rights;
 mod rotation;
 mod rules;
 mod secrecy;
+mod signers;
 mod stopping;
 mod surroundings;
 mod switches;

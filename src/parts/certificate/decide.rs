@@ -37,6 +37,8 @@ pub struct Stored<'a> {
     pub request: Option<&'a Live>,
     /// What the signer says to the request that lies there; [`Answer::Nothing`], too, if a person is asked.
     pub answer: Answer,
+    /// From when on a signer may be asked, if it was asked a short while ago.
+    pub asks_at: Option<Timestamp>,
 }
 
 /// What a signer of the cluster says to a request.

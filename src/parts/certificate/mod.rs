@@ -88,7 +88,8 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Cer
         Ok(found) => found,
         Err(problem) => return kept(pass, leaf.as_ref(), Some(problem), all.into()),
     };
-    let stored = Stored { leaf: leaf.as_ref(), published, authority, request: request.as_ref(), answer };
+    let asks_at = pass.ctx.requests.next_at(pass.key).map(whole);
+    let stored = Stored { leaf: leaf.as_ref(), published, authority, request: request.as_ref(), answer, asks_at };
     let decided = decide::settle(
         pass.registry,
         &stored,
@@ -158,6 +159,11 @@ async fn request(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<(Option<Live>, 
         None => Answer::Nothing,
     };
     Ok((request, answer))
+}
+
+/// People read it.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// What is stored goes on, and nothing of it changes.

@@ -79,7 +79,7 @@ impl Requests {
     }
 
     /// From when on one may be made.
-    fn next_at(&self, key: &Key) -> Option<Timestamp> {
+    pub(super) fn next_at(&self, key: &Key) -> Option<Timestamp> {
         locked(&self.0).made.get(key).map(|(last, times)| crate::pki::signing::ask_again_at(*last, *times))
     }
 
@@ -150,9 +150,9 @@ pub(super) async fn settle(
         return Ok(Some(at));
     }
     let object = signing::build(pass.registry, signer, wanted, &request.request);
-    pass.ctx.requests.was_made(pass.key, pass.now);
     match api(pass.ctx).create(&PostParams::default(), &object).await {
         Ok(_) => {
+            pass.ctx.requests.was_made(pass.key, pass.now);
             info!(registry = %pass.key, request = asked.name, signer, "asked for a certificate");
             Ok(None)
         }

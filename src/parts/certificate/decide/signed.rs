@@ -160,7 +160,8 @@ pub(super) fn settle(
     let mut said = Vec::new();
     if is_waiting && problem.is_none() {
         let is_serving = signing::is_serving(&leaf_reading, now);
-        let (words, refusal) = waiting_for(registry, wanted, asked.as_ref(), answer);
+        let asks_at = stored.asks_at.filter(|at| *at > now);
+        let (words, refusal) = waiting_for(registry, wanted, asked.as_ref(), answer, asks_at);
         match refusal {
             Some(reason) => problem = Some(Problem::stuck(reason, format!("{words}{}", still(is_serving)))),
             None if is_serving => said.push(format!("the next one is asked for: {words}")),
@@ -374,6 +375,7 @@ fn waiting_for(
     wanted: &Requested,
     asked: Option<&Asked>,
     answer: &Answer,
+    asks_at: Option<Timestamp>,
 ) -> (String, Option<&'static str>) {
     let (name, namespace) = (&registry.name, &registry.namespace);
     let (Some(signer), Some(Asked { name: object, .. })) = (&wanted.signer, asked) else {
@@ -385,6 +387,9 @@ fn waiting_for(
     };
     let again = again(object);
     let because = |why: &str| if why.is_empty() { String::new() } else { format!(" ({why})") };
+    if let (Answer::Nothing, Some(at)) = (answer, asks_at) {
+        return (format!("CertificateSigningRequest {object} is not there any more and is made again at {at}"), None);
+    }
     match answer {
         Answer::Nothing | Answer::Pending => (
             format!(

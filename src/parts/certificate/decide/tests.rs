@@ -24,8 +24,14 @@ impl Shelf {
 
     fn settle_at(&self, registry: &Resolved, now: Timestamp, serves: Serves) -> Settled {
         let authority = self.authority.clone().map_or(Authority::Absent, Authority::Stored);
-        let stored =
-            Stored { leaf: self.leaf.as_ref(), published: None, authority, request: None, answer: Answer::Nothing };
+        let stored = Stored {
+            leaf: self.leaf.as_ref(),
+            published: None,
+            authority,
+            request: None,
+            answer: Answer::Nothing,
+            asks_at: None,
+        };
         let moment = Moment { now, rollout: Rollout { is_pending: false, serves }, handled: None };
         settle(registry, &stored, &Observed::default(), Some(&json!({})), &moment).unwrap()
     }
@@ -206,7 +212,14 @@ fn a_users_certificate_that_clients_refuse_replaces_nothing_and_one_that_they_re
         let moment = Moment { now: Timestamp::now(), rollout: Rollout::default(), handled: None };
         settle(
             &registry,
-            &Stored { leaf, published: None, authority: Authority::Absent, request: None, answer: Answer::Nothing },
+            &Stored {
+                leaf,
+                published: None,
+                authority: Authority::Absent,
+                request: None,
+                answer: Answer::Nothing,
+                asks_at: None,
+            },
             observed,
             None,
             &moment,
@@ -425,6 +438,7 @@ fn an_encrypted_key_is_opened_with_the_passphrase_that_is_named_and_what_is_miss
             authority: Authority::Absent,
             request: None,
             answer: Answer::Nothing,
+            asks_at: None,
         };
         let settled = settle(&registry, &stored, observed, None, &moment).unwrap();
         (settled.serving, settled.report.problem.map(|problem| problem.reason))
@@ -451,8 +465,14 @@ fn an_authority_that_lies_elsewhere_signs_for_whoever_names_it_and_is_only_read(
     let settle = |shelf: &Shelf, content: Option<SecretContent>, asked: Option<&str>, now: Timestamp| {
         let registry = registry(asked);
         let authority = Authority::Shared { name: "company".to_owned(), content, is_unread: false };
-        let stored =
-            Stored { leaf: shelf.leaf.as_ref(), published: None, authority, request: None, answer: Answer::Nothing };
+        let stored = Stored {
+            leaf: shelf.leaf.as_ref(),
+            published: None,
+            authority,
+            request: None,
+            answer: Answer::Nothing,
+            asks_at: None,
+        };
         let moment = Moment { now, rollout: Rollout::default(), handled: None };
         let settled = settle(&registry, &stored, &Observed::default(), Some(&json!({})), &moment).unwrap();
         assert!(settled.authority.is_none(), "nothing is written");
