@@ -128,6 +128,12 @@ async fn what_has_nothing_to_rotate_is_refused_with_what_to_do_instead() {
     let Some(team) = namespace("rotate-nothing").await else { return };
     team.registry("own", json!({"tls": {"secret": {"name": "company-tls"}}})).await;
     team.registry("plain", json!({"tls": {"none": {}}})).await;
+    team.registry("signed", json!({"tls": {"certificateSigningRequest": {}}})).await;
+    let (code, said) = team.ask(&["rotate", "ca", "signed"]).await;
+    assert!(code == Some(1) && said.contains("who decides about the authority"), "{said}");
+    let (code, said) = team.ask(&["rotate", "leaf", "signed"]).await;
+    assert!(code == Some(0) && said.contains("The request for it is made when this ends"), "{said}");
+    assert!(said.contains("kubectl registry csr signed"), "{said}");
     for (name, words) in [
         ("own", "put the new one into the Secret company-tls"),
         ("plain", "spec.tls.none"),

@@ -70,10 +70,10 @@ async fn turn(purpose: &str) -> Option<Turn> {
 }
 
 /// An authority that somebody else runs.
-struct Company(CertifiedIssuer<'static, KeyPair>);
+pub struct Company(CertifiedIssuer<'static, KeyPair>);
 
 impl Company {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "Company");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -85,7 +85,7 @@ impl Company {
     }
 
     /// Signs what is asked for, from now for so long, and gives the root with it.
-    fn signs(&self, request: &str, life: SignedDuration) -> String {
+    pub fn signs(&self, request: &str, life: SignedDuration) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(request).unwrap();
         let date = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap();
         request.params.not_before = date(Timestamp::now() - SignedDuration::from_mins(5));
@@ -94,7 +94,7 @@ impl Company {
     }
 }
 
-const DAY: SignedDuration = SignedDuration::from_hours(24);
+pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 fn asking() -> Value {
     json!({

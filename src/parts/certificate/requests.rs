@@ -61,8 +61,14 @@ impl Requests {
     pub fn relisted(&self) -> Vec<Key> {
         let mut known = locked(&self.0);
         let Some(listed) = known.listed.take() else { return Vec::new() };
-        let gone: Vec<_> =
-            known.all.extract_if(.., |name, _| !listed.contains(name)).map(|(_, (key, _))| key).collect();
+        let mut gone = Vec::new();
+        known.all.retain(|name, (key, _)| {
+            let stays = listed.contains(name);
+            if !stays {
+                gone.push(key.clone());
+            }
+            stays
+        });
         gone
     }
 
