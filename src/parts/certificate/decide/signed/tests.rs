@@ -49,6 +49,8 @@ struct Shelf {
     leaf: Option<Live>,
     authority: Option<Live>,
     request: Option<Live>,
+    /// When a signer may be asked again.
+    asks_at: Option<Timestamp>,
 }
 
 /// What a pass came to.
@@ -65,8 +67,14 @@ struct Came {
 impl Shelf {
     fn pass_at(&self, registry: &Resolved, answer: Answer, observed: &Observed, now: Timestamp) -> Came {
         let authority = self.authority.clone().map_or(Authority::Absent, Authority::Stored);
-        let stored =
-            Stored { leaf: self.leaf.as_ref(), published: None, authority, request: self.request.as_ref(), answer };
+        let stored = Stored {
+            leaf: self.leaf.as_ref(),
+            published: None,
+            authority,
+            request: self.request.as_ref(),
+            answer,
+            asks_at: self.asks_at,
+        };
         // All pods serve what is stored.
         let serves = self.leaf.as_ref().and_then(leaf_of).map_or(Serves::Nothing, |leaf| Serves::Only(checksum(&leaf)));
         let moment = Moment { now, rollout: Rollout { is_pending: false, serves }, handled: None };
@@ -87,6 +95,7 @@ impl Shelf {
             // Kept, and never pruned.
             authority: live(Child::Ca).or_else(|| self.authority.clone()),
             request: live(Child::Csr),
+            asks_at: None,
         };
         Came {
             shelf,
@@ -203,6 +212,11 @@ fn what_a_signer_says_is_told_with_the_next_action_and_a_good_answer_is_served()
         assert_eq!(came.shelf.asks(), request, "the key survives until the answer comes");
         assert_eq!(came.asked.unwrap(), Asked { is_missing: false, ..asked.clone() }, "{words}");
     }
+
+    // Somebody has removed it, and it may not be made again yet.
+    let at = "2999-01-01T00:00:00Z".parse().unwrap();
+    let removed = Shelf { asks_at: Some(at), ..first.shelf.clone() }.pass(&registry, Answer::Nothing);
+    assert!(removed.refusal().1.contains("is made again at 2999-01-01T00:00:00Z"), "{:?}", removed.problem);
 
     let came = first.shelf.pass(&registry, signed_by(company.signs(&request)));
     assert_eq!((came.problem, came.asked), (None, None));
