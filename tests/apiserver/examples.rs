@@ -7,10 +7,10 @@ use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, documents, namespace};
+use crate::given::{Company, DAY};
 use crate::object::resource;
 use crate::quiet::look_again;
 use crate::registry::Registry;
-use crate::signers::{Company, DAY};
 use crate::wait::{PATIENCE, eventually};
 
 fn examples() -> Vec<PathBuf> {

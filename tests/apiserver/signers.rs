@@ -9,13 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa, KeyPair,
-};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::cluster::{Cluster, Namespace, namespace, namespace_of_its_own_cluster};
+use crate::given::{Company, DAY};
 use crate::object::{Object, resource};
 use crate::operator::Operator;
 use crate::registry::Registry;
@@ -68,33 +67,6 @@ async fn turn(purpose: &str) -> Option<Turn> {
     operator.ready().await;
     Some(Turn { team, operator, _turn: turn })
 }
-
-/// An authority that somebody else runs.
-pub struct Company(CertifiedIssuer<'static, KeyPair>);
-
-impl Company {
-    pub fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Company");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn root(&self) -> String {
-        self.0.pem().replace('\r', "")
-    }
-
-    /// Signs what is asked for, from now for so long, and gives the root with it.
-    pub fn signs(&self, request: &str, life: SignedDuration) -> String {
-        let mut request = CertificateSigningRequestParams::from_pem(request).unwrap();
-        let date = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap();
-        request.params.not_before = date(Timestamp::now() - SignedDuration::from_mins(5));
-        request.params.not_after = date(Timestamp::now() + life);
-        request.signed_by(&self.0).unwrap().pem() + &self.root()
-    }
-}
-
-pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 fn asking() -> Value {
     json!({
