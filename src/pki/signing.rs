@@ -22,7 +22,9 @@ pub struct Input<'a> {
     pub request: Option<&'a RequestFacts>,
     /// Whether the certificate that is served is the answer to it.
     pub is_answered: bool,
-    /// Whether another signer gave that answer than the one who is asked now.
+    /// Whether it is the answer to the request before that one.
+    pub is_former_answer: bool,
+    /// Whether another signer gave the answer that is served than the one who is asked now.
     pub is_anothers: bool,
     /// Whether clients accept that answer, as far as their trust is known here.
     pub is_accepted: bool,
@@ -50,6 +52,8 @@ pub enum Verdict {
     Await,
     /// The request that waits must ask for more names. Its key stays, so that an answer on its way still fits.
     Widen,
+    /// The request that waits is needed no more: what is served is what is wanted after all.
+    TakeBack,
     /// A new request with a new key.
     Ask(Renew),
 }
@@ -62,6 +66,7 @@ pub fn decide(input: &Input<'_>) -> Verdict {
     if !input.is_answered {
         // What a user asks for is what waits already.
         return match () {
+            () if is_wanted_after_all(input) => Verdict::TakeBack,
             () if is_other_key => Verdict::Ask(Renew::ParametersChanged),
             () if is_narrow => Verdict::Widen,
             () => Verdict::Await,
@@ -85,6 +90,23 @@ pub fn decide(input: &Input<'_>) -> Verdict {
             Verdict::Keep { look_again: next.unwrap_or(leaf.not_after) }
         }
     }
+}
+
+/// Whether a request was made for a reason that is gone: the manifest was changed, and changed back before anybody signed.
+fn is_wanted_after_all(input: &Input<'_>) -> bool {
+    let (Some(leaf), profile) = (input.leaf.facts(), input.profile) else { return false };
+    let is_gone = match input.last_reason {
+        // What a signer left out of the certificate may or may not have been asked for before.
+        Some(Renew::SanMissing) => {
+            leaf.dns_names.is_superset(&profile.dns_names) && leaf.ip_addresses.is_superset(&profile.ip_addresses)
+        }
+        Some(Renew::CaChanged | Renew::ParametersChanged | Renew::Refused) => true,
+        _ => false,
+    };
+    let is_good =
+        input.is_former_answer && input.is_accepted && !input.is_anothers && is_serving(&input.leaf, input.now);
+    let is_as_wanted = leaf.key == PublicKeyKind::Own(profile.key_algorithm) && input.wish != Request::Leaf;
+    is_gone && is_good && is_as_wanted && input.now < renew_at(leaf, input.uid)
 }
 
 /// Why the first request is made.

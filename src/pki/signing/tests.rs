@@ -27,6 +27,7 @@ impl Case {
             leaf: LeafReading::of(Some(&self.leaf), None, at),
             request: Some(&self.request),
             is_answered: true,
+            is_former_answer: false,
             is_anothers: false,
             is_accepted: true,
             profile,
@@ -111,6 +112,40 @@ fn a_request_that_waits_is_made_once_and_asks_for_more_with_the_same_key() {
     assert_eq!(decide(&waiting(&wider)), Verdict::Widen);
     let other_key = LeafProfile { key_algorithm: KeyAlgorithm::Ed25519, ..leaf_profile() };
     assert_eq!(decide(&waiting(&other_key)), Verdict::Ask(Renew::ParametersChanged));
+}
+
+#[test]
+fn a_request_whose_reason_is_gone_is_taken_back_and_no_other() {
+    let (case, profile) = (answered(), leaf_profile());
+    let due = renew_at(&case.facts, UID);
+    let waiting = |why, at| Input {
+        is_answered: false,
+        is_former_answer: true,
+        last_reason: Some(why),
+        ..case.input(&profile, at)
+    };
+    for why in [Renew::CaChanged, Renew::ParametersChanged, Renew::Refused, Renew::SanMissing] {
+        assert_eq!(decide(&waiting(why, now())), Verdict::TakeBack, "{why}");
+        assert_eq!(decide(&waiting(why, due - SECOND)), Verdict::TakeBack, "{why}");
+        let other_key = LeafProfile { key_algorithm: KeyAlgorithm::Ed25519, ..leaf_profile() };
+        for input in [
+            waiting(why, due),
+            Input { is_former_answer: false, ..waiting(why, now()) },
+            Input { is_accepted: false, ..waiting(why, now()) },
+            Input { is_anothers: true, ..waiting(why, now()) },
+            Input { wish: Request::Leaf, ..waiting(why, now()) },
+            Input { profile: &other_key, ..waiting(why, now()) },
+        ] {
+            assert_ne!(decide(&input), Verdict::TakeBack, "{why}");
+        }
+    }
+    for why in [Renew::Missing, Renew::DueForRenewal, Renew::Requested, Renew::Expired] {
+        assert_eq!(decide(&waiting(why, now())), Verdict::Await, "{why}");
+    }
+    // A name that the certificate does not have is still missing.
+    let mut wider = leaf_profile();
+    wider.dns_names.insert("more.example.com".to_owned());
+    assert_eq!(decide(&Input { profile: &wider, ..waiting(Renew::SanMissing, now()) }), Verdict::Widen);
 }
 
 #[test]

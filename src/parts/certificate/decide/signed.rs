@@ -97,16 +97,24 @@ pub(super) fn settle(
     let mut served = stored.leaf.and_then(|live| Served::read(live, state.as_ref()));
     let is_answered = is_answered_by(state.as_ref(), served.as_ref());
     let leaf_reading = LeafReading::of(stored.leaf.and_then(leaf_of).as_ref(), None, now);
-    let is_accepted = match (&state, &mut served) {
-        (Some(state), Some(served)) if is_answered => {
+    let (dns_names, ip_addresses) = registry.written_hosts();
+    let written = import::Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
+    // The answer that is served was given to the request before the one that waits.
+    let is_former_answer = !is_answered && signer_before.is_some();
+    let former = if is_former_answer { State::again(stored.leaf, &profile) } else { None };
+    let is_accepted = match (if is_answered { &state } else { &former }, &mut served) {
+        (Some(state), Some(served)) => {
             let trusted = trust.clone().ok().flatten().or_else(|| signing_of(&known, &served.leaf.chain_pem));
-            let answer = judge(state, &served.leaf.chain_pem, trusted.as_deref(), NO_HOSTS, now);
+            // A name that is missing has a word of its own.
+            let hosts = if is_answered { NO_HOSTS } else { written };
+            let answer = judge(state, &served.leaf.chain_pem, trusted.as_deref(), hosts, now);
             answer.map(|answer| served.notes = notes(&answer)).is_ok()
         }
         _ => true,
     };
     let verdict = signing::decide(&signing::Input {
         is_answered,
+        is_former_answer: former.is_some(),
         is_anothers: signer_before.as_deref().is_some_and(|before| before != signer),
         is_accepted,
         leaf: leaf_reading.clone(),
@@ -121,9 +129,15 @@ pub(super) fn settle(
         Verdict::Keep { .. } | Verdict::Await => {}
         Verdict::Widen => {
             if let Some(old) = state.take() {
-                state = State::of(issue::request_again(&profile, &old.request.key_pem)?, old.reason);
+                // Now it is for more than it was made for.
+                let reason = match old.reason {
+                    Some(Renew::CaChanged | Renew::ParametersChanged | Renew::Refused) => Some(Renew::SanMissing),
+                    other => other,
+                };
+                state = State::of(issue::request_again(&profile, &old.request.key_pem)?, reason);
             }
         }
+        Verdict::TakeBack => state = former,
         Verdict::Ask(why) => state = State::of(issue::request(&profile)?, Some(why)),
     }
     let is_new_request = matches!(verdict, Verdict::Ask(_) | Verdict::Widen);
@@ -138,8 +152,6 @@ pub(super) fn settle(
     let offered = if is_for_another { None } else { offered(registry, stored, observed, object.as_deref()) };
     let mut problem = trust.as_ref().err().cloned();
     if let (Some(state), Some((place, chain)), Ok(given)) = (&state, offered, &trust) {
-        let (dns_names, ip_addresses) = registry.written_hosts();
-        let written = import::Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
         match judge(state, &chain, given.as_deref(), written, now) {
             Ok(answer) if served.as_ref().is_some_and(|served| served.leaf.chain_pem == answer.chain_pem) => {}
             Ok(answer) => served = Some(Served::of(answer, state)),
@@ -173,7 +185,7 @@ pub(super) fn settle(
     }
 
     // What a user asks for is what waits.
-    let is_asked_for = wish == Request::Leaf && !matches!(verdict, Verdict::Keep { .. });
+    let is_asked_for = wish == Request::Leaf && matches!(verdict, Verdict::Await | Verdict::Widen | Verdict::Ask(_));
     let handled = if is_asked_for { registry.renew_request.clone() } else { still_asked(registry, handled) };
     let (is_everywhere, brought) = is_everywhere(moment, served.as_ref().map(|served| &served.leaf));
     let is_complete = trust.is_ok();
@@ -188,7 +200,7 @@ pub(super) fn settle(
     let moments = [
         match verdict {
             Verdict::Keep { look_again } => Some(look_again),
-            Verdict::Await | Verdict::Widen | Verdict::Ask(_) => None,
+            Verdict::Await | Verdict::Widen | Verdict::TakeBack | Verdict::Ask(_) => None,
         },
         renew_at,
         served.as_ref().map(|served| served.facts.not_after),

@@ -462,6 +462,31 @@ fn a_name_that_is_added_while_a_request_waits_is_asked_for_with_the_same_key() {
 }
 
 #[test]
+fn what_is_changed_and_changed_back_before_anybody_signed_asks_nobody() {
+    let company = Company::new("Company");
+    let first = Shelf::default().pass(&asking_a_person(&[]), Answer::Nothing);
+    let signed = brought(&company.signs(&first.shelf.asks()));
+    let at = |shelf: &Shelf, registry: &Resolved| shelf.pass_at(registry, Answer::Nothing, &signed, Timestamp::now());
+    let served = at(&first.shelf, &asking_a_person(&[])).shelf;
+    let other_key = resolved(
+        &json!({"tls": {"certificateSigningRequest": {}, "certificate": {"keyAlgorithm": "Ed25519"}}}),
+        &json!({}),
+    );
+    for other in [asking_a_person(&["registry.example.com"]), other_key, asking_a_signer()] {
+        let asks = at(&served, &other);
+        assert!(asks.note.contains("the next one is asked for"), "{}", asks.note);
+        assert_ne!(asks.shelf.asks(), served.asks());
+        let still = at(&asks.shelf, &other);
+        assert_eq!(still.shelf.asks(), asks.shelf.asks());
+        let back = at(&still.shelf, &asking_a_person(&[]));
+        assert_eq!((&back.problem, back.note.as_str(), &back.asked), (&None, "", &None));
+        assert_eq!(back.shelf.chain(), served.chain());
+        let key = |shelf: &Shelf| text(shelf.request.as_ref().unwrap(), "tls.key");
+        assert_eq!(key(&back.shelf), key(&served));
+    }
+}
+
+#[test]
 fn no_message_shows_a_key() {
     let first = Shelf::default().pass(&asking_a_person(&[]), Answer::Nothing);
     let secret = STANDARD.encode(text(first.shelf.request.as_ref().unwrap(), "tls.key").unwrap());
