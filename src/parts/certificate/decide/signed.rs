@@ -311,7 +311,7 @@ fn signing_of(bundle: &Bundle, chain: &str) -> Option<String> {
 fn trusted(wanted: &Requested, observed: &Observed) -> Result<Option<String>, Problem> {
     const FIELD: &str = "spec.tls.certificateSigningRequest.caBundleSecretRef";
     let Some(secret) = &wanted.bundle else { return Ok(None) };
-    if observed.unread.contains(secret) {
+    if observed.unread.contains(secret) || observed.oversized.contains(secret) {
         return Err(Problem::waiting("ReadFailed", format!("Secret {secret} could not be read; it is tried again")));
     }
     let Some(Some(content)) = observed.secrets.get(secret) else {
