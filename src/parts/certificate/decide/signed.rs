@@ -1,5 +1,7 @@
 //! A certificate that somebody else signs for a key of the operator's: asked for, waited for, checked, and served.
 
+mod words;
+
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,9 +11,9 @@ use serde_json::Value;
 
 use super::{Answer, Asked, Moment, Settled, Stored};
 use super::{certificate_status, is_everywhere, is_signed, join, leaf_of, node_port_note, profile, still_asked, text};
-use crate::api::{self, CertificateStatus};
+use crate::api::CertificateStatus;
 use crate::desired;
-use crate::model::{Child, Observed, Requested, Resolved, labels};
+use crate::model::{Observed, Requested, Resolved, labels};
 use crate::parts::Error;
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::CertificateFacts;
@@ -23,6 +25,7 @@ use crate::pki::rotate::{self, Publication, Publishing, Since};
 use crate::pki::signing::{self, Verdict};
 use crate::pki::{Leaf, LeafProfile, SigningRequest, checksum, issue, policy};
 use crate::status::{Certificate, Problem};
+use words::{again, former_note, notes, still, waiting_for, wish_note};
 
 /// How long the former authority stays in the bundle.
 const GRACE: SignedDuration = SignedDuration::from_hours(24);
@@ -88,7 +91,7 @@ pub(super) fn settle(
     let signer = wanted.signer.as_deref().unwrap_or(labels::A_PERSON);
     let signer_before = note(labels::SIGNER);
 
-    let mut state = match stored.request.and_then(State::read) {
+    let state = match stored.request.and_then(State::read) {
         Some(state) => Some(state),
         // It is lost, but not its key: nobody has to sign again.
         None if signer_before.is_some() => State::again(stored.leaf, &profile),
@@ -125,21 +128,7 @@ pub(super) fn settle(
         wish,
         last_reason: state.as_ref().and_then(|state| state.reason),
     });
-    match verdict {
-        Verdict::Keep { .. } | Verdict::Await => {}
-        Verdict::Widen => {
-            if let Some(old) = state.take() {
-                // Now it is for more than it was made for.
-                let reason = match old.reason {
-                    Some(Renew::CaChanged | Renew::ParametersChanged | Renew::Refused) => Some(Renew::SanMissing),
-                    other => other,
-                };
-                state = State::of(issue::request_again(&profile, &old.request.key_pem)?, reason);
-            }
-        }
-        Verdict::TakeBack => state = former,
-        Verdict::Ask(why) => state = State::of(issue::request(&profile)?, Some(why)),
-    }
+    let state = carried_out(verdict, state, former, &profile)?;
     let is_new_request = matches!(verdict, Verdict::Ask(_) | Verdict::Widen);
     let object = wanted
         .signer
@@ -240,6 +229,29 @@ pub(super) fn settle(
         asked,
         is_complete,
         ..Settled::default()
+    })
+}
+
+/// The request that is to be stored from now on.
+fn carried_out(
+    verdict: Verdict,
+    state: Option<State>,
+    former: Option<State>,
+    profile: &LeafProfile,
+) -> Result<Option<State>, Error> {
+    Ok(match (verdict, state) {
+        (Verdict::Keep { .. } | Verdict::Await, state) => state,
+        (Verdict::TakeBack, _) => former,
+        (Verdict::Widen, Some(old)) => {
+            // Now it is for more than it was made for.
+            let reason = match old.reason {
+                Some(Renew::CaChanged | Renew::ParametersChanged | Renew::Refused) => Some(Renew::SanMissing),
+                other => other,
+            };
+            State::of(issue::request_again(profile, &old.request.key_pem)?, reason)
+        }
+        (Verdict::Widen, None) => None,
+        (Verdict::Ask(why), _) => State::of(issue::request(profile)?, Some(why)),
     })
 }
 
@@ -364,74 +376,6 @@ fn is_served_already(stored: &Stored<'_>, chain: &str) -> bool {
     served.is_some_and(|served| given.iter().any(|given| given.fingerprint == served.fingerprint))
 }
 
-fn notes(answer: &import::Answer) -> Vec<String> {
-    let mut notes: Vec<_> = answer.notes.iter().map(ToString::to_string).collect();
-    if !answer.uncovered.is_empty() {
-        let names = answer.uncovered.iter().cloned().collect::<Vec<_>>().join(", ");
-        notes.push(format!("the signer left out {names}: clients that use these names will refuse it"));
-    }
-    notes
-}
-
-fn again(object: &str) -> String {
-    format!("; for a new try: kubectl delete csr {object}")
-}
-
-fn still(is_serving: bool) -> &'static str {
-    if is_serving { "; the last good one is still served" } else { "" }
-}
-
-/// What is waited for and who has to do what; the reason, if it was refused.
-fn waiting_for(
-    registry: &Resolved,
-    wanted: &Requested,
-    asked: Option<&Asked>,
-    answer: &Answer,
-    asks_at: Option<Timestamp>,
-) -> (String, Option<&'static str>) {
-    let (name, namespace) = (&registry.name, &registry.namespace);
-    let (Some(signer), Some(Asked { name: object, .. })) = (&wanted.signer, asked) else {
-        let words = format!(
-            "a request waits to be signed: kubectl registry csr {name} -n {namespace} prints it, and \
-             kubectl registry set-certificate {name} -n {namespace} -f chain.pem brings what was signed"
-        );
-        return (words, None);
-    };
-    let again = again(object);
-    let because = |why: &str| if why.is_empty() { String::new() } else { format!(" ({why})") };
-    if let (Answer::Nothing, Some(at)) = (answer, asks_at) {
-        return (format!("CertificateSigningRequest {object} is not there any more and is made again at {at}"), None);
-    }
-    match answer {
-        Answer::Nothing | Answer::Pending => (
-            format!(
-                "CertificateSigningRequest {object} waits for approval: kubectl certificate approve {object}; then {signer} signs it"
-            ),
-            None,
-        ),
-        Answer::Approved => (
-            format!(
-                "CertificateSigningRequest {object} is approved and waits for {signer} to sign it: see whether that signer runs"
-            ),
-            None,
-        ),
-        Answer::Signed(_) => {
-            (format!("CertificateSigningRequest {object} is signed, but not as it must be{again}"), None)
-        }
-        Answer::Denied(why) => {
-            (format!("CertificateSigningRequest {object} was denied{}{again}", because(why)), Some("RequestDenied"))
-        }
-        Answer::Failed(why) => (
-            format!("CertificateSigningRequest {object} could not be signed by {signer}{}{again}", because(why)),
-            Some("RequestFailed"),
-        ),
-        Answer::Foreign => (
-            format!("CertificateSigningRequest {object} asks for something else than this registry{again}"),
-            Some("NotOurs"),
-        ),
-    }
-}
-
 /// What to publish: whom the manifest or the chain names, and former ones until nobody can meet what they signed.
 fn publish(
     stored: &Stored<'_>,
@@ -470,26 +414,6 @@ fn publish(
         now,
     });
     Publication { bundle: published.bundle.with(&present.render()), ..published }
-}
-
-fn former_note(registry: &Resolved, published: &Publication, now: Timestamp) -> Option<String> {
-    let (at, bundle) = (published.retires_at?, registry.name.child(Child::CaBundle));
-    Some(match at > now {
-        true => format!("the former CA stays in ConfigMap {bundle} until {at}"),
-        false => format!("the former CA stays in ConfigMap {bundle} until no pod serves its certificate"),
-    })
-}
-
-fn wish_note(registry: &Resolved) -> Option<String> {
-    let wish = registry.renew_request.as_deref()?;
-    let field = api::annotation::RENEW;
-    match Request::of(Some(wish)) {
-        Request::Leaf => None,
-        Request::Authority | Request::AuthorityNow => Some(format!(
-            "the annotation {field}={wish} asks for another CA, but that is decided by who signs; write leaf for another certificate"
-        )),
-        Request::None => Some(format!("the annotation {field}={wish} asks for nothing; write leaf")),
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::{Authority, Rollout, Serves, settle};
 use super::*;
-use crate::model::SecretContent;
+use crate::model::{Child, SecretContent};
 use crate::parts::testing::{resolved, stored_secret};
 use crate::status::Problem;
 
