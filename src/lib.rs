@@ -16,7 +16,7 @@
 //! | [`credentials`] | password hashes, the htpasswd file, the generated admin |
 //! | [`desired`] | pure builders, one file per kind of child |
 //! | [`status`] | conditions and the summary a user reads |
-//! | [`node`] | which files make a machine trust a registry (pure) |
+//! | [`node`] | which files make a machine trust a registry (pure), and the agent that writes them on nodes |
 //! | [`parts`] | one concern of a registry each: what it wants, what it found, what stands in its way |
 //! | [`controller`] | one pass, and what brings it about |
 //! | [`sidecar`] | the process beside the front end in a registry's pod |

@@ -25,7 +25,27 @@ fn help_shows_for_every_command_how_it_is_called() {
         assert!(of(command).contains("Examples:\n  "), "{command}");
         assert!(of(command).contains(&format!("private-registry-operator {command}")), "{command}");
     }
-    assert!(!ask(&["--help"]).out.contains("check-volume"), "not for people");
+    for command in ["check-volume", "sidecar", "node-agent"] {
+        assert!(!ask(&["--help"]).out.contains(command), "{command} is not for people");
+    }
+}
+
+#[test]
+fn a_node_agent_that_may_write_nothing_says_so_at_once() {
+    let place =
+        ["node-agent", "--node", "node-1", "--namespace", "nodes", "--orders", "system", "--listen", "127.0.0.1:0"];
+    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let text = "{clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}], contexts: [{name: a, context: {cluster: a, user: a}}], \
+                users: [{name: a, user: {}}], current-context: a}";
+    std::fs::write(kubeconfig.path(), text).unwrap();
+    let answer = ask(&[&place[..], &["--kubeconfig", kubeconfig.path().to_str().unwrap()]].concat());
+    assert_eq!(answer.code, Some(2), "{}", answer.err);
+    assert!(answer.err.contains("give at least one of --containerd, --docker and --podman"), "{}", answer.err);
+    for flag in ["--node", "--orders"] {
+        let answer = ask(&["node-agent", flag, "Team A"]);
+        assert_eq!(answer.code, Some(2));
+        assert!(answer.err.contains(flag), "{}", answer.err);
+    }
 }
 
 #[test]

@@ -26,7 +26,8 @@ const SPEAKERS: [&str; 10] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 28] = [
+const OF_KUBERNETES: [&str; 30] = [
+    "Any",
     "Approved",
     "Block",
     "CertificateSigningRequest",
@@ -42,6 +43,7 @@ const OF_KUBERNETES: [&str; 28] = [
     "FailureTarget",
     "ImagePullBackOff",
     "InvalidImageName",
+    "Namespace",
     "Lost",
     "None",
     "OOMKilled",

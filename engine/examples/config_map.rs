@@ -16,6 +16,7 @@ use serde_json::json;
 const MARKS: Marks = Marks {
     field_manager: "example",
     owner_label: "example.dev/owner",
+    owner_namespace_label: "example.dev/owner-namespace",
     managed_by_label: "app.kubernetes.io/managed-by",
     managed_by: "example",
     adopt: "example.dev/adopt",
@@ -39,6 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let child = Child {
         kind: kinds::CONFIG_MAP,
+        namespace: None,
         name: "demo-settings".to_owned(),
         hold: Hold::Disposable,
         body: json!({"data": {"greeting": "hello"}}),

@@ -24,6 +24,7 @@ impl crate::work::followed::Followed for k8s_openapi::api::core::v1::ConfigMap {
 pub(crate) const MARKS: Marks = Marks {
     field_manager: "test-operator",
     owner_label: "test.dev/owner",
+    owner_namespace_label: "test.dev/owner-namespace",
     managed_by_label: "app.kubernetes.io/managed-by",
     managed_by: "test-operator",
     adopt: "test.dev/adopt",

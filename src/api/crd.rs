@@ -16,7 +16,9 @@ use super::PrivateRegistry;
 
 /// Fields that embed a type of Kubernetes' own. Their inner descriptions would make the definition five times as large, and
 /// `kubectl explain pod.spec` has them.
-const FOREIGN: [&str; 8] = [
+const FOREIGN: [&str; 10] = [
+    "/spec/trust/nodes/selector",
+    "/spec/trust/namespaces/selector",
     "/spec/pod/tolerations",
     "/spec/pod/affinity",
     "/spec/pod/topologySpreadConstraints",
@@ -30,7 +32,11 @@ const FOREIGN: [&str; 8] = [
 /// Sections that mean something although they are empty. Server-side apply owns them as a whole: field by field, it would turn one into
 /// null, and so into nothing, when the last field that its manager wrote goes (structured-merge-diff). Who shortens `emptyDir: {sizeLimit:
 /// 5Gi}` to `emptyDir: {}` would be told that no storage is given.
-const ATOMIC: [&str; 15] = [
+const ATOMIC: [&str; 19] = [
+    "/spec/trust/nodes",
+    "/spec/trust/nodes/selector",
+    "/spec/trust/namespaces",
+    "/spec/trust/namespaces/selector",
     "/spec/tls/privateCA",
     "/spec/tls/secret",
     "/spec/tls/certificateSigningRequest",

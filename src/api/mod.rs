@@ -16,6 +16,7 @@ mod service;
 mod status;
 mod storage;
 mod tls;
+mod trust;
 
 pub use auth::{
     AdminSpec, AuthSpec, GenerateAdmin, HtpasswdSecretRef, HtpasswdSpec, NoAuth, SecretKeyRef, SecretRef, UserSpec,
@@ -30,14 +31,15 @@ pub use restart::{RestartPolicySpec, RestartType};
 pub use scalar::{GoDuration, Quantity};
 pub use service::{ExternalTrafficPolicy, IpFamilyPolicy, ServiceSpec, ServiceType};
 pub use status::{
-    Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, PrivateRegistryStatus, StorageStatus,
-    UserSource, UserSourceKind, UserStatus, condition, reason,
+    Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, PrivateRegistryStatus, ReachStatus,
+    StorageStatus, TrustStatus, UserSource, UserSourceKind, UserStatus, condition, reason,
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{
     CertificateSigningRequestTls, CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls,
     TlsSpec, TlsVersion,
 };
+pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNodes};
 
 /// API group of every kind, label and annotation of this operator.
 pub const GROUP: &str = "privateregistry.dev";

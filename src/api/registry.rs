@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AuthSpec, ConfigSpec, FrontendSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, ServiceSpec, StorageSpec,
-    TlsSpec, rules,
+    TlsSpec, TrustSpec, rules,
 };
 
 /// A private container registry: encrypted, with logins, on storage that is kept. `spec: {}` is a complete one.
@@ -84,6 +84,9 @@ pub struct PrivateRegistrySpec {
     /// Who signs the serving certificate. Absent: the registry's own authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+    /// Who is told which authorities to trust, beside the ConfigMap NAME-ca-bundle. Absent: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustSpec>,
     /// Who may log in. Absent: one generated user `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,

@@ -25,6 +25,10 @@ pub mod condition {
     pub const USERS_READY: &str = "UsersReady";
     /// The volume is bound, writable and as large as wanted.
     pub const STORAGE_READY: &str = "StorageReady";
+    /// Every namespace of spec.trust.namespaces has the bundle.
+    pub const NAMESPACES_TRUSTED: &str = "NamespacesTrusted";
+    /// Every node of spec.trust.nodes has the bundle.
+    pub const NODES_TRUSTED: &str = "NodesTrusted";
 }
 
 /// Reasons of conditions and events that do not come from an error: CamelCase, stable, documented in docs/conditions.md.
@@ -71,6 +75,10 @@ pub mod reason {
     pub const RESIZING: &str = "Resizing";
     /// Data is lost with the pod (emptyDir).
     pub const EPHEMERAL: &str = "Ephemeral";
+    /// Everybody who should has the bundle.
+    pub const TOLD: &str = "Told";
+    /// Some lack the bundle.
+    pub const NOT_ALL_TOLD: &str = "NotAllTold";
     /// Event: another installation of the operator looks after the registry.
     pub const OTHER_OPERATOR: &str = "OtherOperator";
     /// Event: an installation of the operator took the registry over from one that is gone.
@@ -84,7 +92,8 @@ pub struct PrivateRegistryStatus {
     /// Generation of the manifest that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Ready, Reconciling, Stalled, Available, CertificateReady, UsersReady, StorageReady.
+    /// Conditions: Ready, Reconciling, Stalled, Available, AddressReady, CertificateReady, UsersReady, StorageReady,
+    /// NamespacesTrusted, NodesTrusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
@@ -111,6 +120,9 @@ pub struct PrivateRegistryStatus {
     /// The volume that holds the images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
+    /// Who has been told which authorities to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustStatus>,
     /// Image that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -272,4 +284,30 @@ pub struct StorageStatus {
     /// Size that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<String>,
+}
+
+/// Who has been told which authorities to trust.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustStatus {
+    /// The namespaces of spec.trust.namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<ReachStatus>,
+    /// The nodes of spec.trust.nodes, as far as their agents have reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<ReachStatus>,
+}
+
+/// How many of those that should have the bundle have it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReachStatus {
+    /// How many should have it.
+    pub wanted: i32,
+    /// How many have it.
+    pub trusting: i32,
+    /// The first ten that lack it, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub missing: Vec<String>,
 }

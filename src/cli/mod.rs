@@ -1,5 +1,6 @@
 //! The command line: one file per family of subcommands, each arm calls one function. Printing happens here and nowhere else.
 
+mod node_agent;
 mod run;
 mod sidecar;
 mod volume;
@@ -68,6 +69,9 @@ enum Command {
         #[arg(long, value_name = "HOW")]
         listen: String,
     },
+    /// Make a node trust registries, as the operator orders. The chart's DaemonSet runs it.
+    #[command(hide = true)]
+    NodeAgent(Box<node_agent::Options>),
     /// Say by the exit code whether nginx can start. The startup probe of the sidecar runs it.
     #[command(hide = true)]
     SidecarIsReady {
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Sidecar { folder, certificate, listen } => {
             sidecar::run(&crate::sidecar::Options { folder, certificate, listen })
         }
+        Command::NodeAgent(options) => node_agent::run(*options),
         Command::SidecarIsReady { folder } => match crate::sidecar::is_ready(&folder) {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,

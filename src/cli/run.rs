@@ -21,8 +21,8 @@ use crate::api;
 use crate::controller::Operator;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
-use crate::model::Settings;
 use crate::model::settings::ShortCertificates;
+use crate::model::{HostRule, NodeAgents, Settings};
 
 /// Latch of readiness: the streams of changes.
 const WATCHES: &str = "watches";
@@ -36,8 +36,6 @@ const LOOP: &str = "loop";
 const PASSES: &str = "passes";
 /// How many registries are named at most.
 const NAMED: usize = 10;
-/// What is done with requests to signers.
-const REQUESTS: &[&str] = &["get", "list", "watch", "create", "delete"];
 const TICK: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(60);
 /// Ten times what one pass may take.
@@ -61,6 +59,16 @@ pub struct RunOptions {
     /// DNS domain of the cluster.
     #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = process::flag_values::name)]
     cluster_domain: String,
+    /// Namespace of the node agents. Absent: there are none.
+    #[arg(long, env = "NODE_AGENT_NAMESPACE", value_name = "NAMESPACE", value_parser = process::flag_values::name)]
+    node_agent_namespace: Option<String>,
+    /// A host of spec.addresses that registries of a namespace may have on nodes, with its port if it has one; `*` is any namespace, and `*.` before a host any
+    /// name one label longer. Can be given more than once.
+    #[arg(long = "node-trust-host", env = "NODE_TRUST_HOSTS", value_delimiter = ',', value_name = "NAMESPACE=HOST", value_parser = HostRule::parse)]
+    node_trust_hosts: Vec<HostRule>,
+    /// Prove on each node by a pull that it trusts a registry: needs the right to make pods in the namespace of the node agents.
+    #[arg(long, env = "PROVE_NODE_TRUST")]
+    prove_node_trust: bool,
     /// How many registries are worked on at once.
     #[arg(long, env = "CONCURRENCY", value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -94,15 +102,20 @@ fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
 pub(super) fn run(options: RunOptions) -> ExitCode {
     let scopes = Scope::of(&options.watch_namespaces);
     let namespaces = scopes.iter().filter_map(Scope::namespace).map(str::to_owned).collect();
-    let is_cluster_wide = options.watch_namespaces.is_empty();
-    let needs = Needs { definition: definition(), rights: rights(is_cluster_wide), namespaces };
+    let needs = Needs { definition: definition(), rights: rights(&scopes), namespaces };
+    // Where they look for orders is known when the lease is.
+    let agents = options.node_agent_namespace.filter(|_| scopes.contains(&Scope::All));
+    let hosts = options.node_trust_hosts;
+    let is_proved = options.prove_node_trust;
+    let node_agents = agents.map(|namespace| NodeAgents { namespace, orders: String::new(), hosts, is_proved });
     let settings = Settings {
+        node_agents,
         registry_image: options.registry_image,
         frontend_image: options.frontend_image,
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
+        sees_namespaces: scopes.contains(&Scope::All),
         takeover_wait: options.takeover_wait,
-        is_cluster_wide,
         short_certificates: options.short_certificates_for_tests,
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };
@@ -126,6 +139,14 @@ async fn work(
     sweep_every: Duration,
     registries: Metrics,
 ) -> Result<(), WorkError> {
+    let (own_namespace, _) = process
+        .lease
+        .place()
+        .split_once('/')
+        .map(|(space, name)| (space.to_owned(), name.to_owned()))
+        .unwrap_or_default();
+    let node_agents = settings.node_agents.map(|agents| NodeAgents { orders: own_namespace, ..agents });
+    let settings = Settings { node_agents, ..settings };
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "private-registry-operator".to_owned());
     let counted = Arc::new(Counted(process.metrics.clone()));
     let metrics = (registries, process.metrics.clone());
@@ -245,7 +266,7 @@ fn definition() -> Definition {
 }
 
 /// Every right that passes use, derived from the table of kinds.
-fn rights(is_cluster_wide: bool) -> Vec<Right> {
+fn rights(scopes: &[Scope]) -> Vec<Right> {
     let fixed = [
         (api::GROUP, "privateregistries", &["get", "list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
@@ -260,7 +281,11 @@ fn rights(is_cluster_wide: bool) -> Vec<Right> {
         verb: verb.to_owned(),
     };
     // What belongs to no namespace.
-    let of_the_cluster = is_cluster_wide.then_some(("certificates.k8s.io", "certificatesigningrequests", REQUESTS));
+    let of_the_cluster = [
+        ("", "namespaces", &["list", "watch"][..]),
+        ("certificates.k8s.io", "certificatesigningrequests", &["get", "list", "watch", "create", "delete"]),
+    ];
+    let of_the_cluster = of_the_cluster.into_iter().filter(|_| scopes.contains(&Scope::All));
     let all = fixed.into_iter().chain(children).chain(of_the_cluster);
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(group, resource, verb))).collect()
 }

@@ -35,6 +35,8 @@ use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
 use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
+use crate::parts::trust::accepting::Accepting;
+use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 use crate::parts::{self, Context, Error};
 use operator_engine::apply::{Engine, Marks, Memory, Observer};
@@ -43,6 +45,7 @@ use operator_engine::apply::{Engine, Marks, Memory, Observer};
 pub const MARKS: Marks = Marks {
     field_manager: labels::MANAGER,
     owner_label: labels::REGISTRY,
+    owner_namespace_label: labels::REGISTRY_NAMESPACE,
     managed_by_label: labels::MANAGED_BY,
     managed_by: labels::MANAGER,
     adopt: "privateregistry.dev/adopt",
@@ -86,6 +89,8 @@ impl Operator {
             rounds: Rounds::default(),
             references: References::default(),
             requests: Requests::default(),
+            accepting: Accepting::default(),
+            reports: Reports::default(),
             installations: Installations::new(settings.takeover_wait),
             settings,
         });

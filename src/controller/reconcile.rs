@@ -16,7 +16,9 @@ use crate::parts::certificate::Certificate;
 use crate::parts::failures::soon;
 use crate::parts::logins::Logins;
 use crate::parts::workload::State;
-use crate::parts::{self, Context, Error, Failures, Pass, address, certificate, holds, logins, storage, workload};
+use crate::parts::{
+    self, Context, Error, Failures, Pass, address, certificate, holds, logins, storage, trust, workload,
+};
 use crate::status::Findings;
 use crate::status::summary::{self, Problem};
 use crate::status::workload::{GOOD_RUN, START_TIME};
@@ -100,11 +102,11 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
     let others = others(&registry);
     // The garbage collector is taking its children: none must be made again.
     if is_going && (others.is_empty() || is_paused(&registry)) {
-        return held.map(|()| Next::Gone);
+        return held.map(|_| Next::Gone);
     }
     if is_paused(&registry) {
         report(&registry, summary::paused(&before, generation, now), failures, ctx).await?;
-        return held.map(|()| Next::Look(resync(&registry)));
+        return held.map(|_| Next::Look(resync(&registry)));
     }
     let (observed, unread) = observe::references(&registry, &ctx.rivals(key), &ctx.engine).await;
     for error in unread {
@@ -130,6 +132,7 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
         ctx,
         failures,
     };
+    let is_held = held.as_ref().is_ok_and(|is_held| *is_held);
     let holds = held.err().map(|error| pass.problem(error));
     if is_going {
         let problem = holds.or(logins::revoke(&pass).await);
@@ -137,7 +140,7 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
         report(&registry, told, failures, ctx).await?;
         return Ok(Next::Look(resync(&registry)));
     }
-    fold(&pass, holds).await
+    fold(&pass, holds, is_held).await
 }
 
 /// Finalizers for which somebody else has to act before a registry that was deleted goes.
@@ -148,7 +151,7 @@ fn others(registry: &PrivateRegistry) -> Vec<&str> {
 }
 
 /// The parts, in the order in which one can use what another found.
-async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
+async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<Next, Error> {
     let address = address::settle(pass).await;
     let storage = storage::settle(pass).await;
     let found = workload::look(pass).await;
@@ -157,14 +160,17 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
     let logins = logins::settle(pass, &address).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
-    let keep = [&certificate.keep, &logins.keep, &running.keep].into_iter().flatten().cloned().collect();
+    let trust = trust::settle(pass, &certificate, &address, is_held).await;
+
+    let keep = [&certificate.keep, &logins.keep, &running.keep, &trust.keep].into_iter().flatten().cloned().collect();
     let pruned = pass.ctx.engine.prune(&pass.owner, &keep).await;
     let holds = holds.or(pruned.err().map(|error| pass.problem(error)));
     if pass.failures.decides_anew() {
         return Ok(Next::Look(SOON));
     }
     let (contested, repair) = pass.failures.contests();
-    let looks = looks(pass, &certificate, &logins, &running);
+    let mut looks = looks(pass, &certificate, &logins, &running);
+    looks.extend(trust.look_again);
     let mut certificate = certificate;
     if running.is_behind {
         let note = "not served yet: what runs is not rolled while something stands in its way";
@@ -181,6 +187,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>) -> Result<Next, Error> {
         storage: storage.problem.clone(),
         certificate: certificate.report,
         logins: logins.report,
+        trust: trust.report,
         workload: running.workload,
         has_ended: running.has_ended,
         is_fleeting: running.is_fleeting,

@@ -29,6 +29,8 @@ use crate::model::Settings;
 use crate::parts::Context;
 use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
+use crate::parts::trust::accepting::Accepting;
+use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 
 pub(super) const OURS: &str = "ours/o";
@@ -54,6 +56,8 @@ pub(super) fn context(client: Client) -> Context {
         rounds: Rounds::default(),
         references: References::default(),
         requests: Requests::default(),
+        accepting: Accepting::default(),
+        reports: Reports::default(),
         installations,
     }
 }

@@ -1,5 +1,6 @@
 //! Pure builders, one file per kind of child. They cannot fail: whatever could be wrong was refused in [`crate::model`].
 
+pub mod bundle_copy;
 pub mod claim;
 pub mod config;
 pub mod disruption_budget;
@@ -9,6 +10,8 @@ pub mod kinds;
 pub mod material;
 mod merge;
 pub mod nginx;
+pub mod node_order;
+pub mod node_proof;
 pub mod pod;
 pub mod secrets;
 pub mod service;
@@ -35,6 +38,7 @@ where
 {
     Object {
         kind: kinds::KINDS.named(K::KIND).expect("every kind that is built stands in the table"),
+        namespace: None,
         name: child.metadata().name.clone().unwrap_or_default(),
         hold,
         body: serde_json::to_value(child).expect("a Kubernetes object is JSON"),

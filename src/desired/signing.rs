@@ -36,7 +36,7 @@ pub fn name(registry: &Resolved, signer: &str, wanted: &Requested, pem: &str) ->
 #[must_use]
 pub fn build(registry: &Resolved, signer: &str, wanted: &Requested, pem: &str) -> CertificateSigningRequest {
     let mut all = registry.labels(labels::disposable(&registry.name));
-    all.insert(labels::NAMESPACE.to_owned(), registry.namespace.clone());
+    all.insert(labels::REGISTRY_NAMESPACE.to_owned(), registry.namespace.clone());
     CertificateSigningRequest {
         metadata: ObjectMeta {
             name: Some(name(registry, signer, wanted, pem)),

@@ -6,8 +6,8 @@ use super::RegistryName;
 
 /// Label that names the registry a child belongs to.
 pub const REGISTRY: &str = "privateregistry.dev/registry";
-/// Label of what belongs to no namespace: the namespace of its registry.
-pub const NAMESPACE: &str = "privateregistry.dev/namespace";
+/// Label that names the registry's namespace, on what is copied to other namespaces or belongs to none.
+pub const REGISTRY_NAMESPACE: &str = "privateregistry.dev/registry-namespace";
 /// Label that says who writes an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`], and the field manager of every write.
@@ -91,6 +91,12 @@ pub fn kept(name: &RegistryName) -> BTreeMap<String, String> {
     labels.insert("app.kubernetes.io/component".to_owned(), "registry".to_owned());
     labels.insert("app.kubernetes.io/part-of".to_owned(), "private-registry".to_owned());
     labels
+}
+
+/// Labels of a copy in another namespace, beside those that say whose it is: no selector of a registry's pods may fit it.
+#[must_use]
+pub fn copied() -> BTreeMap<String, String> {
+    BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "private-registry".to_owned())])
 }
 
 /// Annotations that keep Argo CD and Helm from deleting a kept child.

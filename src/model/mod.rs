@@ -6,6 +6,7 @@ pub mod address;
 pub mod image;
 pub mod labels;
 pub mod names;
+pub mod node_agents;
 pub mod observed;
 pub mod resolve;
 pub mod resolved;
@@ -14,7 +15,11 @@ mod users;
 
 pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
+pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, answer_of, answer_secret, resolve, secrets_of};
-pub use resolved::{Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, Users};
+pub use resolved::{
+    Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, TrustedNamespaces,
+    TrustedNodes, Users,
+};
 pub use settings::Settings;

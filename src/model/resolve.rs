@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Selector;
 use serde_json::{Map, Value};
 
 use super::image::{self, Version};
 use super::resolved::{
     Fault, Faults, Frontend, Named, Protocol, PullSecret, Requested, Resolved, Service, Storage, Tls,
+    TrustedNamespaces, TrustedNodes,
 };
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation, ServiceSpec,
-    StorageSpec, TlsSpec, annotation,
+    AccessMode, BundleKind, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation,
+    ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -89,6 +92,14 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
     let addresses = addresses(&spec.addresses, &mut faults.address);
     let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
+    let trusted_namespaces = trusted_namespaces(spec.trust.as_ref()).unwrap_or_else(|blocked| {
+        faults.trusted_namespaces = Some(blocked);
+        None
+    });
+    let trusted_nodes = trusted_nodes(spec.trust.as_ref()).unwrap_or_else(|blocked| {
+        faults.trusted_nodes = Some(blocked);
+        None
+    });
     let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
 
     Ok(Resolved {
@@ -107,6 +118,8 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         storage,
         tls,
         protocol: protocol(spec.tls.as_ref()),
+        trusted_namespaces,
+        trusted_nodes,
         users: users(spec.auth.as_ref(), observed),
         pull_secrets,
         pull_faults,
@@ -144,6 +157,27 @@ fn frontend(spec: Option<&FrontendSpec>, extra: &Map<String, Value>, settings: &
         resources: nginx.resources.clone(),
         // A cache of another registry asks that one for what it has not, and a middleware may keep or send blobs in a way of its own.
         sends_blobs: !extra.contains_key("proxy") && !extra.contains_key("middleware"),
+    })
+}
+
+fn trusted_namespaces(spec: Option<&TrustSpec>) -> Result<Option<TrustedNamespaces>, Blocked> {
+    let Some(asked) = spec.and_then(|trust| trust.namespaces.as_ref()) else { return Ok(None) };
+    let selector = selector("spec.trust.namespaces.selector", asked.selector.as_ref())?;
+    let kinds = if asked.kinds.is_empty() { vec![BundleKind::ConfigMap] } else { asked.kinds.clone() };
+    Ok(Some(TrustedNamespaces { selector, kinds: kinds.into_iter().collect() }))
+}
+
+fn trusted_nodes(spec: Option<&TrustSpec>) -> Result<Option<TrustedNodes>, Blocked> {
+    let Some(asked) = spec.and_then(|trust| trust.nodes.as_ref()) else { return Ok(None) };
+    selector("spec.trust.nodes.selector", asked.selector.as_ref())?;
+    Ok(Some(TrustedNodes { selector: asked.selector.clone(), runtimes: asked.runtimes.iter().copied().collect() }))
+}
+
+fn selector(field: &str, given: Option<&LabelSelector>) -> Result<Selector, Blocked> {
+    Selector::try_from(given.cloned().unwrap_or_default()).map_err(|error| {
+        Blocked::invalid(format!(
+            "{field}: {error}; write matchLabels, or matchExpressions with In, NotIn, Exists or DoesNotExist"
+        ))
     })
 }
 
@@ -318,7 +352,7 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
     let duration = certificate_duration("spec.tls.certificate.duration", wanted.duration.as_ref(), YEAR)?;
     let ca_duration = certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?;
     if let Some(request) = spec.certificate_signing_request {
-        if let Some(signer) = request.signer_name.as_ref().filter(|_| !settings.is_cluster_wide) {
+        if let Some(signer) = request.signer_name.as_ref().filter(|_| !settings.sees_namespaces) {
             return Err(Blocked {
                 reason: "SignerUnavailable",
                 message: format!(

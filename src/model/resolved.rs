@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt as _};
 use serde_json::{Map, Value};
 
 use super::image::Version;
 use super::resolve::answer_secret;
 use super::{Blocked, Host, HostPort, RegistryName};
 use crate::api::{
-    AccessMode, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy, KeyAlgorithm, PodSpec,
-    Resources, RestartType, ServiceType, TlsVersion,
+    AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
+    KeyAlgorithm, NodeRuntime, PodSpec, Resources, RestartType, ServiceType, TlsVersion,
 };
 use crate::credentials::Wanted;
 
@@ -49,6 +51,10 @@ pub struct Resolved {
     pub tls: Tls,
     /// How TLS is spoken.
     pub protocol: Protocol,
+    /// Which other namespaces get a copy of the bundle.
+    pub trusted_namespaces: Option<TrustedNamespaces>,
+    /// Which nodes are told.
+    pub trusted_nodes: Option<TrustedNodes>,
     /// Who may log in.
     pub users: Users,
     /// Logins for pods of the namespace. Empty: the generated admin's, if there is one.
@@ -89,12 +95,18 @@ pub struct Faults {
     pub certificate: Option<Blocked>,
     /// What runs.
     pub workload: Option<Blocked>,
+    /// Which other namespaces are told.
+    pub trusted_namespaces: Option<Blocked>,
+    /// Which nodes are told.
+    pub trusted_nodes: Option<Blocked>,
 }
 
 impl Faults {
     /// Every one, for those who need a manifest that can be followed as a whole.
     pub fn all(&self) -> impl Iterator<Item = &Blocked> {
-        [&self.address, &self.storage, &self.certificate, &self.workload].into_iter().flatten()
+        [&self.address, &self.storage, &self.certificate, &self.workload, &self.trusted_namespaces, &self.trusted_nodes]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -262,6 +274,32 @@ pub enum Users {
     },
 }
 
+/// Which other namespaces get a copy of the bundle, and as what.
+#[derive(Debug, Clone)]
+pub struct TrustedNamespaces {
+    /// By their labels.
+    pub selector: Selector,
+    /// Without repetition, at least one.
+    pub kinds: BTreeSet<BundleKind>,
+}
+
+impl TrustedNamespaces {
+    /// Whether a namespace with these labels is among them.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.matches(labels)
+    }
+}
+
+/// Which nodes are told, and for which of their runtimes.
+#[derive(Debug, Clone)]
+pub struct TrustedNodes {
+    /// By their labels, proved to be readable; `None`: all.
+    pub selector: Option<LabelSelector>,
+    /// None: those that the node has.
+    pub runtimes: BTreeSet<NodeRuntime>,
+}
+
 /// A login for pods of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSecret {
@@ -326,6 +364,15 @@ impl Resolved {
             Users::Table { admin, .. } => &admin.username,
             Users::Everybody => "admin",
         }
+    }
+
+    /// A host with the Service's port, which clients leave out if it is the standard one.
+    #[must_use]
+    pub fn at_the_services_port(&self, host: &str) -> String {
+        let standard = if self.has_tls() { 443 } else { 80 };
+        let port = u16::try_from(self.service.port).ok().filter(|port| *port != standard);
+        let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip);
+        HostPort::at(host, port).to_string()
     }
 
     /// Names of the Service, from the shortest to the one with the cluster's domain.

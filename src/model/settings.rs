@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::NodeAgents;
+
 /// Registry image of manifests that name none: the version this operator was tested with, by digest.
 pub const REGISTRY_IMAGE: &str =
     "docker.io/library/registry:3.1.2@sha256:ddf754342cfc8acc51a56d5d0ab6af06826461864460636d8bd5c546dab2a7b8";
@@ -20,10 +22,12 @@ pub struct Settings {
     pub operator_image: String,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
+    /// Whether the operator watches the whole cluster, and so may see what belongs to no namespace: which namespaces accept bundles, and requests to signers.
+    pub sees_namespaces: bool,
+    /// The agents on nodes, if there are any.
+    pub node_agents: Option<NodeAgents>,
     /// How long another installation of the operator may leave the question unanswered whether it is still there.
     pub takeover_wait: Duration,
-    /// Whether it looks after all namespaces, with rights to what has no namespace.
-    pub is_cluster_wide: bool,
     /// For tests of renewal.
     pub short_certificates: Option<ShortCertificates>,
 }
@@ -47,9 +51,10 @@ impl Default for Settings {
             // Nobody can own this host: an image that an administrator has not named is never pulled from a stranger.
             operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
+            sees_namespaces: true,
+            node_agents: None,
             // Twice what a pass may take.
             takeover_wait: Duration::from_secs(60),
-            is_cluster_wide: true,
             short_certificates: None,
         }
     }

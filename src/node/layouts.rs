@@ -8,22 +8,43 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::containerd::{self, Configuration};
 use crate::api::GROUP;
 use crate::model::{HostPort, RegistryName};
 use crate::pki::Bundle;
 
 /// The registry that files are for: namespace and name, or a name alone where nobody knows of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     namespace: Option<String>,
     name: RegistryName,
 }
 
+/// Who overwrites and removes a file. Nobody else does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keeper {
+    /// Whoever runs `kubectl registry trust`.
+    Person,
+    /// The node agent that follows the orders in this namespace.
+    Agent(String),
+}
+
+/// The first line of a file: for whom it was written, and who keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// For which registry.
+    pub owner: Owner,
+    /// By whom.
+    pub keeper: Keeper,
+}
+
 /// What is to be trusted, and under which name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
-    /// For which registry.
-    pub owner: Owner,
+    /// For which registry, and who writes it down.
+    pub mark: Mark,
     /// What image names begin with.
     pub host: HostPort,
     /// Where the registry is reached. Another one than `host` where that is a Service's name, which nodes do not resolve.
@@ -42,8 +63,11 @@ pub struct File {
 }
 
 /// What pulls images. Each looks for a folder that is named after the host, at every pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::EnumIter)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::EnumIter, Serialize, Deserialize,
+)]
 #[strum(serialize_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// Docker's daemon.
     Docker,
@@ -62,11 +86,10 @@ pub enum Store {
     RedHat,
 }
 
-/// The folder that containerd is documented to read.
-const CONTAINERD: &str = "/etc/containerd/certs.d";
-/// What containerd from 2.2 on reads without configuration: its default is a list, which it takes for one name
-/// (<https://github.com/containerd/containerd/issues/12808>).
-const CONTAINERD_UNCONFIGURED: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
+/// What names the node agent, up to the namespace of its orders.
+const AGENT: &str = "the node agent of ";
+/// What becomes of a marked file.
+const KEEPS: &str = "overwrites and removes this file";
 
 impl Owner {
     /// A registry.
@@ -75,15 +98,18 @@ impl Owner {
         Self { namespace: namespace.map(str::to_owned), name }
     }
 
+    /// As it is displayed; `None` if the text is no registry's.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/').map_or((None, text), |(space, name)| (Some(space), name));
+        let name = RegistryName::parse(name).ok()?;
+        namespace.is_none_or(is_namespace).then(|| Self::new(namespace, name))
+    }
+
     /// For whom a file was written, from its first line; `None` if it is not one of ours.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix(&format!("# {GROUP}/trust for "))?;
-        let (owner, _) = rest.split_once(';')?;
-        let (namespace, name) = owner.split_once('/').map_or((None, owner), |(space, name)| (Some(space), name));
-        let is_namespace = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        let name = RegistryName::parse(name).ok()?;
-        namespace.is_none_or(is_namespace).then(|| Self::new(namespace, name))
+        Mark::of(text).map(|mark| mark.owner)
     }
 
     /// Its namespace.
@@ -103,9 +129,36 @@ impl Owner {
     pub fn file_stem(&self) -> String {
         format!("private-registry.{}", self.to_string().replace('/', "."))
     }
+}
 
-    fn mark(&self) -> String {
-        format!("# {GROUP}/trust for {self}; kubectl registry trust overwrites and removes this file\n")
+fn is_namespace(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+impl Mark {
+    /// Of `kubectl registry trust`.
+    #[must_use]
+    pub fn of_a_person(owner: Owner) -> Self {
+        Self { owner, keeper: Keeper::Person }
+    }
+
+    /// From a file's first line; `None` if the file is not one of ours.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix(&format!("# {GROUP}/trust for "))?;
+        let (owner, keeper) = rest.lines().next()?.split_once(';')?;
+        let agent = keeper.trim().strip_prefix(AGENT).and_then(|rest| rest.split(' ').next());
+        let keeper =
+            agent.filter(|space| is_namespace(space)).map_or(Keeper::Person, |space| Keeper::Agent(space.to_owned()));
+        Some(Self { owner: Owner::parse(owner)?, keeper })
+    }
+
+    fn line(&self) -> String {
+        let keeper = match &self.keeper {
+            Keeper::Person => "kubectl registry trust".to_owned(),
+            Keeper::Agent(namespace) => format!("{AGENT}{namespace}"),
+        };
+        format!("# {GROUP}/trust for {}; {keeper} {KEEPS}\n", self.owner)
     }
 }
 
@@ -134,26 +187,26 @@ impl Runtime {
             Self::Docker => vec!["/etc/docker/certs.d".into()],
             Self::Podman => vec!["/etc/containers/certs.d".into()],
             // An older version reads neither before it is told to; a newer one, one of the two.
-            Self::Containerd => match containerd.and_then(config_path) {
-                Some(folder) if !folder.contains(':') => vec![folder.into()],
-                Some(list) => vec![CONTAINERD.into(), list.into()],
-                None => vec![CONTAINERD.into(), CONTAINERD_UNCONFIGURED.into()],
-            },
+            Self::Containerd => {
+                let config = containerd.and_then(|text| Configuration::read(text).ok());
+                let named = config.as_ref().and_then(Configuration::config_path);
+                containerd::places(named.unwrap_or(containerd::UNCONFIGURED))
+            }
         }
     }
 
     /// Its files for one host, in the order in which they can be written one by one.
     #[must_use]
     pub fn files(self, folder: &Path, trust: &Trust) -> Vec<File> {
-        let Trust { owner, host, endpoint, authorities } = trust;
+        let Trust { mark, host, endpoint, authorities } = trust;
         let folder = folder.join(host.as_str());
         // Docker takes no other ending for an authority. containerd reads this, too, where there is no hosts.toml; with one, a version
         // before 2.0 would say of each tag that is missing that the authority is unknown.
-        let mut files = vec![File { path: folder.join("ca.crt"), text: owner.mark() + &authorities.render() }];
+        let mut files = vec![File { path: folder.join("ca.crt"), text: mark.line() + &authorities.render() }];
         if self == Self::Containerd && host != endpoint {
             // Before 2.0 an authority outside of a host's section is passed over.
             let text = format!("server = \"https://{host}\"\n\n[host.\"https://{endpoint}\"]\n  ca = \"ca.crt\"\n");
-            files.push(File { path: folder.join("hosts.toml"), text: owner.mark() + &text });
+            files.push(File { path: folder.join("hosts.toml"), text: mark.line() + &text });
         }
         files
     }
@@ -189,7 +242,8 @@ impl Store {
                 // Debian links all files into one folder, by these names.
                 let print: String = facts.fingerprint.chars().filter(char::is_ascii_hexdigit).take(8).collect();
                 let name = format!("{}.{}.crt", owner.file_stem(), print.to_lowercase());
-                File { path: self.folder().join(name), text: owner.mark() + &one.render() }
+                let mark = Mark::of_a_person(owner.clone());
+                File { path: self.folder().join(name), text: mark.line() + &one.render() }
             })
             .collect()
     }
@@ -214,17 +268,6 @@ impl Store {
     }
 }
 
-/// The value of `config_path`, if containerd's configuration sets one.
-fn config_path(text: &str) -> Option<&str> {
-    let mut values = text.lines().filter_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        let value = value.trim();
-        let quote = value.chars().next().filter(|quote| ['"', '\''].contains(quote))?;
-        (key.trim() == "config_path").then(|| value[1..].split(quote).next()).flatten()
-    });
-    values.rfind(|value| !value.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -239,7 +282,12 @@ mod tests {
 
     fn trust(host: &str, endpoint: &str) -> Trust {
         let host_port = |text| HostPort::parse(text).unwrap();
-        Trust { owner: owner(), host: host_port(host), endpoint: host_port(endpoint), authorities: Bundle::read(ROOTS) }
+        Trust {
+            mark: Mark::of_a_person(owner()),
+            host: host_port(host),
+            endpoint: host_port(endpoint),
+            authorities: Bundle::read(ROOTS),
+        }
     }
 
     fn owner() -> Owner {
@@ -292,14 +340,14 @@ mod tests {
         let at = |config| {
             Runtime::Containerd.folders(config).into_iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
-        let unconfigured = [CONTAINERD, CONTAINERD_UNCONFIGURED];
+        let unconfigured = [containerd::DOCUMENTED, containerd::UNCONFIGURED];
         assert_eq!(at(None), unconfigured);
+        let registry = "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n";
         for (config, expected) in [
             ("version = 3\n", &unconfigured[..]),
-            ("  config_path = \"/etc/cri/hosts\"\n", &["/etc/cri/hosts"]),
-            ("[a]\nconfig_path='/etc/containerd/certs.d' # one\n[b]\nconfig_path = ''\n", &[CONTAINERD]),
-            ("config_path = '/etc/containerd/certs.d:/etc/docker/certs.d'\n", &unconfigured),
-            ("# config_path = \"/elsewhere\"\n", &unconfigured),
+            (&format!("{registry}config_path = '/etc/cri/hosts'\n"), &["/etc/cri/hosts"]),
+            (&format!("{registry}config_path = '/etc/containerd/certs.d:/etc/docker/certs.d'\n"), &unconfigured),
+            (&format!("{registry}# config_path = '/elsewhere'\n"), &unconfigured),
             ("config_path = \"", &unconfigured),
         ] {
             assert_eq!(at(Some(config)), expected, "{config}");
@@ -340,7 +388,7 @@ mod tests {
         ] {
             assert_eq!(Owner::of(text), None, "{text}");
         }
-        let later = format!("\n{}", owner().mark());
+        let later = format!("\n{}", Mark::of_a_person(owner()).line());
         assert_eq!(Owner::of(&later), None, "only the first line counts");
     }
 
@@ -348,9 +396,11 @@ mod tests {
         #[test]
         fn for_whom_a_file_was_written_can_be_read_from_it(
             namespace in prop::option::of("[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?"), name in "[a-z]([-a-z0-9]{0,20}[a-z0-9])?",
+            agent in prop::option::of("[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?"),
         ) {
             let owner = Owner::new(namespace.as_deref(), RegistryName::parse(&name).unwrap());
-            prop_assert_eq!(Owner::of(&owner.mark()), Some(owner));
+            let mark = Mark { owner: owner.clone(), keeper: agent.map_or(Keeper::Person, Keeper::Agent) };
+            prop_assert_eq!(Mark::of(&mark.line()), Some(mark));
         }
     }
 }

@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 use super::certificate::Requests;
 use super::kubelets::News;
+use super::trust::accepting::Accepting;
+use super::trust::reports::Reports;
 use super::workload::Answers;
 use super::{Error, locked};
 use crate::api::PrivateRegistry;
@@ -33,6 +35,20 @@ use crate::status::PodFacts;
 /// Pods in one page of a list.
 const PODS_AT_ONCE: u32 = 200;
 const CLAIM: &str = "PersistentVolumeClaim";
+
+/// What a registry refers to that wants to know of namespaces, or of what nodes report: no object in particular.
+pub(crate) fn any(kind: &'static str) -> Reference {
+    (kind, String::new(), String::new())
+}
+
+/// What a registry refers to that wants to have a host on nodes.
+pub(crate) fn host_of_a_node(host: String) -> Reference {
+    (HOST, String::new(), host)
+}
+
+pub(crate) const NAMESPACE: &str = "Namespace";
+pub(crate) const REPORT: &str = "node-report";
+const HOST: &str = "node-host";
 
 /// Longer than any repair waits while a field is fought over.
 const LATELY: SignedDuration = SignedDuration::from_mins(20);
@@ -70,6 +86,10 @@ pub struct Context {
     pub requests: Requests,
     /// Which registry refers to what.
     pub references: References,
+    /// Which namespaces accept bundles.
+    pub accepting: Accepting,
+    /// What the agents on nodes report.
+    pub(crate) reports: Reports,
     /// Which registries another installation of the operator looks after.
     pub installations: Installations,
 }
@@ -133,7 +153,19 @@ impl Context {
 
     /// Remembers what a registry refers to.
     pub(crate) fn note(&self, key: &Key, registry: &PrivateRegistry) {
-        self.forget_unreferred(self.references.refer(key, referred(key, registry)));
+        self.refer(key, referred(key, registry));
+    }
+
+    /// Who waits for a host that this registry no longer wants may have it now.
+    fn refer(&self, key: &Key, now: BTreeSet<Reference>) {
+        let is_host = |reference: &Reference| reference.0 == HOST;
+        let left: Vec<_> = self.references.of(key).difference(&now).filter(|left| is_host(left)).cloned().collect();
+        self.forget_unreferred(self.references.refer(key, now));
+        for (kind, namespace, name) in left {
+            for rival in self.references.to(kind, &namespace, &name) {
+                self.queue.add(&rival, Urgency::Change);
+            }
+        }
     }
 
     /// What nobody refers to any more may hold passwords, and nobody will tell us when it goes.
@@ -180,7 +212,7 @@ impl Context {
         self.installations.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
-        self.forget_unreferred(self.references.refer(key, BTreeSet::new()));
+        self.refer(key, BTreeSet::new());
     }
 }
 
@@ -199,6 +231,8 @@ pub struct Recall {
     jobs: Mutex<BTreeSet<Key>>,
     /// How many passes in a row were overtaken.
     overtaken: Mutex<BTreeMap<Key, u32>>,
+    /// Of whom there may be pods that prove trust on nodes.
+    proving: Mutex<BTreeSet<Key>>,
 }
 
 struct Written {
@@ -241,6 +275,21 @@ impl Recall {
     /// All of them have been told.
     pub(super) fn pods_were_told(&self, key: &Key, news: News) {
         locked(&self.untold).remove(&(key.clone(), news));
+    }
+
+    /// There may be pods that prove its trust on nodes, or there are none.
+    pub(crate) fn proves(&self, key: &Key, may_be: bool) {
+        let mut proving = locked(&self.proving);
+        if may_be {
+            proving.insert(key.clone());
+        } else {
+            proving.remove(key);
+        }
+    }
+
+    /// Whether there may be pods that prove its trust on nodes.
+    pub(super) fn may_be_proving(&self, key: &Key) -> bool {
+        locked(&self.proving).contains(key)
     }
 
     /// There is a Job of it.
@@ -313,6 +362,7 @@ impl Recall {
         locked(&self.untold).retain(|(of, _), _| of != key);
         locked(&self.jobs).remove(key);
         locked(&self.overtaken).remove(key);
+        locked(&self.proving).remove(key);
     }
 
     /// A pod of this registry changed.
@@ -350,6 +400,11 @@ fn still_mounts(pod: &Pod, registry: &str, claim: &str, is_shared: bool) -> Opti
 fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
     let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
     let secrets = observe::secrets(registry).into_iter().map(|name| at("Secret", name));
+    let trust = registry.spec.trust.as_ref();
+    let namespaces = trust.and_then(|trust| trust.namespaces.as_ref()).map(|_| any(NAMESPACE));
+    let nodes = trust.and_then(|trust| trust.nodes.as_ref()).into_iter();
+    let nodes = nodes.flat_map(|_| registry.spec.addresses.iter().cloned().map(host_of_a_node).chain([any(REPORT)]));
+    let secrets = secrets.chain(namespaces).chain(nodes);
     secrets.chain(observe::claim(registry).map(|name| at(CLAIM, name.to_owned()))).collect()
 }
 

@@ -27,6 +27,24 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Reading what node agents report.
+    #[error("read what node agents report in namespace {namespace}")]
+    Reports {
+        /// The agents' namespace.
+        namespace: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Proving by a pull that nodes trust a registry.
+    #[error("prove on nodes that they trust {registry}")]
+    Proof {
+        /// The registry, or the pod.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// Telling a kubelet that a Secret has changed.
     #[error("tell the kubelet of Pod {pod} of the new table of users")]
     Kubelet {
@@ -84,9 +102,8 @@ impl Error {
             Self::Apply(error) => error.reason(),
             Self::Issue(error) => error.reason(),
             Self::Random(_) => "NoRandomness",
-            Self::Pods { .. } => "ReadFailed",
-            Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
-            Self::Request { what: "read", .. } => "ReadFailed",
+            Self::Pods { .. } | Self::Reports { .. } | Self::Request { what: "read", .. } => "ReadFailed",
+            Self::Proof { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
             Self::Request { source, .. } if is_refused(source) => "Refused",
             Self::Request { .. } => "WriteFailed",
             Self::Status { .. } => "StatusWriteFailed",
@@ -106,8 +123,13 @@ impl Error {
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
             Self::Request { source, .. } if is_refused(source) => Class::InTheWay,
-            Self::Request { .. } => Class::Transient,
-            Self::Pods { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } | Self::Status { .. } => Class::Transient,
+            Self::Pods { .. }
+            | Self::Reports { .. }
+            | Self::Proof { .. }
+            | Self::Request { .. }
+            | Self::Kubelet { .. }
+            | Self::Finalizer { .. }
+            | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }

@@ -2,42 +2,66 @@
 //! be followed or cannot be read, because images hang on it. Letting go of a child (so that it stays) is always right; holding on to it is not.
 //!
 //! With `deletionPolicy: Delete` kept children have the registry as their owner, and Kubernetes would remove them with it, whatever the manifest says by
-//! then. So such a registry carries a finalizer: it goes when the operator has looked at the policy a last time.
+//! then. And what is copied to other namespaces Kubernetes would never remove. So such a registry carries a finalizer: it goes when the operator has looked
+//! at the policy a last time, and has taken the copies away.
 
 use kube::api::{Api, Patch, PatchParams};
 use operator_engine::apply::{self, Kind, Owner};
+use operator_engine::work::queue::Key;
 use serde_json::json;
 
+use super::trust::proofs;
 use super::{Context, Error};
 use crate::api::{DeletionPolicy, PrivateRegistry};
 use crate::desired::kinds;
 use crate::model::Child;
 
-/// The finalizer of a registry whose kept children would go with it.
+/// The finalizer of a registry whose kept children would go with it, or whose copies would not.
 pub const FINALIZER: &str = "privateregistry.dev/holds";
 
 /// What cannot be made again.
 const KEPT: [(&Kind, Child); 3] =
     [(kinds::PERSISTENT_VOLUME_CLAIM, Child::Data), (kinds::SECRET, Child::Ca), (kinds::SECRET, Child::Admin)];
 
-/// Lets go of what is to be kept, and sees to the finalizer. `is_followed`: the manifest is followed now, so that children may be given to the registry.
+/// Lets go of what is to be kept, and sees to the finalizer; whether the registry has it now. `is_followed`: the manifest is followed now, so that children
+/// may be given to the registry.
 ///
 /// # Errors
-/// A child could not be released: the others are all the same.
-pub async fn settle(registry: &PrivateRegistry, owner: &Owner, is_followed: bool, ctx: &Context) -> Result<(), Error> {
+/// A child could not be released, or a copy not be removed: the others are all the same.
+pub async fn settle(
+    registry: &PrivateRegistry,
+    owner: &Owner,
+    is_followed: bool,
+    ctx: &Context,
+) -> Result<bool, Error> {
     let policy = registry.spec.deletion_policy.unwrap_or_default();
     let is_going = registry.metadata.deletion_timestamp.is_some();
     let has_finalizer = registry.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
-    match policy {
-        DeletionPolicy::Retain => {
-            release(owner, ctx).await?;
-            // Only when nothing is held any more.
-            if has_finalizer { finalize(registry, false, ctx).await } else { Ok(()) }
-        }
-        DeletionPolicy::Delete if is_going && has_finalizer => finalize(registry, false, ctx).await,
-        DeletionPolicy::Delete if !is_going && !has_finalizer && is_followed => finalize(registry, true, ctx).await,
-        DeletionPolicy::Delete => Ok(()),
+    if policy == DeletionPolicy::Retain {
+        release(owner, ctx).await?;
     }
+    if is_going {
+        recall(owner, ctx).await?;
+    }
+    let has_copies = registry.spec.trust.is_some() || !ctx.engine.elsewhere(owner).is_empty();
+    let is_wanted = !is_going && (policy == DeletionPolicy::Delete || has_copies);
+    if is_wanted == has_finalizer || (is_wanted && !is_followed) {
+        return Ok(has_finalizer);
+    }
+    finalize(registry, is_wanted, ctx).await?;
+    Ok(is_wanted)
+}
+
+/// Takes the copies in other namespaces away.
+async fn recall(owner: &Owner, ctx: &Context) -> Result<(), Error> {
+    let mut first = None;
+    proofs::clear(&Key::new(&owner.namespace, &owner.name), ctx).await?;
+    for copy in ctx.engine.elsewhere(owner) {
+        if let Err(error) = ctx.engine.remove_elsewhere(owner, &copy).await {
+            first.get_or_insert(error);
+        }
+    }
+    first.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn release(owner: &Owner, ctx: &Context) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 //! | [`storage`] | claim | |
 //! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
 //! | [`logins`] | admin, table of users, pull Secret | the Service's addresses, for the pull Secret |
+//! | [`trust`] | copies of the bundle in other namespaces, an order to the agents on nodes | what the certificate has published, the Service's addresses |
 //! | [`workload`] | configuration, identity, Deployment or Job, disruption budget | certificate, logins, storage |
 
 pub mod address;
@@ -22,6 +23,7 @@ pub mod logins;
 pub mod storage;
 #[cfg(test)]
 mod testing;
+pub mod trust;
 pub mod workload;
 
 use std::collections::BTreeSet;

@@ -2,9 +2,11 @@
 
 pub mod merge;
 pub mod summary;
+mod trust;
 pub mod workload;
 pub mod write;
 
 pub use merge::{Finding, Truth};
 pub use summary::{Certificate, Findings, Logins, Problem, summarise};
+pub use trust::{Reach, Trust};
 pub use workload::{PodFacts, Workload};

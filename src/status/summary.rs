@@ -7,12 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::merge::{self, Finding, Truth, merge};
+use super::trust::Trust;
 use super::workload::Workload;
 use crate::api::{
     Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
 };
 use crate::model::image::Version;
-use crate::model::{Blocked, Child, Host, HostPort, Resolved, Storage};
+use crate::model::{Blocked, Child, HostPort, Resolved, Storage};
 
 /// How long a missing object is waited for before the registry counts as stalled: Flux fails a whole delivery on `Stalled`.
 pub const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
@@ -146,6 +147,8 @@ pub struct Findings<'a> {
     pub certificate: Certificate,
     /// Who can log in.
     pub logins: Logins,
+    /// Who else has been told which authorities to trust.
+    pub trust: Trust,
     /// How the Deployment or Job is doing; `None`: it could not be made yet.
     pub workload: Option<Workload>,
     /// Whether it has ended, and is not to be started again although somebody else lets Kubernetes remove it.
@@ -162,7 +165,8 @@ impl Findings<'_> {
     /// Everything that stands in the way, in the order of the parts.
     fn problems(&self) -> impl Iterator<Item = &Problem> {
         let early = [&self.holds, &self.address, &self.storage, &self.certificate.problem];
-        early.into_iter().flatten().chain(&self.logins.problems).chain(&self.running).chain(&self.contested)
+        let late = self.running.iter().chain(self.trust.faults()).chain(&self.contested);
+        early.into_iter().flatten().chain(&self.logins.problems).chain(late)
     }
 
     /// Whether something may end by itself, so that it is looked again before the usual time.
@@ -192,6 +196,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         available,
     ];
     said.extend([address, certificate, users, storage]);
+    said.extend(findings.trust.findings());
     let addresses = addresses(registry, findings.service.unwrap_or(&Value::Null));
     PrivateRegistryStatus {
         observed_generation: Some(registry.generation),
@@ -203,6 +208,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         user_count: Some(i32::try_from(findings.logins.users.len()).unwrap_or(i32::MAX)),
         users: findings.logins.users.iter().take(LISTED_USERS).cloned().collect(),
         storage: Some(storage_status(findings, before.storage.as_ref())),
+        trust: findings.trust.status(),
         image: Some(registry.image.clone()),
         ready_replicas: Some(findings.workload.as_ref().map_or(0, Workload::ready_pods)),
         restart_policy: Some(registry.restart.to_string()),
@@ -568,14 +574,14 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
         registry.addresses.iter().map(|given| address(AddressScope::External, given.to_string())).collect();
     for ingress in list("/status/loadBalancer/ingress") {
         let host = ingress["hostname"].as_str().or_else(|| ingress["ip"].as_str());
-        found.extend(host.map(|host| address(AddressScope::External, at_the_services_port(registry, host))));
+        found.extend(host.map(|host| address(AddressScope::External, registry.at_the_services_port(host))));
     }
     for cluster_ip in list("/spec/clusterIPs") {
         let ip = cluster_ip.as_str().filter(|ip| *ip != "None");
-        found.extend(ip.map(|ip| address(AddressScope::Node, at_the_services_port(registry, ip))));
+        found.extend(ip.map(|ip| address(AddressScope::Node, registry.at_the_services_port(ip))));
     }
     let [_, _, name, long] = registry.service_names();
-    found.extend([name, long].map(|name| address(AddressScope::Cluster, at_the_services_port(registry, &name))));
+    found.extend([name, long].map(|name| address(AddressScope::Cluster, registry.at_the_services_port(&name))));
     found
 }
 
@@ -584,17 +590,9 @@ pub fn addresses(registry: &Resolved, service: &Value) -> Vec<Address> {
 #[must_use]
 pub fn image_hosts(registry: &Resolved, service: &Value) -> BTreeSet<String> {
     let found = addresses(registry, service).into_iter().map(|found| found.address);
-    let short = registry.service_names().into_iter().map(|name| at_the_services_port(registry, &name));
+    let short = registry.service_names().into_iter().map(|name| registry.at_the_services_port(&name));
     // Without dot and port it would be a path of Docker Hub.
     found.chain(short.filter(|host| HostPort::parse(host).is_ok())).collect()
-}
-
-/// Clients leave the standard port out.
-fn at_the_services_port(registry: &Resolved, host: &str) -> String {
-    let standard = if registry.has_tls() { 443 } else { 80 };
-    let port = u16::try_from(registry.service.port).ok().filter(|port| *port != standard);
-    let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip);
-    HostPort::at(host, port).to_string()
 }
 
 /// How an image is marked, in the message of `Ready`, whose name does not tell its version.

@@ -73,6 +73,7 @@ impl Case {
             storage: self.refusal.clone().map(|why| Problem::stuck("ClaimRefused", why)),
             certificate: self.certificate.clone(),
             logins: self.logins.clone(),
+            trust: Trust::default(),
             workload: self.workload.clone(),
             has_ended: false,
             is_fleeting: false,

@@ -225,6 +225,23 @@ impl Namespace {
             .await
     }
 
+    /// A kubeconfig of the chart's ServiceAccount, with the chart's roles for the whole cluster. Of its own cluster: there may be one such operator.
+    pub async fn credentials_for_the_cluster(&self) -> std::path::PathBuf {
+        for object in self.cluster.chart(&self.name, &[]) {
+            let kind = object["kind"].as_str().unwrap();
+            let api: Api<DynamicObject> = match kind {
+                "ServiceAccount" | "Role" | "RoleBinding" => {
+                    Api::namespaced_with(self.client.clone(), &self.name, &resource(kind))
+                }
+                "ClusterRole" | "ClusterRoleBinding" => Api::all_with(self.client.clone(), &resource(kind)),
+                _ => continue,
+            };
+            let name = object["metadata"]["name"].as_str().unwrap();
+            api.patch(name, &PatchParams::apply("helm"), &Patch::Apply(&object)).await.unwrap();
+        }
+        self.credentials_of("operator-private-registry-operator", 3600).await
+    }
+
     /// Another ServiceAccount with the operator's roles.
     pub async fn second_account(&self, name: &str) {
         self.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})).await;

@@ -136,6 +136,15 @@ impl Object {
         .await;
     }
 
+    /// Is deleted, and stays for a while, because something holds it.
+    pub async fn survives_deletion(&self, period: Duration) {
+        always(period, &format!("{} is held", self.title()), async || {
+            let now = self.find().await.ok_or("it is gone")?;
+            if now["metadata"]["deletionTimestamp"].is_null() { Err(brief(&now)) } else { Ok(()) }
+        })
+        .await;
+    }
+
     /// Stays absent for a while.
     pub async fn stays_away(&self, period: Duration) {
         let what = format!("{} stays away", self.title());

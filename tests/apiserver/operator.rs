@@ -30,6 +30,16 @@ impl Namespace {
         self.operator_with(&[]).await
     }
 
+    /// An operator of the whole cluster, with more arguments and the chart's rights for that, ready. Can be called again.
+    pub async fn operator_of_the_cluster(&self, more: &[&str]) -> Operator {
+        let credentials = self.credentials_for_the_cluster().await;
+        let own = ["--lease-namespace", &self.name, "--lease-name", LEASE, "--log-format", "text"];
+        let arguments: Vec<_> = own.into_iter().chain(more.iter().copied()).collect();
+        let operator = Operator::start(&self.cluster.plane, &self.name, &credentials, &arguments, &[]);
+        operator.ready().await;
+        operator
+    }
+
     /// An operator with more arguments, ready.
     pub async fn operator_with(&self, more: &[&str]) -> Operator {
         let credentials = self.credentials().await.to_owned();
@@ -66,7 +76,7 @@ impl Namespace {
 }
 
 /// Below the ports that the kernel gives to clients and above those of the control plane.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 50) as u16 * 20;
     loop {

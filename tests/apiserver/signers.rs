@@ -83,7 +83,7 @@ fn requests(team: &Namespace) -> Api<CertificateSigningRequest> {
 /// Those of a registry, by name.
 async fn of(registry: &Registry<'_>) -> Vec<CertificateSigningRequest> {
     let labels = format!(
-        "privateregistry.dev/namespace={},privateregistry.dev/registry={}",
+        "privateregistry.dev/registry-namespace={},privateregistry.dev/registry={}",
         registry.namespace.name, registry.name
     );
     requests(registry.namespace).list(&ListParams::default().labels(&labels)).await.unwrap().items

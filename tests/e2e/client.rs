@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
 use private_registry_operator::model::{HostPort, RegistryName};
-use private_registry_operator::node::layouts::{Owner, Runtime, Trust};
+use private_registry_operator::node::layouts::{Mark, Owner, Runtime, Trust};
 use private_registry_operator::pki::Bundle;
 use serde_json::json;
 use tempfile::TempDir;
@@ -262,7 +262,7 @@ impl Registry {
     pub(crate) async fn trusted_by_the_node(&self, authorities: &str) {
         let host = HostPort::parse(&self.host()).unwrap();
         let trust = Trust {
-            owner: Owner::new(Some(&self.namespace), RegistryName::parse(&self.name).unwrap()),
+            mark: Mark::of_a_person(Owner::new(Some(&self.namespace), RegistryName::parse(&self.name).unwrap())),
             endpoint: host.clone(),
             host,
             authorities: Bundle::read(authorities),

@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 55] = [
+const NAMESPACES: [&str; 58] = [
     "admins",
     "again",
     "always",
@@ -91,6 +91,9 @@ const NAMESPACES: [&str; 55] = [
     "suspend-n",
     "suspend-o",
     "suspend-u",
+    "trusted",
+    "trusted-older",
+    "trusted-unconfigured",
     "types",
     "unless-stopped",
     "untouched",
@@ -171,9 +174,17 @@ impl Cluster {
         let mut all = self.place.values();
         if has_roles_only() {
             all.push(format!("watch.namespaces={{{}}}", NAMESPACES.join(",")));
+            all.push("nodeTrust.enabled=false".to_owned());
         }
         all.push(format!("extraArgs[0]=--short-certificates-for-tests={SHORT_LIVES}={SHORT_LIFE}"));
         all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));
+        self.helm(OPERATOR, OPERATOR, &all).await
+    }
+
+    /// Installs the operator for all namespaces on a cluster of one's own, or upgrades it.
+    pub(crate) async fn install_for_all(&self, values: &[&str]) -> Result<(), String> {
+        self.helm("private-registry-crds", "private-registry-crds", &[]).await?;
+        let all: Vec<_> = self.place.values().into_iter().chain(values.iter().map(ToString::to_string)).collect();
         self.helm(OPERATOR, OPERATOR, &all).await
     }
 

@@ -31,7 +31,8 @@ async fn a_chart_upgrade_replaces_the_operator_and_no_pod_of_a_registry() {
 #[tokio::test]
 async fn the_install_holds_the_rights_that_its_values_say_and_no_others() {
     let Some(cluster) = cluster().await else { return };
-    let release = ListParams::default().labels(&format!("app.kubernetes.io/instance={OPERATOR}"));
+    let release = ListParams::default()
+        .labels(&format!("app.kubernetes.io/instance={OPERATOR},app.kubernetes.io/name={OPERATOR}"));
     let roles = Api::<ClusterRole>::all(cluster.client.clone()).list(&release).await.unwrap().items;
     let bindings = Api::<ClusterRoleBinding>::all(cluster.client.clone()).list(&release).await.unwrap().items;
     let served = cluster.registry("served", "team-a", json!({})).await.ready().await;

@@ -19,6 +19,7 @@ mod frontend;
 mod installing;
 mod keeping;
 mod neighbours;
+mod nodes;
 mod pulling;
 mod pushing;
 mod restarts;

@@ -41,13 +41,18 @@ impl Place {
         if let Some(kubeconfig) = env::var_os(KUBECONFIG) {
             return Ok(Self::Given(fs::canonicalize(kubeconfig)?));
         }
+        Self::own(node::Options::default()).await
+    }
+
+    /// A new node, with the images that tests need.
+    pub(crate) async fn own(options: node::Options) -> anyhow::Result<Self> {
         let registry = image::registry(&program("registry"));
         let newer = image::Image { reference: NEWER_REGISTRY.to_owned(), ..registry };
         let nginx = nginx().map(|program| image::nginx(&program)).transpose()?;
         let operator = Path::new(env!("CARGO_BIN_EXE_private-registry-operator"));
         let operator = image::operator(operator, &format!("{REPOSITORY}:{TAG}"))?;
         let images = [newer, operator].into_iter().chain(nginx).collect();
-        let node = Node::start(node::Options { images, ..node::Options::default() }).await?;
+        let node = Node::start(node::Options { images, ..options }).await?;
         Ok(Self::Own(Box::new(node)))
     }
 
@@ -62,10 +67,12 @@ impl Place {
         testbed::control_plane::client(self.kubeconfig()).await.unwrap()
     }
 
-    /// What the operator's chart must be told of images.
+    /// What the operator's chart must be told of images, and of the node.
     pub(crate) fn values(&self) -> Vec<String> {
         match self {
-            Self::Own(_) => vec![
+            Self::Own(node) => vec![
+                "nodeTrust.enabled=true".to_owned(),
+                format!("nodeTrust.paths.containerd={}", node.runtime_home().display()),
                 format!("image.repository={REPOSITORY}"),
                 format!("image.tag={TAG}"),
                 format!("registry.image={}", image::REGISTRY),

@@ -78,7 +78,8 @@ fn every_argument_of_the_operators_pod_is_one_that_the_program_knows() {
 fn leaves(values: &Value, path: &str, found: &mut BTreeSet<String>) {
     for (name, value) in values.as_object().expect("an object") {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let is_leaf = ["resources", "podSecurityContext", "securityContext"].contains(&path.as_str());
+        let is_leaf =
+            ["resources", "podSecurityContext", "securityContext", "nodeTrust.resources"].contains(&path.as_str());
         match value.as_object() {
             Some(inner) if !is_leaf && !inner.is_empty() => leaves(value, &path, found),
             _ => drop(found.insert(path)),
@@ -124,18 +125,26 @@ fn every_value_does_something_and_is_documented() {
         ("affinity", json!({"nodeAffinity": {}}), "nodeAffinity: {}"),
         ("topologySpreadConstraints", json!([{"topologyKey": "zone"}]), "topologyKey: zone"),
         ("resources", json!({"limits": {"cpu": "7"}}), "cpu: \"7\""),
+        ("nodeTrust.namespace", json!("b-7"), "name: \"b-7\""),
+        ("nodeTrust.paths.containerd", json!("/b-7"), "path: /b-7"),
+        ("nodeTrust.paths.docker", json!("/b-7"), "--docker=/b-7"),
+        ("nodeTrust.paths.podman", json!("/b-7"), "--podman=/b-7"),
+        ("nodeTrust.cleanUp", json!(true), "- --clean-up"),
+        ("nodeTrust.seLinuxOptions", json!({"type": "spc_t"}), "type: spc_t"),
+        ("nodeTrust.nodeSelector", json!({"a": "b-7"}), "a: b-7"),
+        ("nodeTrust.tolerations", json!([{"key": "b-7"}]), "key: b-7"),
+        ("nodeTrust.resources", json!({"limits": {"cpu": "b-7"}}), "cpu: b-7"),
         ("podSecurityContext", json!({"fsGroup": 7}), "fsGroup: 7"),
         ("securityContext", json!({"privileged": true}), "privileged: true"),
     ];
     let mut values = BTreeSet::new();
     let text = fs::read_to_string(root().join(OPERATOR).join("values.yaml")).unwrap();
     leaves(&serde_saphyr::from_str(&text).unwrap(), "", &mut values);
-    // These two take something away: see the next test.
+    // These take something away, or bring all of it: see the tests of each.
+    let others =
+        ["rbac.create", "serviceAccount.create", "nodeTrust.enabled", "nodeTrust.admissionPolicy"].map(str::to_owned);
     let tried = cases.iter().map(|(path, ..)| (*path).to_owned());
-    assert_eq!(
-        tried.chain(["rbac.create".to_owned(), "serviceAccount.create".to_owned()]).collect::<BTreeSet<_>>(),
-        values
-    );
+    assert_eq!(tried.chain(others).collect::<BTreeSet<_>>(), values);
 
     let readme = fs::read_to_string(root().join(OPERATOR).join("README.md")).unwrap();
     for path in values {
@@ -148,10 +157,11 @@ fn every_value_does_something_and_is_documented() {
     let with = |value: &str| {
         // Details of the monitor show in a monitor.
         let monitor = format!("metrics.serviceMonitor.enabled={}", value.starts_with("metrics.serviceMonitor."));
+        let nodes = format!("nodeTrust.enabled={}", value.starts_with("nodeTrust."));
         let image = r#"image.repository="operator.example/operator""#;
         let mut helm = tool("helm");
         helm.args(["template", "operator", OPERATOR, "--namespace", "system"]);
-        printed(helm.args(["--set-json", image, "--set-json", &monitor, "--set-json", value]))
+        printed(helm.args(["--set-json", image, "--set-json", &monitor, "--set-json", &nodes, "--set-json", value]))
     };
     let before = with("replicas=1");
     for (path, value, sign) in cases {

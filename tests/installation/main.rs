@@ -4,6 +4,7 @@
 
 mod chart;
 mod examples;
+mod nodes;
 mod rights;
 
 use std::{

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use crate::{DEFINITION, of_kind, operator, rendered, texts};
 
 /// One right: `verb group/resource`, with the only name that it is for, if there is one.
-type Rights = BTreeSet<String>;
+pub(crate) type Rights = BTreeSet<String>;
 
 fn right(verb: &str, group: &str, resource: &str) -> String {
     format!("{verb} {group}/{resource}")
 }
 
 /// What the roles of one kind grant, in the namespace if there is one.
-fn granted(objects: &[Value], kind: &str, namespace: Option<&str>) -> Rights {
+pub(crate) fn granted(objects: &[Value], kind: &str, namespace: Option<&str>) -> Rights {
     let mut rights = Rights::new();
     for role in of_kind(objects, kind).filter(|role| role["metadata"]["namespace"].as_str() == namespace) {
         for rule in role["rules"].as_array().expect("rules") {
@@ -47,7 +47,8 @@ fn used() -> Rights {
 /// What the operator does with what belongs to no namespace.
 fn used_of_the_cluster() -> Rights {
     let verbs = ["get", "list", "watch", "create", "delete"];
-    verbs.iter().map(|verb| right(verb, "certificates.k8s.io", "certificatesigningrequests")).collect()
+    let requests = verbs.iter().map(|verb| right(verb, "certificates.k8s.io", "certificatesigningrequests"));
+    requests.chain(["list", "watch"].map(|verb| right(verb, "", "namespaces"))).collect()
 }
 
 /// For electing a leader, in the operator's own namespace.

@@ -83,6 +83,18 @@ impl Engine {
         Ok(found.filter(|live| is_proved(live, owner, &self.marks)))
     }
 
+    /// The same for a child in another namespace than the owner's.
+    pub async fn read_in(
+        &self,
+        owner: &Owner,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Live>, Error> {
+        let found = self.read(kind, namespace, name).await?;
+        Ok(found.filter(|live| is_proved(live, owner, &self.marks)))
+    }
+
     /// The same, but what no watch has told of is taken for absent without a read. Only for a child that is applied when it is absent:
     /// [`Engine::apply`] finds out if it is there after all, without its labels.
     pub async fn read_known_child(
@@ -131,7 +143,7 @@ impl Engine {
 
     /// One read. What it says is remembered in full, until it has been compared.
     pub(super) async fn look(&self, target: &ObjectRef, owner: Option<&Owner>) -> Result<Option<Live>, Error> {
-        let since = self.memory.begin(target, owner.map(|owner| owner.name.as_str()));
+        let since = self.memory.begin(target, owner.map(Owner::key));
         let found = self.requests.read(target).await;
         let found = found.map_err(|source| Error::failed(Verb::Read, target.clone(), source))?;
         match &found {
@@ -158,7 +170,7 @@ impl Engine {
     }
 
     async fn try_create(&self, owner: &Owner, wanted: &Wanted) -> Result<Option<Live>, Error> {
-        let since = self.memory.begin(&wanted.target, Some(&owner.name));
+        let since = self.memory.begin(&wanted.target, Some(owner.key()));
         let created = self.requests.create(&wanted.target, wanted.body.clone()).await;
         let created = created.map_err(|source| self.failed(Verb::Create, &wanted.target, source))?;
         match &created {

@@ -294,6 +294,11 @@ impl Kind {
     }
 
     /// Whether objects of this kind may be deleted at all.
+    pub fn may_be_pruned(&self) -> bool {
+        self.prune == Prune::WhenUnwanted && self.is_deletable()
+    }
+
+    /// Whether there is a right to delete one.
     pub fn is_deletable(&self) -> bool {
         self.verbs.contains(&"delete")
     }

@@ -195,7 +195,9 @@ fn metadatum(field: &str, value: &Value, depth: Depth, marks: &Marks) -> Option<
         }
         ("managedFields", _) => None,
         (_, Depth::Whole) => Some(value.clone()),
-        ("labels", _) => some(&|label| [marks.owner_label, marks.managed_by_label].contains(&label)),
+        ("labels", _) => {
+            some(&|label| [marks.owner_label, marks.owner_namespace_label, marks.managed_by_label].contains(&label))
+        }
         ("annotations", _) => some(&|annotation| annotation != marks.applied),
         _ => Some(value.clone()),
     }

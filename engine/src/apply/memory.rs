@@ -45,8 +45,8 @@ pub struct Memory {
 pub struct Notice {
     /// Whether it says something that wasn't known: somebody should look. Our own writes come back as events that change nothing.
     pub changed: bool,
-    /// The name of the owner (in the object's namespace), if it is or was a child, or has the name of one.
-    pub owner: Option<String>,
+    /// Namespace and name of the owner, if it is or was a child, or has the name of one.
+    pub owner: Option<(String, String)>,
 }
 
 /// An object that is no longer there, as a relist found out.
@@ -54,8 +54,8 @@ pub struct Notice {
 pub struct Missing {
     /// Which object.
     pub object: ObjectRef,
-    /// The name of its owner, if it was a child.
-    pub owner: Option<String>,
+    /// Namespace and name of its owner, if it was a child.
+    pub owner: Option<(String, String)>,
 }
 
 /// What is known of one object.
@@ -82,15 +82,15 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Since(u64);
 
-/// Kind and name of a child; its namespace is the owner's.
-type Child = (&'static Kind, Arc<str>);
+/// Namespace and name of an owner.
+type Owner = (Arc<str>, Arc<str>);
 
 #[derive(Default)]
 struct State {
     /// Boxed, because a map's nodes are half empty.
     entries: BTreeMap<ObjectRef, Box<Entry>>,
-    /// (namespace, owner) to its children, in order.
-    children: BTreeMap<(Arc<str>, Arc<str>), Vec<Child>>,
+    /// The children of each owner, in order.
+    children: BTreeMap<Owner, Vec<ObjectRef>>,
     /// Bytes of content that are held, and that may be.
     held: usize,
     room: usize,
@@ -104,7 +104,7 @@ struct State {
 
 struct Entry {
     content: Content,
-    owner: Option<Arc<str>>,
+    owner: Option<Owner>,
     /// Somebody reads it by name.
     is_read: bool,
     /// A request was sent about it, whose answer may still come.
@@ -170,7 +170,7 @@ impl Memory {
             return Notice::nothing();
         }
 
-        let entry = state.entry(&object, owner.as_deref());
+        let entry = state.entry(&object, owner.as_ref().map(named));
         let seen = Version::of_event(metadata);
         let changed = match &entry.content {
             Content::Known { version, .. } if *version == seen => false,
@@ -181,7 +181,7 @@ impl Memory {
             Content::Unknown | Content::Absent => true,
         };
         entry.news = News { at, what: Heard::Seen(seen) };
-        let owner = entry.owner.as_deref().map(str::to_owned);
+        let owner = entry.owner_name();
         if changed {
             state.put(&object, Content::Stale);
         }
@@ -202,7 +202,7 @@ impl Memory {
             Content::Unknown | Content::Stale => true,
             Content::Absent => false,
         };
-        let notice = Notice { changed, owner: entry.owner.as_deref().map(str::to_owned) };
+        let notice = Notice { changed, owner: entry.owner_name() };
         // Nobody here has asked for it: whoever makes and deletes objects with our label must not fill the memory.
         if !entry.is_asked && !entry.is_read {
             state.remove(&object);
@@ -238,7 +238,7 @@ impl Memory {
             }
             entry.news = News { at, what: Heard::Uncertain };
             if entry.may_exist() {
-                missing.push(Missing { object: object.clone(), owner: entry.owner.as_deref().map(str::to_owned) });
+                missing.push(Missing { object: object.clone(), owner: entry.owner_name() });
             }
         }
         for Missing { object, .. } in &missing {
@@ -256,8 +256,8 @@ impl Memory {
         }
         state.held = 0;
         let State { entries, children, .. } = &mut *state;
-        children.retain(|(namespace, _), children| {
-            children.retain(|child| entries.contains_key(&child_in(namespace, child)));
+        children.retain(|_, children| {
+            children.retain(|child| entries.contains_key(child));
             !children.is_empty()
         });
     }
@@ -270,13 +270,16 @@ impl Memory {
         }
     }
 
+    /// What was taken for a child is none.
+    pub(super) fn forget_child(&self, object: &ObjectRef) {
+        self.lock().remove(object);
+    }
+
     /// The owner is gone, and with it the interest in its children.
     pub fn forget_owner(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
-        let key = (namespace.into(), owner.into());
-        let children = state.children.remove(&key).unwrap_or_default();
-        for child in &children {
-            state.remove(&child_in(&key.0, child));
+        for child in state.children.remove(&(namespace.into(), owner.into())).unwrap_or_default() {
+            state.remove(&child);
         }
     }
 
@@ -285,11 +288,8 @@ impl Memory {
     pub fn pass_is_over(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
         let State { entries, children, held, .. } = &mut *state;
-        let Some(((namespace, _), children)) = children.get_key_value(&(namespace.into(), owner.into())) else {
-            return;
-        };
-        for child in children {
-            match entries.get_mut(&child_in(namespace, child)).map(|entry| &mut entry.content) {
+        for child in children.get(&(namespace.into(), owner.into())).into_iter().flatten() {
+            match entries.get_mut(child).map(|entry| &mut entry.content) {
                 Some(Content::Known { text, is_used: false, depth: Depth::Whole, .. }) => {
                     *held -= text.take().map_or(0, |text| text.len());
                 }
@@ -342,7 +342,8 @@ impl Memory {
     }
 
     /// A request about this object is about to be sent. From now on its events count, even if it was unknown.
-    pub(super) fn begin(&self, object: &ObjectRef, owner: Option<&str>) -> Since {
+    /// `owner`: namespace and name.
+    pub(super) fn begin(&self, object: &ObjectRef, owner: Option<(&str, &str)>) -> Since {
         let mut state = self.lock();
         let entry = state.entry(object, owner);
         entry.is_asked = true;
@@ -395,9 +396,11 @@ impl Memory {
         }
     }
 
-    /// The children of an owner that would have to be read.
+    /// The children of an owner, in its own namespace, that would have to be read.
     pub(super) fn stale_children(&self, namespace: &str, owner: &str) -> Vec<ObjectRef> {
-        self.children_that(namespace, owner, |entry| matches!(entry.content, Content::Stale))
+        let mut stale = self.children_that(namespace, owner, |entry| matches!(entry.content, Content::Stale));
+        stale.retain(|child| *child.namespace == *namespace);
+        stale
     }
 
     /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.
@@ -473,11 +476,8 @@ impl Memory {
 
     fn children_that(&self, namespace: &str, owner: &str, holds: impl Fn(&Entry) -> bool) -> Vec<ObjectRef> {
         let state = self.lock();
-        let Some(((namespace, _), children)) = state.children.get_key_value(&(namespace.into(), owner.into())) else {
-            return Vec::new();
-        };
-        let children = children.iter().map(|child| child_in(namespace, child));
-        children.filter(|child| state.entries.get(child).is_some_and(|entry| holds(entry))).collect()
+        let children = state.children.get(&(namespace.into(), owner.into())).into_iter().flatten();
+        children.filter(|child| state.entries.get(child).is_some_and(|entry| holds(entry))).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -485,14 +485,16 @@ impl Memory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose child an object says it is: by label, or by its controller.
-    fn owner_in(&self, metadata: &ObjectMeta) -> Option<String> {
-        let label = || metadata.labels.as_ref()?.get(self.marks.owner_label).cloned();
+    /// Whose child an object says it is, by namespace and name: by its labels, or by its controller.
+    fn owner_in(&self, metadata: &ObjectMeta) -> Option<(String, String)> {
+        let label = |label: &str| metadata.labels.as_ref()?.get(label).cloned();
         let controller = || {
             let mut references = metadata.owner_references.iter().flatten();
             references.find(|r| r.controller == Some(true) && r.kind == self.marks.owner_kind).map(|r| r.name.clone())
         };
-        label().or_else(controller)
+        let name = label(self.marks.owner_label).or_else(controller)?;
+        let namespace = label(self.marks.owner_namespace_label).or_else(|| metadata.namespace.clone())?;
+        Some((namespace, name))
     }
 }
 
@@ -503,30 +505,30 @@ impl State {
     }
 
     /// The entry, made if need be. Once an owner is known it stays: an event without the label may be the one that took the label away.
-    fn entry(&mut self, object: &ObjectRef, owner: Option<&str>) -> &mut Entry {
+    fn entry(&mut self, object: &ObjectRef, owner: Option<(&str, &str)>) -> &mut Entry {
         let at = self.tick();
         let is_owned = self.entries.get(object).is_some_and(|entry| entry.owner.is_some());
-        let owner = owner.filter(|_| !is_owned).map(|owner| self.adopt(object, owner));
+        let owner = owner.filter(|_| !is_owned).map(|owner| self.known(owner));
         // The texts of all children of an owner are in memory once.
-        let namespace = owner.as_ref().map_or_else(|| object.namespace.clone(), |(namespace, _)| namespace.clone());
-        let object = ObjectRef { namespace, ..object.clone() };
+        let namespace = owner.as_ref().map(|(namespace, _)| namespace).filter(|own| ***own == *object.namespace);
+        let object = ObjectRef { namespace: namespace.unwrap_or(&object.namespace).clone(), ..object.clone() };
+        if let Some(owner) = &owner {
+            let children = self.children.entry(owner.clone()).or_default();
+            if let Err(place) = children.binary_search(&object) {
+                children.insert(place, object.clone());
+            }
+        }
         let entry = self.entries.entry(object).or_insert_with(|| Box::new(Entry::unknown(at)));
-        if let Some((_, owner)) = owner {
-            entry.owner = Some(owner);
+        if owner.is_some() {
+            entry.owner = owner;
         }
         entry
     }
 
-    /// Makes the object a child of an owner, and gives the owner's namespace and name.
-    fn adopt(&mut self, object: &ObjectRef, owner: &str) -> (Arc<str>, Arc<str>) {
-        let key: (Arc<str>, Arc<str>) = (object.namespace.clone(), owner.into());
-        let key = self.children.get_key_value(&key).map_or(key, |(known, _)| known.clone());
-        let children = self.children.entry(key.clone()).or_default();
-        let child = (object.kind, object.name.clone());
-        if let Err(place) = children.binary_search(&child) {
-            children.insert(place, child);
-        }
-        key
+    /// An owner as it is in memory already, if it is.
+    fn known(&self, (namespace, name): (&str, &str)) -> Owner {
+        let owner = (namespace.into(), name.into());
+        self.children.get_key_value(&owner).map_or(owner, |(known, _)| known.clone())
     }
 
     /// Puts content in the place of what was known of an object. If that makes too much of it, some that was not asked for lately is let go.
@@ -564,13 +566,13 @@ impl State {
     fn remove(&mut self, object: &ObjectRef) {
         let Some(entry) = self.entries.remove(object) else { return };
         self.held -= entry.content.size();
-        let Some(key) = entry.owner.map(|owner| (object.namespace.clone(), owner)) else { return };
-        if let Some(children) = self.children.get_mut(&key) {
-            if let Ok(place) = children.binary_search(&(object.kind, object.name.clone())) {
+        let Some(owner) = entry.owner else { return };
+        if let Some(children) = self.children.get_mut(&owner) {
+            if let Ok(place) = children.binary_search(object) {
                 children.remove(place);
             }
             if children.is_empty() {
-                self.children.remove(&key);
+                self.children.remove(&owner);
             }
         }
     }
@@ -593,6 +595,10 @@ impl Entry {
             settled: None,
             past: None,
         }
+    }
+
+    fn owner_name(&self) -> Option<(String, String)> {
+        self.owner.as_ref().map(|(namespace, name)| (namespace.to_string(), name.to_string()))
     }
 
     fn may_exist(&self) -> bool {
@@ -637,8 +643,8 @@ fn completed(object: &ObjectRef, version: &Version, mut value: Value) -> Live {
     Live::named(object.kind, value)
 }
 
-fn child_in(namespace: &Arc<str>, (kind, name): &Child) -> ObjectRef {
-    ObjectRef { kind, namespace: namespace.clone(), name: name.clone() }
+fn named((namespace, name): &(String, String)) -> (&str, &str) {
+    (namespace, name)
 }
 
 fn name_of(kind: &'static Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {

@@ -71,6 +71,8 @@ pub struct Marks {
     pub field_manager: &'static str,
     /// The label with the owner's name.
     pub owner_label: &'static str,
+    /// The label with the owner's namespace, on children in other namespaces.
+    pub owner_namespace_label: &'static str,
     /// The label with our name, for example `app.kubernetes.io/managed-by`.
     pub managed_by_label: &'static str,
     /// Our name.
@@ -85,14 +87,14 @@ pub struct Marks {
     pub owner_plural: &'static str,
 }
 
-/// The object for which children are written; it is in their namespace.
+/// The object for which children are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// For example `example.dev/v1`.
     pub api_version: String,
     /// For example `Example`.
     pub kind: String,
-    /// Where it and its children are.
+    /// Where it is, and its children unless they say otherwise.
     pub namespace: String,
     /// Its name, and the value of the owner label.
     pub name: String,
@@ -112,6 +114,13 @@ pub struct ObjectRef {
     pub namespace: Arc<str>,
     /// Which.
     pub name: Arc<str>,
+}
+
+impl Owner {
+    /// Namespace and name.
+    fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
 }
 
 impl ObjectRef {

@@ -54,12 +54,12 @@ impl fmt::Display for Claim {
 
 /// Judges `live`, which has the name of a child that `owner` holds in the way of `hold`.
 ///
-/// The proof is, in this order: the controller reference with our uid; for a kept child, which has none, our two labels; our own entry in
+/// The proof is, in this order: the controller reference with our uid; for a kept child, which has none, our labels; our own entry in
 /// managedFields, which survives when somebody takes the reference or the labels away.
 pub(super) fn judge(live: &Live, owner: &Owner, hold: Hold, marks: &Marks) -> Verdict {
     match live.controller() {
         Some(controller) if controller.uid == owner.uid => present(live),
-        Some(controller) if is_earlier(&controller, owner) => Verdict::Leaving,
+        Some(controller) if live.namespace() == owner.namespace && is_earlier(&controller, owner) => Verdict::Leaving,
         Some(Controller { kind, name, .. }) => Verdict::Foreign(Claim::ControlledBy { kind, name }),
         None if hold != Hold::Disposable && is_marked(live, owner, marks) => present(live),
         None if is_written_by_us(live, marks) => present(live),
@@ -93,8 +93,10 @@ fn is_earlier(controller: &Controller, owner: &Owner) -> bool {
         && group(&controller.api_version) == group(&owner.api_version)
 }
 
-fn is_marked(live: &Live, owner: &Owner, marks: &Marks) -> bool {
+/// Whether its labels say that it is the owner's.
+pub(super) fn is_marked(live: &Live, owner: &Owner, marks: &Marks) -> bool {
     live.label(marks.owner_label) == Some(owner.name.as_str())
+        && live.label(marks.owner_namespace_label).unwrap_or(live.namespace()) == owner.namespace
         && live.label(marks.managed_by_label) == Some(marks.managed_by)
 }
 
@@ -114,7 +116,8 @@ mod tests {
 
     const HOLDS: [Hold; 3] = [Hold::Disposable, Hold::Kept, Hold::KeptUntilOwnerGoes];
 
-    fn judged(hold: Hold, metadata: Value) -> Verdict {
+    fn judged(hold: Hold, mut metadata: Value) -> Verdict {
+        metadata["namespace"] = json!("registries");
         judge(&Live::new(kinds::SECRET, json!({"metadata": metadata})), &owner(), hold, &MARKS)
     }
 

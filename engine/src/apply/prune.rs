@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::engine::Engine;
 use super::error::Error;
-use super::kinds::{Kind, Prune};
+use super::kinds::Kind;
 use super::live::{Depth, Live};
 use super::memory::{Known, Recall};
-use super::ownership::{Verdict, is_controlled, judge};
+use super::ownership::{Verdict, is_controlled, is_marked, judge};
 use super::request::Deleted;
 use super::wanted::Hold;
 use super::{ObjectRef, Owner};
@@ -46,7 +46,8 @@ impl Engine {
     /// Deletes the children that the owner controls and `wanted` doesn't name; the last applied go first. Returns what was deleted.
     ///
     /// Children are known from the watches and from our own writes, so nothing is read while there is nothing to prune. Kept children have no owner
-    /// reference and stay; so does everything in `wanted`, whether it was applied in this pass or not.
+    /// reference and stay; so does everything in `wanted`, whether it was applied in this pass or not. Those in other namespaces are left to
+    /// [`Engine::remove_elsewhere`].
     pub async fn prune(
         &self,
         owner: &Owner,
@@ -55,8 +56,8 @@ impl Engine {
         let mut removed = Vec::new();
         let children = self.memory.children(&owner.namespace, &owner.name);
         for child in children.into_iter().rev() {
-            let may_go = child.kind.prune == Prune::WhenUnwanted && child.kind.is_deletable();
-            if !may_go || wanted.contains(&(child.kind, child.name.to_string())) {
+            let is_elsewhere = *child.namespace != *owner.namespace;
+            if is_elsewhere || !child.kind.may_be_pruned() || wanted.contains(&(child.kind, child.name.to_string())) {
                 continue;
             }
             let Some(live) = self.find(&child, owner).await? else { continue };
@@ -71,6 +72,33 @@ impl Engine {
             }
         }
         Ok(removed)
+    }
+
+    /// The children that are in other namespaces than the owner.
+    #[must_use]
+    pub fn elsewhere(&self, owner: &Owner) -> Vec<ObjectRef> {
+        let mut children = self.memory.children(&owner.namespace, &owner.name);
+        children.retain(|child| *child.namespace != *owner.namespace);
+        children
+    }
+
+    /// Deletes one child in another namespace, if its labels say that it is the owner's. Whoever put them there meant it.
+    ///
+    /// # Errors
+    /// It could not be read or deleted.
+    pub async fn remove_elsewhere(&self, owner: &Owner, child: &ObjectRef) -> Result<Removal, Error> {
+        if !child.kind.may_be_pruned() {
+            return Ok(Removal::Kept);
+        }
+        let Some(live) = self.find(child, owner).await? else { return Ok(Removal::Absent) };
+        if live.is_leaving() {
+            return Ok(Removal::Leaving);
+        }
+        if live.controller().is_none() && is_marked(&live, owner, &self.marks) {
+            return self.take_away(owner, child, &live).await;
+        }
+        self.memory.forget_child(child);
+        Ok(Removal::Kept)
     }
 
     async fn find(&self, target: &ObjectRef, owner: &Owner) -> Result<Option<Live>, Error> {

@@ -47,8 +47,13 @@ pub(super) fn owner() -> Owner {
     }
 }
 
+/// Whose child a notice says it is.
+pub(super) fn team_a() -> Option<(String, String)> {
+    Some(("registries".to_owned(), "team-a".to_owned()))
+}
+
 pub(super) fn child(kind: &'static Kind, name: &str, hold: Hold, body: Value) -> Child {
-    Child { kind, name: name.into(), hold, body }
+    Child { kind, namespace: None, name: name.into(), hold, body }
 }
 
 pub(super) fn config(text: &str) -> Child {
@@ -272,8 +277,10 @@ fn client(store: &Arc<Mutex<Store>>) -> Client {
     Client::new(service, "default")
 }
 
+/// Where an object is: `namespace/name`, or a name in the owner's namespace.
 fn url(kind: &Kind, name: &str) -> String {
-    format!("{}/{name}", kind.url(Some("registries")))
+    let (namespace, name) = name.split_once('/').unwrap_or(("registries", name));
+    format!("{}/{name}", kind.url(Some(namespace)))
 }
 
 fn metadata(object: &Value) -> ObjectMeta {

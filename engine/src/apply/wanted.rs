@@ -25,6 +25,9 @@ pub enum Hold {
 pub struct Child {
     /// Its kind.
     pub kind: &'static Kind,
+    /// Another namespace than the owner's. Kubernetes knows no owner there, so such a child is held as [`Hold::Kept`] and known by its labels; an owner
+    /// that goes removes it first ([`super::Engine::remove_elsewhere`]).
+    pub namespace: Option<String>,
     /// Its name.
     pub name: String,
     /// How it is tied to its owner.
@@ -58,11 +61,15 @@ impl Wanted {
         drop_nulls(&mut body);
         body["apiVersion"] = json!(child.kind.api_version());
         body["kind"] = json!(child.kind.kind);
+        let namespace = child.namespace.as_deref().unwrap_or(&owner.namespace);
         let metadata = &mut body["metadata"];
         let version = metadata.as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
         metadata["name"] = json!(child.name);
-        metadata["namespace"] = json!(owner.namespace);
+        metadata["namespace"] = json!(namespace);
         metadata["labels"][marks.owner_label] = json!(owner.name);
+        if namespace != owner.namespace {
+            metadata["labels"][marks.owner_namespace_label] = json!(owner.namespace);
+        }
         metadata["labels"][marks.managed_by_label] = json!(marks.managed_by);
         if child.hold != Hold::Kept {
             metadata["ownerReferences"] = json!([{
@@ -74,7 +81,7 @@ impl Wanted {
                 "blockOwnerDeletion": true,
             }]);
         }
-        let target = ObjectRef::new(child.kind, &owner.namespace, &child.name);
+        let target = ObjectRef::new(child.kind, namespace, &child.name);
         let version = version.and_then(|version| version.as_str().map(str::to_owned));
         let hash = Hash::of(&body);
         let stamp = child.kind.is_stamped.then(|| amendment::stamp(child.kind, &body, hash));
@@ -104,7 +111,11 @@ mod tests {
     use super::*;
 
     fn wanted(hold: Hold, body: Value) -> Wanted {
-        Wanted::new(&owner(), &Child { kind: kinds::SECRET, name: "team-a-tls".into(), hold, body }, &MARKS)
+        Wanted::new(
+            &owner(),
+            &Child { kind: kinds::SECRET, namespace: None, name: "team-a-tls".into(), hold, body },
+            &MARKS,
+        )
     }
 
     #[test]
@@ -148,7 +159,7 @@ mod tests {
     #[test]
     fn only_a_stamped_kind_says_what_was_sent() {
         let stamp = |kind, body| {
-            let child = Child { kind, name: "team-a".into(), hold: Hold::Disposable, body };
+            let child = Child { kind, namespace: None, name: "team-a".into(), hold: Hold::Disposable, body };
             Wanted::new(&owner(), &child, &MARKS).body["metadata"]["annotations"][MARKS.applied].clone()
         };
         assert_eq!(stamp(kinds::SECRET, json!({"data": {"k": "x"}})), Value::Null);
@@ -163,7 +174,8 @@ mod tests {
 
     #[test]
     fn content_is_never_printed() {
-        let child = Child { kind: kinds::SECRET, name: "s".into(), hold: Hold::Kept, body: json!({"data": "planted"}) };
+        let body = json!({"data": "planted"});
+        let child = Child { kind: kinds::SECRET, namespace: None, name: "s".into(), hold: Hold::Kept, body };
         assert_eq!(format!("{child:?}"), "Secret s (Kept)");
     }
 }

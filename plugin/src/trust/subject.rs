@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use private_registry_operator::api::{Address, AddressScope, PrivateRegistry};
 use private_registry_operator::model::HostPort;
-use private_registry_operator::node::layouts::{Owner, Trust};
+use private_registry_operator::node::layouts::{Mark, Owner, Trust};
 use private_registry_operator::pki::Bundle;
 
 use crate::cluster::Registry;
@@ -69,7 +69,7 @@ impl Subject {
     /// One for each name.
     pub(super) fn trusts(&self) -> impl Iterator<Item = Trust> {
         self.names.iter().map(|Name { host, endpoint }| Trust {
-            owner: self.owner.clone(),
+            mark: Mark::of_a_person(self.owner.clone()),
             host: host.clone(),
             endpoint: endpoint.clone(),
             authorities: self.authorities.clone(),

@@ -258,7 +258,10 @@ fn what_is_installed_on_the_machine_is_served_and_nothing_else() {
     assert_eq!(answer.code, Some(1));
     assert!(answer.err.contains("neither Docker nor containerd nor podman was found"), "{}", answer.err);
     machine.put("usr/bin/podman", "");
-    machine.put("etc/containerd/config.toml", "config_path = \"/etc/cri/hosts\"\n");
+    machine.put(
+        "etc/containerd/config.toml",
+        "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/cri/hosts'\n",
+    );
     let out = machine.trust(&[]).out;
     let written: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("write      ")).collect();
     assert_eq!(

@@ -40,6 +40,8 @@ pub struct Certificate {
     pub keep: Keep,
     /// When time alone changes it.
     pub look_again: Option<Timestamp>,
+    /// The bundle that is published; `None`: there is none, or it cannot be said.
+    pub bundle: Option<String>,
 }
 
 /// Keeps, makes or takes over the certificate.
@@ -57,7 +59,13 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Cer
         let handled = decide::still_asked(pass.registry, pass.before.handled_renew_request.clone());
         let problem = requests::withdraw(pass, None).await.err().map(|error| pass.problem(error));
         let report = status::Certificate { handled_request: handled, problem, ..status::Certificate::default() };
-        return Certificate { serving: Serving::Nothing, report, keep: Keep::from([ca]), look_again: None };
+        return Certificate {
+            serving: Serving::Nothing,
+            report,
+            keep: Keep::from([ca]),
+            look_again: None,
+            bundle: None,
+        };
     }
     let leaf = match read_leaf(pass).await {
         Ok(leaf) => leaf,
@@ -176,6 +184,7 @@ fn kept(pass: &Pass<'_>, leaf: Option<&Live>, problem: Option<Problem>, keep: Ke
         keep,
         // What is overdue already is looked at again when what stands in its way has changed.
         look_again: look_again.filter(|at| *at > pass.now),
+        bundle: None,
     }
 }
 
@@ -211,6 +220,7 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
                 }
             }
             settled.report.problem.get_or_insert(problem);
+            settled.bundle = None;
         }
     }
     if let Some(serving) = &settled.serving {
@@ -257,5 +267,6 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
         report: settled.report,
         keep,
         look_again: settled.look_again,
+        bundle: settled.bundle,
     }
 }

@@ -41,7 +41,7 @@ impl Requests {
 
     /// It is there. Whose it is, if that is news.
     pub fn seen(&self, meta: &Meta) -> Option<Key> {
-        let key = Key::new(meta.label(labels::NAMESPACE)?, meta.label(labels::REGISTRY)?);
+        let key = Key::new(meta.label(labels::REGISTRY_NAMESPACE)?, meta.label(labels::REGISTRY)?);
         // The labels are anybody's to write, the name is made by us.
         if !meta.name().starts_with(&signing::prefix(&key.namespace, &key.name)) {
             return None;

@@ -138,6 +138,12 @@ impl Node {
         self.containerd.certs_d().unwrap_or_else(|| self.file("/etc/containerd/certs.d"))
     }
 
+    /// The folder in which [`Node::certs_d`] lies, as the node's pods call it.
+    pub fn runtime_home(&self) -> PathBuf {
+        let configured = self.containerd.certs_d();
+        configured.and_then(|folder| folder.parent().map(Path::to_owned)).unwrap_or_else(|| "/etc/containerd".into())
+    }
+
     /// A file or folder of the node, by its absolute path in there, as this process reaches it. What is written to the node's `/etc` stays in the
     /// node.
     pub fn file(&self, path: &str) -> PathBuf {

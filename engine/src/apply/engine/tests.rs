@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::super::error::Class;
 use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
 use super::super::memory::Notice;
-use super::super::testing::{Cluster, child, config, deployment, job, owner, secret, service, set};
+use super::super::testing::{Cluster, child, config, deployment, job, owner, secret, service, set, team_a};
 use super::super::wanted::Hold;
 use super::*;
 
@@ -35,7 +35,7 @@ async fn a_new_child_costs_one_request_and_a_settled_one_none() {
 async fn the_event_of_our_own_write_is_no_news() {
     let cluster = Cluster::new();
     apply(&cluster, &service()).await;
-    assert_eq!(cluster.tell(SERVICE, "team-a"), Notice { changed: false, owner: Some("team-a".into()) });
+    assert_eq!(cluster.tell(SERVICE, "team-a"), Notice { changed: false, owner: team_a() });
 
     cluster.requests();
     apply(&cluster, &service()).await;
@@ -82,7 +82,7 @@ async fn an_edited_child_is_repaired_with_one_read_and_one_write() {
         set(object, "spec.type", json!("NodePort"));
         set(object, "spec.theirs", json!("y"));
     };
-    assert_eq!(cluster.edit(SERVICE, "team-a", edit), Notice { changed: true, owner: Some("team-a".into()) });
+    assert_eq!(cluster.edit(SERVICE, "team-a", edit), Notice { changed: true, owner: team_a() });
     cluster.requests();
 
     assert_eq!(apply(&cluster, &service()).await, Outcome::Changed);
@@ -176,7 +176,7 @@ async fn what_others_add_is_read_once_and_left_alone() {
 async fn a_deleted_child_is_back_with_one_write() {
     let cluster = Cluster::new();
     apply(&cluster, &service()).await;
-    assert_eq!(cluster.delete(SERVICE, "team-a"), Notice { changed: true, owner: Some("team-a".into()) });
+    assert_eq!(cluster.delete(SERVICE, "team-a"), Notice { changed: true, owner: team_a() });
     cluster.requests();
 
     assert_eq!(apply(&cluster, &service()).await, Outcome::Created);
@@ -277,7 +277,7 @@ async fn a_foreign_object_that_is_handed_over_or_goes_away_lets_us_in() {
             }
             false => cluster.delete(SERVICE, "team-a"),
         };
-        assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });
+        assert_eq!(notice, Notice { changed: true, owner: team_a() });
         assert_eq!(apply(&cluster, &service()).await, if hand_over { Outcome::Changed } else { Outcome::Created });
         assert_eq!(cluster.get(SERVICE, "team-a").unwrap()["spec"]["type"], "ClusterIP");
     }

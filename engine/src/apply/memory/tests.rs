@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::kinds::{CONFIG_MAP, SECRET};
-use super::super::testing::{MARKS, reference};
+use super::super::testing::{MARKS, reference, team_a};
 use super::*;
 
 fn memory() -> Memory {
@@ -29,7 +29,7 @@ fn metadata(object: &Value) -> ObjectMeta {
 
 fn remember(memory: &Memory, name: &str, version: u64) {
     let target = reference(SECRET, name);
-    let since = memory.begin(&target, Some("team-a"));
+    let since = memory.begin(&target, Some(("registries", "team-a")));
     memory.remember(&target, since, &Live::new(SECRET, object(name, "u", version)), Depth::Unread, None);
 }
 
@@ -60,7 +60,7 @@ fn labelled_objects_that_come_and_go_leave_nothing_behind() {
     for i in 0..10_000 {
         let theirs = metadata(&object(&format!("theirs-{i}"), "u", 1));
         assert!(memory.seen(SECRET, &theirs).changed);
-        assert_eq!(memory.gone(SECRET, &theirs), Notice { changed: true, owner: Some("team-a".into()) });
+        assert_eq!(memory.gone(SECRET, &theirs), Notice { changed: true, owner: team_a() });
     }
     assert!(memory.is_empty());
     assert!(memory.lock().children.is_empty());
@@ -219,7 +219,7 @@ fn versions_in_the_usual_form_are_small_and_any_other_form_is_kept_as_it_is() {
 fn a_labelled_object_is_known_as_a_child_before_it_is_read() {
     let memory = memory();
     let notice = memory.seen(SECRET, &metadata(&object("a", "u", 1)));
-    assert_eq!(notice, Notice { changed: true, owner: Some("team-a".into()) });
+    assert_eq!(notice, Notice { changed: true, owner: team_a() });
     assert_eq!(memory.children("registries", "team-a"), [reference(SECRET, "a")]);
     assert_eq!(memory.children("elsewhere", "team-a"), []);
 }
@@ -231,7 +231,7 @@ fn a_controlled_object_is_known_as_a_child_without_its_label() {
     child["metadata"]["labels"] = Value::Null;
     child["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "test.dev/v1", "kind": "Thing", "name": "team-a", "uid": "1", "controller": true}]);
-    assert_eq!(memory.seen(SECRET, &metadata(&child)).owner.as_deref(), Some("team-a"));
+    assert_eq!(memory.seen(SECRET, &metadata(&child)).owner, team_a());
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_child_that_loses_its_label_still_concerns_its_owner() {
     let memory = memory();
     remember(&memory, "a", 1);
     let stripped = ObjectMeta { resource_version: Some("2".into()), ..foreign("a") };
-    assert_eq!(memory.seen(SECRET, &stripped), Notice { changed: true, owner: Some("team-a".into()) });
+    assert_eq!(memory.seen(SECRET, &stripped), Notice { changed: true, owner: team_a() });
 }
 
 #[test]
@@ -308,14 +308,14 @@ fn what_a_relist_does_not_show_is_missing_in_its_scope_only() {
         remember(&memory, name, 1);
     }
     let other_kind = reference(CONFIG_MAP, "other");
-    memory.begin(&other_kind, Some("team-a"));
+    memory.begin(&other_kind, Some(("registries", "team-a")));
     memory.relist_started(SECRET, Some("elsewhere"));
     assert_eq!(names(&memory.relisted(SECRET, Some("elsewhere"))), Vec::<&str>::new());
 
     memory.relist_started(SECRET, Some("registries"));
     memory.seen(SECRET, &metadata(&object("listed", "u", 1)));
     let missing = memory.relisted(SECRET, Some("registries"));
-    assert_eq!(missing, [Missing { object: reference(SECRET, "missing"), owner: Some("team-a".into()) }]);
+    assert_eq!(missing, [Missing { object: reference(SECRET, "missing"), owner: team_a() }]);
     assert!(is_known(&memory, "listed"));
     assert!(is_stale(&memory, "missing"));
     assert_eq!(memory.relisted(SECRET, Some("registries")), []);
@@ -336,7 +336,7 @@ fn a_sweep_trusts_nothing_and_forgets_no_child() {
     let memory = memory();
     remember(&memory, "a", 1);
     let absent = reference(SECRET, "absent");
-    memory.remember_absence(&absent, memory.begin(&absent, Some("team-a")));
+    memory.remember_absence(&absent, memory.begin(&absent, Some(("registries", "team-a"))));
     memory.sweep();
     assert!(is_stale(&memory, "a"));
     assert!(matches!(memory.recall(&absent), Recall::Unknown));

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::super::kinds::{CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE};
 use super::super::testing::{Cluster, child, config, deployment, job, owner, reference, secret, service, set};
-use super::super::{Class, Outcome};
+use super::super::{Child, Class, Hold, Outcome};
 use super::*;
 
 fn named(children: &[(&'static Kind, &str)]) -> BTreeSet<(&'static Kind, String)> {
@@ -122,4 +122,66 @@ async fn a_foreign_object_is_not_removed() {
     cluster.engine.read(SECRET, "registries", "team-a-ca").await.unwrap();
     assert_eq!(cluster.engine.remove(&owner(), SECRET, "team-a-ca").await.unwrap(), Removal::Kept);
     assert!(cluster.get(SECRET, "team-a-ca").is_some());
+}
+
+/// A copy of public material in another namespace.
+fn copy() -> Child {
+    Child { namespace: Some("apps".to_owned()), hold: Hold::Kept, ..config("a certificate") }
+}
+
+const COPY: &str = "apps/team-a-ca";
+
+const MARKED: [(&str, &str); 3] = [
+    ("test.dev/owner", "team-a"),
+    ("test.dev/owner-namespace", "registries"),
+    ("app.kubernetes.io/managed-by", "test-operator"),
+];
+
+#[tokio::test]
+async fn a_child_in_another_namespace_is_known_by_its_labels_after_a_restart_and_removed_on_demand_only() {
+    let mut cluster = Cluster::new();
+    let applied = cluster.engine.apply(&owner(), &copy()).await.unwrap();
+    assert_eq!(applied.live.namespace(), "apps");
+    assert!(applied.live.at("metadata.ownerReferences").is_none());
+    for (label, value) in MARKED {
+        assert_eq!(applied.live.label(label), Some(value));
+    }
+    cluster.restart_operator();
+    cluster.requests();
+
+    assert_eq!(cluster.engine.prune(&owner(), &BTreeSet::new()).await.unwrap(), [], "a pass prunes at home");
+    let elsewhere = cluster.engine.elsewhere(&owner());
+    assert_eq!(elsewhere, [ObjectRef::new(CONFIG_MAP, "apps", "team-a-ca")]);
+    assert_eq!(cluster.requests(), Vec::<String>::new());
+    assert_eq!(cluster.engine.remove_elsewhere(&owner(), &elsewhere[0]).await.unwrap(), Removal::Removed);
+    assert_eq!(cluster.engine.elsewhere(&owner()), []);
+}
+
+#[tokio::test]
+async fn what_a_namesake_in_the_other_namespace_has_is_not_the_owners() {
+    let mut cluster = Cluster::new();
+    let theirs = Owner { namespace: "apps".to_owned(), uid: "uid-theirs".to_owned(), ..owner() };
+    cluster.engine.apply(&theirs, &config("theirs")).await.unwrap();
+    cluster.engine.apply(&theirs, &secret(Hold::Kept)).await.unwrap();
+    cluster.restart_operator();
+
+    assert_eq!(cluster.engine.elsewhere(&owner()), []);
+    let refused = cluster.engine.apply(&owner(), &copy()).await.unwrap_err();
+    assert_eq!(refused.reason(), "NotOurs");
+    let kept = ObjectRef::new(SECRET, "apps", "team-a-ca");
+    assert_eq!(cluster.engine.remove_elsewhere(&owner(), &kept).await.unwrap(), Removal::Kept);
+}
+
+#[tokio::test]
+async fn a_copy_that_lost_its_labels_is_put_right_and_one_that_got_an_owner_is_not_touched() {
+    let cluster = Cluster::new();
+    cluster.engine.apply(&owner(), &copy()).await.unwrap();
+    cluster.edit(CONFIG_MAP, COPY, |live| live["metadata"]["labels"] = json!({}));
+    assert_eq!(cluster.engine.apply(&owner(), &copy()).await.unwrap().outcome, Outcome::Changed);
+
+    let reference = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]);
+    cluster.edit(CONFIG_MAP, COPY, |live| live["metadata"]["ownerReferences"] = reference.clone());
+    assert_eq!(cluster.engine.apply(&owner(), &copy()).await.unwrap_err().reason(), "NotOurs");
+    let found = cluster.engine.elsewhere(&owner());
+    assert_eq!(cluster.engine.remove_elsewhere(&owner(), &found[0]).await.unwrap(), Removal::Kept);
 }

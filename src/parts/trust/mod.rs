@@ -1,0 +1,159 @@
+//! Who else is told which authorities to trust: copies of the bundle in other namespaces, and orders to the agents on nodes. Both follow what is published in
+//! the registry's own namespace, never what is only intended; and whoever rules another namespace, or a node, can keep it from being told, so nothing else of
+//! the registry hangs on it.
+
+pub mod accepting;
+mod namespaces;
+mod nodes;
+pub(crate) mod proofs;
+pub mod reports;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use operator_engine::apply::{self, Applied, Kind, ObjectRef, Outcome};
+
+use super::address::Address;
+use super::certificate::Certificate;
+use super::{Error, Keep, Pass, words};
+use crate::desired::Object;
+use crate::status::{self, Problem, Reach};
+
+/// How long one pass writes; what is left has the next one.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// How soon the next one comes.
+const GO_ON: Duration = Duration::from_millis(1);
+
+/// What the part gives back.
+#[derive(Default)]
+pub struct Trust {
+    /// What the status says.
+    pub report: status::Trust,
+    /// When it is looked at again although nothing has changed.
+    pub look_again: Option<Duration>,
+    /// What must stay in the registry's own namespace.
+    pub keep: Keep,
+}
+
+/// An object in another namespace: namespace, kind, name.
+type Place = (String, &'static Kind, String);
+
+/// What one way of telling wants.
+#[derive(Default)]
+struct Plan {
+    /// What must stay if it is there.
+    keep: BTreeSet<Place>,
+    write: Vec<Object>,
+    /// What is said of it; `None`: the manifest does not ask for it.
+    reach: Option<Reach>,
+    look_again: Option<Duration>,
+}
+
+/// Brings it to what is wanted. `is_held`: the registry does not go before what it has in other namespaces.
+pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Address, is_held: bool) -> Trust {
+    let there = pass.ctx.engine.elsewhere(&pass.owner);
+    let mut namespaces = namespaces::plan(pass, certificate, &there);
+    let mut nodes = nodes::plan(pass, certificate, address, &there).await;
+    let mut work = Work { pass, until: Instant::now() + AT_ONCE, is_unfinished: false, look_again: None };
+
+    let keep: BTreeSet<_> = namespaces.keep.iter().chain(&nodes.keep).cloned().collect();
+    work.remove(&there, &keep).await;
+    let has_work = !namespaces.write.is_empty() || !nodes.write.is_empty();
+    if is_held {
+        let missing = work.write(&namespaces.write).await;
+        if let Some(reach) = &mut namespaces.reach {
+            reach.lacking = missing.len();
+            reach.missing = missing;
+            reach.is_unfinished = work.is_unfinished;
+        }
+        let refused = work.write(&nodes.write).await.pop();
+        if let (Some(reach), Some((_, why))) = (&mut nodes.reach, refused) {
+            reach.problem = Some(Problem::retrying("NotOrdered", format!("nodes cannot be told: {why}")));
+        }
+    }
+    let own = |place: &&Place| place.0 == pass.registry.namespace;
+    let asked = [work.look_again, nodes.look_again, (has_work && !is_held || work.is_unfinished).then_some(GO_ON)];
+    Trust {
+        keep: nodes.keep.iter().filter(own).map(|(_, kind, name)| (*kind, name.clone())).collect(),
+        report: status::Trust { namespaces: namespaces.reach, nodes: nodes.reach },
+        look_again: asked.into_iter().flatten().min(),
+    }
+}
+
+/// Those of the objects in other namespaces that have this name: what is kept while it cannot be said what is wanted.
+fn named(there: &[ObjectRef], name: &str) -> BTreeSet<Place> {
+    there.iter().filter(|found| *found.name == *name).map(place_of).collect()
+}
+
+fn place_of(found: &ObjectRef) -> Place {
+    (found.namespace.to_string(), found.kind, found.name.to_string())
+}
+
+/// What is said where clients need no bundle.
+fn nothing_to_trust(field: &str) -> Problem {
+    let why = format!(
+        "clients of this registry need no bundle, so nobody is to be told: it has none with plain HTTP, nor with a certificate of your own without ca.crt; remove {field}"
+    );
+    Problem::stuck("NothingToTrust", why)
+}
+
+/// One pass's work: what one place refuses keeps no other one waiting.
+struct Work<'a> {
+    pass: &'a Pass<'a>,
+    until: Instant,
+    is_unfinished: bool,
+    look_again: Option<Duration>,
+}
+
+impl Work<'_> {
+    async fn remove(&mut self, there: &[ObjectRef], keep: &BTreeSet<Place>) {
+        for found in there.iter().filter(|found| !keep.contains(&place_of(found))) {
+            if self.is_over() {
+                return;
+            }
+            if let Err(error) = self.pass.ctx.engine.remove_elsewhere(&self.pass.owner, found).await {
+                self.failed(error);
+            }
+        }
+    }
+
+    /// Gives the namespaces in which something is not as wanted, and why.
+    async fn write(&mut self, objects: &[Object]) -> Vec<(String, String)> {
+        let mut missing = Vec::new();
+        for object in objects {
+            if self.is_over() {
+                break;
+            }
+            let why = match self.pass.ctx.engine.apply(&self.pass.owner, object).await {
+                Ok(applied) => self.wrote(&applied),
+                Err(error) => Some(self.failed(error)),
+            };
+            let namespace = object.namespace.as_ref().unwrap_or(&self.pass.registry.namespace);
+            missing.extend(why.map(|why| (namespace.clone(), why)));
+        }
+        missing
+    }
+
+    /// Why it is not as wanted all the same.
+    fn wrote(&mut self, applied: &Applied) -> Option<String> {
+        if let Some(contest) = &applied.contested {
+            self.look_again = self.look_again.into_iter().chain([contest.look_again]).min();
+        }
+        match applied.outcome {
+            Outcome::Damped => Some(applied.contested.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Outcome::Replacing => Some("the former one is being deleted".to_owned()),
+            Outcome::Unchanged | Outcome::Created | Outcome::Changed | Outcome::Recreated => None,
+        }
+    }
+
+    fn failed(&self, error: apply::Error) -> String {
+        let error = Error::from(error);
+        self.pass.failures.failed(self.pass.key, &error);
+        words(&error)
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.is_unfinished |= Instant::now() >= self.until;
+        self.is_unfinished
+    }
+}

@@ -1,0 +1,203 @@
+//! Proof by a pull: on each node that has written what was ordered, once for each order, a pod asks for an image that the registry does not have. What the
+//! kubelet says of it tells whether the runtime trusts the registry. The pods are in the agents' namespace, and go as soon as they have told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod};
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use operator_engine::work::queue::Key;
+use sha2::{Digest as _, Sha256};
+
+use super::super::{Context, Error, Pass};
+use crate::desired::node_proof::{self, Proof, Proofs};
+use crate::node::proof::{Verdict, judge};
+
+/// Pods of one registry at once.
+const AT_ONCE: usize = 5;
+/// How long a node may take to say something.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(90);
+/// How soon what is not proved is tried again.
+const AGAIN: SignedDuration = SignedDuration::from_mins(10);
+/// Pods in one page of a list.
+const PAGE: u32 = 100;
+
+/// What was found out.
+pub(super) struct Found {
+    /// What is known of the nodes that have written what was ordered.
+    pub(super) proofs: Proofs,
+    /// When something is to be tried again.
+    pub(super) look_again: Option<Duration>,
+}
+
+/// Goes on with the proofs of `written` nodes for this order, whose image names begin with `host`. `stored`: what was found out before.
+pub(super) async fn settle(
+    pass: &Pass<'_>,
+    namespace: &str,
+    order: &str,
+    host: &str,
+    written: &BTreeSet<String>,
+    mut stored: Proofs,
+) -> Result<Found, Error> {
+    stored.retain(|node, proof| written.contains(node) && proof.is_of(order));
+    let is_due = |proof: &Proof| proof.verdict != Verdict::Trusted && pass.now.duration_since(proof.at) >= AGAIN;
+    let open = |stored: &Proofs| {
+        let unproved = |node: &&String| stored.get(*node).is_none_or(is_due);
+        written.iter().filter(unproved).cloned().collect::<BTreeSet<_>>()
+    };
+    let again = |stored: &Proofs| {
+        let failed = stored.values().filter(|proof| proof.verdict != Verdict::Trusted);
+        let next = failed.map(|proof| AGAIN - pass.now.duration_since(proof.at)).min();
+        next.map(|wait| wait.max(SignedDuration::from_secs(1)).unsigned_abs())
+    };
+    if open(&stored).is_empty() && !pass.ctx.recall.may_be_proving(pass.key) {
+        return Ok(Found { look_again: again(&stored), proofs: stored });
+    }
+    let api: Api<Pod> = Api::namespaced(pass.ctx.client.clone(), namespace);
+    let mut running = BTreeSet::new();
+    let pods = list(&api, pass.key).await?;
+    pass.ctx.recall.proves(pass.key, !pods.is_empty());
+    for pod in pods {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        let is_wanted = pod.labels().get(node_proof::ORDER).is_some_and(|of| order.starts_with(of.as_str()));
+        match answer(&pod, pass.now) {
+            None if is_wanted && pod.metadata.deletion_timestamp.is_none() => {
+                running.insert(node);
+                continue;
+            }
+            Some((verdict, message)) if is_wanted && open(&stored).contains(&node) => {
+                stored.insert(node, Proof::new(order, verdict, &message, pass.now));
+            }
+            _ => {}
+        }
+        delete(&api, &pod).await?;
+    }
+    let todo = open(&stored);
+    let next = todo.iter().filter(|node| !running.contains(*node)).take(AT_ONCE.saturating_sub(running.len()));
+    for node in next {
+        pass.ctx.recall.proves(pass.key, true);
+        let pod = node_proof::pod(pass.registry, &name(pass, node, order), node, host, order);
+        match api.create(&PostParams::default(), &pod).await {
+            Ok(_) => {}
+            // The former one of its name is on its way out.
+            Err(kube::Error::Api(refusal)) if refusal.is_already_exists() => {}
+            Err(source) => return Err(failed(pass.key, source)),
+        }
+    }
+    let look_again = if todo.is_empty() { again(&stored) } else { Some(PATIENCE.unsigned_abs()) };
+    Ok(Found { look_again, proofs: stored })
+}
+
+/// Takes the pods of a registry away, of which nothing is to be proved any more. No request if there can be none.
+pub(crate) async fn clear(registry: &Key, ctx: &Context) -> Result<(), Error> {
+    let Some(agents) = ctx.settings.node_agents.as_ref().filter(|_| ctx.recall.may_be_proving(registry)) else {
+        return Ok(());
+    };
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &agents.namespace);
+    for pod in list(&api, registry).await? {
+        delete(&api, &pod).await?;
+    }
+    ctx.recall.proves(registry, false);
+    Ok(())
+}
+
+async fn list(api: &Api<Pod>, registry: &Key) -> Result<Vec<Pod>, Error> {
+    let mut params =
+        ListParams::default().labels(&node_proof::selector(&registry.namespace, &registry.name)).limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = api.list(&params).await.map_err(|source| failed(registry, source))?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn delete(api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    match api.delete(&pod.name_any(), &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(refusal)) if refusal.is_not_found() => Ok(()),
+        Err(source) => Err(Error::Proof { registry: pod.name_any(), source: Box::new(source) }),
+    }
+}
+
+fn failed(registry: &Key, source: kube::Error) -> Error {
+    Error::Proof { registry: registry.to_string(), source: Box::new(source) }
+}
+
+/// The same for the same node and order, so that a second operator or a lost answer makes no second pod.
+fn name(pass: &Pass<'_>, node: &str, order: &str) -> String {
+    let digest = Sha256::digest(format!("{}/{node}/{order}", pass.registry.uid));
+    digest.iter().take(10).fold("proof-".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// What a pod has told; `None`: nothing yet.
+fn answer(pod: &Pod, now: Timestamp) -> Option<(Verdict, String)> {
+    let status = pod.status.clone().unwrap_or_default();
+    let state = status.container_statuses.iter().flatten().next().and_then(|container| container.state.clone());
+    if let Some(state) = &state {
+        if let Some(ContainerStateWaiting { reason: Some(reason), message }) = &state.waiting
+            && reason.contains("Image")
+        {
+            let message = message.clone().unwrap_or_default();
+            // The first word after a pull that failed is short; what was wrong follows.
+            if !message.is_empty() {
+                return Some((judge(&message), message));
+            }
+        }
+        if state.running.is_some() || state.terminated.is_some() {
+            return Some((Verdict::Trusted, String::new()));
+        }
+    }
+    if status.phase.as_deref() == Some("Failed") {
+        let why = status.message.or(status.reason).unwrap_or_default();
+        return Some((Verdict::Unclear, format!("the node did not take the pod: {why}")));
+    }
+    let since = pod.metadata.creation_timestamp.as_ref().map(|time| time.0)?;
+    (now.duration_since(since) >= PATIENCE).then(|| (Verdict::Unclear, "the node has not tried in time".to_owned()))
+}
+
+/// Reads what is stored.
+pub(super) fn read(data: Option<&serde_json::Value>) -> Proofs {
+    let entries = data.and_then(serde_json::Value::as_object).into_iter().flatten();
+    entries.filter_map(|(node, text)| Some((node.clone(), Proof::parse(text.as_str()?)?))).collect::<BTreeMap<_, _>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status}))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_pod_tells_by_its_pull_or_by_its_silence() {
+        let at = |second: i64| "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(second);
+        let waiting = |reason: &str, message: &str| {
+            json!({"phase": "Pending", "containerStatuses": [{
+                "name": "proof", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": message}},
+            }]})
+        };
+        let verdict = |status: serde_json::Value, second| answer(&pod(&status), at(second)).map(|(verdict, _)| verdict);
+        assert_eq!(verdict(json!({}), 89), None);
+        assert_eq!(verdict(json!({}), 90), Some(Verdict::Unclear));
+        assert_eq!(verdict(waiting("ContainerCreating", "x"), 1), None);
+        assert_eq!(verdict(waiting("ErrImagePull", ""), 1), None);
+        assert_eq!(verdict(waiting("ErrImagePull", "401 Unauthorized"), 1), Some(Verdict::Trusted));
+        assert_eq!(verdict(waiting("ImagePullBackOff", "Back-off pulling: x509: unknown"), 1), Some(Verdict::Refused));
+        assert_eq!(verdict(json!({"phase": "Failed", "reason": "OutOfpods"}), 1), Some(Verdict::Unclear));
+    }
+}

@@ -1,0 +1,201 @@
+//! Nodes that trust registries because the node agent, as the chart's DaemonSet runs it, has written so. No runtime is ever restarted.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use testbed::Mode;
+use testbed::node::{Options, Trust};
+
+use crate::cluster::{Cluster, OPERATOR, has_roles_only, node, said, wait, words};
+use crate::place::{Place, program};
+use crate::registry::Registry;
+
+const AGENTS: &str = "private-registry-nodes";
+const UNTRUSTED: &str = "x509: certificate signed by unknown authority";
+
+impl Registry {
+    /// Asks for trust on every node, and waits until the operator says that it is there.
+    async fn is_trusted_by_nodes(&self) {
+        self.change(json!({"trust": {"nodes": {}}})).await;
+        self.is_proved().await;
+    }
+
+    /// Waits until it is trusted on every node, which a pull has proved, and no pod of that is left.
+    async fn is_proved(&self) {
+        let told = self.condition("NodesTrusted", "Told").await.message;
+        assert_eq!(told, "1 of 1 nodes have the bundle; each is proved by a pull");
+        wait("no pod of the proof is left", async || {
+            let selector = format!("privateregistry.dev/proof-of={}", self.name);
+            let pods = self.cluster.api::<Pod>(AGENTS).list(&ListParams::default().labels(&selector)).await;
+            let pods = pods.map_err(words)?.items;
+            if pods.is_empty() { Ok(()) } else { Err(format!("{} pods", pods.len())) }
+        })
+        .await;
+    }
+
+    /// Waits until the only node says this of it; `Null`: nothing.
+    async fn node_says(&self, state: &Value) -> Value {
+        wait(format!("the node says {state}"), async || {
+            let reports = self.cluster.api::<ConfigMap>(AGENTS);
+            let selector = ListParams::default().labels("privateregistry.dev/trust=report");
+            let found = reports.list(&selector).await.map_err(words)?.items;
+            let data = found.into_iter().next().and_then(|report| report.data).unwrap_or_default();
+            let entry = data.get(&format!("{}.{}", self.namespace, self.name));
+            let said: Value = entry.map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+            if said["state"] == *state { Ok(said) } else { Err(format!("{data:?}")) }
+        })
+        .await
+    }
+}
+
+/// Images of one registry, so that none is at hand when its turn comes.
+async fn with_images(cluster: &Cluster, namespace: &str) -> Registry {
+    let registry = cluster.registry(namespace, "team-a", json!({})).await.ready().await;
+    let admin = registry.admin().await;
+    for (tag, content) in [("1", "before"), ("2", "trusted"), ("3", "after"), ("4", "rotated")] {
+        admin.pushes(&format!("team/app:{tag}"), content).await;
+    }
+    registry
+}
+
+#[tokio::test]
+async fn a_node_pulls_by_the_services_name_while_it_is_ordered_to_trust_and_neither_before_nor_after() {
+    let Some(cluster) = node("makes the node trust a registry").await else { return };
+    if has_roles_only()
+        && testbed::skip_because("nodes belong to no namespace, and the operator has rights in some only")
+    {
+        return;
+    }
+    let registry = with_images(&cluster, "trusted").await;
+    let pull = Some("team-a-pull");
+    registry.runs("before", "team/app:1", pull).await;
+    registry.is_refused("before", UNTRUSTED).await;
+
+    // An agent is root without a root's privileges: it asks for leave like anybody else.
+    let folder = cluster.place.node().certs_d();
+    let allow = |mode| fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+    allow(0o555);
+    registry.change(json!({"trust": {"nodes": {}}})).await;
+    wait("the reason is told", async || {
+        let told = registry.condition("NodesTrusted", "NotAllTold").await.message;
+        if told.contains("Permission denied; on nodes with SELinux") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    allow(0o755);
+    registry.is_proved().await;
+    registry.runs("trusted", "team/app:2", pull).await;
+    registry.started("trusted").await;
+    // Also the one that was refused, at its next try.
+    registry.started("before").await;
+
+    // A new authority is on the node before anything that it signed, and no runtime is restarted for it.
+    registry.annotate("privateregistry.dev/renew", "ca-now-1").await;
+    registry.runs("rotated", "team/app:4", pull).await;
+    registry.started("rotated").await;
+    registry.is_proved().await;
+
+    registry.change(json!({"trust": null})).await;
+    registry.node_says(&Value::Null).await;
+    registry.runs("after", "team/app:3", pull).await;
+    registry.is_refused("after", UNTRUSTED).await;
+}
+
+/// A cluster of this test's own, for a node that is like this; `None`, said aloud, where there can be none.
+async fn own(options: Options) -> Option<Cluster> {
+    if crate::place::is_given()
+        && testbed::skip_because("only a kubeconfig was given, and this test needs another node")
+    {
+        return None;
+    }
+    if testbed::skip(Mode::Node) {
+        return None;
+    }
+    let place = Arc::new(Place::own(options).await.unwrap());
+    Some(Cluster { client: place.client().await, place })
+}
+
+#[tokio::test]
+async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_clean_by_the_documented_commands() {
+    let Some(cluster) = own(Options { trust: Trust::Unconfigured, ..Options::default() }).await else { return };
+    let home = cluster.place.node().file("/etc/containerd");
+    let before = listed(&home);
+    cluster.install_for_all(&[]).await.unwrap();
+    let registry = with_images(&cluster, "trusted-unconfigured").await;
+    let pull = Some("team-a-pull");
+    registry.runs("before", "team/app:1", pull).await;
+    registry.is_refused("before", UNTRUSTED).await;
+
+    registry.is_trusted_by_nodes().await;
+    registry.runs("trusted", "team/app:2", pull).await;
+    registry.started("trusted").await;
+    assert!(listed(&home).len() > before.len() + 4, "{:?}", listed(&home));
+
+    cluster.install_for_all(&["nodeTrust.cleanUp=true"]).await.unwrap();
+    let name = format!("daemonset/{OPERATOR}-nodes");
+    kubectl(&cluster, &["--namespace", AGENTS, "rollout", "status", &name, "--timeout=2m"]);
+    registry.node_says(&json!("NotSelected")).await;
+    registry.runs("after", "team/app:3", pull).await;
+    registry.is_refused("after", UNTRUSTED).await;
+    cluster.install_for_all(&["nodeTrust.enabled=false"]).await.unwrap();
+
+    let mut expected = before;
+    // The runtime's own folders: an agent does not know who made them.
+    expected.extend([String::new(), "certs.d".to_owned()]);
+    expected.sort();
+    expected.dedup();
+    assert_eq!(listed(&home), expected);
+    wait("nothing of the agents is left", async || {
+        let agents = cluster.api::<DaemonSet>(AGENTS).list(&Default::default()).await.map_err(words)?.items;
+        let space = Api::<Namespace>::all(cluster.client.clone()).get_opt(AGENTS).await.map_err(words)?;
+        if agents.is_empty() && space.is_none() { Ok(()) } else { Err(format!("{} agents", agents.len())) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_older_containerd_is_served_where_its_configuration_says_and_told_what_to_do_where_it_says_nothing() {
+    let Some(cluster) = own(Options { debian_containerd: true, ..Options::default() }).await else { return };
+    // There is no configuration.
+    cluster.install_for_all(&["nodeTrust.paths.containerd=/etc/containerd"]).await.unwrap();
+    let registry = with_images(&cluster, "trusted-older").await;
+    registry.change(json!({"trust": {"nodes": {}}})).await;
+    let refused = registry.node_says(&json!("Refused")).await;
+    let words = "containerd has no config_path: set it to /etc/containerd/certs.d in /etc/containerd/config.toml and restart containerd";
+    assert_eq!(refused["message"], words);
+    registry.runs("before", "team/app:1", Some("team-a-pull")).await;
+    registry.is_refused("before", UNTRUSTED).await;
+
+    // The folder of the configuration that it has.
+    cluster.install_for_all(&[]).await.unwrap();
+    registry.is_proved().await;
+    registry.runs("trusted", "team/app:2", Some("team-a-pull")).await;
+    registry.started("trusted").await;
+}
+
+/// Everything below a folder, and the folder itself as an empty path; nothing, if it is not there.
+fn listed(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(path) = pending.pop().filter(|path| path.exists()) {
+        found.push(path.strip_prefix(folder).unwrap().display().to_string());
+        if path.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) {
+    let mut command = Command::new(program("kubectl"));
+    let output = command.arg("--kubeconfig").arg(cluster.place.kubeconfig()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+}
