@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::disk::{Disk, Failure};
 use super::layouts::Owner;
@@ -130,7 +130,7 @@ impl Agent {
         let Some(node) = self.node.clone().or_else(|| self.options.clean_up.then(Node::default)) else { return false };
         let Some(orders) = orders.or_else(|| self.options.clean_up.then(Orders::new)) else { return is_read };
         let options = Arc::clone(&self.options);
-        let (of, count) = (node.clone(), orders.len());
+        let of = node.clone();
         let looked = tokio::task::spawn_blocking(move || look(&options, &of, &orders)).await;
         let Ok(Looked { plan, failures }) = looked else {
             warn!("looking at the disk failed unexpectedly; it is tried again");
@@ -139,20 +139,19 @@ impl Agent {
         self.tell(&plan, &failures);
         let entries = entries(plan, &failures);
         let is_reported = !is_known || self.report(&node, &report::data(&entries)).await;
-        if count > 0 || !failures.is_empty() {
-            let refused = entries.values().filter(|entry| entry.state == State::Refused).count();
-            tracing::debug!(orders = count, refused, failures = failures.len(), "looked at the disk");
-        }
+        let refused = entries.values().filter(|entry| entry.state == State::Refused).count();
+        debug!(orders = entries.len(), refused, failures = failures.len(), "looked at the disk");
         is_read && is_reported && failures.is_empty()
     }
 
-    /// Says what is done, and what fails once and not at each look.
+    /// Says what was done, and what failed: once, and not at each look.
     fn tell(&mut self, plan: &Plan, failures: &[Failure]) {
-        for step in &plan.removals {
-            info!(folder = %step.folder.display(), registry = step.owner.as_ref().map(Owner::to_string), "removing what is not ordered");
+        let failed = |owner: Option<&Owner>| failures.iter().any(|(of, _)| of.as_ref() == owner);
+        for step in plan.removals.iter().filter(|step| !failed(step.owner.as_ref())) {
+            info!(folder = %step.folder.display(), registry = step.owner.as_ref().map(Owner::to_string), "removed what is not ordered");
         }
-        for step in &plan.writes {
-            info!(folder = %step.folder.display(), registry = %step.owner, "writing what is ordered");
+        for step in plan.writes.iter().filter(|step| !failed(Some(&step.owner))) {
+            info!(folder = %step.folder.display(), registry = %step.owner, "wrote what is ordered");
         }
         let words: Vec<_> = failures.iter().map(|(_, why)| why.clone()).collect();
         for why in words.iter().filter(|why| !self.told.contains(why)) {

@@ -58,7 +58,9 @@ impl Disk {
                     Err(error) => {
                         let why = told("look into", folder, &error);
                         found.unseen.push(why.clone());
-                        shelves = Err(why);
+                        if present.contains(folder) {
+                            shelves = Err(why);
+                        }
                     }
                 }
             }
@@ -331,6 +333,9 @@ fn put(folder: &Path, file: &File) -> io::Result<()> {
 
 /// Removes a folder of drafts that a process left which was killed.
 fn discard(folder: &Path) -> io::Result<()> {
+    if folder.is_symlink() {
+        return fs::remove_file(folder);
+    }
     match fs::read_dir(folder) {
         Ok(entries) => {
             for entry in entries {

@@ -152,7 +152,7 @@ fn judged(owner: &Owner, data: &BTreeMap<String, String>, bundle: &mut String) -
     })?;
     if written.bundle.is_empty()
         || written.bundle.len() > LONGEST_PRINT
-        || !written.bundle.bytes().all(|byte| byte.is_ascii_hexdigit())
+        || !written.bundle.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':')
     {
         return Err("its bundle is not named by a fingerprint".to_owned());
     }
@@ -170,7 +170,8 @@ fn judged(owner: &Owner, data: &BTreeMap<String, String>, bundle: &mut String) -
     }
     let nodes = Selector::try_from(written.nodes.unwrap_or_default())
         .map_err(|_| "its selector of nodes has an operator that does not exist".to_owned())?;
-    Ok(Order { bundle: written.bundle, authorities, hosts, runtimes: written.runtimes, nodes })
+    let runtimes = written.runtimes.filter(|runtimes| !runtimes.is_empty());
+    Ok(Order { bundle: written.bundle, authorities, hosts, runtimes, nodes })
 }
 
 fn authorities(text: &str) -> Result<Bundle, String> {
@@ -236,7 +237,7 @@ pub(super) mod testing {
 mod tests {
     use serde_json::json;
 
-    use super::testing::{CA, OTHER_CA, data, order, team_a, written};
+    use super::testing::{CA, OTHER_CA, data, team_a, written};
     use super::*;
 
     const HOSTS: &[(&str, &str)] = &[("team-a.registries.svc:5000", "10.96.0.9:5000")];
@@ -283,11 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_selector_every_node_is_meant() {
+    fn what_is_left_out_or_empty_means_every_node_and_every_runtime() {
         let mut text = written("registries/team-a", HOSTS);
-        assert!(order("registries/team-a", HOSTS).selects(&BTreeMap::new()));
-        text["nodes"] = json!({});
-        assert!(read(&team_a(), &data(CA, &text)).unwrap().selects(&BTreeMap::new()));
+        for (nodes, runtimes) in [(json!(null), json!(null)), (json!({}), json!([])), (json!(null), json!(null))] {
+            let order = read(&team_a(), &data(CA, &text)).unwrap();
+            assert!(order.selects(&BTreeMap::new()));
+            assert_eq!(order.runtimes, None);
+            (text["nodes"], text["runtimes"]) = (nodes, runtimes);
+        }
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub fn plan(orders: &Orders, labels: &BTreeMap<String, String>, found: &Found, m
                 wishes.troubles.entry(owner.clone()).or_default().push(taken(folder, other));
                 continue;
             }
-            match missing(folder, owner, wanted, left.get(folder.as_path()), found) {
+            match missing(folder, owner, wanted, &left) {
                 Ok(files) => {
                     claimed = Some(owner);
                     if !files.is_empty() {
@@ -319,17 +319,16 @@ fn missing(
     folder: &Path,
     owner: &Owner,
     wanted: &Wanted,
-    left: Option<&Left<'_>>,
-    found: &Found,
+    left: &BTreeMap<&Path, Left<'_>>,
 ) -> Result<Vec<File>, String> {
-    if let Some(other) = wanted.preferred.as_ref().filter(|other| found.hosts.contains_key(*other)) {
+    if let Some(other) = wanted.preferred.as_ref().filter(|other| left.contains_key(other.as_path())) {
         return Err(format!(
             "{} is there, and {} reads that one instead: move it away",
             other.display(),
             wanted.runtime
         ));
     }
-    let files = match left {
+    let files = match left.get(folder) {
         None => return Ok(wanted.files.clone()),
         Some(Left::Other(kind)) => return Err(format!("{} is a {kind}: move it away", folder.display())),
         Some(Left::Folder(files)) => files,

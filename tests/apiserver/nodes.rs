@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -533,7 +534,14 @@ async fn cleaning_up_leaves_the_node_as_it_was_and_is_ready_when_it_is_done() {
     site.put(&stuck, "in the way");
     let cleaner = site.started(&["--clean-up"]).await;
     cleaner.says("/readyz", 503, &format!("failed   clean-up: cannot clear /{CERTS}/{HOST}")).await;
+    // What cannot be looked into may hold something.
+    let link = site.disk.path().join("etc/containerd/certs.d:");
+    symlink("/nowhere", &link).unwrap();
     fs::remove_file(site.disk.path().join(&stuck)).unwrap();
+    cleaner
+        .says("/readyz", 503, "failed   clean-up: cannot look into /etc/containerd/certs.d:/etc/docker/certs.d")
+        .await;
+    fs::remove_file(link).unwrap();
     cleaner.says("/readyz", 200, "nothing of ours is left on this node").await;
 
     site.trusts(HOST, "").await;
@@ -651,4 +659,43 @@ async fn from_the_manifest_to_the_node_and_back_and_the_status_says_who_lacks_it
     second.apply(told(json!({"trust": null}))).await.unwrap();
     site.trusts("team-b.system.svc:5000", "").await;
     agent.stops().await;
+}
+
+#[tokio::test]
+async fn a_thousand_registries_are_followed_within_the_charts_memory_and_reported_in_one_object() {
+    let Some(space) = namespace("nodes-thousand").await else { return };
+    let site = space.site().await;
+    let agent = site.agent(&[]).await;
+    let ca = authority();
+    let order = |n: usize| {
+        let (site, ca) = (&site, &ca);
+        async move {
+            let name = format!("r{n:04}");
+            site.orders(&name, ca, &order(&format!("registries/{name}"), &format!("{name}.registries.svc:5000"))).await;
+        }
+    };
+    futures::stream::iter(0..1001).for_each_concurrent(32, order).await;
+
+    let (many, limit) = (Duration::from_secs(120), 64 << 10);
+    eventually(many, "all but one are written", async || {
+        let report = site.report().await;
+        let written = report.values().filter(|entry| entry["state"] == "Written").count();
+        let last = report.get("registries.r1000").map_or(Value::Null, |entry| entry["state"].clone());
+        if (written, last) == (1000, json!("Refused")) { Ok(()) } else { Err(format!("{written} are written")) }
+    })
+    .await;
+    assert_eq!(fs::read_dir(site.disk.path().join(CERTS)).unwrap().count(), 1000);
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.process.pid())).unwrap();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    eprintln!("a node agent with 1,000 registries: {peak:?} KiB at most, not optimised");
+    assert!(peak.is_some_and(|peak| peak < limit), "{peak:?} KiB");
+
+    let all = kube::api::ListParams::default().labels("privateregistry.dev/trust=order");
+    site.maps(&space.name).delete_collection(&DeleteParams::default(), &all).await.unwrap();
+    eventually(many, "nothing is left", async || {
+        let left = fs::read_dir(site.disk.path().join(CERTS)).unwrap().count();
+        if left == 0 && site.report().await.is_empty() { Ok(()) } else { Err(format!("{left} folders")) }
+    })
+    .await;
 }

@@ -61,14 +61,19 @@ fn operator_and_registries_run_the_image_that_was_chosen() {
 
 #[test]
 fn every_argument_of_the_operators_pod_is_one_that_the_program_knows() {
-    let objects = operator(&["--set", "watch.namespaces={red,blue}"]);
-    let container =
-        &of_kind(&objects, "Deployment").next().expect("a Deployment")["spec"]["template"]["spec"]["containers"][0];
-    let arguments: Vec<_> = texts(&container["args"]).collect();
+    let nodes = "nodeTrust.enabled=true,nodeTrust.hosts={*=*.example.com:5000}";
+    let both = [operator(&["--set", "watch.namespaces={red,blue}"]), operator(&["--set", nodes])];
+    let arguments: Vec<_> = both
+        .iter()
+        .flat_map(|objects| {
+            let pod = &of_kind(objects, "Deployment").next().expect("a Deployment")["spec"]["template"]["spec"];
+            texts(&pod["containers"][0]["args"]).collect::<Vec<_>>()
+        })
+        .collect();
     let program = || Command::new(env!("CARGO_BIN_EXE_private-registry-operator"));
     // A known argument given twice, or help, is noticed only after all have been recognised.
     let help = printed(program().args([&arguments[0], "--help"]));
-    for argument in &arguments[1..] {
+    for argument in arguments.iter().filter(|argument| argument.starts_with('-')) {
         let flag = argument.split('=').next().expect("a flag");
         assert!(help.contains(flag), "{flag} is not in\n{help}");
     }
@@ -129,6 +134,7 @@ fn every_value_does_something_and_is_documented() {
         ("nodeTrust.paths.containerd", json!("/b-7"), "path: /b-7"),
         ("nodeTrust.paths.docker", json!("/b-7"), "--docker=/b-7"),
         ("nodeTrust.paths.podman", json!("/b-7"), "--podman=/b-7"),
+        ("nodeTrust.hosts", json!(["red=b-7.example"]), "- --node-trust-host=red=b-7.example"),
         ("nodeTrust.cleanUp", json!(true), "- --clean-up"),
         ("nodeTrust.seLinuxOptions", json!({"type": "spc_t"}), "type: spc_t"),
         ("nodeTrust.nodeSelector", json!({"a": "b-7"}), "a: b-7"),
@@ -142,7 +148,8 @@ fn every_value_does_something_and_is_documented() {
     leaves(&serde_saphyr::from_str(&text).unwrap(), "", &mut values);
     // These take something away, or bring all of it: see the tests of each.
     let others =
-        ["rbac.create", "serviceAccount.create", "nodeTrust.enabled", "nodeTrust.admissionPolicy"].map(str::to_owned);
+        ["rbac.create", "serviceAccount.create", "nodeTrust.enabled", "nodeTrust.admissionPolicy", "nodeTrust.proof"]
+            .map(str::to_owned);
     let tried = cases.iter().map(|(path, ..)| (*path).to_owned());
     assert_eq!(tried.chain(others).collect::<BTreeSet<_>>(), values);
 

@@ -74,7 +74,7 @@ fn an_agent_may_write_the_folders_that_were_named_and_nothing_else() {
 
 #[test]
 fn an_agent_reads_orders_and_its_node_writes_its_report_and_has_no_other_right() {
-    let objects = on(&["--set", "watch.namespaces={red}"]);
+    let objects = on(&[]);
     let mut of_agents: Vec<Value> = Vec::new();
     for binding in of_kind(&objects, "RoleBinding").chain(of_kind(&objects, "ClusterRoleBinding")) {
         if binding["subjects"][0]["name"] != NAME {
@@ -94,6 +94,24 @@ fn an_agent_reads_orders_and_its_node_writes_its_report_and_has_no_other_right()
     assert_eq!(granted("Role", Some(NAMESPACE)), on_maps(&["get", "create", "patch"]));
     assert_eq!(granted("ClusterRole", None), BTreeSet::from(["get /nodes".to_owned()]));
     assert_eq!(of_agents.len(), 3);
+}
+
+#[test]
+fn the_operator_makes_pods_where_the_agents_are_and_nowhere_else_and_only_to_prove() {
+    let of_operator = |values: &[&str]| {
+        let objects = on(values);
+        let bound: Vec<_> = of_kind(&objects, "RoleBinding")
+            .filter(|binding| binding["subjects"][0]["namespace"] == "system")
+            .filter(|binding| binding["metadata"]["namespace"] == NAMESPACE)
+            .map(|binding| binding["roleRef"]["name"].clone())
+            .collect();
+        let roles: Vec<_> =
+            of_kind(&objects, "Role").filter(|role| bound.contains(&role["metadata"]["name"])).cloned().collect();
+        rights::granted(&roles, "Role", Some(NAMESPACE))
+    };
+    let pods = ["list", "create", "delete"].map(|verb| format!("{verb} /pods"));
+    assert_eq!(of_operator(&[]), pods.into_iter().collect());
+    assert_eq!(of_operator(&["--set", "nodeTrust.proof=false"]), BTreeSet::new());
 }
 
 #[test]
@@ -141,6 +159,8 @@ fn the_policy_is_about_agents_alone_and_can_be_left_out() {
 fn values_that_cannot_work_are_refused_with_words() {
     for (value, words) in [
         ("nodeTrust.namespace=system", "must be another one than the release's"),
+        ("watch.namespaces={red}", "nodes belong to no namespace"),
+        ("nodeTrust.hosts={registry.example.com}", "hosts"),
         ("nodeTrust.paths.containerd=", "needs one of nodeTrust.paths"),
         ("nodeTrust.paths.containerd=/etc/../root", "containerd"),
         ("nodeTrust.paths.containerd=etc", "containerd"),

@@ -214,6 +214,22 @@ fn no_link_is_followed() {
         assert!(entry.message.contains(words) && entry.message.contains(&place), "{}", entry.message);
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{place}");
     }
+    // Nor one that stands where something is made or put aside.
+    fs::write(outside.path().join("theirs"), "theirs").unwrap();
+    let machine = Machine::new().configured();
+    let draft = machine.path(&format!("etc/containerd/certs.d/.private-registry-agent.{HOST}.draft"));
+    fs::create_dir_all(draft.parent().unwrap()).unwrap();
+    for orders in [ordered(CA), Orders::new()] {
+        symlink(outside.path(), &draft).unwrap();
+        machine.writes(&orders);
+        assert!(outside.path().join("theirs").exists());
+        assert!(!draft.is_symlink());
+    }
+    fs::remove_file(outside.path().join("theirs")).unwrap();
+    // A link where containerd does not look any more is no trouble of anybody.
+    let machine = Machine::new().configured();
+    symlink(outside.path(), machine.path("etc/containerd/certs.d:")).unwrap();
+    machine.writes(&ordered(CA));
     let machine = Machine::new();
     fs::remove_dir(machine.path("etc/containerd")).unwrap();
     symlink(outside.path(), machine.path("etc/containerd")).unwrap();
@@ -237,19 +253,22 @@ fn a_linked_file_in_our_folder_is_not_written_through() {
 #[test]
 fn a_folder_that_cannot_be_written_is_told_stops_no_other_and_heals() {
     let machine = Machine::new().configured();
-    let mut two = ordered(CA);
-    two.extend(one("registries/team-b", &[("b.example", "b.example")]));
+    let mut three = ordered(CA);
+    three.extend(one("registries/team-b", &[("b.example", "b.example")]));
+    three.extend(one("registries/team-c", &[("c.example", "c.example")]));
     // Root may write anywhere, but not a file into a file.
     machine.put("etc/containerd/certs.d/.private-registry-agent.b.example.draft", "in the way");
-    let (entries, failures) = machine.look(&two);
+    let (entries, failures) = machine.look(&three);
     assert_eq!(entries[&team_a()].state, State::Written);
     let [(Some(owner), why)] = &failures[..] else { panic!("{failures:?}") };
     assert_eq!(owner.to_string(), "registries/team-b");
     assert!(why.starts_with("cannot write /etc/containerd/certs.d/b.example: "), "{why}");
-    assert!(machine.all().iter().any(|path| path.ends_with("hosts.toml")));
+    for host in [HOST, "c.example"] {
+        machine.text(&format!("etc/containerd/certs.d/{host}/ca.crt"));
+    }
 
     fs::remove_file(machine.path("etc/containerd/certs.d/.private-registry-agent.b.example.draft")).unwrap();
-    machine.writes(&two);
+    machine.writes(&three);
 }
 
 #[test]

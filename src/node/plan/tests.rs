@@ -2,6 +2,8 @@ use super::super::orders::testing::{CA, OTHER_CA, data, order, team_a, written};
 use super::super::orders::{self, Refused};
 use super::*;
 
+use proptest::prelude::*;
+
 const ME: &str = "system";
 const HOST: &str = "team-a.registries.svc:5000";
 const CERTS: &str = "/etc/containerd/certs.d";
@@ -349,4 +351,78 @@ fn cleaning_up_takes_all_that_is_ours_and_nothing_else() {
     assert_eq!((entry.state, entry.bundle.as_str()), (State::NotSelected, "ab12"));
     assert!(entry.message.contains("nodeTrust.cleanUp"), "{}", entry.message);
     assert_eq!(after(full, &plan), found);
+}
+
+const REGISTRIES: [&str; 3] = ["registries/team-a", "registries/team-b", "registries/gone"];
+
+/// Files as anybody may have left them, some of them ours.
+fn any_files() -> impl Strategy<Value = Vec<(String, String)>> {
+    let host = prop::sample::select(vec!["a.example", "b.example:5000", "b.example_5000_"]);
+    let name =
+        prop::sample::select(vec!["ca.crt", "hosts.toml", "client.cert", ".private-registry-agent.ca.crt.draft"]);
+    let registry = prop::sample::select(REGISTRIES.to_vec());
+    let text = (0..5, registry).prop_map(|(kind, registry)| match kind {
+        0 => CA.to_owned(),
+        1 => "theirs".to_owned(),
+        2 => by(Keeper::Person, registry, CA),
+        3 => by(Keeper::Agent("elsewhere".to_owned()), registry, CA),
+        _ => ours(registry, "old"),
+    });
+    prop::collection::vec((host, name, text).prop_map(|(host, name, text)| (format!("{host}/{name}"), text)), 0..8)
+}
+
+fn any_orders() -> impl Strategy<Value = Orders> {
+    let hosts = prop::collection::btree_set(prop::sample::select(vec!["a.example", "b.example:5000"]), 1..3);
+    let one = (hosts, any::<bool>(), 0..4).prop_map(|(hosts, is_mapped, refused)| match refused {
+        0 => Err(Refused { bundle: String::new(), why: "refused".to_owned() }),
+        _ => {
+            let endpoint = |host| if is_mapped { "10.96.0.9:5000" } else { host };
+            let hosts: Vec<_> = hosts.into_iter().map(|host| (host, endpoint(host))).collect();
+            Ok(order(REGISTRIES[0], &hosts))
+        }
+    });
+    prop::collection::btree_map(prop::sample::select(vec![owner(REGISTRIES[0]), owner(REGISTRIES[1])]), one, 0..3)
+}
+
+/// What is not ours to touch.
+fn of_others(found: &Found) -> Vec<(PathBuf, String, Option<String>)> {
+    let mut others = Vec::new();
+    for (path, place) in &found.hosts {
+        let Content::Folder(texts) = &place.content else { continue };
+        let foreign = texts.iter().filter(|(name, text)| {
+            let mark = text.as_deref().and_then(Mark::of);
+            // What a person wrote for a registry that has an order may be taken over.
+            !is_draft(name)
+                && mark.is_none_or(|mark| {
+                    mark.owner == owner(REGISTRIES[2]) && mark.keeper != Keeper::Agent(ME.to_owned())
+                })
+        });
+        others.extend(foreign.map(|(name, text)| (path.clone(), name.clone(), text.clone())));
+    }
+    others
+}
+
+proptest! {
+    #[test]
+    fn after_one_look_nothing_is_left_to_do_and_nothing_of_others_was_touched(files in any_files(), orders in any_orders()) {
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        let found = node(&files);
+        let first = made(&orders, &found);
+        let then = after(found.clone(), &first);
+        let second = made(&orders, &then);
+
+        prop_assert!(second.writes.is_empty() && second.removals.is_empty(), "{:?}", second);
+        prop_assert_eq!(&second.entries, &first.entries);
+        prop_assert_eq!(of_others(&then), of_others(&found));
+        for (owner, order) in &orders {
+            let is_written = first.entries[owner].state == State::Written;
+            prop_assert!(!is_written || order.is_ok());
+        }
+
+        let clean = after(then.clone(), &clean_up(&orders, &then, ME));
+        prop_assert_eq!(of_others(&clean), of_others(&found));
+        let ours = |text: &String| Mark::of(text).is_some_and(|mark| mark.keeper == Keeper::Agent(ME.to_owned()));
+        let is_ours = |place: &Place| matches!(&place.content, Content::Folder(texts) if texts.values().flatten().any(ours));
+        prop_assert!(!clean.hosts.values().any(is_ours));
+    }
 }

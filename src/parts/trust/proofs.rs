@@ -145,7 +145,7 @@ fn answer(pod: &Pod, now: Timestamp) -> Option<(Verdict, String)> {
     let state = status.container_statuses.iter().flatten().next().and_then(|container| container.state.clone());
     if let Some(state) = &state {
         if let Some(ContainerStateWaiting { reason: Some(reason), message }) = &state.waiting
-            && reason.contains("Image")
+            && reason.to_lowercase().contains("image")
         {
             let message = message.clone().unwrap_or_default();
             // The first word after a pull that failed is short; what was wrong follows.
