@@ -60,6 +60,7 @@ pub const PROGRAM: operator_engine::Program = operator_engine::Program {
         ("configmaps", "ConfigMap"),
         ("persistentvolumeclaims", "PersistentVolumeClaim"),
         ("poddisruptionbudgets", "PodDisruptionBudget"),
+        ("certificatesigningrequests", "CertificateSigningRequest"),
     ],
     definition_advice: "kubectl apply --server-side -f crds/, or install or upgrade the chart private-registry-crds",
 };

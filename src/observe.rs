@@ -22,7 +22,11 @@ const KEY: usize = 256;
 /// Names of the Secrets that a manifest refers to.
 #[must_use]
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
-    model::secrets_of(&registry.spec).cloned().collect()
+    read(registry).collect()
+}
+
+fn read(registry: &PrivateRegistry) -> impl Iterator<Item = String> {
+    model::answer_of(registry).into_iter().chain(model::secrets_of(&registry.spec).cloned())
 }
 
 /// Name of the existing claim that a manifest refers to.
@@ -43,7 +47,7 @@ pub async fn references(
     let mut observed = Observed { claim_holder: holder(registry, rivals), ..Observed::default() };
     let mut errors = Vec::new();
     let mut room = SECRETS_AT_MOST;
-    for name in model::secrets_of(&registry.spec).cloned() {
+    for name in read(registry) {
         if [&observed.unread, &observed.oversized].into_iter().any(|known| known.contains(&name))
             || observed.secrets.contains_key(&name)
         {

@@ -26,13 +26,16 @@ const SPEAKERS: [&str; 10] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 27] = [
+const OF_KUBERNETES: [&str; 30] = [
     "Any",
+    "Approved",
     "Block",
+    "CertificateSigningRequest",
     "Complete",
     "CrashLoopBackOff",
     "CreateContainerConfigError",
     "CreateContainerError",
+    "Denied",
     "DisruptionTarget",
     "ErrImageNeverPull",
     "ErrImagePull",

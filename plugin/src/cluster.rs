@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use operator_engine::process::api_error;
 use operator_engine::process::client::{ClientSettings, locate};
 use operator_engine::process::flag_values;
 use private_registry_operator::api::PrivateRegistry;
-use private_registry_operator::model::{Child, RegistryName};
+use private_registry_operator::desired::secrets::{BUNDLE_KEY, REQUEST_KEY};
+use private_registry_operator::model::{Child, RegistryName, answer_secret};
 use serde_json::Value;
 
 /// How long an answer may take.
@@ -85,13 +86,48 @@ impl Registry {
         Ok(())
     }
 
+    /// Its request for a certificate, as text; `None` if there is none.
+    pub(crate) async fn request(&self) -> Result<Option<String>> {
+        self.text_of_config_map(&self.name.child(Child::Csr), REQUEST_KEY).await
+    }
+
+    /// The authorities in a Secret of the registry's namespace: what lies under `ca.crt`.
+    pub(crate) async fn authorities(&self, secret: &str) -> Result<String> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = api.get_opt(secret).await.map_err(explained);
+        let found = found.with_context(|| format!("read Secret {}/{secret}", self.namespace))?;
+        let Some(found) = found else { bail!("there is no Secret {}/{secret}", self.namespace) };
+        let text = found.data.unwrap_or_default().remove("ca.crt").unwrap_or_default();
+        String::from_utf8(text.0).with_context(|| format!("Secret {}/{secret}: ca.crt is no text", self.namespace))
+    }
+
+    /// Stores a certificate chain where the operator looks for it. It goes with the registry.
+    pub(crate) async fn hand_over(&self, found: &PrivateRegistry, chain: &str) -> Result<String> {
+        let name = answer_secret(self.name.as_str());
+        let owner = serde_json::json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry", "name": self.name.as_str(),
+            "uid": found.metadata.uid,
+        });
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": name, "ownerReferences": [owner]}, "stringData": {"tls.crt": chain},
+        });
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let stored = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret)).await;
+        stored.map_err(explained).with_context(|| format!("store Secret {}/{name}", self.namespace))?;
+        Ok(name)
+    }
+
     /// The public bundle of authorities, as text; `None` if there is no such ConfigMap.
     pub(crate) async fn bundle(&self) -> Result<Option<String>> {
-        let name = self.name.child(Child::CaBundle);
+        self.text_of_config_map(&self.name.child(Child::CaBundle), BUNDLE_KEY).await
+    }
+
+    async fn text_of_config_map(&self, name: &str, key: &str) -> Result<Option<String>> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let found = api.get_opt(&name).await.map_err(explained);
+        let found = api.get_opt(name).await.map_err(explained);
         let found = found.with_context(|| format!("read ConfigMap {}/{name}", self.namespace))?;
-        Ok(found.map(|map| map.data.unwrap_or_default().remove("ca.crt").unwrap_or_default()))
+        Ok(found.map(|map| map.data.unwrap_or_default().remove(key).unwrap_or_default()))
     }
 
     fn api(&self) -> Api<PrivateRegistry> {

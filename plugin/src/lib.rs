@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`check`] | are these manifests valid? |
 //! | [`render`] | what would be made of them? |
+//! | `csr`, `set-certificate` | a request for a certificate to have signed, and the answer |
 //! | `rotate` | a new certificate, a new authority |
 //! | `trust` | this machine, or a node, accepts a registry's certificate |
 //!
@@ -11,9 +12,11 @@
 
 pub mod check;
 mod cluster;
+mod csr;
 mod manifests;
 pub mod render;
 mod rotate;
+mod set_certificate;
 mod shell;
 mod structure;
 mod trust;
@@ -57,6 +60,25 @@ enum Command {
         What only the cluster knows (certificates, password hashes, addresses) is the text PLACEHOLDER, so the output is\n\
         for reading and comparing, not for kubectl apply.")]
     Render(render::Options),
+    /// Print the request for a certificate, for a CA that somebody else runs.
+    ///
+    /// For registries with spec.tls.certificateSigningRequest. Their private key stays in the cluster. Reads the ConfigMap NAME-csr, so that no right to
+    /// read Secrets is needed.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry csr team-a > team-a.csr\n  \
+        openssl req -in team-a.csr -noout -text -verify     # what it asks for\n  \
+        openssl x509 -req -in team-a.csr -CA ca.crt -CAkey ca.key -days 365 -copy_extensions copyall -out chain.pem")]
+    Csr(csr::Options),
+    /// Check a certificate that somebody signed on the registry's request, and hand it over to the operator.
+    ///
+    /// The file holds the certificate and its intermediates, PEM; the root, too, if clients do not know it. What is wrong is said, and then nothing is
+    /// stored. Without signerName only: the answers of a signer of the cluster are taken by the operator itself.
+    ///
+    /// Exit code 0: it is stored in the Secret NAME-signed; 1: it is not, and a line says why.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry set-certificate team-a -f chain.pem\n  \
+        cat server.crt intermediate.crt root.crt | kubectl registry set-certificate team-a -n registries -f -")]
+    SetCertificate(set_certificate::Options),
     /// Ask for a new serving certificate, or for a new authority.
     ///
     /// Sets the annotation privateregistry.dev/renew, with a value that no request had before, and says how to follow. The right to
@@ -97,6 +119,8 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),
+        Command::Csr(options) => csr::run(&options).map(|()| true),
+        Command::SetCertificate(options) => set_certificate::run(&options).map(|()| true),
         Command::Rotate(options) => rotate::run(&options).map(|()| true),
         Command::Trust(options) => trust::run(&options),
         Command::Completions { shell } => {

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use private_registry_operator::api::GenerateAdmin;
-use private_registry_operator::desired::{self, AdminLogin, Authority, Material, Run, ServingCertificate, Table};
+use private_registry_operator::desired::{
+    self, AdminLogin, Authority, Material, Run, ServingCertificate, SigningRequest, Table,
+};
 use private_registry_operator::model::{Resolved, Tls, Users};
 use serde_json::{Value, json};
 
@@ -95,6 +97,7 @@ fn placeholders(registry: &Resolved) -> Material {
             issued: None,
             authorities_since: None,
             shared_authority: None,
+            signer: None,
         }),
         authority: own_authority.then(|| Authority {
             certificate: text(),
@@ -103,6 +106,10 @@ fn placeholders(registry: &Resolved) -> Material {
             next: None,
             succeeds: None,
         }),
+        request: match &registry.tls {
+            Tls::Request(_) => Some(SigningRequest { request: text(), key: text().into(), reason: None }),
+            _ => None,
+        },
         bundle: own_authority.then(text),
         table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
         admin: has_admin(&registry.users)

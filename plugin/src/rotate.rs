@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::wait(async {
         let registry = options.place.registry(&options.name).await?;
         let found = registry.read().await?;
-        refuse(&registry, &found)?;
+        refuse(&registry, &found, options.what)?;
         if options.now {
             let consequence = format!(
                 "{}: every client that trusts the present authority, nodes too, can neither pull nor push from now on, until it has the \
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// What stands in the way for good.
-fn refuse(registry: &Registry, found: &PrivateRegistry) -> Result<()> {
+fn refuse(registry: &Registry, found: &PrivateRegistry, what: What) -> Result<()> {
     if found.metadata.deletion_timestamp.is_some() {
         bail!("{} is being deleted", registry.title());
     }
@@ -69,6 +69,12 @@ fn refuse(registry: &Registry, found: &PrivateRegistry) -> Result<()> {
             "{} serves a certificate of your own: put the new one into the Secret {}; it is taken at once",
             registry.title(),
             secret.name
+        );
+    }
+    if tls.certificate_signing_request.is_some() && what == What::Ca {
+        bail!(
+            "{} has its certificate signed by somebody else, who decides about the authority: rotate leaf asks for another certificate",
+            registry.title()
         );
     }
     if tls.none.is_some() {
@@ -91,14 +97,27 @@ fn request(what: What, now: bool, at: Timestamp) -> String {
 fn told(registry: &Registry, found: &PrivateRegistry, options: &Options, value: &str) -> String {
     let (space, name) = (&registry.namespace, &registry.name);
     let trust = format!("kubectl registry trust {name} --namespace {space}");
-    let (asked, done, then) = match (options.what, options.now) {
-        (What::Leaf, _) => ("a new serving certificate", "It is issued", String::new()),
-        (What::Ca, false) => (
+    let request = found.spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.as_ref());
+    let (asked, done, then) = match (options.what, options.now, request) {
+        (What::Leaf, _, Some(request)) => (
+            "a new serving certificate",
+            "The request for it is made",
+            match &request.signer_name {
+                Some(signer) => format!(
+                    "Then somebody has to approve it, and {signer} to sign it; what is served goes on meanwhile.\n"
+                ),
+                None => format!(
+                    "Then have it signed: kubectl registry csr {name} --namespace {space}. What is served goes on until kubectl registry set-certificate.\n"
+                ),
+            },
+        ),
+        (What::Leaf, _, None) => ("a new serving certificate", "It is issued", String::new()),
+        (What::Ca, false, _) => (
             "a new authority",
             "It is published, beside the present one,",
             format!("Then let clients and nodes trust it ({trust}): it signs when its grace period is over.\n"),
         ),
-        (What::Ca, true) => (
+        (What::Ca, true, _) => (
             "a new authority in place of the present one",
             "It signs",
             format!("Clients and nodes need it from then on: {trust}\n"),

@@ -7,12 +7,12 @@ use std::process::Output;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use private_registry_operator::api::{self, PrivateRegistry, annotation};
-use private_registry_operator::pki::issue::issue_authority;
-use private_registry_operator::pki::{AuthorityProfile, KeyAlgorithm};
+use private_registry_operator::pki::issue::{issue_authority, request};
+use private_registry_operator::pki::{AuthorityProfile, KeyAlgorithm, LeafProfile};
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Options};
 use tokio::sync::OnceCell;
@@ -128,6 +128,12 @@ async fn what_has_nothing_to_rotate_is_refused_with_what_to_do_instead() {
     let Some(team) = namespace("rotate-nothing").await else { return };
     team.registry("own", json!({"tls": {"secret": {"name": "company-tls"}}})).await;
     team.registry("plain", json!({"tls": {"none": {}}})).await;
+    team.registry("signed", json!({"tls": {"certificateSigningRequest": {}}})).await;
+    let (code, said) = team.ask(&["rotate", "ca", "signed"]).await;
+    assert!(code == Some(1) && said.contains("who decides about the authority"), "{said}");
+    let (code, said) = team.ask(&["rotate", "leaf", "signed"]).await;
+    assert!(code == Some(0) && said.contains("The request for it is made when this ends"), "{said}");
+    assert!(said.contains("kubectl registry csr signed"), "{said}");
     for (name, words) in [
         ("own", "put the new one into the Secret company-tls"),
         ("plain", "spec.tls.none"),
@@ -185,4 +191,200 @@ async fn trust_takes_authority_and_addresses_from_the_cluster() {
     // The registry and its namespace may be gone by now.
     let (code, said) = team.ask(&["trust", "team-a", "--root", place, "--uninstall", "--yes"]).await;
     assert!(code == Some(0) && said.contains("10 files removed."), "{said}");
+}
+
+/// A company's CA, as OpenSSL makes and uses it, in a folder of its own.
+struct Company(tempfile::TempDir);
+
+impl Company {
+    /// `None`: there is no OpenSSL here, and the test has been named as skipped.
+    fn new() -> Option<Self> {
+        if let Err(error) = std::process::Command::new("openssl").arg("version").output() {
+            testbed::skip_because(&format!("openssl cannot be started: {error}"));
+            return None;
+        }
+        let company = Self(tempfile::tempdir().unwrap());
+        for (name, subject) in [("root", "/CN=Company Root"), ("stranger", "/CN=Stranger")] {
+            company.openssl(&format!(
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout {name}.key -out {name}.crt -subj"
+            ), &[subject]);
+        }
+        // An intermediate, as companies have it.
+        company.openssl(
+            "req -new -newkey rsa:2048 -nodes -keyout servers.key -out servers.csr -subj",
+            &["/CN=Company Servers"],
+        );
+        std::fs::write(
+            company.path("servers.ext"),
+            "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n",
+        )
+        .unwrap();
+        company.openssl(
+            "x509 -req -in servers.csr -CA root.crt -CAkey root.key -days 1825 -extfile servers.ext -out servers.crt",
+            &[],
+        );
+        Some(company)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs OpenSSL in the folder; the last arguments may hold blanks.
+    fn openssl(&self, words: &str, more: &[&str]) {
+        let mut command = std::process::Command::new("openssl");
+        let output = command.current_dir(self.0.path()).args(words.split(' ')).args(more).output().unwrap();
+        assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// A file with these files, one after the other.
+    fn joined(&self, name: &str, parts: &[&str]) -> String {
+        std::fs::write(self.path(name), parts.iter().map(|part| self.read(part)).collect::<String>()).unwrap();
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Signs `team-a.csr` so.
+    fn signs(&self, out: &str, how: &str) -> String {
+        self.openssl(&format!("x509 -req -in team-a.csr -CA servers.crt -CAkey servers.key -out {out} {how}"), &[]);
+        self.path(out).to_str().unwrap().to_owned()
+    }
+}
+
+impl Place {
+    /// What the operator would have asked for.
+    async fn asks(&self, registry: &str) -> String {
+        let profile = LeafProfile {
+            common_name: registry.to_owned(),
+            dns_names: [registry.to_owned(), "registry.example.com".to_owned()].into(),
+            ip_addresses: ["192.0.2.10".parse().unwrap()].into(),
+            duration: LeafProfile::DEFAULT_DURATION,
+            key_algorithm: KeyAlgorithm::EcdsaP256,
+        };
+        let pem = request(&profile).unwrap().request_pem;
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("{registry}-csr")}, "data": {"tls.csr": pem},
+        });
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.name);
+        let name = format!("{registry}-csr");
+        maps.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&map)).await.unwrap();
+        pem
+    }
+
+    async fn answer(&self, registry: &str) -> Option<Secret> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.name);
+        secrets.get_opt(&format!("{registry}-signed")).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_a_company_signed_with_openssl_is_checked_and_handed_over_and_what_is_wrong_is_not() {
+    let Some(company) = Company::new() else { return };
+    let Some(team) = namespace("set-certificate").await else { return };
+    let by_hand =
+        json!({"addresses": ["registry.example.com", "192.0.2.10:5000"], "tls": {"certificateSigningRequest": {}}});
+    team.registry("team-a", by_hand).await;
+    let (code, said) = team.ask(&["csr", "team-a"]).await;
+    assert!(code == Some(1) && said.contains("has no request yet"), "{said}");
+
+    let asked = team.asks("team-a").await;
+    let (code, said) = team.ask(&["csr", "team-a"]).await;
+    assert_eq!((code, &said), (Some(0), &asked));
+    std::fs::write(company.path("team-a.csr"), &asked).unwrap();
+    company.openssl("req -in team-a.csr -noout -verify", &[]);
+
+    let good = "-days 90 -copy_extensions copyall";
+    company.signs("good.crt", good);
+    company.signs("nameless.crt", "-days 90");
+    company.signs("ended.crt", "-days 0 -copy_extensions copyall");
+    std::fs::write(company.path("narrow.ext"), "subjectAltName=DNS:registry.example.com\n").unwrap();
+    company.signs("narrow.crt", "-days 90 -extfile narrow.ext");
+    std::fs::write(company.path("rubbish"), "not a certificate\n").unwrap();
+    // A request of the same registry that was there before this one.
+    let present = asked.clone();
+    team.asks("team-a").await;
+    let before = company.joined("before.pem", &["good.crt", "servers.crt", "root.crt"]);
+    let (code, said) = team.ask(&["set-certificate", "team-a", "-f", &before]).await;
+    assert!(
+        code == Some(1) && said.contains("nothing was stored") && said.contains("answers an older request"),
+        "{said}"
+    );
+    let map = json!({"data": {"tls.csr": present}});
+    let maps: Api<ConfigMap> = Api::namespaced(team.client.clone(), &team.name);
+    maps.patch("team-a-csr", &PatchParams::default(), &Patch::Merge(map)).await.unwrap();
+
+    for (file, parts, words) in [
+        ("nameless.pem", &["nameless.crt", "servers.crt", "root.crt"][..], "has only a common name"),
+        ("ended.pem", &["ended.crt", "servers.crt", "root.crt"], "expired at"),
+        ("narrow.pem", &["narrow.crt", "servers.crt", "root.crt"], "does not cover 192.0.2.10"),
+        ("rubbish.pem", &["rubbish"], "no readable certificate"),
+        ("foreign.pem", &["root.crt"], "answers no request of this registry"),
+        ("leaking.pem", &["good.crt", "servers.key"], "holds a private key"),
+    ] {
+        let (code, said) = team.ask(&["set-certificate", "team-a", "-f", &company.joined(file, parts)]).await;
+        assert!(code == Some(1) && said.contains(words), "{file}: {said}");
+        assert!(team.answer("team-a").await.is_none(), "{file}");
+    }
+    let (code, said) = team.ask(&["set-certificate", "team-a", "-f", "/no/such/file"]).await;
+    assert!(code == Some(1) && said.contains("read /no/such/file"), "{said}");
+
+    // In any order: it is put right.
+    let chain = company.joined("chain.pem", &["root.crt", "servers.crt", "good.crt"]);
+    let (code, said) = team.ask(&["set-certificate", "team-a", "-f", &chain]).await;
+    assert!(code == Some(0) && said.contains("were put in order") && said.contains("Secret team-a-signed"), "{said}");
+    let stored = team.answer("team-a").await.unwrap();
+    let text = |secret: &Secret| String::from_utf8(secret.data.clone().unwrap().remove("tls.crt").unwrap().0).unwrap();
+    assert_eq!(text(&stored), ["good.crt", "servers.crt", "root.crt"].map(|part| company.read(part)).concat());
+    assert_eq!(stored.data.as_ref().unwrap().len(), 1, "the certificate, and nothing else");
+    let owner = &stored.metadata.owner_references.as_ref().unwrap()[0];
+    assert!(owner.name == "team-a" && owner.controller.is_none(), "it goes with the registry: {owner:?}");
+
+    // A second one that is wrong does not take the good one away; a second good one takes its place.
+    let (code, _) = team.ask(&["set-certificate", "team-a", "-f", &company.joined("again.pem", &["ended.crt"])]).await;
+    assert_eq!((code, text(&team.answer("team-a").await.unwrap())), (Some(1), text(&stored)));
+    company.signs("better.crt", "-days 100 -copy_extensions copyall");
+    let better = company.joined("better.pem", &["better.crt", "servers.crt"]);
+    let (code, said) = team.ask(&["set-certificate", "team-a", "-f", &better]).await;
+    assert!(code == Some(0) && said.contains("clients must already trust CN=Company Root"), "{said}");
+    assert_ne!(text(&team.answer("team-a").await.unwrap()), text(&stored));
+}
+
+#[tokio::test]
+async fn authorities_that_the_manifest_names_decide_and_who_asks_nobody_is_told() {
+    let Some(company) = Company::new() else { return };
+    let Some(team) = namespace("set-certificate-trust").await else { return };
+    let spec = json!({"tls": {"certificateSigningRequest": {"caBundleSecretRef": {"name": "company"}}}});
+    team.registry("team-a", spec).await;
+    std::fs::write(company.path("team-a.csr"), team.asks("team-a").await).unwrap();
+    company.signs("good.crt", "-days 90 -copy_extensions copyall");
+    let chain = company.joined("chain.pem", &["good.crt", "servers.crt"]);
+    let set = async || team.ask(&["set-certificate", "team-a", "-f", &chain]).await;
+    let (code, said) = set().await;
+    assert!(code == Some(1) && said.contains("there is no Secret set-certificate-trust/company"), "{said}");
+    let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.name);
+    for (authority, taken) in [("stranger.crt", false), ("root.crt", true)] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "company"}, "stringData": {"ca.crt": company.read(authority)},
+        });
+        secrets.patch("company", &PatchParams::apply("test").force(), &Patch::Apply(&secret)).await.unwrap();
+        let (code, said) = set().await;
+        assert_eq!(code == Some(0), taken, "{authority}: {said}");
+        assert!(taken || said.contains("which ca.crt does not hold"), "{said}");
+        assert_eq!(team.answer("team-a").await.is_some(), taken);
+    }
+
+    team.registry("private", json!({})).await;
+    team.registry("by-signer", json!({"tls": {"certificateSigningRequest": {"signerName": "example.com/x"}}})).await;
+    for (name, words) in [
+        ("private", "asks nobody for a certificate"),
+        ("by-signer", "whose answer the operator takes itself"),
+        ("other", "there is no PrivateRegistry"),
+    ] {
+        let (code, said) = team.ask(&["set-certificate", name, "-f", &chain]).await;
+        assert!(code == Some(1) && said.contains(words), "{name}: {said}");
+        assert!(team.answer(name).await.is_none());
+    }
 }

@@ -35,7 +35,10 @@ pub use status::{
     StorageStatus, TrustStatus, UserSource, UserSourceKind, UserStatus, condition, reason,
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
-pub use tls::{CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls, TlsSpec, TlsVersion};
+pub use tls::{
+    CertificateSigningRequestTls, CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls,
+    TlsSpec, TlsVersion,
+};
 pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNodes};
 
 /// API group of every kind, label and annotation of this operator.

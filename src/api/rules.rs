@@ -17,6 +17,9 @@ pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0
 /// Pattern of a DNS name whose first label may be a wildcard.
 pub const DNS_NAME_OR_WILDCARD: &str =
     r"^(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+/// Pattern of a signer's name: a domain, a slash, and a path.
+pub const SIGNER_NAME: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 /// Pattern of an IP address, coarse; `model` parses it.
 pub const IP_ADDRESS: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)$";
 
@@ -81,17 +84,22 @@ pub const ONE_FRONTEND: Rule =
 
 /// TLS is a union.
 pub const ONE_SIGNER: Rule = (
-    "[has(self.privateCA), has(self.secret), has(self.none)].filter(given, given).size() <= 1",
-    "spec.tls takes at most one of privateCA, secret and none",
+    "[has(self.privateCA), has(self.secret), has(self.certificateSigningRequest), has(self.none)].filter(given, given).size() <= 1",
+    "spec.tls takes at most one of privateCA, secret, certificateSigningRequest and none",
 );
 /// Nobody signs what somebody else has signed.
 pub const CERTIFICATE_NEEDS_A_SIGNER: Rule = (
     "!has(self.certificate) || (!has(self.secret) && !has(self.none))",
     "spec.tls.certificate describes a certificate that the operator has signed, and cannot be combined with secret or none: remove one of them",
 );
+/// Kubernetes signs for kubelets and its own clients with these, and for servers of nobody else.
+pub const SIGNER_IS_OF_NO_NODE: Rule = (
+    "!self.startsWith('kubernetes.io/')",
+    "spec.tls.certificateSigningRequest.signerName: the signers of Kubernetes itself sign for nodes and its own clients only; name a signer that is installed in the cluster for servers",
+);
 /// A certificate cannot outlive its authority.
 pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
-    "duration(has(self.privateCA) && has(self.privateCA.duration) ? self.privateCA.duration : '87600h') >= duration(has(self.certificate) && has(self.certificate.duration) ? self.certificate.duration : '8760h')",
+    "has(self.certificateSigningRequest) || duration(has(self.privateCA) && has(self.privateCA.duration) ? self.privateCA.duration : '87600h') >= duration(has(self.certificate) && has(self.certificate.duration) ? self.certificate.duration : '8760h')",
     "spec.tls.privateCA.duration (absent means 87600h) must be at least as long as spec.tls.certificate.duration (absent means 8760h): a certificate cannot outlive its authority",
 );
 /// A shorter one would be renewed more often than pods should restart.
@@ -158,13 +166,13 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || self.spec.tls.privateCA.caSecretRef.name != child))",
-    "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store your own under another name",
+    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child))",
+    "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store your own under another name",
 );
 /// The same for users.
 pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.auth) || ['-tls', '-ca', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
-    "spec.auth refers to a Secret that the operator writes for this registry itself (NAME-tls, -ca, -htpasswd, -admin, -pull, -config): store users' passwords in one of another name; auth.admin keeps the generated user",
+    "!has(self.spec.auth) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
+    "spec.auth refers to a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store users' passwords in one of another name; auth.admin keeps the generated user",
 );
 /// The same for the volume.
 pub const CLAIM_IS_NO_CHILD: Rule = (

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{GoDuration, SecretKeyRef, SecretRef, rules};
 
-/// Who signs the serving certificate, and what it is like: at most one of privateCA, secret and none; without any, privateCA.
+/// Who signs the serving certificate, and what it is like: at most one of privateCA, secret, certificateSigningRequest and none; without any,
+/// privateCA.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -24,11 +25,14 @@ pub struct TlsSpec {
     /// Your own certificate. It is checked and copied, so that a broken new version is never served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretTls>,
+    /// Somebody else signs what the operator asks for: a signer of the cluster, or a person. The key never leaves the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_signing_request: Option<CertificateSigningRequestTls>,
     /// Plain HTTP, for registries behind something else that terminates TLS. Logins cross the network readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<NoTls>,
-    /// What the certificate is like, where the operator has it signed: with privateCA. Absent: an ECDSA certificate of a year for
-    /// every name and address that the operator knows.
+    /// What the certificate is like, where the operator has it signed: with privateCA and certificateSigningRequest. Absent: an ECDSA
+    /// certificate of a year for every name and address that the operator knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateSpec>,
     /// Oldest version of TLS that clients may speak, default VersionTLS12.
@@ -155,6 +159,24 @@ pub struct SecretTls {
     /// Where the passphrase is that tls.key is encrypted with, if it is: PKCS #8, or OpenSSL's older form with AES or triple DES.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A certificate that somebody else signs for a key of the operator's. Key and request are in the Secret NAME-csr, the request alone in the
+/// ConfigMap NAME-csr. The certificate that is served goes on until the answer is there.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSigningRequestTls {
+    /// The signer of a CertificateSigningRequest of Kubernetes, for instance example.com/registries; somebody has to approve the request (kubectl
+    /// certificate approve). Needs an operator that serves all namespaces. Absent: a person has it signed (kubectl registry csr,
+    /// kubectl registry set-certificate).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 571), regex(pattern = rules::SIGNER_NAME))]
+    #[x_kube(validation = rules::SIGNER_IS_OF_NO_NODE)]
+    pub signer_name: Option<String>,
+    /// A Secret of the namespace whose key ca.crt holds the authorities that clients must trust, PEM: they are published at once, so that clients know
+    /// them before they sign. Absent: the root at the end of the chain, if it is there; else one that clients know already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_secret_ref: Option<SecretRef>,
 }
 
 /// Plain HTTP. Has no fields.

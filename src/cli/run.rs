@@ -280,8 +280,13 @@ fn rights(scopes: &[Scope]) -> Vec<Right> {
         resource: resource.to_owned(),
         verb: verb.to_owned(),
     };
-    let namespaces = scopes.contains(&Scope::All).then_some(("", "namespaces", &["list", "watch"][..]));
-    let all = fixed.into_iter().chain(children).chain(namespaces);
+    // What belongs to no namespace.
+    let of_the_cluster = [
+        ("", "namespaces", &["list", "watch"][..]),
+        ("certificates.k8s.io", "certificatesigningrequests", &["get", "list", "watch", "create", "delete"]),
+    ];
+    let of_the_cluster = of_the_cluster.into_iter().filter(|_| scopes.contains(&Scope::All));
+    let all = fixed.into_iter().chain(children).chain(of_the_cluster);
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(group, resource, verb))).collect()
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::Resource as _;
 use kube::core::ObjectMeta;
 use operator_engine::apply::Kind;
@@ -21,11 +22,12 @@ use crate::parts::trust::accepting::ACCEPTS;
 use crate::parts::trust::reports;
 
 const POD: &str = "Pod";
+const REQUEST: &str = "CertificateSigningRequest";
 /// Kinds that manifests refer to by name, so that objects without our label matter too.
 const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
 
 /// Every kind to watch beside registries: what is written, pods, which tell why something does not run, and, in the whole cluster, namespaces that accept
-/// bundles.
+/// bundles and requests to signers: they belong to no namespace, so only who watches all can.
 pub(super) fn watched(scope: &Scope) -> Vec<Watched> {
     let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
     let children = KINDS.iter().map(|kind| Watched {
@@ -37,7 +39,9 @@ pub(super) fn watched(scope: &Scope) -> Vec<Watched> {
     });
     let pods = Watched::kind_of::<k8s_openapi::api::core::v1::Pod>().selected_by(ours.clone());
     let namespaces = Watched::kind_of::<k8s_openapi::api::core::v1::Namespace>().selected_by(ACCEPTS);
-    children.chain([pods]).chain((*scope == Scope::All).then_some(namespaces)).collect()
+    let requests = Watched::kind_of::<CertificateSigningRequest>().selected_by(ours.clone());
+    let of_the_cluster = [namespaces, requests].into_iter().filter(|_| *scope == Scope::All);
+    children.chain([pods]).chain(of_the_cluster).collect()
 }
 
 /// What an event is about.
@@ -46,6 +50,8 @@ enum About {
     Child(&'static Kind),
     Pod,
     Namespace,
+    /// A request to a signer.
+    Request,
 }
 
 impl About {
@@ -53,6 +59,7 @@ impl About {
         match watched.kind.as_str() {
             POD => Self::Pod,
             NAMESPACE => Self::Namespace,
+            REQUEST => Self::Request,
             kind => KINDS.named(kind).map_or(Self::Pod, Self::Child),
         }
     }
@@ -151,6 +158,13 @@ impl Intake {
         self.listing_pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of a registry that is gone, too: what it left is removed.
+    fn request_changed(&self, key: Option<Key>) {
+        if let Some(key) = key.filter(|key| self.ctx.rounds.is_open(&key.namespace)) {
+            self.ctx.queue.add(&key, Urgency::Change);
+        }
+    }
+
     fn pod_changed(&self, meta: &Meta) {
         if let Some(registry) = meta.label(labels::REGISTRY) {
             self.ctx.recall.pods_changed(&Key::new(meta.namespace(), registry));
@@ -166,6 +180,7 @@ impl Sink for Intake {
             About::Child(kind) => self.ctx.memory.relist_started(kind, scope.namespace()),
             About::Pod => _ = self.listing_pods().insert(scope.clone()),
             About::Namespace => self.ctx.accepting.relist_started(),
+            About::Request => self.ctx.requests.relist_started(),
         }
     }
 
@@ -181,6 +196,7 @@ impl Sink for Intake {
                 let labels = meta.meta().labels.clone().unwrap_or_default();
                 self.namespaces_changed(self.ctx.accepting.seen(meta.name(), &labels));
             }
+            About::Request => self.request_changed(self.ctx.requests.seen(meta)),
         }
     }
 
@@ -191,6 +207,7 @@ impl Sink for Intake {
             About::Pod if self.is_proof(meta) => {}
             About::Pod => self.pod_changed(meta),
             About::Namespace => self.namespaces_changed(self.ctx.accepting.gone(meta.name())),
+            About::Request => self.request_changed(self.ctx.requests.gone(meta.name())),
         }
     }
 
@@ -214,6 +231,9 @@ impl Sink for Intake {
                 }
             }
             About::Namespace => self.namespaces_changed(self.ctx.accepting.relisted()),
+            About::Request => {
+                self.ctx.requests.relisted().into_iter().for_each(|key| self.request_changed(Some(key)));
+            }
         }
     }
 }

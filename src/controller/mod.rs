@@ -33,6 +33,7 @@ use self::intake::Intake;
 use crate::api::PrivateRegistry;
 use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
+use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::trust::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
@@ -87,6 +88,7 @@ impl Operator {
             queue: Queue::default(),
             rounds: Rounds::default(),
             references: References::default(),
+            requests: Requests::default(),
             accepting: Accepting::default(),
             reports: Reports::default(),
             installations: Installations::new(settings.takeover_wait),
@@ -184,6 +186,7 @@ impl Operator {
             let known = async |scope: Scope| self.watches.scope_synced(&scope).await;
             let keys = || self.ctx.registries.keys();
             self.ctx.rounds.first(&self.scopes, known, keys, &self.ctx.queue, &self.ctx.engine).await;
+            self.ctx.find_abandoned_requests();
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -197,6 +200,7 @@ impl Operator {
         self.ctx.memory.sweep();
         self.watches.relist();
         self.ctx.round(&self.ctx.rounds.open_scopes()).await;
+        self.ctx.find_abandoned_requests();
     }
 }
 

@@ -76,7 +76,7 @@ impl Next {
 async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Error> {
     let Some(registry) = ctx.registries.get(key) else {
         ctx.forget(key);
-        return Ok(Next::Gone);
+        return certificate::abandon(key, ctx).await.map(|()| Next::Gone);
     };
     ctx.note(key, &registry);
     let registry = match installation::settle(key, registry, failures, ctx).await? {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
@@ -17,7 +19,7 @@ use operator_engine::work::queue::{Key, Queue};
 use operator_engine::work::references::References;
 use operator_engine::work::rounds::Rounds;
 use operator_engine::work::store::Objects;
-use operator_engine::work::watches::Scope;
+use operator_engine::work::watches::{Meta, Scope};
 use serde_json::{Value, json};
 
 use super::MARKS;
@@ -25,6 +27,7 @@ use crate::desired::kinds;
 use crate::metrics::Metrics;
 use crate::model::Settings;
 use crate::parts::Context;
+use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::trust::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
@@ -52,6 +55,7 @@ pub(super) fn context(client: Client) -> Context {
         queue: Queue::default(),
         rounds: Rounds::default(),
         references: References::default(),
+        requests: Requests::default(),
         accepting: Accepting::default(),
         reports: Reports::default(),
         installations,
@@ -77,6 +81,7 @@ struct Store {
 
 const REGISTRIES: &str = "/apis/privateregistry.dev/v1alpha1/namespaces/n/privateregistries";
 const SECRETS: &str = "/api/v1/namespaces/n/secrets";
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const PODS: &str = "/api/v1/namespaces/n/pods";
 
 impl Server {
@@ -130,6 +135,21 @@ impl Server {
         let secret = json!({"metadata": {"name": name, "namespace": "n"}, "type": "Opaque", "data": data});
         let secret = self.put(&format!("{SECRETS}/{name}"), secret);
         ctx.memory.seen(kinds::SECRET, &serde_json::from_value(secret["metadata"].clone()).unwrap());
+    }
+
+    /// A signer of the cluster signs what it was asked, as the watch of requests shows it.
+    pub(super) fn signs(&self, ctx: &Context) {
+        let state = self.state();
+        let asked = state.keys().find(|path| path.starts_with(REQUESTS)).expect("a signer was asked");
+        let mut request = self.get(asked).unwrap();
+        let pem = STANDARD.decode(request["spec"]["request"].as_str().unwrap()).unwrap();
+        let mut company = rcgen::CertificateParams::default();
+        company.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let company = rcgen::CertifiedIssuer::self_signed(company, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let params = rcgen::CertificateSigningRequestParams::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
+        let chain = params.signed_by(&company).unwrap().pem() + &company.pem();
+        request["status"] = json!({"certificate": STANDARD.encode(chain)});
+        ctx.requests.seen(&serde_json::from_value::<Meta>(self.put(asked, request)).unwrap());
     }
 
     /// A pod of the registry that runs.

@@ -10,6 +10,8 @@ pub struct Material {
     pub certificate: Option<ServingCertificate>,
     /// The registry's own authority; `None` when somebody else signs.
     pub authority: Option<Authority>,
+    /// What somebody else is asked to sign; `None` when nobody is asked.
+    pub request: Option<SigningRequest>,
     /// PEM of every authority that clients must trust now; `None` when their systems know it, or without TLS.
     pub bundle: Option<String>,
     /// Who may log in; `None` without logins, or while there is nobody yet.
@@ -41,6 +43,8 @@ pub struct ServingCertificate {
     pub authorities_since: Option<String>,
     /// Name of the Secret with the authority that signed it, where that is not the registry's own.
     pub shared_authority: Option<String>,
+    /// Who signed it on request.
+    pub signer: Option<String>,
 }
 
 /// The registry's own authority.
@@ -61,6 +65,17 @@ pub struct Authority {
 impl Authority {
     /// Type of the Secret that we make.
     pub const KIND: &str = "kubernetes.io/tls";
+}
+
+/// What somebody else is asked to sign.
+#[derive(Debug, Clone)]
+pub struct SigningRequest {
+    /// PEM.
+    pub request: String,
+    /// PEM.
+    pub key: Sensitive<String>,
+    /// Why it was made.
+    pub reason: Option<String>,
 }
 
 /// The generated admin.
@@ -90,7 +105,16 @@ impl Material {
     /// Nothing but the key that signs uploads.
     #[must_use]
     pub fn without_secrets(http_secret: Sensitive<String>) -> Self {
-        Self { certificate: None, authority: None, bundle: None, table: None, admin: None, pull: None, http_secret }
+        Self {
+            certificate: None,
+            authority: None,
+            request: None,
+            bundle: None,
+            table: None,
+            admin: None,
+            pull: None,
+            http_secret,
+        }
     }
 
     /// Whether a registry with this material would come up as its manifest says.

@@ -15,6 +15,7 @@ pub mod node_proof;
 pub mod pod;
 pub mod secrets;
 pub mod service;
+pub mod signing;
 pub mod workload;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use serde::Serialize;
 /// `Child` is the word for which one of a registry's children.
 pub use operator_engine::apply::{Child as Object, Hold};
 
-pub use material::{AdminLogin, Authority, Material, ServingCertificate, Table};
+pub use material::{AdminLogin, Authority, Material, ServingCertificate, SigningRequest, Table};
 pub use workload::Run;
 
 use crate::model::{Child, Resolved, labels};

@@ -6,7 +6,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{AdminLogin, Authority, Hold, Material, Object, ServingCertificate, Table, config, nginx, object};
+use super::{
+    AdminLogin, Authority, Hold, Material, Object, ServingCertificate, SigningRequest, Table, config, nginx, object,
+};
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
 
@@ -20,6 +22,8 @@ pub const CONFIG_KEY: &str = "config.yml";
 pub const NGINX_KEY: &str = "nginx.conf";
 /// Key in the same Secret of what signs uploads, so that it can be kept.
 pub const HTTP_SECRET_KEY: &str = "http-secret";
+/// Key of a request in its Secret and in its ConfigMap.
+pub const REQUEST_KEY: &str = "tls.csr";
 /// Key of the bundle in its ConfigMap.
 pub const BUNDLE_KEY: &str = "ca.crt";
 
@@ -33,6 +37,9 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
     }
     objects.extend(material.certificate.as_ref().map(|made| certificate(registry, made)));
     objects.extend(material.authority.as_ref().map(|made| authority(registry, made)));
+    objects.extend(
+        material.request.iter().flat_map(|made| [request(registry, made), public_request(registry, &made.request)]),
+    );
     objects.extend(material.bundle.as_ref().map(|made| bundle(registry, made)));
     objects.extend(material.table.as_ref().map(|made| table(registry, made)));
     objects.extend(material.admin.as_ref().map(|made| admin(registry, made)));
@@ -53,6 +60,7 @@ pub fn certificate(registry: &Resolved, certificate: &ServingCertificate) -> Obj
     annotate(&mut metadata, labels::ISSUED, certificate.issued.as_ref());
     annotate(&mut metadata, labels::AUTHORITIES_SINCE, certificate.authorities_since.as_ref());
     annotate(&mut metadata, labels::SHARED_AUTHORITY, certificate.shared_authority.as_ref());
+    annotate(&mut metadata, labels::SIGNER, certificate.signer.as_ref());
     let mut data = vec![("tls.crt", certificate.chain.as_str()), ("tls.key", certificate.key.expose())];
     data.extend(certificate.ca.as_deref().map(|ca| ("ca.crt", ca)));
     secret(metadata, "kubernetes.io/tls", data, Hold::Disposable)
@@ -77,12 +85,31 @@ pub fn authority(registry: &Resolved, authority: &Authority) -> Object {
     secret(metadata, &authority.kind, present.into_iter().chain(next), registry.hold())
 }
 
+/// `NAME-csr`: what somebody is asked to sign, and its key.
+#[must_use]
+pub fn request(registry: &Resolved, request: &SigningRequest) -> Object {
+    let mut metadata = registry.metadata(Child::Csr);
+    annotate(&mut metadata, labels::ISSUED, request.reason.as_ref());
+    let data = [(REQUEST_KEY, request.request.as_str()), ("tls.key", request.key.expose())];
+    secret(metadata, "Opaque", data, Hold::Disposable)
+}
+
+/// `NAME-csr`, the ConfigMap: the request without its key, for whoever has it signed.
+#[must_use]
+pub fn public_request(registry: &Resolved, request: &str) -> Object {
+    config_map(registry, Child::Csr, REQUEST_KEY, request)
+}
+
 /// `NAME-ca-bundle`: what clients must trust.
 #[must_use]
 pub fn bundle(registry: &Resolved, bundle: &str) -> Object {
+    config_map(registry, Child::CaBundle, BUNDLE_KEY, bundle)
+}
+
+fn config_map(registry: &Resolved, child: Child, key: &str, value: &str) -> Object {
     let map = ConfigMap {
-        metadata: registry.metadata(Child::CaBundle),
-        data: Some(BTreeMap::from([(BUNDLE_KEY.to_owned(), bundle.to_owned())])),
+        metadata: registry.metadata(child),
+        data: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
         ..ConfigMap::default()
     };
     object(&map, Hold::Disposable)

@@ -6,7 +6,7 @@ use super::RegistryName;
 
 /// Label that names the registry a child belongs to.
 pub const REGISTRY: &str = "privateregistry.dev/registry";
-/// Label that names the registry's namespace, on what is copied to other namespaces.
+/// Label that names the registry's namespace, on what is copied to other namespaces or belongs to none.
 pub const REGISTRY_NAMESPACE: &str = "privateregistry.dev/registry-namespace";
 /// Label that says who writes an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -27,7 +27,8 @@ pub const PROBE_IMAGE: &str = "privateregistry.dev/probe-image";
 pub const FORGIVEN_RESTARTS: &str = "privateregistry.dev/forgiven-restarts";
 /// Annotation of a running pod: SHA-256 of the table of users that its kubelet was told of.
 pub const USERS_CHECKSUM: &str = "privateregistry.dev/users-checksum";
-/// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own.
+/// Annotation of the TLS Secret: why its certificate was issued, in one word; absent on a copy of the user's own. Of the Secret with a request: why it was
+/// made.
 pub const ISSUED: &str = "privateregistry.dev/issued";
 /// Annotation of the TLS Secret: the request for renewal that was served last.
 pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
@@ -35,6 +36,10 @@ pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 pub const AUTHORITIES_SINCE: &str = "privateregistry.dev/authorities-since";
 /// Annotation of the TLS Secret: the Secret with the authority that signed, where that is not the registry's own.
 pub const SHARED_AUTHORITY: &str = "privateregistry.dev/shared-authority";
+/// Annotation of the TLS Secret: who signed its certificate on request, the name of a signer or [`A_PERSON`]; absent if nobody did.
+pub const SIGNER: &str = "privateregistry.dev/signer";
+/// Value of [`SIGNER`]: no signer has a name without a slash.
+pub const A_PERSON: &str = "person";
 /// Annotation of the CA's Secret: fingerprint of the authority that the next one in it was made to succeed.
 pub const SUCCEEDS: &str = "privateregistry.dev/succeeds";
 

@@ -17,9 +17,9 @@ pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
-pub use resolve::{Blocked, resolve, secrets_of};
+pub use resolve::{Blocked, answer_of, answer_secret, resolve, secrets_of};
 pub use resolved::{
-    Admin, Fault, Faults, Frontend, Protocol, PullSecret, Resolved, Storage, Tls, TrustedNamespaces, TrustedNodes,
-    Users,
+    Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, TrustedNamespaces,
+    TrustedNodes, Users,
 };
 pub use settings::Settings;

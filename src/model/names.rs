@@ -67,6 +67,8 @@ pub enum Child {
     Ca,
     /// The public bundle that clients must trust.
     CaBundle,
+    /// A request for a certificate that somebody else signs: with its key as a Secret, alone as a ConfigMap.
+    Csr,
     /// Password hashes.
     Htpasswd,
     /// Generated admin. Kept.
@@ -83,7 +85,8 @@ pub enum Child {
 
 impl Child {
     /// Every Secret that the operator writes: none of them can be an input.
-    pub const SECRETS: [Self; 6] = [Self::Tls, Self::Ca, Self::Htpasswd, Self::Admin, Self::Pull, Self::Config];
+    pub const SECRETS: [Self; 7] =
+        [Self::Tls, Self::Ca, Self::Csr, Self::Htpasswd, Self::Admin, Self::Pull, Self::Config];
 
     /// What stands behind the registry's name.
     pub(crate) const fn suffix(self) -> &'static str {
@@ -93,6 +96,7 @@ impl Child {
             Self::Tls => "-tls",
             Self::Ca => "-ca",
             Self::CaBundle => "-ca-bundle",
+            Self::Csr => "-csr",
             Self::Htpasswd => "-htpasswd",
             Self::Admin => "-admin",
             Self::Pull => "-pull",

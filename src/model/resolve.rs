@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::image::{self, Version};
 use super::resolved::{
-    Fault, Faults, Frontend, Named, Protocol, PullSecret, Resolved, Service, Storage, Tls, TrustedNamespaces,
-    TrustedNodes,
+    Fault, Faults, Frontend, Named, Protocol, PullSecret, Requested, Resolved, Service, Storage, Tls,
+    TrustedNamespaces, TrustedNodes,
 };
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
@@ -259,7 +259,7 @@ fn storage(
 /// Those that can be written, and what is wrong with the others.
 fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<PullSecret>, Vec<Fault>) {
     let ours = Child::SECRETS.into_iter().filter(|child| *child != Child::Pull).map(|child| registry.child(child));
-    let taken: BTreeSet<_> = ours.chain(secrets_of(&manifest.spec).cloned()).collect();
+    let taken: BTreeSet<_> = ours.chain(secrets_of(&manifest.spec).cloned()).chain(answer_of(manifest)).collect();
     let (mut found, mut faults) = (Vec::<PullSecret>::new(), Vec::new());
     for pull in &manifest.spec.pull_secrets {
         let name = pull.name.clone().unwrap_or_else(|| registry.child(Child::Pull));
@@ -290,7 +290,22 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
         own.into_iter().flat_map(|own| [Some(&own.name), own.passphrase_secret_ref.as_ref().map(|key| &key.name)]);
     let authority =
         spec.tls.as_ref().and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref()).map(|ca| &ca.name);
-    certificate.flatten().chain(authority).chain(users).chain(tables)
+    let bundle =
+        spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.as_ref()?.ca_bundle_secret_ref.as_ref());
+    certificate.flatten().chain(authority).chain(bundle.map(|secret| &secret.name)).chain(users).chain(tables)
+}
+
+/// Name of the Secret in which a person leaves what was signed for a registry of this name. It is no child: people write it.
+#[must_use]
+pub fn answer_secret(registry: &str) -> String {
+    format!("{registry}-signed")
+}
+
+/// The same, if this registry reads it.
+#[must_use]
+pub fn answer_of(registry: &PrivateRegistry) -> Option<String> {
+    let request = registry.spec.tls.as_ref()?.certificate_signing_request.as_ref()?;
+    request.signer_name.is_none().then(|| answer_secret(registry.metadata.name.as_deref().unwrap_or_default()))
 }
 
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
@@ -336,6 +351,27 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
     let short = settings.short_certificates.as_ref().filter(|short| short.namespace == namespace);
     let duration = certificate_duration("spec.tls.certificate.duration", wanted.duration.as_ref(), YEAR)?;
     let ca_duration = certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?;
+    if let Some(request) = spec.certificate_signing_request {
+        if let Some(signer) = request.signer_name.as_ref().filter(|_| !settings.sees_namespaces) {
+            return Err(Blocked {
+                reason: "SignerUnavailable",
+                message: format!(
+                    "spec.tls.certificateSigningRequest.signerName: nobody can ask {signer} here, because requests to signers belong to no namespace \
+                     and this operator may only use what belongs to its own; leave signerName out and use kubectl registry csr, or have an operator \
+                     installed that serves all namespaces"
+                ),
+                waiting: false,
+            });
+        }
+        return Ok(Tls::Request(Requested {
+            signer: request.signer_name,
+            bundle: request.ca_bundle_secret_ref.map(|secret| secret.name),
+            duration: short.map_or(duration, |short| short.certificate),
+            key_algorithm: wanted.key_algorithm.unwrap_or_default(),
+            dns_names: wanted.dns_names.into_iter().collect(),
+            ip_addresses,
+        }));
+    }
     Ok(Tls::PrivateCa {
         duration: short.map_or(duration, |short| short.certificate),
         ca_duration: short.and_then(|short| short.authority).unwrap_or(ca_duration),

@@ -10,6 +10,7 @@ use kube::core::{Selector, SelectorExt as _};
 use serde_json::{Map, Value};
 
 use super::image::Version;
+use super::resolve::answer_secret;
 use super::{Blocked, Host, HostPort, RegistryName};
 use crate::api::{
     AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
@@ -201,6 +202,8 @@ pub enum Tls {
         /// Addresses beside those that the operator knows.
         ip_addresses: BTreeSet<IpAddr>,
     },
+    /// Somebody else, what the operator asks for.
+    Request(Requested),
     /// The user.
     Own {
         /// Name of the Secret.
@@ -212,6 +215,23 @@ pub enum Tls {
     None,
     /// Somebody, but the manifest does not say it so that it can be followed: see [`Faults::certificate`].
     Unreadable,
+}
+
+/// A certificate that somebody else signs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Requested {
+    /// The signer that Kubernetes is told; `None`: a person has it signed.
+    pub signer: Option<String>,
+    /// Name of the Secret with the authorities that clients must trust.
+    pub bundle: Option<String>,
+    /// Life of the certificate that is asked for.
+    pub duration: Duration,
+    /// Kind of key.
+    pub key_algorithm: KeyAlgorithm,
+    /// Names beside those that the operator knows.
+    pub dns_names: BTreeSet<String>,
+    /// Addresses beside those that the operator knows.
+    pub ip_addresses: BTreeSet<IpAddr>,
 }
 
 /// How TLS is spoken.
@@ -312,6 +332,29 @@ impl Resolved {
     #[must_use]
     pub fn has_tls(&self) -> bool {
         self.tls != Tls::None
+    }
+
+    /// Names and addresses of the certificate that the manifest itself names: the hosts of `spec.addresses`, and those of `spec.tls.certificate`.
+    #[must_use]
+    pub fn written_hosts(&self) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+        let (mut names, mut addresses) = match &self.tls {
+            Tls::PrivateCa { dns_names, ip_addresses, .. }
+            | Tls::Request(Requested { dns_names, ip_addresses, .. }) => (dns_names.clone(), ip_addresses.clone()),
+            Tls::Own { .. } | Tls::None | Tls::Unreadable => Default::default(),
+        };
+        for address in &self.addresses {
+            match address.host() {
+                Host::Name(name) => _ = names.insert(name.clone()),
+                Host::Ip(ip) => _ = addresses.insert(*ip),
+            }
+        }
+        (names, addresses)
+    }
+
+    /// Name of the Secret in which a person leaves what was signed, if one is asked.
+    #[must_use]
+    pub fn answer_secret(&self) -> Option<String> {
+        matches!(&self.tls, Tls::Request(Requested { signer: None, .. })).then(|| answer_secret(self.name.as_str()))
     }
 
     /// Name of the generated user.

@@ -22,7 +22,7 @@ pub struct Settings {
     pub operator_image: String,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
-    /// Whether the operator watches the whole cluster, and so may see which namespaces accept bundles.
+    /// Whether the operator watches the whole cluster, and so may see what belongs to no namespace: which namespaces accept bundles, and requests to signers.
     pub sees_namespaces: bool,
     /// The agents on nodes, if there are any.
     pub node_agents: Option<NodeAgents>,

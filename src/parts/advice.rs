@@ -45,6 +45,17 @@ const WORKLOAD: &[(&str, &str)] = &[
 
 /// The next action, where the error's own words do not have it.
 pub(super) fn advice(error: &Error) -> Option<String> {
+    if let Error::Request { source, .. } = error
+        && let kube::Error::Api(refusal) = &**source
+    {
+        return match refusal.code {
+            403 => Some("an admission policy or the operator's roles must allow it; it is tried again".to_owned()),
+            400 | 422 => {
+                Some("correct spec.tls.certificateSigningRequest.signerName in the registry's manifest".to_owned())
+            }
+            _ => None,
+        };
+    }
     let Error::Apply(error) = error else { return None };
     if let apply::Error::Sealed { object, is_kept: false, .. } = &**error
         && object.kind == kinds::SECRET
@@ -119,5 +130,12 @@ mod tests {
             assert!(advice.contains(words), "{message}: {advice}");
         }
         assert_eq!(advice(&crate::pki::issue::IssueError::Random.into()), None);
+        for (code, words) in [(403, Some("the operator's roles")), (422, Some("signerName")), (500, None)] {
+            let refusal = kube::core::Status { code, ..kube::core::Status::default() };
+            let source = Box::new(kube::Error::Api(refusal.boxed()));
+            let advice = advice(&Error::Request { what: "make", name: "x".to_owned(), source });
+            assert_eq!(advice.is_some(), words.is_some(), "{code}");
+            assert!(words.is_none_or(|words| advice.unwrap().contains(words)), "{code}");
+        }
     }
 }

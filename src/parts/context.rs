@@ -19,6 +19,7 @@ use operator_engine::work::store::Objects;
 use operator_engine::work::watches::Scope;
 use tokio::time::Instant;
 
+use super::certificate::Requests;
 use super::kubelets::News;
 use super::trust::accepting::Accepting;
 use super::trust::reports::Reports;
@@ -81,6 +82,8 @@ pub struct Context {
     pub(crate) answers: Answers,
     /// Looks at every registry.
     pub(crate) rounds: Rounds,
+    /// Requests to signers of the cluster.
+    pub requests: Requests,
     /// Which registry refers to what.
     pub references: References,
     /// Which namespaces accept bundles.
@@ -139,6 +142,13 @@ impl Context {
     /// One round over all registries.
     pub(crate) async fn round(&self, scopes: &[Scope]) {
         self.rounds.run(&self.registries.keys(), scopes, &self.queue, &self.engine).await;
+    }
+
+    /// Has those requests removed whose registry went while nobody looked.
+    pub(crate) fn find_abandoned_requests(&self) {
+        for key in self.requests.owners().iter().filter(|key| !self.registries.contains(key)) {
+            self.queue.add(key, Urgency::Upkeep);
+        }
     }
 
     /// Remembers what a registry refers to.

@@ -54,6 +54,17 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// A request to a signer.
+    #[error("{what} CertificateSigningRequest {name}")]
+    Request {
+        /// What was to be done.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// Writing the finalizer.
     #[error("write the finalizer of {registry}")]
     Finalizer {
@@ -91,8 +102,10 @@ impl Error {
             Self::Apply(error) => error.reason(),
             Self::Issue(error) => error.reason(),
             Self::Random(_) => "NoRandomness",
-            Self::Pods { .. } | Self::Reports { .. } => "ReadFailed",
+            Self::Pods { .. } | Self::Reports { .. } | Self::Request { what: "read", .. } => "ReadFailed",
             Self::Proof { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
+            Self::Request { source, .. } if is_refused(source) => "Refused",
+            Self::Request { .. } => "WriteFailed",
             Self::Status { .. } => "StatusWriteFailed",
             Self::Worker(_) => "WorkerFailed",
         }
@@ -109,15 +122,22 @@ impl Error {
             },
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
+            Self::Request { source, .. } if is_refused(source) => Class::InTheWay,
             Self::Pods { .. }
             | Self::Reports { .. }
             | Self::Proof { .. }
+            | Self::Request { .. }
             | Self::Kubelet { .. }
             | Self::Finalizer { .. }
             | Self::Status { .. } => Class::Transient,
             Self::Issue(_) | Self::Random(_) | Self::Worker(_) => Class::Bug,
         }
     }
+}
+
+/// Whether the API server said no for a reason of its own: a right, a policy, a signer's name.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(refusal) if matches!(refusal.code, 400 | 403 | 422))
 }
 
 #[cfg(test)]

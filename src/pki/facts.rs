@@ -137,9 +137,14 @@ fn timestamp(seconds: i64) -> Timestamp {
 }
 
 fn names(certificate: &X509Certificate<'_>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
-    let (mut dns_names, mut ip_addresses) = (BTreeSet::new(), BTreeSet::new());
     let extension = certificate.subject_alternative_name().ok().flatten();
-    for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+    extension.map(|extension| general_names(&extension.value.general_names)).unwrap_or_default()
+}
+
+/// DNS names, in lower case, and addresses.
+pub(super) fn general_names(all: &[GeneralName<'_>]) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let (mut dns_names, mut ip_addresses) = (BTreeSet::new(), BTreeSet::new());
+    for name in all {
         match name {
             GeneralName::DNSName(name) => {
                 dns_names.insert(name.to_ascii_lowercase());

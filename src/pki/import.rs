@@ -14,7 +14,9 @@ use super::encrypted_key::{self, Closed};
 use super::facts::{self, CertificateFacts};
 use super::pem::{self, NoKey};
 use super::reading::key_fits;
+use super::request::RequestFacts;
 use super::{Bundle, Leaf, PublicKeyKind};
+use crate::secret::Sensitive;
 
 /// The data of the user's `kubernetes.io/tls` Secret.
 #[derive(Clone, Copy)]
@@ -45,6 +47,30 @@ pub struct Imported {
     pub uncovered: BTreeSet<String>,
     /// What a user may want to know, though nothing is wrong.
     pub notes: Vec<Note>,
+}
+
+/// The same without its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The chain in order, without anything that doesn't belong to it.
+    pub chain_pem: String,
+    /// As [`Imported::authorities_pem`].
+    pub authorities_pem: Option<String>,
+    /// As [`Imported::ends`].
+    pub ends: Timestamp,
+    /// What the serving certificate says.
+    pub facts: CertificateFacts,
+    /// As [`Imported::uncovered`].
+    pub uncovered: BTreeSet<String>,
+    /// What a user may want to know, though nothing is wrong.
+    pub notes: Vec<Note>,
+}
+
+impl Answer {
+    fn with_key(self, key_pem: Sensitive<String>) -> Imported {
+        let Self { chain_pem, authorities_pem, ends, facts, uncovered, notes } = self;
+        Imported { leaf: Leaf { chain_pem, key_pem }, authorities_pem, ends, facts, uncovered, notes }
+    }
 }
 
 /// Something noticed and dealt with.
@@ -105,6 +131,16 @@ pub enum ImportError {
     /// Clients refuse a certificate of the chain.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It is the certificate of another key than the one that a signature is waited for.
+    #[error(
+        "the certificate for {0} has another key than the request that waits: {1}; have the present request signed"
+    )]
+    OtherRequest(String, Origin),
+    /// A signer left out what the manifest names.
+    #[error(
+        "the certificate does not cover {0}, which the manifest names and the request asks for; have it signed with all names of the request"
+    )]
+    NamesLeftOut(String),
     /// It lacks a name or an address that the certificate which is served has, and that clients use.
     #[error(
         "the certificate does not cover {0} of spec.addresses, which the one that is served covers; issue it with these names and addresses, or remove them from spec.addresses"
@@ -126,9 +162,21 @@ impl ImportError {
             Self::KeyMismatch(_) => "KeyMismatch",
             Self::ChainBroken(_) => "ChainBroken",
             Self::Refused(refusal) => refusal.reason(),
-            Self::NamesMissing(_) => "NamesMissing",
+            Self::OtherRequest(..) => "OtherRequest",
+            Self::NamesMissing(_) | Self::NamesLeftOut(_) => "NamesMissing",
         }
     }
+}
+
+/// What a certificate with another key is, as far as its subject tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Origin {
+    /// It has the request's subject.
+    #[error("it answers an older request of this registry")]
+    OlderRequest,
+    /// It has another one.
+    #[error("it answers no request of this registry")]
+    Elsewhere,
 }
 
 /// Names and addresses that clients will use.
@@ -148,19 +196,53 @@ pub fn check(
     served: Option<&CertificateFacts>,
     now: Timestamp,
 ) -> Result<Imported, ImportError> {
-    let given = certificates(material.chain, "tls.crt")?;
+    // What is wrong with a certificate that cannot be read is told before what is wrong with its key.
+    certificates(material.chain, "tls.crt")?;
     let key_text = material.key.ok_or(ImportError::Incomplete("tls.key"))?;
     let key = private_key(key_text, material.passphrase)?;
+    let judged = judge(material.chain, material.authorities, hosts, served, now, |given| of_key(given, &key))?;
+    Ok(judged.with_key(pem::section(label(&key), key.secret_der()).into()))
+}
+
+/// The same for what somebody signed on this request, whose key need not be at hand. `written`: what the manifest names has to be covered; where it
+/// names nothing, anything that was asked for.
+pub fn check_answer(
+    chain: Option<&[u8]>,
+    request: &RequestFacts,
+    authorities: Option<&[u8]>,
+    written: Hosts<'_>,
+    now: Timestamp,
+) -> Result<Answer, ImportError> {
+    let asked = Hosts { dns_names: &request.dns_names, ip_addresses: &request.ip_addresses };
+    let answer = judge(chain, authorities, asked, None, now, |given| of_request(given, request))?;
+    let lost = uncovered(&answer.facts, written);
+    if !lost.is_empty() {
+        return Err(ImportError::NamesLeftOut(lost.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    if answer.uncovered.len() == request.dns_names.len() + request.ip_addresses.len() {
+        return Err(ImportError::NamesLeftOut(answer.uncovered.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    Ok(answer)
+}
+
+fn judge(
+    chain_text: Option<&[u8]>,
+    authorities: Option<&[u8]>,
+    hosts: Hosts<'_>,
+    served: Option<&CertificateFacts>,
+    now: Timestamp,
+    leaf: impl FnOnce(&[X509Certificate<'_>]) -> Result<usize, ImportError>,
+) -> Result<Answer, ImportError> {
+    let given = certificates(chain_text, "tls.crt")?;
     // Tools write an empty ca.crt where there is none.
-    let authorities = material
-        .authorities
+    let authorities = authorities
         .filter(|text| !text.trim_ascii().is_empty())
         .map(|text| certificates(Some(text), "ca.crt"))
         .transpose()?;
 
     let parsed = parse(&given, "tls.crt")?;
     let trusted = authorities.as_deref().map(|found| parse(found, "ca.crt")).transpose()?;
-    let mut chain = chain(&parsed, &key, now)?;
+    let mut chain = chain(&parsed, leaf(&parsed)?, now);
     chain.truncate(accepted_length(&chain, &parsed, trusted.as_deref(), now)?);
     let leaf = CertificateFacts::of(&parsed[chain[0]]);
     let uncovered = uncovered(&leaf, hosts);
@@ -195,9 +277,8 @@ pub fn check(
     let ends = chain.iter().map(|link| CertificateFacts::of(&parsed[*link]));
     let ends = ends.chain(published).map(|facts| facts.not_after).min().unwrap_or(leaf.not_after);
 
-    let key_pem = pem::section(label(&key), key.secret_der());
-    Ok(Imported {
-        leaf: Leaf { chain_pem: pem::render(chain.iter().map(|link| &given[*link])), key_pem: key_pem.into() },
+    Ok(Answer {
+        chain_pem: pem::render(chain.iter().map(|link| &given[*link])),
         authorities_pem,
         ends,
         uncovered,
@@ -239,26 +320,38 @@ fn label(key: &PrivateKeyDer<'_>) -> &'static str {
     }
 }
 
-/// Places in `given`: the certificate of the key first, then issuer after issuer as far as they are there. Of several that fit, one whose
-/// time it is.
-fn chain(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>, now: Timestamp) -> Result<Vec<usize>, ImportError> {
+/// Place of the certificate of the key.
+fn of_key(given: &[X509Certificate<'_>], key: &PrivateKeyDer<'_>) -> Result<usize, ImportError> {
     let first = &given[0];
     let fits: Option<Vec<bool>> = given.iter().map(|certificate| key_fits(key, certificate)).collect();
     let fits = fits.ok_or_else(|| unusable_key(CertificateFacts::of(first).key))?;
-    let leaf =
-        fits.iter().position(|fits| *fits).ok_or_else(|| ImportError::KeyMismatch(first.subject().to_string()))?;
+    fits.iter().position(|fits| *fits).ok_or_else(|| ImportError::KeyMismatch(first.subject().to_string()))
+}
 
+/// Place of the certificate of the request's key.
+fn of_request(given: &[X509Certificate<'_>], request: &RequestFacts) -> Result<usize, ImportError> {
+    given.iter().position(|certificate| request.is_key_of(certificate)).ok_or_else(|| {
+        let is_subject = |certificate: &X509Certificate<'_>| certificate.subject().to_string() == request.subject;
+        let of = given.iter().find(|certificate| is_subject(certificate));
+        let origin = if of.is_some() { Origin::OlderRequest } else { Origin::Elsewhere };
+        ImportError::OtherRequest(of.unwrap_or(&given[0]).subject().to_string(), origin)
+    })
+}
+
+/// Places in `given`: the certificate of the key first, then issuer after issuer as far as they are there. Of several that fit, one whose
+/// time it is.
+fn chain(given: &[X509Certificate<'_>], leaf: usize, now: Timestamp) -> Vec<usize> {
     let mut chain = vec![leaf];
     loop {
         let last = &given[chain[chain.len() - 1]];
         if is_own_issuer(last) {
-            return Ok(chain);
+            return chain;
         }
         let issuers = (0..given.len()).filter(|place| !chain.contains(place) && issued(last, &given[*place]));
         let is_late = |place: &usize| acceptance::in_time(&CertificateFacts::of(&given[*place]), now).is_err();
         match issuers.min_by_key(is_late) {
             Some(issuer) => chain.push(issuer),
-            None => return Ok(chain),
+            None => return chain,
         }
     }
 }

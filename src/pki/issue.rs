@@ -12,8 +12,10 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{
-    Authority, AuthorityProfile, BACKDATE, CertificateFacts, KeyAlgorithm, Leaf, LeafProfile, after, facts, pem,
+    Authority, AuthorityProfile, BACKDATE, CertificateFacts, KeyAlgorithm, Leaf, LeafProfile, SigningRequest, after,
+    facts, pem,
 };
+use crate::secret::Sensitive;
 
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -99,18 +101,53 @@ pub fn issue_leaf(authority: &Authority, profile: &LeafProfile, now: Timestamp) 
     })
 }
 
-fn params(common_name: &str, now: Timestamp, not_after: Timestamp) -> Result<CertificateParams, IssueError> {
-    let profile = |what: &str| IssueError::Profile { common_name: common_name.into(), what: what.into() };
+/// A new key, and the request for a certificate of it, for somebody else to sign.
+pub fn request(profile: &LeafProfile) -> Result<SigningRequest, IssueError> {
+    request_for(profile, &new_key(profile.key_algorithm)?)
+}
+
+/// The request for a key that there is, for other names.
+pub fn request_again(profile: &LeafProfile, key_pem: &Sensitive<String>) -> Result<SigningRequest, IssueError> {
+    let unusable =
+        || IssueError::Profile { common_name: profile.common_name.clone(), what: "its key is unreadable".into() };
+    let key = pem::private_key(key_pem.expose().as_bytes()).map_err(|_| unusable())?;
+    request_for(profile, &KeyPair::try_from(&*key).map_err(|_| unusable())?)
+}
+
+fn request_for(profile: &LeafProfile, key: &KeyPair) -> Result<SigningRequest, IssueError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(&profile.common_name)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = names(profile)?;
+    let request = params
+        .serialize_request(key)
+        .map_err(|source| IssueError::Sign { common_name: profile.common_name.clone(), source })?;
+    Ok(SigningRequest {
+        request_pem: pem::section("CERTIFICATE REQUEST", request.der()),
+        key_pem: pem::section("PRIVATE KEY", key.serialized_der()).into(),
+    })
+}
+
+fn subject(common_name: &str) -> Result<DistinguishedName, IssueError> {
     if common_name.is_empty() || common_name.chars().count() > COMMON_NAME_MAX {
-        return Err(profile("the common name must have 1 to 64 characters"));
+        let what = "the common name must have 1 to 64 characters".into();
+        return Err(IssueError::Profile { common_name: common_name.into(), what });
     }
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, common_name);
+    Ok(subject)
+}
+
+fn params(common_name: &str, now: Timestamp, not_after: Timestamp) -> Result<CertificateParams, IssueError> {
+    let subject = subject(common_name)?;
     if not_after <= now {
-        return Err(profile("the duration must be positive"));
+        let what = "the duration must be positive".into();
+        return Err(IssueError::Profile { common_name: common_name.into(), what });
     }
 
     let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.distinguished_name = subject;
     params.not_before = date(after(now, -BACKDATE));
     params.not_after = date(not_after);
     params.serial_number = Some(serial()?);

@@ -27,6 +27,23 @@ impl Leaf {
     }
 }
 
+/// What somebody else is asked to sign, and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningRequest {
+    /// `tls.csr`: PKCS #10 (RFC 2986), PEM.
+    pub request_pem: String,
+    /// Its key, PKCS #8.
+    pub key_pem: Sensitive<String>,
+}
+
+impl SigningRequest {
+    /// From a Secret's `tls.csr` and `tls.key`, under the same rules as [`Leaf::stored`].
+    pub fn stored(request: Option<&[u8]>, key: Option<&[u8]>) -> Option<Self> {
+        let (request_pem, key_pem) = pair(request, key)?;
+        Some(Self { request_pem, key_pem })
+    }
+}
+
 /// A certificate authority with its key. Lies in a Secret of its own that no pod mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {

@@ -1,7 +1,7 @@
 //! Certificates: when to renew, how to issue, what to accept.
 //!
 //! Deciding is pure: [`reading`] looks at what is stored, [`policy`] answers keep or renew with one word, [`import`] judges
-//! a certificate that a user brings, [`acceptance`] knows what clients object to, [`bundle`] is the public file of authorities.
+//! a certificate that a user brings or somebody else signed, [`signing`] when to ask that one for another, [`acceptance`] knows what clients object to, [`bundle`] is the public file of authorities.
 //! Only [`issue`] makes something new.
 //! Nothing here knows Kubernetes; whoever calls brings the bytes, the clock and the registry's uid.
 
@@ -15,13 +15,15 @@ pub mod material;
 mod pem;
 pub mod policy;
 pub mod reading;
+pub mod request;
 pub mod rotate;
+pub mod signing;
 #[cfg(test)]
 mod testing;
 
 pub use bundle::Bundle;
 pub use facts::{CertificateFacts, PublicKeyKind, Unreadable};
-pub use material::{Authority, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, checksum};
+pub use material::{Authority, AuthorityProfile, KeyAlgorithm, Leaf, LeafProfile, SigningRequest, checksum};
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -2,7 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+};
 use serde_json::{Value, json};
 
 use crate::cluster::Namespace;
@@ -37,6 +40,33 @@ pub fn company_ca(change: impl FnOnce(&mut CertificateParams)) -> Value {
     let certificate = params.self_signed(&key).unwrap().pem();
     json!({"tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(key.serialize_pem())})
 }
+
+/// An authority that somebody else runs.
+pub struct Company(pub CertifiedIssuer<'static, KeyPair>);
+
+impl Company {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Company");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn root(&self) -> String {
+        self.0.pem().replace('\r', "")
+    }
+
+    /// Signs what is asked for, from now for so long, and gives the root with it.
+    pub fn signs(&self, request: &str, life: SignedDuration) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(request).unwrap();
+        let date = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap();
+        request.params.not_before = date(Timestamp::now() - SignedDuration::from_mins(5));
+        request.params.not_after = date(Timestamp::now() + life);
+        request.signed_by(&self.0).unwrap().pem() + &self.root()
+    }
+}
+
+pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl Namespace {
     /// A Secret with a certificate of the user's own.

@@ -40,6 +40,7 @@ mod rights;
 mod rotation;
 mod rules;
 mod secrecy;
+mod signers;
 mod stopping;
 mod surroundings;
 mod switches;

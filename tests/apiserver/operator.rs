@@ -53,6 +53,13 @@ impl Namespace {
         self.installation_as(LEASE, credentials, arguments, environment)
     }
 
+    /// An operator for all namespaces, just started; this one is where it lives.
+    pub fn operator_of_all(&self, credentials: &Path) -> Operator {
+        let all =
+            ["--lease-namespace", &self.name, "--lease-name", LEASE, "--log-format", "text", "--leader-elect=false"];
+        Operator::start(&self.cluster.plane, &self.name, credentials, &all, &[])
+    }
+
     /// The same as an installation of its own: what counts is the name of the Lease.
     pub fn installation_as(
         &self,

@@ -7,6 +7,7 @@ use private_registry_operator::desired::kinds::KINDS;
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, namespace};
+use crate::given::{Company, DAY};
 use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, eventually};
@@ -33,6 +34,10 @@ impl Namespace {
         for (name, spec) in sorts() {
             registries.push(self.registry(name, spec).await);
         }
+        // What a person has to do for one of them.
+        let request = self.object("ConfigMap", "signed-csr").appears(PATIENCE).await;
+        let chain = Company::new().signs(request["data"]["tls.csr"].as_str().unwrap(), DAY);
+        self.secret("signed-signed", &[("tls.crt", &chain)]).await;
         let mut settled = Vec::new();
         for registry in registries {
             settled.push(registry.ready().await);
@@ -55,6 +60,7 @@ fn sorts() -> Vec<(&'static str, Value)> {
         ("users", json!({"auth": users, "service": {"type": "NodePort"}})),
         ("open", json!({"auth": {"none": {}}, "tls": {"none": {}}, "suspend": true})),
         ("own-tls", json!({"tls": {"secret": {"name": "own-certificate"}}, "addresses": ["registry.example.com"]})),
+        ("signed", json!({"tls": {"certificateSigningRequest": {}}, "storage": {"emptyDir": {}}})),
         ("given", json!({"storage": {"existingClaim": {"name": "given"}}, "deletionPolicy": "Delete"})),
     ]
 }

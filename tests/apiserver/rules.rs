@@ -48,6 +48,10 @@ fn certificate(fields: Value) -> Value {
     json!({"tls": {"certificate": fields}})
 }
 
+fn signer(name: &str) -> Change {
+    new(json!({"tls": {"certificateSigningRequest": {"signerName": name}}}))
+}
+
 fn authority(duration: &str) -> Value {
     json!({"tls": {"privateCA": {"duration": duration}}})
 }
@@ -209,12 +213,23 @@ fn cases() -> Vec<Case> {
         ),
         (
             rules::ONE_SIGNER,
-            [json!({}), json!({"privateCA": {}}), json!({"none": {}}), json!({"secret": {"name": "s"}})]
+            [json!({}), json!({"privateCA": {}}), json!({"none": {}}), json!({"secret": {"name": "s"}}), json!({"certificateSigningRequest": {}})]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
-            [json!({"none": {}, "privateCA": {}}), json!({"none": {}, "secret": {"name": "s"}}), json!({"privateCA": {}, "secret": {"name": "s"}})]
+            [
+                json!({"none": {}, "privateCA": {}}),
+                json!({"none": {}, "secret": {"name": "s"}}),
+                json!({"privateCA": {}, "secret": {"name": "s"}}),
+                json!({"privateCA": {}, "certificateSigningRequest": {}}),
+                json!({"none": {}, "certificateSigningRequest": {}}),
+            ]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
+        ),
+        (
+            rules::SIGNER_IS_OF_NO_NODE,
+            ["example.com/registries", "acme.io/ca.v2", "a.kubernetes.io/x"].map(signer).into(),
+            ["kubernetes.io/kube-apiserver-client", "kubernetes.io/legacy-unknown"].map(signer).into(),
         ),
         (
             rules::LIFE_OF_A_SHARED_AUTHORITY,
@@ -244,7 +259,12 @@ fn cases() -> Vec<Case> {
         ),
         (
             rules::CERTIFICATE_NEEDS_A_SIGNER,
-            vec![new(certificate(json!({}))), new(lives("87600h", "720h"))],
+            vec![
+                new(certificate(json!({}))),
+                new(lives("87600h", "720h")),
+                // The life of an authority of our own is nothing to somebody else's.
+                new(json!({"tls": {"certificateSigningRequest": {}, "certificate": {"duration": "100000h"}}})),
+            ],
             [json!({"none": {}, "certificate": {}}), json!({"secret": {"name": "s"}, "certificate": {"duration": "2h"}})]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
@@ -313,7 +333,11 @@ fn cases() -> Vec<Case> {
         (
             rules::INPUT_SECRETS_ARE_NO_CHILDREN,
             ["team-b-tls", "tls", "team-a-cert"].map(own_certificate).into(),
-            ["team-a-tls", "team-a-ca"].map(own_certificate).into(),
+            ["team-a-tls", "team-a-ca", "team-a-csr"]
+                .map(own_certificate)
+                .into_iter()
+                .chain([new(json!({"tls": {"certificateSigningRequest": {"caBundleSecretRef": {"name": "team-a-ca"}}}}))])
+                .collect(),
         ),
         (
             rules::USERS_SECRETS_ARE_NO_CHILDREN,

@@ -29,6 +29,7 @@ impl Registry<'_> {
         for (suffix, key) in [
             ("-ca", "tls.key"),
             ("-tls", "tls.key"),
+            ("-csr", "tls.key"),
             ("-admin", "password"),
             ("-config", "http-secret"),
             ("-pull", ".dockerconfigjson"),
@@ -50,11 +51,16 @@ async fn shown(team: &Namespace, operator: &Operator) -> Vec<(&'static str, Stri
         let registry = team.object("PrivateRegistry", &name).get().await;
         registries.push_str(&registry["status"].to_string());
     }
+    let mut public = String::new();
+    for name in team.names("ConfigMap").await {
+        public.push_str(&team.object("ConfigMap", &name).get().await.to_string());
+    }
     let arguments = std::fs::read(format!("/proc/{}/cmdline", operator.process.pid())).unwrap();
     vec![
         ("the log", operator.log()),
         ("events", team.events().await),
         ("conditions", registries),
+        ("what is public", public),
         ("metrics", operator.get("/metrics").await.unwrap().1),
         ("readiness", operator.get("/readyz").await.unwrap().1),
         ("arguments", String::from_utf8_lossy(&arguments).into_owned()),
@@ -95,6 +101,7 @@ async fn planted_secrets_never_get_out() {
         ("good", own("good")),
         ("wrong", own("wrong")),
         ("garbage", own("garbage")),
+        ("asking", json!({"tls": {"certificateSigningRequest": {}}})),
     ];
     let mut registries = Vec::new();
     for (name, spec) in specs {
@@ -104,6 +111,7 @@ async fn planted_secrets_never_get_out() {
     registries[2].says("CertificateReady", "True", "").await;
     registries[3].says("CertificateReady", "False", "").await;
     registries[4].says("CertificateReady", "False", "").await;
+    registries[5].says("CertificateReady", "False", "WaitingForSignature").await;
     // Errors quote things: some that the API server refuses, and repairs.
     registries[0].tls().edit(json!({"metadata": {"labels": {"app.kubernetes.io/name": "drifted"}}})).await;
     registries[0].admin().delete().await;

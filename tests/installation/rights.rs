@@ -44,6 +44,13 @@ fn used() -> Rights {
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(verb, group, resource))).collect()
 }
 
+/// What the operator does with what belongs to no namespace.
+fn used_of_the_cluster() -> Rights {
+    let verbs = ["get", "list", "watch", "create", "delete"];
+    let requests = verbs.iter().map(|verb| right(verb, "certificates.k8s.io", "certificatesigningrequests"));
+    requests.chain(["list", "watch"].map(|verb| right(verb, "", "namespaces"))).collect()
+}
+
 /// For electing a leader, in the operator's own namespace.
 fn used_for_the_lease() -> Rights {
     let group = "coordination.k8s.io";
@@ -54,8 +61,8 @@ fn used_for_the_lease() -> Rights {
 #[test]
 fn the_whole_cluster_is_served_with_the_rights_that_are_used_and_no_others() {
     let objects = operator(&[]);
-    let namespaces = ["list", "watch"].map(|verb| right(verb, "", "namespaces"));
-    assert_eq!(granted(&objects, "ClusterRole", None), used().into_iter().chain(namespaces).collect());
+    let all: Rights = used().union(&used_of_the_cluster()).cloned().collect();
+    assert_eq!(granted(&objects, "ClusterRole", None), all);
     assert_eq!(granted(&objects, "Role", Some("system")), used_for_the_lease());
     let roles = of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")).count();
     let bindings = of_kind(&objects, "ClusterRoleBinding").chain(of_kind(&objects, "RoleBinding")).count();

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::api::ListParams;
 use private_registry_operator::desired::kinds::KINDS;
+use private_registry_operator::pki::request::RequestFacts;
 use regex::{Captures, Regex};
 use serde_json::{Map, Value, json};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
@@ -220,13 +221,24 @@ impl Words<'_> {
     fn blocks(&self, text: &str) -> Vec<Value> {
         let block = |found: Captures<'_>| {
             let bytes = STANDARD.decode(found[2].split_whitespace().collect::<String>()).unwrap();
-            if &found[1] == "CERTIFICATE" {
-                self.certificate(&bytes)
-            } else {
-                json!(format!("{} of {} bytes", &found[1], bytes.len()))
+            match &found[1] {
+                "CERTIFICATE" => self.certificate(&bytes),
+                "CERTIFICATE REQUEST" => self.request(&bytes),
+                other => json!(format!("{other} of {} bytes", bytes.len())),
             }
         };
         PEM.captures_iter(text).map(block).collect()
+    }
+
+    fn request(&self, der: &[u8]) -> Value {
+        let text = format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            STANDARD.encode(der)
+        );
+        let facts = RequestFacts::of_pem(&text).unwrap();
+        let names: std::collections::BTreeSet<_> = facts.dns_names.iter().map(|name| self.text(name)).collect();
+        let addresses: Vec<_> = facts.ip_addresses.iter().map(|address| self.text(&address.to_string())).collect();
+        json!({"subject": facts.subject, "names": names, "addresses": addresses, "key": facts.key.to_string()})
     }
 
     fn certificate(&self, der: &[u8]) -> Value {

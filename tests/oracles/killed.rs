@@ -166,3 +166,15 @@ async fn killed_before_and_after_each_write_while_kept_children_are_released() {
     killed_at_each_write(Step::Release, When::Before).await;
     killed_at_each_write(Step::Release, When::After).await;
 }
+
+#[tokio::test]
+async fn killed_before_and_after_each_write_while_somebody_is_asked_to_sign() {
+    killed_at_each_write(Step::Ask, When::Before).await;
+    killed_at_each_write(Step::Ask, When::After).await;
+}
+
+#[tokio::test]
+async fn killed_before_and_after_each_write_while_what_somebody_signed_is_taken() {
+    killed_at_each_write(Step::Answer, When::Before).await;
+    killed_at_each_write(Step::Answer, When::After).await;
+}

@@ -1,16 +1,21 @@
 //! What happens to a registry in its life, as steps that a test takes with or without faults.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::children::{self, PASSWORDS};
 use crate::cluster::Namespace;
+use crate::given::{Company, DAY};
 use crate::object::Object;
 use crate::operator::Operator;
 use crate::proxy::Proxy;
 use crate::registry::Registry;
 use crate::settling::condition;
+
+/// Whoever signs what is asked for.
+static COMPANY: LazyLock<Company> = LazyLock::new(Company::new);
 
 /// How long a disturbance may hold up what takes a second without it, on a machine that has much else to do.
 pub const LIMIT: Duration = Duration::from_secs(240);
@@ -30,12 +35,20 @@ pub enum Step {
     ChangePassword,
     /// What it keeps is to go with it.
     Release,
+    /// Somebody else is to sign its certificate.
+    Ask,
+    /// That one has signed.
+    Answer,
 }
 
 impl Step {
     /// The steps before this one, in order.
     pub fn before(self) -> &'static [Step] {
-        if self == Self::Create { &[] } else { &[Self::Create] }
+        match self {
+            Self::Create => &[],
+            Self::Answer => &[Self::Create, Self::Ask],
+            _ => &[Self::Create],
+        }
     }
 }
 
@@ -93,6 +106,16 @@ impl Registry<'_> {
                 let login: Object = self.namespace.object("Secret", &secret(&self.name));
                 login.edit(json!({"stringData": {"password": PASSWORDS[1]}})).await;
             }
+            Step::Ask => {
+                let mut spec = manifest(&self.name);
+                spec["tls"] = json!({"certificateSigningRequest": {}});
+                self.apply(spec).await.unwrap();
+            }
+            Step::Answer => {
+                let request = self.child("ConfigMap", "-csr").at("/data/tls.csr").await;
+                let chain = COMPANY.signs(request.as_str().unwrap(), DAY);
+                self.namespace.secret(&format!("{}-signed", self.name), &[("tls.crt", &chain)]).await;
+            }
             Step::Release => {
                 let mut spec = manifest(&self.name);
                 spec["deletionPolicy"] = json!("Delete");
@@ -112,7 +135,10 @@ impl Registry<'_> {
             let leaving = children.values().any(|child| !child["metadata"]["deletionTimestamp"].is_null());
             let is_ready = condition(&children["status"], "Ready")["status"] == "True";
             let authorities = children["status"]["certificate"]["authorities"].as_array().map_or(0, Vec::len);
-            if is_ready && !leaving && authorities < 2 {
+            // The former authority stays a day beside that of somebody else.
+            let is_answered =
+                !children["Secret-tls"]["metadata"]["annotations"]["privateregistry.dev/signer"].is_null();
+            if is_ready && !leaving && (authorities < 2 || is_answered) {
                 return;
             }
             assert!(began.elapsed() < LIMIT, "{} does not come to rest: {:?}", self.name, children["status"]);

@@ -21,6 +21,11 @@ impl Namespace {
                 json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": company_ca(|_| {})});
             self.create(secret).await;
         }
+        for (name, subject) in [("trust-one", "Trust One"), ("trust-two", "Trust Two")] {
+            let authority = company_ca(|params| params.distinguished_name.push(rcgen::DnType::CommonName, subject));
+            let data = json!({"ca.crt": authority["tls.crt"]});
+            self.create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data})).await;
+        }
         self.claim("given-one", "ReadWriteOnce").await;
         self.claim("given-two", "ReadWriteOnce").await;
         self.claim("given-three", "ReadWriteOnce").await;

@@ -35,6 +35,8 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
         ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
+        ("caBundleSecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
+        ("certificateSigningRequest.signerName", vec![json!("example.com/one"), json!("example.com/two")]),
         ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passphraseSecretRef.key", vec![json!("password"), json!("other")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),

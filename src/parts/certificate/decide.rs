@@ -3,11 +3,12 @@
 
 mod own;
 mod private_ca;
+mod signed;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
 use operator_engine::apply::Live;
@@ -15,12 +16,13 @@ use serde_json::Value;
 
 use crate::api::{self, AuthorityStage, AuthorityStatus, CertificateStatus};
 use crate::desired;
-use crate::model::{Child, Host, Observed, Resolved, SecretContent, Tls, labels};
+use crate::model::{Child, Observed, Resolved, SecretContent, Tls, labels};
 use crate::parts::Error;
+use crate::parts::context::KUBELETS_OWN_TIME;
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::CertificateFacts;
 use crate::pki::policy::{self, Renew};
-use crate::pki::{KeyAlgorithm, Leaf, checksum};
+use crate::pki::{KeyAlgorithm, Leaf, LeafProfile, checksum};
 use crate::status::{Certificate, Problem};
 
 /// What the cluster holds of a registry's certificate.
@@ -31,7 +33,44 @@ pub struct Stored<'a> {
     pub published: Option<String>,
     /// `NAME-ca`.
     pub authority: Authority,
+    /// `NAME-csr`.
+    pub request: Option<&'a Live>,
+    /// What the signer says to the request that lies there; [`Answer::Nothing`], too, if a person is asked.
+    pub answer: Answer,
+    /// From when on a signer may be asked, if it was asked a short while ago.
+    pub asks_at: Option<Timestamp>,
 }
+
+/// What a signer of the cluster says to a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// It has not been asked, or Kubernetes or somebody has removed the request.
+    #[default]
+    Nothing,
+    /// Nobody has said yet whether it may sign.
+    Pending,
+    /// It may, but has not signed yet.
+    Approved,
+    /// It must not: why, as far as that was said.
+    Denied(String),
+    /// It cannot: why.
+    Failed(String),
+    /// What it signed.
+    Signed(Vec<u8>),
+    /// Another object has the request's name.
+    Foreign,
+}
+
+/// A request that waits for a signer of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Name of its object.
+    pub name: String,
+    /// Whether it has to be made.
+    pub is_missing: bool,
+}
+
+pub use signed::asked_already;
 
 /// `NAME-ca`, as it stands to the registry.
 pub enum Authority {
@@ -136,6 +175,10 @@ pub struct Settled {
     pub serving: Option<desired::ServingCertificate>,
     /// The registry's own authority, if it signs.
     pub authority: Option<desired::Authority>,
+    /// What somebody else is asked to sign, if anybody is.
+    pub request: Option<desired::SigningRequest>,
+    /// The request that waits for a signer of the cluster. All others of the registry have done their service.
+    pub asked: Option<Asked>,
     /// What clients must trust.
     pub bundle: Option<String>,
     /// What the status says.
@@ -144,6 +187,8 @@ pub struct Settled {
     pub look_again: Option<Timestamp>,
     /// Why a leaf was issued in this pass.
     pub issued: Option<Renew>,
+    /// Whether this is all that is to be there, although a problem is told.
+    pub is_complete: bool,
 }
 
 /// Keeps, makes or takes over the certificate.
@@ -163,19 +208,71 @@ pub fn settle(
             Ok(own::settle(registry, secret, passphrase.as_ref(), stored, observed, moment))
         }
         Tls::PrivateCa { .. } => private_ca::settle(registry, stored, service, moment),
+        Tls::Request(wanted) => signed::settle(registry, wanted, stored, observed, service, moment),
     }
 }
 
-/// The hosts of `spec.addresses`.
-fn written(registry: &Resolved) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    for address in &registry.addresses {
-        match address.host() {
-            Host::Name(name) => _ = names.insert(name.clone()),
-            Host::Ip(ip) => _ = addresses.insert(*ip),
+/// What a certificate must be that is signed for the operator.
+fn profile(
+    registry: &Resolved,
+    duration: std::time::Duration,
+    key_algorithm: api::KeyAlgorithm,
+    service: Option<&Value>,
+    leaf: Option<&Live>,
+) -> LeafProfile {
+    let (dns_names, ip_addresses) = hosts(registry, service, leaf);
+    LeafProfile {
+        common_name: registry.name.to_string(),
+        dns_names,
+        ip_addresses,
+        duration: signed(duration),
+        key_algorithm: algorithm(key_algorithm),
+    }
+}
+
+/// Names and addresses that clients of a registry use. Nodes are never read: whoever uses node ports lists their addresses.
+fn hosts(registry: &Resolved, service: Option<&Value>, leaf: Option<&Live>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
+    let (mut names, mut addresses) = registry.written_hosts();
+    names.extend(registry.service_names());
+    names.insert("localhost".to_owned());
+    addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    // Without the Service, the names that the certificate has are the best that is known of it.
+    let Some(service) = service else {
+        if let Some(facts) = leaf.and_then(leaf_of).and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok()) {
+            names.extend(facts.dns_names);
+            addresses.extend(facts.ip_addresses);
         }
+        return (names, addresses);
+    };
+    let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    addresses.extend(list("/spec/clusterIPs").filter_map(Value::as_str).filter_map(|ip| ip.parse::<IpAddr>().ok()));
+    for ingress in list("/status/loadBalancer/ingress") {
+        addresses.extend(ingress["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()));
+        names.extend(ingress["hostname"].as_str().map(str::to_lowercase));
     }
     (names, addresses)
+}
+
+fn node_port_note(registry: &Resolved) -> Option<String> {
+    (registry.service.kind == api::ServiceType::NodePort && registry.addresses.is_empty()).then(|| {
+        "the nodes' addresses are not in the certificate: list those that clients use, with the node port, in spec.addresses"
+            .to_owned()
+    })
+}
+
+/// Whether the last pod serves what is served now, and when the kubelets of all have brought it, if they serve what they are brought.
+fn is_everywhere(moment: &Moment<'_>, leaf: Option<&Leaf>) -> (bool, Option<Timestamp>) {
+    let brought = leaf.filter(|_| moment.rollout.serves == Serves::Brought).and_then(|leaf| {
+        let issued = CertificateFacts::of_pem(&leaf.chain_pem).ok()?.issued_at();
+        issued.checked_add(KUBELETS_OWN_TIME).ok()
+    });
+    let is_everywhere = match &moment.rollout.serves {
+        Serves::Unknown => false,
+        Serves::Nothing => true,
+        Serves::Brought => brought.is_some_and(|at| at <= moment.now),
+        Serves::Only(served) => leaf.is_some_and(|leaf| *served == checksum(leaf)),
+    };
+    (is_everywhere, brought)
 }
 
 fn certificate_status(facts: &CertificateFacts, bundle: &Bundle, leaf: Option<&Leaf>) -> CertificateStatus {
@@ -234,6 +331,7 @@ pub fn as_stored(
         issued: reason,
         authorities_since: live.annotation(labels::AUTHORITIES_SINCE).map(str::to_owned),
         shared_authority: live.annotation(labels::SHARED_AUTHORITY).map(str::to_owned),
+        signer: live.annotation(labels::SIGNER).map(str::to_owned),
     };
     (Some(serving), served, renew_at)
 }

@@ -2,12 +2,15 @@
 //! over; the CA is stored before anything that it signed.
 
 mod decide;
+mod requests;
 
 use jiff::Timestamp;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use tracing::info;
 
-pub use decide::{Authority, Rollout, Serves, Settled, Stored};
+pub use decide::{Answer, Asked, Authority, Rollout, Serves, Settled, Stored};
+pub use requests::Requests;
+pub(crate) use requests::abandon;
 
 use super::address::Address;
 use super::kubelets::{self, News};
@@ -45,10 +48,17 @@ pub struct Certificate {
 pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Certificate {
     // The CA is never pruned, only let go on purpose.
     let ca = pass.named(kinds::SECRET, Child::Ca);
-    let all = [ca.clone(), pass.named(kinds::SECRET, Child::Tls), pass.named(kinds::CONFIG_MAP, Child::CaBundle)];
+    let all = [
+        ca.clone(),
+        pass.named(kinds::SECRET, Child::Tls),
+        pass.named(kinds::CONFIG_MAP, Child::CaBundle),
+        pass.named(kinds::SECRET, Child::Csr),
+        pass.named(kinds::CONFIG_MAP, Child::Csr),
+    ];
     if pass.registry.tls == Tls::None {
         let handled = decide::still_asked(pass.registry, pass.before.handled_renew_request.clone());
-        let report = status::Certificate { handled_request: handled, ..status::Certificate::default() };
+        let problem = requests::withdraw(pass, None).await.err().map(|error| pass.problem(error));
+        let report = status::Certificate { handled_request: handled, problem, ..status::Certificate::default() };
         return Certificate {
             serving: Serving::Nothing,
             report,
@@ -82,7 +92,12 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Cer
         Ok(published) => published,
         Err(problem) => return kept(pass, leaf.as_ref(), Some(problem), all.into()),
     };
-    let stored = Stored { leaf: leaf.as_ref(), published, authority };
+    let (request, answer) = match request(pass, leaf.as_ref()).await {
+        Ok(found) => found,
+        Err(problem) => return kept(pass, leaf.as_ref(), Some(problem), all.into()),
+    };
+    let asks_at = pass.ctx.requests.next_at(pass.key).map(whole);
+    let stored = Stored { leaf: leaf.as_ref(), published, authority, request: request.as_ref(), answer, asks_at };
     let decided = decide::settle(
         pass.registry,
         &stored,
@@ -122,7 +137,7 @@ async fn authority(pass: &Pass<'_>, is_first: bool) -> Result<Authority, Problem
             return Ok(Authority::Shared { name: name.clone(), content, is_unread });
         }
         Tls::PrivateCa { shared: None, .. } => {}
-        Tls::Own { .. } | Tls::None | Tls::Unreadable => return Ok(Authority::Absent),
+        Tls::Request(_) | Tls::Own { .. } | Tls::None | Tls::Unreadable => return Ok(Authority::Absent),
     }
     let name = pass.registry.name.child(Child::Ca);
     let engine = &pass.ctx.engine;
@@ -141,6 +156,22 @@ async fn authority(pass: &Pass<'_>, is_first: bool) -> Result<Authority, Problem
         )),
         Standing::Foreign(claim) => Err(pass.problem(pass.not_ours(kinds::SECRET, &name, claim))),
     }
+}
+
+/// The request that is stored, if it matters, and what its signer says.
+async fn request(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<(Option<Live>, Answer), Problem> {
+    let Tls::Request(wanted) = &pass.registry.tls else { return Ok((None, Answer::Nothing)) };
+    let request = pass.read_random(Child::Csr).await.map_err(|error| pass.problem(error))?;
+    let answer = match decide::asked_already(pass.registry, wanted, leaf, request.as_ref()) {
+        Some(asked) => requests::answer(pass, &asked).await.map_err(|error| pass.problem(error))?,
+        None => Answer::Nothing,
+    };
+    Ok((request, answer))
+}
+
+/// People read it.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// What is stored goes on, and nothing of it changes.
@@ -165,6 +196,18 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
         return kept(pass, leaf, Some(pass.problem(error)), keep);
     }
     let mut stays = Keep::from([pass.named(kinds::SECRET, Child::Ca)]);
+    // Before anybody is asked: without its key no answer is of any use.
+    if let Some(request) = &settled.request {
+        stays.extend([pass.named(kinds::SECRET, Child::Csr), pass.named(kinds::CONFIG_MAP, Child::Csr)]);
+        let stored = pass.apply_random(Child::Csr, secrets::request(pass.registry, request)).await;
+        let shown = match stored {
+            Ok(_) => pass.apply(secrets::public_request(pass.registry, &request.request)).await,
+            Err(error) => return kept(pass, leaf, Some(pass.problem(error)), keep),
+        };
+        if let Err(error) = shown {
+            settled.report.problem = Some(pass.problem(error));
+        }
+    }
     if let Some(bundle) = &settled.bundle {
         stays.insert(pass.named(kinds::CONFIG_MAP, Child::CaBundle));
         if let Err(error) = pass.apply(secrets::bundle(pass.registry, bundle)).await {
@@ -214,7 +257,11 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
             Err(error) => return kept(pass, leaf, Some(pass.problem(error)), keep),
         }
     }
-    let keep = if settled.report.problem.is_some() { keep } else { stays };
+    match requests::settle(pass, settled.asked.as_ref(), settled.request.as_ref()).await {
+        Ok(look_again) => settled.look_again = settled.look_again.into_iter().chain(look_again).min(),
+        Err(error) => settled.report.problem = Some(pass.problem(error)),
+    }
+    let keep = if settled.report.problem.is_some() && !settled.is_complete { keep } else { stays };
     Certificate {
         serving: settled.serving.map_or(Serving::Missing, |certificate| Serving::Certificate(Box::new(certificate))),
         report: settled.report,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use operator_engine::apply::Live;
 
-use super::{Moment, Settled, Stored, certificate_status, join, leaf_of, refused, still_asked, text, written};
+use super::{Moment, Settled, Stored, certificate_status, join, leaf_of, refused, still_asked, text};
 use crate::desired;
 use crate::model::{Observed, Resolved, labels};
 use crate::pki::bundle::Bundle;
@@ -49,7 +49,7 @@ pub(super) fn settle(
     let material =
         import::Material { chain: value("tls.crt"), key: value("tls.key"), authorities: value("ca.crt"), passphrase };
     // The cluster's own names are not asked of a company's certificate: only those that the user wrote.
-    let (dns_names, ip_addresses) = written(registry);
+    let (dns_names, ip_addresses) = registry.written_hosts();
     let hosts = import::Hosts { dns_names: &dns_names, ip_addresses: &ip_addresses };
     let copy = stored.leaf.filter(|live| live.annotation(labels::ISSUED).is_none()).and_then(leaf_of);
     let copy = copy.and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok());
@@ -87,6 +87,7 @@ pub(super) fn settle(
             issued: None,
             authorities_since: None,
             shared_authority: None,
+            signer: None,
         }),
         bundle: imported.authorities_pem,
         ..Settled::default()

@@ -1,26 +1,24 @@
 //! A certificate that an authority of the registry's own signs, and the change from one authority to the next.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use jiff::{SignedDuration, Timestamp};
-use operator_engine::apply::Live;
 use serde_json::Value;
 
-use super::{Authority, Moment, Serves, Settled, Stored};
-use super::{algorithm, certificate_status, is_signed, join, leaf_of, refused, signed, still_asked, text, written};
+use super::{Authority, Moment, Settled, Stored};
+use super::{
+    algorithm, certificate_status, is_everywhere, is_signed, join, leaf_of, node_port_note, profile, refused, signed,
+    still_asked, text,
+};
 use crate::api::{self, CertificateStatus};
 use crate::desired;
 use crate::model::{Child, Resolved, Tls, labels};
 use crate::parts::Error;
-use crate::parts::context::KUBELETS_OWN_TIME;
 use crate::pki::acceptance::{Flaw, Refusal};
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::{CertificateFacts, PublicKeyKind};
 use crate::pki::policy::{self, AuthorityVerdict, LeafVerdict, Request};
 use crate::pki::reading::{AuthorityReading, LeafReading};
 use crate::pki::rotate::{self, Publication, Publishing, Rotation, Since, Whose};
-use crate::pki::{self, AuthorityProfile, LeafProfile, checksum, issue};
+use crate::pki::{self, AuthorityProfile, checksum, issue};
 use crate::status::{Certificate, Problem};
 
 /// What `NAME-ca` holds.
@@ -89,20 +87,12 @@ pub(super) fn settle(
     let Tls::PrivateCa { duration, ca_duration, key_algorithm, grace, .. } = &registry.tls else {
         return Ok(Settled::default());
     };
-    let (dns_names, ip_addresses) = hosts(registry, service, stored.leaf);
-    let algorithm = algorithm(*key_algorithm);
-    let profile = LeafProfile {
-        common_name: registry.name.to_string(),
-        dns_names,
-        ip_addresses,
-        duration: signed(*duration),
-        key_algorithm: algorithm,
-    };
+    let profile = profile(registry, *duration, *key_algorithm, service, stored.leaf);
     let authority_profile = AuthorityProfile {
         // X.509 allows 64 characters, a registry's name has up to 48.
         common_name: format!("{} registry CA", registry.name),
         duration: signed(*ca_duration),
-        key_algorithm: algorithm,
+        key_algorithm: profile.key_algorithm,
     };
     let mut authorities = Authorities::stored(&stored.authority);
     // What was handed over or kept is used as it is, or not at all: nothing is written over it.
@@ -122,6 +112,7 @@ pub(super) fn settle(
         (leaf, leaf_reading) = (None, LeafReading::Missing);
     }
     let shared_before = stored.leaf.and_then(|live| live.annotation(labels::SHARED_AUTHORITY)).map(str::to_owned);
+    let signer_before = stored.leaf.and_then(|live| live.annotation(labels::SIGNER)).map(str::to_owned);
     // What clients trusted until now.
     let known = stored.leaf.and_then(|live| text(live, "ca.crt")).or_else(|| stored.published.clone());
     let known = Bundle::read(&known.unwrap_or_default()).without_expired(now);
@@ -138,7 +129,7 @@ pub(super) fn settle(
         authority: authority_reading.clone(),
         rotation: Rotation {
             next: next_reading,
-            was_shared: shared_before.is_some(),
+            was_shared: shared_before.is_some() || signer_before.is_some(),
             whose: authorities.whose(&stored.authority, &authority_profile.common_name),
             since: &since,
             grace,
@@ -189,7 +180,7 @@ pub(super) fn settle(
     };
     let served_request = if is_served { registry.renew_request.clone() } else { still_asked(registry, served) };
 
-    let brought = brought(moment, leaf.as_ref());
+    let (is_everywhere, brought) = is_everywhere(moment, leaf.as_ref());
     let sound = authorities.present.as_ref().filter(|_| problem.is_none());
     let published = match sound {
         Some(present) => rotate::publish(Publishing {
@@ -198,12 +189,7 @@ pub(super) fn settle(
             next: authorities.next.as_ref().map(|next| next.certificate_pem.as_str()),
             leaf: leaf.as_ref().map(|leaf| leaf.chain_pem.as_str()).unwrap_or_default(),
             is_first: issued.is_some() && !is_stored_by(present, stored),
-            is_everywhere: match &moment.rollout.serves {
-                Serves::Unknown => false,
-                Serves::Nothing => true,
-                Serves::Brought => brought.is_some_and(|at| at <= now),
-                Serves::Only(served) => leaf.as_ref().is_some_and(|leaf| *served == checksum(leaf)),
-            },
+            is_everywhere,
             at_once: request == Request::AuthorityNow && !stored.authority.is_shared(),
             since: &since,
             grace,
@@ -249,6 +235,7 @@ pub(super) fn settle(
                 Authority::Shared { name, .. } => Some(name.clone()),
                 Authority::Absent | Authority::Stored(_) | Authority::Offered(_) => None,
             },
+            signer: signer_before.filter(|_| issued.is_none()),
         }),
         // What cannot be used is not written, least of all over itself.
         authority: authorities.wanted(stored.authority.kind()).filter(|_| is_sound && !stored.authority.is_shared()),
@@ -264,46 +251,14 @@ pub(super) fn settle(
         .flatten()
         .min(),
         issued,
+        ..Settled::default()
     })
-}
-
-/// When the kubelets of all pods have brought the leaf, told or not, if they serve what they are brought.
-fn brought(moment: &Moment<'_>, leaf: Option<&pki::Leaf>) -> Option<Timestamp> {
-    let leaf = leaf.filter(|_| moment.rollout.serves == Serves::Brought)?;
-    let issued = CertificateFacts::of_pem(&leaf.chain_pem).ok()?.issued_at();
-    issued.checked_add(KUBELETS_OWN_TIME).ok()
 }
 
 /// Whether this authority signed the leaf that is stored.
 fn is_stored_by(authority: &pki::Authority, stored: &Stored<'_>) -> bool {
     let leaf = stored.leaf.and_then(leaf_of);
     leaf.is_some_and(|leaf| is_signed(&Bundle::read(&authority.certificate_pem), &leaf.chain_pem))
-}
-
-/// Names and addresses that clients of a registry use. Nodes are never read: whoever uses node ports lists their addresses.
-fn hosts(registry: &Resolved, service: Option<&Value>, leaf: Option<&Live>) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
-    let Tls::PrivateCa { dns_names, ip_addresses, .. } = &registry.tls else { return Default::default() };
-    let (mut names, mut addresses) = written(registry);
-    names.extend(dns_names.iter().cloned());
-    addresses.extend(ip_addresses);
-    names.extend(registry.service_names());
-    names.insert("localhost".to_owned());
-    addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
-    // Without the Service, the names that the certificate has are the best that is known of it.
-    let Some(service) = service else {
-        if let Some(facts) = leaf.and_then(leaf_of).and_then(|leaf| CertificateFacts::of_pem(&leaf.chain_pem).ok()) {
-            names.extend(facts.dns_names);
-            addresses.extend(facts.ip_addresses);
-        }
-        return (names, addresses);
-    };
-    let list = |pointer: &str| service.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    addresses.extend(list("/spec/clusterIPs").filter_map(Value::as_str).filter_map(|ip| ip.parse::<IpAddr>().ok()));
-    for ingress in list("/status/loadBalancer/ingress") {
-        addresses.extend(ingress["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()));
-        names.extend(ingress["hostname"].as_str().map(str::to_lowercase));
-    }
-    (names, addresses)
 }
 
 /// The CA cannot sign what clients accept: what is stored goes on being served. `why`: what clients object to; `None`: there is no CA to read.
@@ -366,13 +321,6 @@ fn authority_missing(registry: &Resolved, authority: &Authority) -> Problem {
             registry.name.child(Child::Ca)
         ),
     )
-}
-
-fn node_port_note(registry: &Resolved) -> Option<String> {
-    (registry.service.kind == api::ServiceType::NodePort && registry.addresses.is_empty()).then(|| {
-        "the nodes' addresses are not in the certificate: list those that clients use, with the node port, in spec.addresses"
-            .to_owned()
-    })
 }
 
 pub(super) fn request_note(registry: &Resolved) -> Option<String> {

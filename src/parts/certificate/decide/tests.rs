@@ -24,7 +24,14 @@ impl Shelf {
 
     fn settle_at(&self, registry: &Resolved, now: Timestamp, serves: Serves) -> Settled {
         let authority = self.authority.clone().map_or(Authority::Absent, Authority::Stored);
-        let stored = Stored { leaf: self.leaf.as_ref(), published: None, authority };
+        let stored = Stored {
+            leaf: self.leaf.as_ref(),
+            published: None,
+            authority,
+            request: None,
+            answer: Answer::Nothing,
+            asks_at: None,
+        };
         let moment = Moment { now, rollout: Rollout { is_pending: false, serves }, handled: None };
         settle(registry, &stored, &Observed::default(), Some(&json!({})), &moment).unwrap()
     }
@@ -49,6 +56,7 @@ impl Shelf {
         let material = desired::Material {
             certificate: settled.serving,
             authority: settled.authority,
+            request: settled.request,
             bundle: settled.bundle,
             table: None,
             admin: None,
@@ -202,8 +210,21 @@ fn a_users_certificate_that_clients_refuse_replaces_nothing_and_one_that_they_re
     let registry = resolved(&json!({"addresses": ["a.example.com"], "tls": {"secret": {"name": "own"}}}), &json!({}));
     let settle = |leaf: Option<&Live>, observed: &Observed| {
         let moment = Moment { now: Timestamp::now(), rollout: Rollout::default(), handled: None };
-        settle(&registry, &Stored { leaf, published: None, authority: Authority::Absent }, observed, None, &moment)
-            .unwrap()
+        settle(
+            &registry,
+            &Stored {
+                leaf,
+                published: None,
+                authority: Authority::Absent,
+                request: None,
+                answer: Answer::Nothing,
+                asks_at: None,
+            },
+            observed,
+            None,
+            &moment,
+        )
+        .unwrap()
     };
     let stored = |serving: &desired::ServingCertificate| {
         let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
@@ -411,7 +432,14 @@ fn an_encrypted_key_is_opened_with_the_passphrase_that_is_named_and_what_is_miss
     let settle = |tls: Value, observed: &Observed| {
         let registry = resolved(&json!({"tls": tls}), &json!({}));
         let moment = Moment { now: Timestamp::now(), rollout: Rollout::default(), handled: None };
-        let stored = Stored { leaf: None, published: None, authority: Authority::Absent };
+        let stored = Stored {
+            leaf: None,
+            published: None,
+            authority: Authority::Absent,
+            request: None,
+            answer: Answer::Nothing,
+            asks_at: None,
+        };
         let settled = settle(&registry, &stored, observed, None, &moment).unwrap();
         (settled.serving, settled.report.problem.map(|problem| problem.reason))
     };
@@ -437,7 +465,14 @@ fn an_authority_that_lies_elsewhere_signs_for_whoever_names_it_and_is_only_read(
     let settle = |shelf: &Shelf, content: Option<SecretContent>, asked: Option<&str>, now: Timestamp| {
         let registry = registry(asked);
         let authority = Authority::Shared { name: "company".to_owned(), content, is_unread: false };
-        let stored = Stored { leaf: shelf.leaf.as_ref(), published: None, authority };
+        let stored = Stored {
+            leaf: shelf.leaf.as_ref(),
+            published: None,
+            authority,
+            request: None,
+            answer: Answer::Nothing,
+            asks_at: None,
+        };
         let moment = Moment { now, rollout: Rollout::default(), handled: None };
         let settled = settle(&registry, &stored, &Observed::default(), Some(&json!({})), &moment).unwrap();
         assert!(settled.authority.is_none(), "nothing is written");
