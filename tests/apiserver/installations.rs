@@ -269,10 +269,11 @@ async fn of_two_that_meet_a_new_registry_at_once_one_gets_it() {
         let operator = registry.object.at("/status/operator").await;
         let image = if operator == format!("{}/{LEASE}", team.name) { FIRSTS_IMAGE } else { SECONDS_IMAGE };
         registry.runs(image).await;
-        let settled = registry.deployment().at("/metadata/generation").await;
+        let settled = registry.deployment().get().await;
         always(Duration::from_secs(2), "nobody changes it any more", async || {
-            let now = registry.deployment().at("/metadata/generation").await;
-            if now == settled { Ok(()) } else { Err(format!("{now}")) }
+            let now = registry.deployment().get().await;
+            let is_same = now["metadata"]["generation"] == settled["metadata"]["generation"];
+            if is_same { Ok(()) } else { Err(format!("{} instead of {}", now["spec"], settled["spec"])) }
         })
         .await;
         assert_eq!(registry.object.at("/status/operator").await, operator);
