@@ -66,7 +66,10 @@ pub struct RunOptions {
     /// name one label longer. Can be given more than once.
     #[arg(long = "node-trust-host", env = "NODE_TRUST_HOSTS", value_delimiter = ',', value_name = "NAMESPACE=HOST", value_parser = HostRule::parse)]
     node_trust_hosts: Vec<HostRule>,
-    /// Prove on each node by a pull that it trusts a registry: needs the right to make pods in the namespace of the node agents.
+    /// Namespace of the pods that prove trust on nodes. Nothing in it may be mounted: Pod Security restricted is enough for them.
+    #[arg(long, env = "NODE_PROOF_NAMESPACE", value_name = "NAMESPACE", default_value = "private-registry-proofs", value_parser = process::flag_values::name)]
+    node_proof_namespace: String,
+    /// Prove on each node by a pull that it trusts a registry.
     #[arg(long, env = "PROVE_NODE_TRUST")]
     prove_node_trust: bool,
     /// How many registries are worked on at once.
@@ -106,8 +109,8 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
     // Where they look for orders is known when the lease is.
     let agents = options.node_agent_namespace.filter(|_| scopes.contains(&Scope::All));
     let hosts = options.node_trust_hosts;
-    let is_proved = options.prove_node_trust;
-    let node_agents = agents.map(|namespace| NodeAgents { namespace, orders: String::new(), hosts, is_proved });
+    let (proofs, is_proved) = (options.node_proof_namespace, options.prove_node_trust);
+    let node_agents = agents.map(|namespace| NodeAgents { namespace, orders: String::new(), hosts, proofs, is_proved });
     let settings = Settings {
         node_agents,
         registry_image: options.registry_image,

@@ -125,7 +125,7 @@ impl Intake {
         let agents = self.ctx.settings.node_agents.as_ref();
         let (of, namespace) = (meta.label(node_proof::OF), meta.label(labels::REGISTRY_NAMESPACE));
         let (Some(of), Some(namespace)) = (of, namespace) else { return false };
-        if agents.is_some_and(|agents| agents.namespace == meta.namespace()) {
+        if agents.is_some_and(|agents| agents.proofs == meta.namespace()) {
             self.ctx.recall.proves(&Key::new(namespace, of), true);
             self.queue_all(POD, meta.namespace(), meta.name(), Some((namespace.to_owned(), of.to_owned())));
         }

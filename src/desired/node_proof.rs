@@ -15,7 +15,7 @@ use crate::node::proof::{REPOSITORY, Verdict};
 pub const ORDER: &str = "privateregistry.dev/order";
 /// Label of a pod: of which registry of the namespace in [`labels::REGISTRY_NAMESPACE`]. Not [`labels::REGISTRY`]: it is no pod of the registry.
 pub const OF: &str = "privateregistry.dev/proof-of";
-/// How much of an order's name is in labels, image names and what is kept.
+/// How much of an order's name is in labels and what is kept.
 const SHORT: usize = 16;
 /// Longest message that is kept, in characters.
 const LONGEST: usize = 300;
@@ -56,7 +56,7 @@ impl Proof {
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(4, ' ');
         let (order, verdict, at) = (parts.next()?, parts.next()?, parts.next()?);
-        let verdict = [Verdict::Trusted, Verdict::Refused, Verdict::Unclear]
+        let verdict = [Verdict::Trusted, Verdict::Refused, Verdict::Unclear, Verdict::Asked]
             .into_iter()
             .find(|known| format!("{known:?}") == verdict)?;
         let message = parts.next().unwrap_or_default().to_owned();
@@ -92,6 +92,12 @@ pub fn build(registry: &Resolved, home: &str, proofs: &Proofs) -> Object {
     Object { namespace: Some(home.to_owned()), ..object(&map, Hold::Kept) }
 }
 
+/// An image that nobody can push, so that nothing is ever pulled, or run.
+#[must_use]
+pub fn image(host: &str) -> String {
+    format!("{host}/{REPOSITORY}@sha256:{}", "0".repeat(64))
+}
+
 /// By which the pods of a registry are found.
 #[must_use]
 pub fn selector(namespace: &str, registry: &str) -> String {
@@ -104,8 +110,8 @@ pub fn selector(namespace: &str, registry: &str) -> String {
 /// Never: it is a pod.
 #[must_use]
 pub fn pod(registry: &Resolved, name: &str, node: &str, host: &str, order: &str) -> Pod {
-    let mut labels = registry.labels(labels::copied());
-    labels.extend([
+    // None of the user's: a controller might take the pod for its own.
+    let labels = BTreeMap::from([
         (labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned()),
         (labels::REGISTRY_NAMESPACE.to_owned(), registry.namespace.clone()),
         (OF.to_owned(), registry.name.to_string()),
@@ -126,7 +132,7 @@ pub fn pod(registry: &Resolved, name: &str, node: &str, host: &str, order: &str)
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "proof",
-                "image": format!("{host}/{REPOSITORY}:{}", short(order)),
+                "image": image(host),
                 "imagePullPolicy": "Always",
                 "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"memory": "16Mi"}},
                 "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
@@ -143,12 +149,14 @@ fn short(order: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Observed, Settings, resolve};
 
     #[test]
     fn what_is_kept_is_read_again() {
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
         let order = "0123456789abcdef0123456789abcdef";
         for (verdict, message, kept) in [
+            (Verdict::Asked, "", ""),
             (Verdict::Trusted, "401 Unauthorized", ""),
             (Verdict::Refused, "x509: unknown\nauthority", "x509: unknown authority"),
             (Verdict::Unclear, &"a".repeat(1000), &"a".repeat(300)),
@@ -163,5 +171,21 @@ mod tests {
         for text in ["", "a b c", "a Trusted yesterday", "a Perhaps 2026-01-01T00:00:00Z"] {
             assert_eq!(Proof::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_pod_asks_for_what_nobody_can_push_and_has_no_label_of_the_users() {
+        let registry = serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+            "metadata": {"name": "team-a", "namespace": "registries", "uid": "u"},
+            "spec": {"commonLabels": {"app.kubernetes.io/name": "private-registry-operator-node-agent"}},
+        }));
+        let registry = resolve(&registry.unwrap(), &Observed::default(), &Settings::default()).unwrap();
+        let pod = pod(&registry, "proof-1", "node-1", "team-a.registries.svc:5000", "0123456789abcdef0123");
+        let labels = pod.metadata.labels.unwrap();
+        assert!(!labels.contains_key("app.kubernetes.io/name"), "{labels:?}");
+        assert!(!labels.contains_key(labels::REGISTRY), "it is no pod of the registry");
+        let image = pod.spec.unwrap().containers[0].image.clone().unwrap();
+        assert!(image.ends_with(&format!("@sha256:{}", "0".repeat(64))), "{image}");
     }
 }

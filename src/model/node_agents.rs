@@ -12,7 +12,9 @@ pub struct NodeAgents {
     pub orders: String,
     /// Which hosts of `spec.addresses` registries may have on nodes.
     pub hosts: Vec<HostRule>,
-    /// Whether trust is proved by a pull on each node.
+    /// Where the pods are that prove trust by a pull on each node.
+    pub proofs: String,
+    /// Whether it is proved.
     pub is_proved: bool,
 }
 

@@ -120,6 +120,12 @@ pub fn render(
     serde_json::to_string(&written).expect("an order is JSON")
 }
 
+/// Whether what stands under [`KEY`] of an order names this host.
+#[must_use]
+pub fn names(text: &str, host: &str) -> bool {
+    serde_json::from_str::<Written>(text).is_ok_and(|written| written.hosts.iter().any(|given| given.host == host))
+}
+
 /// The registry that an order of this name is for; `None` if no order can be called so.
 #[must_use]
 pub fn owner(name: &str) -> Option<Owner> {

@@ -6,6 +6,8 @@ pub const REPOSITORY: &str = "privateregistry.dev/trust-proof";
 /// What a pull tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
+    /// Nothing yet: it is asked.
+    Asked,
     /// The runtime has talked to the registry over TLS that it trusts.
     Trusted,
     /// It refuses the certificate.
@@ -16,33 +18,38 @@ pub enum Verdict {
 
 /// Words of runtimes for a certificate that they do not trust.
 const REFUSED: [&str; 4] = ["x509:", "tls: failed to verify", "certificate verify failed", "unknown authority"];
-/// Words of those that have not reached anybody. They come before [`ANSWERED`]: "host not found" is no answer of a registry.
-const UNREACHED: [&str; 9] = [
+/// Words of those that have not reached the registry. They come before [`ANSWERED`]: "host not found" is no answer of a registry.
+const UNREACHED: [&str; 12] = [
     "no such host",
     "server misbehaving",
     "host not found",
     "connection refused",
     "connection reset",
     "no route to host",
+    "unreachable",
     "timeout",
     "deadline exceeded",
+    "proxy",
+    "executable file",
     "http response to https client",
 ];
 /// Words of those that a registry has answered.
 const ANSWERED: [&str; 7] = [
-    "401",
-    "unauthorized",
+    "401 unauthorized",
     "authorization failed",
     "authentication required",
     "access denied",
-    "not found",
+    "404 not found",
+    ": not found",
     "manifest unknown",
 ];
 
-/// Judges what a kubelet says of a pull that failed.
+/// Judges what a kubelet says of a pull of `image` that failed.
 #[must_use]
-pub fn judge(message: &str) -> Verdict {
-    let said = message.to_lowercase();
+pub fn judge(image: &str, message: &str) -> Verdict {
+    // Names may be words.
+    let host = image.split('/').next().unwrap_or_default();
+    let said = message.replace(image, "IMAGE").replace(REPOSITORY, "IMAGE").replace(host, "HOST").to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if says(&REFUSED) {
         Verdict::Refused
@@ -92,9 +99,18 @@ mod tests {
             ("dial tcp 10.96.0.9:5000: i/o timeout", Verdict::Unclear),
             ("http: server gave HTTP response to HTTPS client", Verdict::Unclear),
             ("container runtime is down", Verdict::Unclear),
+            ("Proxy Authentication Required", Verdict::Unclear),
+            ("exec: \"ecr-credential-provider\": executable file not found in $PATH", Verdict::Unclear),
+            ("connect: network is unreachable", Verdict::Unclear),
+            ("Back-off pulling image \"h:5000/x:1\"", Verdict::Unclear),
             ("", Verdict::Unclear),
         ] {
-            assert_eq!(judge(message), verdict, "{message}");
+            assert_eq!(judge("h:5000/x:1", message), verdict, "{message}");
+        }
+        for host in ["401 unauthorized", "timeout.x509:", "access denied"] {
+            let image = format!("{host}/x:1");
+            assert_eq!(judge(&image, &format!("Back-off pulling image {image:?} from {host}")), Verdict::Unclear);
+            assert_eq!(judge(&image, &format!("{image}: not found")), Verdict::Trusted);
         }
     }
 }

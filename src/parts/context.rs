@@ -156,14 +156,15 @@ impl Context {
         self.refer(key, referred(key, registry));
     }
 
-    /// Who waits for a host that this registry no longer wants may have it now.
+    /// Who waits for a host that this registry no longer wants may have it now, and who has one that it wants looks whose it is.
     fn refer(&self, key: &Key, now: BTreeSet<Reference>) {
         let is_host = |reference: &Reference| reference.0 == HOST;
-        let left: Vec<_> = self.references.of(key).difference(&now).filter(|left| is_host(left)).cloned().collect();
+        let before = self.references.of(key);
+        let changed: Vec<_> = before.symmetric_difference(&now).filter(|host| is_host(host)).cloned().collect();
         self.forget_unreferred(self.references.refer(key, now));
-        for (kind, namespace, name) in left {
-            for rival in self.references.to(kind, &namespace, &name) {
-                self.queue.add(&rival, Urgency::Change);
+        for (kind, namespace, name) in changed {
+            for rival in self.references.to(kind, &namespace, &name).iter().filter(|rival| *rival != key) {
+                self.queue.add(rival, Urgency::Change);
             }
         }
     }
@@ -233,6 +234,10 @@ pub struct Recall {
     overtaken: Mutex<BTreeMap<Key, u32>>,
     /// Of whom there may be pods that prove trust on nodes.
     proving: Mutex<BTreeSet<Key>>,
+    /// Where the copies of a registry's bundle go on, of which one pass could not write all.
+    copies: Mutex<BTreeMap<Key, String>>,
+    /// For which nodes such a pod was made, and since when it was wanted.
+    made: Mutex<BTreeMap<(Key, String), Timestamp>>,
 }
 
 struct Written {
@@ -285,6 +290,25 @@ impl Recall {
         } else {
             proving.remove(key);
         }
+    }
+
+    /// The namespace at which copies of its bundle go on.
+    pub(super) fn next_copy(&self, key: &Key) -> Option<String> {
+        locked(&self.copies).get(key).cloned()
+    }
+
+    /// Copies of its bundle go on at this namespace; `None`: all were tried.
+    pub(super) fn goes_on_with_copy(&self, key: &Key, namespace: Option<String>) {
+        let mut copies = locked(&self.copies);
+        match namespace {
+            Some(namespace) => _ = copies.insert(key.clone(), namespace),
+            None => _ = copies.remove(key),
+        }
+    }
+
+    /// Whether the pod that is wanted since then on this node may be made: once.
+    pub(super) fn may_make(&self, key: &Key, node: &str, since: Timestamp) -> bool {
+        locked(&self.made).insert((key.clone(), node.to_owned()), since) != Some(since)
     }
 
     /// Whether there may be pods that prove its trust on nodes.
@@ -363,6 +387,8 @@ impl Recall {
         locked(&self.jobs).remove(key);
         locked(&self.overtaken).remove(key);
         locked(&self.proving).remove(key);
+        locked(&self.made).retain(|(of, _), _| of != key);
+        locked(&self.copies).remove(key);
     }
 
     /// A pod of this registry changed.

@@ -7,11 +7,12 @@
 
 use kube::api::{Api, Patch, PatchParams};
 use operator_engine::apply::{self, Kind, Owner};
+use operator_engine::work::backoff::Class;
 use operator_engine::work::queue::Key;
 use serde_json::json;
 
 use super::trust::proofs;
-use super::{Context, Error};
+use super::{Context, Error, words};
 use crate::api::{DeletionPolicy, PrivateRegistry};
 use crate::desired::kinds;
 use crate::model::Child;
@@ -43,7 +44,8 @@ pub async fn settle(
     if is_going {
         recall(owner, ctx).await?;
     }
-    let has_copies = registry.spec.trust.is_some() || !ctx.engine.elsewhere(owner).is_empty();
+    // Labels alone make nobody wait: whoever rules another namespace may write them.
+    let has_copies = registry.spec.trust.is_some() || has_finalizer && !ctx.engine.elsewhere(owner).is_empty();
     let is_wanted = !is_going && (policy == DeletionPolicy::Delete || has_copies);
     if is_wanted == has_finalizer || (is_wanted && !is_followed) {
         return Ok(has_finalizer);
@@ -52,16 +54,23 @@ pub async fn settle(
     Ok(is_wanted)
 }
 
-/// Takes the copies in other namespaces away.
+/// Takes the copies in other namespaces away. What is refused for good holds nobody: it may be somebody else's, and is public.
 async fn recall(owner: &Owner, ctx: &Context) -> Result<(), Error> {
-    let mut first = None;
-    proofs::clear(&Key::new(&owner.namespace, &owner.name), ctx).await?;
+    let key = Key::new(&owner.namespace, &owner.name);
+    let mut errors: Vec<Error> = proofs::clear(&key, ctx).await.err().into_iter().collect();
     for copy in ctx.engine.elsewhere(owner) {
-        if let Err(error) = ctx.engine.remove_elsewhere(owner, &copy).await {
-            first.get_or_insert(error);
-        }
+        errors.extend(ctx.engine.remove_elsewhere(owner, &copy).await.err().map(Error::from));
     }
-    first.map_or(Ok(()), |error| Err(error.into()))
+    for error in &errors {
+        tracing::warn!(registry = %key, "left behind: {}", words(error));
+    }
+    errors.into_iter().find(|error| error.class() == Class::Transient && !is_refusal(error)).map_or(Ok(()), Err)
+}
+
+/// Whether the API server understood and said no.
+fn is_refusal(error: &Error) -> bool {
+    let Error::Proof { source, .. } = error else { return false };
+    matches!(&**source, kube::Error::Api(refusal) if (400..500).contains(&refusal.code) && refusal.code != 429)
 }
 
 async fn release(owner: &Owner, ctx: &Context) -> Result<(), Error> {

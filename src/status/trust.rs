@@ -61,7 +61,13 @@ impl Reach {
         }
         let count = format!("{} of {} {places}", self.trusting(), self.wanted);
         if self.is_unfinished {
-            return Finding::new(kind, Truth::False, reason::PROGRESSING, format!("{count}; more are being told"));
+            let named = self.named().into_iter().map(|named| format!("; {named}")).collect::<String>();
+            return Finding::new(
+                kind,
+                Truth::False,
+                reason::PROGRESSING,
+                format!("{count}; more are being told{named}"),
+            );
         }
         if self.wanted == 0 {
             return Finding::new(kind, Truth::True, reason::TOLD, format!("none of the {places} is meant"));

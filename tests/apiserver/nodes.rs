@@ -74,6 +74,7 @@ impl Namespace {
         let values = [
             "nodeTrust.enabled=true".to_owned(),
             format!("nodeTrust.namespace={agents}"),
+            format!("nodeTrust.proofNamespace={}-proofs", self.name),
             format!("fullnameOverride={}", self.name),
         ];
         let values: Vec<_> = values.iter().map(String::as_str).collect();
@@ -643,6 +644,15 @@ async fn from_the_manifest_to_the_node_and_back_and_the_status_says_who_lacks_it
     registry.apply(told(json!({}))).await.unwrap();
     second.says("NodesTrusted", "True", "Told").await;
     site.trusts("registry.example.com", &theirs).await;
+    // Whoever has a host keeps it, although the other one is older.
+    registry.apply(told(json!({"addresses": ["registry.example.com"]}))).await.unwrap();
+    registry.says("NodesTrusted", "False", "HostTaken").await;
+    always(within(2), "the host stays whose it is", async || {
+        let found = site.text(&format!("{CERTS}/registry.example.com/ca.crt")).unwrap_or_default();
+        if Bundle::read(&found) == Bundle::read(&theirs) { Ok(()) } else { Err(found) }
+    })
+    .await;
+    second.says("NodesTrusted", "True", "Told").await;
     registry.apply(told(json!({"trust": {"nodes": {"selector": {"matchLabels": {"pool": "none"}}}}}))).await.unwrap();
     site.trusts("team-a.apps.svc:5000", "").await;
     eventually(PATIENCE, "no node is meant", async || {
@@ -732,15 +742,15 @@ async fn what_a_pull_tells_is_told_once_and_no_pod_of_it_is_left() {
     let Some(system) = namespace_of_its_own_cluster("system").await else { return };
     let site = system.site().await;
     let apps = system.cluster.namespace("apps").await;
-    let agents = [format!("--node-agent-namespace={}", site.agents), "--prove-node-trust".to_owned()];
-    let agents = agents.each_ref().map(String::as_str);
-    let pods: Api<Pod> = Api::namespaced(system.client.clone(), &site.agents);
+    let agents = format!("--node-agent-namespace={}", site.agents);
+    let agents = [&*agents, "--node-proof-namespace=system-proofs", "--prove-node-trust"];
+    let pods: Api<Pod> = Api::namespaced(system.client.clone(), "system-proofs");
     // The chart's role for it; the operator of the tests has another name than the chart gives it here.
     let subject =
         json!({"kind": "ServiceAccount", "name": "operator-private-registry-operator", "namespace": "system"});
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "system-nodes-proofs"});
     let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "proofs", "namespace": site.agents},
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "proofs", "namespace": "system-proofs"},
         "roleRef": role, "subjects": [subject],
     });
     create(&system.client, &binding).await;
@@ -763,9 +773,15 @@ async fn what_a_pull_tells_is_told_once_and_no_pod_of_it_is_left() {
         }
     };
     words("system-node: is being proved by a pull").await;
+    eventually(PATIENCE, "a pod is there", async || {
+        let pods = pods.list(&ListParams::default().labels(PROOF)).await.unwrap().items;
+        if pods.is_empty() { Err("none".to_owned()) } else { Ok(()) }
+    })
+    .await;
     let pod = pods.list(&ListParams::default().labels(PROOF)).await.unwrap().items.remove(0).spec.unwrap();
     let image = pod.containers[0].image.clone().unwrap();
-    assert!(image.starts_with("team-a.apps.svc:5000/privateregistry.dev/trust-proof:"), "{image}");
+    let nobodys = format!("team-a.apps.svc:5000/privateregistry.dev/trust-proof@sha256:{}", "0".repeat(64));
+    assert_eq!(image, nobodys, "what somebody could push would run on every node");
     assert_eq!((pod.automount_service_account_token, pod.image_pull_secrets), (Some(false), None));
 
     kubelet_says(&pods, &site.node, "tls: failed to verify certificate: x509: certificate signed by unknown authority")

@@ -208,6 +208,20 @@ async fn what_others_do_in_their_namespaces_harms_no_registry() {
     namesake.disappears(PATIENCE).await;
     cluster.copy_in("apps", "ConfigMap").survives(within(2)).await;
 
+    // Nor do they make somebody else's registry wait when it goes.
+    let victim = team.registry("victim", spec(Value::Null)).await;
+    let mut copy = forged("trust.victim-ca-bundle");
+    copy["metadata"]["labels"]["privateregistry.dev/registry"] = json!("victim");
+    create("hostile", copy).await;
+    victim.says("Ready", "True", "Suspended").await;
+    victim.object.annotate("example.com/nudge", "1").await;
+    always(within(1), "it has no finalizer", async || {
+        let finalizers = victim.object.at("/metadata/finalizers").await;
+        if finalizers.is_null() { Ok(()) } else { Err(finalizers.to_string()) }
+    })
+    .await;
+    victim.delete().await;
+
     // Whatever was in the way goes, and the copy comes.
     cluster.copy_in("hostile", "ConfigMap").annotate("privateregistry.dev/adopt", "true").await;
     api("full", "ResourceQuota").delete("none", &DeleteParams::default()).await.unwrap();

@@ -38,7 +38,8 @@ impl Registry {
         .await;
         wait("no pod of the proof is left", async || {
             let selector = format!("privateregistry.dev/proof-of={}", self.name);
-            let pods = self.cluster.api::<Pod>(AGENTS).list(&ListParams::default().labels(&selector)).await;
+            let pods =
+                self.cluster.api::<Pod>("private-registry-proofs").list(&ListParams::default().labels(&selector)).await;
             let pods = pods.map_err(words)?.items;
             if pods.is_empty() { Ok(()) } else { Err(format!("{} pods", pods.len())) }
         })

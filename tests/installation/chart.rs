@@ -135,6 +135,7 @@ fn every_value_does_something_and_is_documented() {
         ("nodeTrust.paths.docker", json!("/b-7"), "--docker=/b-7"),
         ("nodeTrust.paths.podman", json!("/b-7"), "--podman=/b-7"),
         ("nodeTrust.hosts", json!(["red=b-7.example"]), "- --node-trust-host=red=b-7.example"),
+        ("nodeTrust.proofNamespace", json!("b-7"), "--node-proof-namespace=b-7"),
         ("nodeTrust.cleanUp", json!(true), "- --clean-up"),
         ("nodeTrust.seLinuxOptions", json!({"type": "spc_t"}), "type: spc_t"),
         ("nodeTrust.nodeSelector", json!({"a": "b-7"}), "a: b-7"),

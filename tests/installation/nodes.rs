@@ -97,21 +97,22 @@ fn an_agent_reads_orders_and_its_node_writes_its_report_and_has_no_other_right()
 }
 
 #[test]
-fn the_operator_makes_pods_where_the_agents_are_and_nowhere_else_and_only_to_prove() {
-    let of_operator = |values: &[&str]| {
-        let objects = on(values);
+fn the_operator_makes_pods_in_a_namespace_where_nothing_can_be_mounted_and_in_no_other() {
+    let objects = on(&["--set", "nodeTrust.proofNamespace=proving"]);
+    let of_operator = |namespace: &str| {
         let bound: Vec<_> = of_kind(&objects, "RoleBinding")
             .filter(|binding| binding["subjects"][0]["namespace"] == "system")
-            .filter(|binding| binding["metadata"]["namespace"] == NAMESPACE)
+            .filter(|binding| binding["metadata"]["namespace"] == namespace)
             .map(|binding| binding["roleRef"]["name"].clone())
             .collect();
         let roles: Vec<_> =
             of_kind(&objects, "Role").filter(|role| bound.contains(&role["metadata"]["name"])).cloned().collect();
-        rights::granted(&roles, "Role", Some(NAMESPACE))
+        rights::granted(&roles, "Role", Some(namespace))
     };
-    let pods = ["list", "create", "delete"].map(|verb| format!("{verb} /pods"));
-    assert_eq!(of_operator(&[]), pods.into_iter().collect());
-    assert_eq!(of_operator(&["--set", "nodeTrust.proof=false"]), BTreeSet::new());
+    assert_eq!(of_operator("proving"), ["list", "create", "delete"].map(|verb| format!("{verb} /pods")).into());
+    assert_eq!(of_operator(NAMESPACE), BTreeSet::new());
+    let namespace = of_kind(&objects, "Namespace").find(|found| found["metadata"]["name"] == "proving").unwrap();
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
 }
 
 #[test]
@@ -161,6 +162,7 @@ fn values_that_cannot_work_are_refused_with_words() {
         ("nodeTrust.namespace=system", "must be another one than the release's"),
         ("watch.namespaces={red}", "nodes belong to no namespace"),
         ("nodeTrust.hosts={registry.example.com}", "hosts"),
+        ("nodeTrust.proofNamespace=system", "proofNamespace must be another one"),
         ("nodeTrust.paths.containerd=", "needs one of nodeTrust.paths"),
         ("nodeTrust.paths.containerd=/etc/../root", "containerd"),
         ("nodeTrust.paths.containerd=etc", "containerd"),

@@ -238,6 +238,9 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
                 );
             }
             Ok(applied) => {
+                if settled.asked.is_none() && applied.outcome != Outcome::Unchanged {
+                    pass.ctx.requests.was_answered(pass.key);
+                }
                 if let Some(why) = settled.issued {
                     info!(registry = %pass.key, %why, "issued a certificate");
                 }

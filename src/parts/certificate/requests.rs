@@ -89,6 +89,11 @@ impl Requests {
         locked(&self.0).made.get(key).map(|(last, times)| crate::pki::signing::ask_again_at(*last, *times))
     }
 
+    /// It was answered, and what was answered is served: the next one is not in a row with it.
+    pub(super) fn was_answered(&self, key: &Key) {
+        locked(&self.0).made.remove(key);
+    }
+
     fn was_made(&self, key: &Key, now: Timestamp) {
         const IN_A_ROW: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
         let mut known = locked(&self.0);

@@ -54,29 +54,29 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Addres
     let there = pass.ctx.engine.elsewhere(&pass.owner);
     let mut namespaces = namespaces::plan(pass, certificate, &there);
     let mut nodes = nodes::plan(pass, certificate, address, &there).await;
-    let mut work = Work { pass, until: Instant::now() + AT_ONCE, is_unfinished: false, look_again: None };
+    let until = Instant::now() + AT_ONCE;
+    let mut work = Work { pass, until, is_unfinished: false, has_failed: false, look_again: None };
 
     let keep: BTreeSet<_> = namespaces.keep.iter().chain(&nodes.keep).cloned().collect();
-    work.remove(&there, &keep).await;
-    let has_work = !namespaces.write.is_empty() || !nodes.write.is_empty();
     if is_held {
-        let missing = work.write(&namespaces.write).await;
-        if let Some(reach) = &mut namespaces.reach {
-            reach.lacking = missing.len();
-            reach.missing = missing;
-            reach.is_unfinished = work.is_unfinished;
-        }
-        let refused = work.write(&nodes.write).await.pop();
+        // Nodes first: they wait for no namespace of somebody else's.
+        let refused = work.write(&nodes.write).await.into_iter().next();
         if let (Some(reach), Some((_, why))) = (&mut nodes.reach, refused) {
-            reach.problem = Some(Problem::retrying("NotOrdered", format!("nodes cannot be told: {why}")));
+            reach.problem =
+                Some(Problem::retrying("NotOrdered", format!("what nodes are told, or have told, is not kept: {why}")));
         }
     }
+    work.remove(&there, &keep).await;
+    if is_held {
+        work.write_in_turn(&mut namespaces).await;
+    }
     let own = |place: &&Place| place.0 == pass.registry.namespace;
-    let asked = [work.look_again, nodes.look_again, (has_work && !is_held || work.is_unfinished).then_some(GO_ON)];
+    // What failed is tried again with its backoff.
+    let goes_on = (work.is_unfinished && !work.has_failed).then_some(GO_ON);
     Trust {
         keep: nodes.keep.iter().filter(own).map(|(_, kind, name)| (*kind, name.clone())).collect(),
         report: status::Trust { namespaces: namespaces.reach, nodes: nodes.reach },
-        look_again: asked.into_iter().flatten().min(),
+        look_again: [work.look_again, nodes.look_again, goes_on].into_iter().flatten().min(),
     }
 }
 
@@ -102,6 +102,7 @@ struct Work<'a> {
     pass: &'a Pass<'a>,
     until: Instant,
     is_unfinished: bool,
+    has_failed: bool,
     look_again: Option<Duration>,
 }
 
@@ -115,6 +116,30 @@ impl Work<'_> {
                 self.failed(error);
             }
         }
+    }
+
+    /// Writes copies, beginning where the last pass stopped: a namespace in which each write takes long keeps the others waiting for one turn at most.
+    async fn write_in_turn(&mut self, plan: &mut Plan) {
+        let Some(reach) = &mut plan.reach else { return };
+        let recall = &self.pass.ctx.recall;
+        let place = |object: &Object| object.namespace.clone().unwrap_or_default();
+        if let Some(from) = recall.next_copy(self.pass.key) {
+            let start = plan.write.partition_point(|object| place(object) < from);
+            plan.write.rotate_left(start);
+        }
+        let mut reached = 0;
+        for object in &plan.write {
+            if self.is_over() {
+                break;
+            }
+            reached += 1;
+            reach.missing.extend(self.write(std::slice::from_ref(object)).await);
+        }
+        recall.goes_on_with_copy(self.pass.key, plan.write.get(reached).map(place));
+        let unreached: BTreeSet<_> = plan.write[reached..].iter().map(place).collect();
+        let failed: BTreeSet<_> = reach.missing.iter().map(|(namespace, _)| namespace.clone()).collect();
+        reach.lacking = unreached.union(&failed).count();
+        reach.is_unfinished = self.is_unfinished;
     }
 
     /// Gives the namespaces in which something is not as wanted, and why.
@@ -146,7 +171,8 @@ impl Work<'_> {
         }
     }
 
-    fn failed(&self, error: apply::Error) -> String {
+    fn failed(&mut self, error: apply::Error) -> String {
+        self.has_failed = true;
         let error = Error::from(error);
         self.pass.failures.failed(self.pass.key, &error);
         words(&error)

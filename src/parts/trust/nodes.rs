@@ -1,9 +1,9 @@
 //! Orders to the agents on nodes, and what the agents report.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use operator_engine::apply::ObjectRef;
+use operator_engine::work::queue::Key;
 
 use super::super::address::Address;
 use super::super::certificate::Certificate;
@@ -17,6 +17,7 @@ use crate::desired::kinds;
 use crate::desired::node_order::{self, Refused};
 use crate::desired::node_proof::{self, Proofs};
 use crate::model::{NodeAgents, Resolved};
+use crate::node::orders;
 use crate::node::proof::Verdict;
 use crate::status::{Problem, Reach};
 
@@ -53,7 +54,10 @@ pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &A
         let why = "nodes are told when certificate and Service are as the manifest says; what they were told stays";
         return told(Reach { problem: Some(Problem::retrying("Progressing", why)), ..Reach::default() });
     };
-    let taken = taken(pass);
+    let taken = match taken(pass, agents).await {
+        Ok(taken) => taken,
+        Err(error) => return told(Reach { problem: Some(pass.problem(error)), ..Reach::default() }),
+    };
     let hosts = node_order::hosts(registry, service, |host| agents.allow(&registry.namespace, host), &taken);
     let order = node_order::build(registry, &home, bundle, &hosts.given, asked);
     keep.insert((home.clone(), kinds::CONFIG_MAP, name));
@@ -70,6 +74,11 @@ pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &A
     };
     plan.look_again = later;
     let mut reach = reach(&tally, &ordered);
+    if !agents.is_proved
+        && let Err(error) = proofs::clear(pass.key, pass.ctx).await
+    {
+        pass.failures.failed(pass.key, &error);
+    }
     if agents.is_proved
         && let Some(host) = hosts.given.first()
     {
@@ -112,7 +121,7 @@ async fn prove(
         // What is proved stays so.
         return Ok(written.iter().all(is_proved).then_some(Found { proofs: stored, look_again: None }));
     }
-    proofs::settle(pass, &agents.namespace, ordered, host, written, stored).await.map(Some)
+    proofs::settle(pass, agents, ordered, host, written, &stored).await.map(Some)
 }
 
 /// Only what is proved counts.
@@ -124,7 +133,7 @@ fn judge(reach: &mut Reach, written: &BTreeSet<String>, proofs: &Proofs) {
                 format!("its runtime refuses the certificate although the files are there: {said}")
             }
             Some((Verdict::Unclear, said)) => format!("a pull did not come as far as the registry: {said}"),
-            None => "is being proved by a pull".to_owned(),
+            Some((Verdict::Asked, _)) | None => "is being proved by a pull".to_owned(),
         };
         reach.lacking += 1;
         reach.missing.push((node.clone(), why));
@@ -167,20 +176,35 @@ fn reach(tally: &Tally, ordered: &str) -> Reach {
     Reach { wanted: written + tally.refused_count + silent, lacking, missing, problem, ..Reach::default() }
 }
 
-/// Hosts that another registry has ordered, which came first.
-fn taken(pass: &Pass<'_>) -> BTreeSet<String> {
+/// Hosts that another registry has on nodes, which may have them. Whoever has one keeps it, whoever comes; of two that have none, or both, the older one does.
+async fn taken(pass: &Pass<'_>, agents: &NodeAgents) -> Result<BTreeSet<String>, Error> {
     let rank = |registry: &PrivateRegistry| {
         let meta = &registry.metadata;
         (meta.creation_timestamp.as_ref().map(|time| time.0), meta.namespace.clone(), meta.name.clone())
     };
-    let own = rank(pass.manifest);
-    let came_first = |registry: &Arc<PrivateRegistry>| rank(registry) < own;
-    let hosts = pass.registry.addresses.iter().map(ToString::to_string);
-    hosts
-        .filter(|host| {
-            let (kind, namespace, name) = host_of_a_node(host.clone());
-            let rivals = pass.ctx.references.to(kind, &namespace, &name);
-            rivals.iter().filter_map(|rival| pass.ctx.registries.get(rival)).any(|rival| came_first(&rival))
-        })
-        .collect()
+    let mut taken = BTreeSet::new();
+    for address in &pass.registry.addresses {
+        let (kind, namespace, name) = host_of_a_node(address.to_string());
+        let rivals = pass.ctx.references.to(kind, &namespace, &name);
+        for rival in rivals.iter().filter(|rival| *rival != pass.key && agents.allow(&rival.namespace, address)) {
+            let Some(registry) =
+                pass.ctx.registries.get(rival).filter(|rival| rival.metadata.deletion_timestamp.is_none())
+            else {
+                continue;
+            };
+            let [theirs, ours] = [has(pass, agents, rival, &name).await?, has(pass, agents, pass.key, &name).await?];
+            if theirs && !ours || theirs == ours && rank(&registry) < rank(pass.manifest) {
+                taken.insert(name.clone());
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Whether a registry's order names this host.
+async fn has(pass: &Pass<'_>, agents: &NodeAgents, registry: &Key, host: &str) -> Result<bool, Error> {
+    let order = orders::name(&registry.namespace, &registry.name);
+    let live = pass.ctx.engine.read(kinds::CONFIG_MAP, &agents.orders, &order).await?;
+    let text = live.as_ref().and_then(|live| live.value()["data"][orders::KEY].as_str());
+    Ok(text.is_some_and(|text| orders::names(text, host)))
 }

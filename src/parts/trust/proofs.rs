@@ -1,5 +1,6 @@
 //! Proof by a pull: on each node that has written what was ordered, once for each order, a pod asks for an image that the registry does not have. What the
-//! kubelet says of it tells whether the runtime trusts the registry. The pods are in the agents' namespace, and go as soon as they have told.
+//! kubelet says of it tells whether the runtime trusts the registry. The pods are in a namespace of their own, where nothing
+//! may be mounted, and go as soon as they have told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,10 +14,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::{Context, Error, Pass};
 use crate::desired::node_proof::{self, Proof, Proofs};
+use crate::model::NodeAgents;
 use crate::node::proof::{Verdict, judge};
 
 /// Pods of one registry at once.
 const AT_ONCE: usize = 5;
+/// How soon it goes on with what has just been kept.
+const GO_ON: Duration = Duration::from_secs(1);
 /// How long a node may take to say something.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(90);
 /// How soon what is not proved is tried again.
@@ -32,62 +36,76 @@ pub(super) struct Found {
     pub(super) look_again: Option<Duration>,
 }
 
-/// Goes on with the proofs of `written` nodes for this order, whose image names begin with `host`. `stored`: what was found out before.
+/// Goes on with the proofs of `written` nodes for this order, whose image names begin with `host`. `stored`: what was found out before, as it is kept.
+///
+/// That a node is asked is kept before its pod is made, and a pod goes when what it told is kept: so there is one pod for a node and an order, and not one
+/// more for each time that something in between is refused.
 pub(super) async fn settle(
     pass: &Pass<'_>,
-    namespace: &str,
+    agents: &NodeAgents,
     order: &str,
     host: &str,
     written: &BTreeSet<String>,
-    mut stored: Proofs,
+    stored: &Proofs,
 ) -> Result<Found, Error> {
-    stored.retain(|node, proof| written.contains(node) && proof.is_of(order));
-    let is_due = |proof: &Proof| proof.verdict != Verdict::Trusted && pass.now.duration_since(proof.at) >= AGAIN;
-    let open = |stored: &Proofs| {
-        let unproved = |node: &&String| stored.get(*node).is_none_or(is_due);
-        written.iter().filter(unproved).cloned().collect::<BTreeSet<_>>()
-    };
-    let again = |stored: &Proofs| {
-        let failed = stored.values().filter(|proof| proof.verdict != Verdict::Trusted);
-        let next = failed.map(|proof| AGAIN - pass.now.duration_since(proof.at)).min();
-        next.map(|wait| wait.max(SignedDuration::from_secs(1)).unsigned_abs())
-    };
-    if open(&stored).is_empty() && !pass.ctx.recall.may_be_proving(pass.key) {
-        return Ok(Found { look_again: again(&stored), proofs: stored });
-    }
-    let api: Api<Pod> = Api::namespaced(pass.ctx.client.clone(), namespace);
-    let mut running = BTreeSet::new();
-    let pods = list(&api, pass.key).await?;
-    pass.ctx.recall.proves(pass.key, !pods.is_empty());
-    for pod in pods {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-        let is_wanted = pod.labels().get(node_proof::ORDER).is_some_and(|of| order.starts_with(of.as_str()));
-        match answer(&pod, pass.now) {
-            None if is_wanted && pod.metadata.deletion_timestamp.is_none() => {
+    let mut proofs = stored.clone();
+    proofs.retain(|node, proof| written.contains(node) && proof.is_of(order));
+    let kept = proofs.clone();
+    let is_asked = |proofs: &Proofs, node: &str| proofs.get(node).is_some_and(|proof| proof.verdict == Verdict::Asked);
+    let age = |proof: &Proof| pass.now.duration_since(proof.at);
+    let is_due = |proof: &Proof| matches!(proof.verdict, Verdict::Refused | Verdict::Unclear) && age(proof) >= AGAIN;
+
+    if proofs.values().any(|proof| proof.verdict == Verdict::Asked) || pass.ctx.recall.may_be_proving(pass.key) {
+        let api: Api<Pod> = Api::namespaced(pass.ctx.client.clone(), &agents.proofs);
+        let pods = list(&api, pass.key).await?;
+        pass.ctx.recall.proves(pass.key, !pods.is_empty());
+        let mut running = BTreeSet::new();
+        for pod in &pods {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+            let is_of = pod.labels().get(node_proof::ORDER).is_some_and(|of| order.starts_with(of.as_str()));
+            if is_of && is_asked(&kept, &node) {
+                if let Some((verdict, message)) = answer(pod, pass.now) {
+                    proofs.insert(node.clone(), Proof::new(order, verdict, &message, pass.now));
+                }
                 running.insert(node);
-                continue;
+            } else {
+                delete(&api, pod).await?;
             }
-            Some((verdict, message)) if is_wanted && open(&stored).contains(&node) => {
-                stored.insert(node, Proof::new(order, verdict, &message, pass.now));
-            }
-            _ => {}
         }
-        delete(&api, &pod).await?;
-    }
-    let todo = open(&stored);
-    let next = todo.iter().filter(|node| !running.contains(*node)).take(AT_ONCE.saturating_sub(running.len()));
-    for node in next {
-        pass.ctx.recall.proves(pass.key, true);
-        let pod = node_proof::pod(pass.registry, &name(pass, node, order), node, host, order);
-        match api.create(&PostParams::default(), &pod).await {
-            Ok(_) => {}
-            // The former one of its name is on its way out.
-            Err(kube::Error::Api(refusal)) if refusal.is_already_exists() => {}
-            Err(source) => return Err(failed(pass.key, source)),
+        for (node, proof) in
+            kept.iter().filter(|(node, proof)| proof.verdict == Verdict::Asked && !running.contains(*node))
+        {
+            if age(proof) >= PATIENCE {
+                let why = "the pod that was to prove it has gone";
+                proofs.insert(node.clone(), Proof::new(order, Verdict::Unclear, why, pass.now));
+            } else if pass.ctx.recall.may_make(pass.key, node, proof.at) {
+                make(pass, &api, &node_proof::pod(pass.registry, &name(pass, node, order), node, host, order)).await?;
+            }
         }
     }
-    let look_again = if todo.is_empty() { again(&stored) } else { Some(PATIENCE.unsigned_abs()) };
-    Ok(Found { look_again, proofs: stored })
+    let asked = proofs.values().filter(|proof| proof.verdict == Verdict::Asked).count();
+    let mut open: Vec<_> = written.iter().filter(|node| proofs.get(*node).is_none_or(is_due)).collect();
+    // Other registries begin with other nodes.
+    open.sort_by_key(|node| name(pass, node, ""));
+    for node in open.into_iter().take(AT_ONCE.saturating_sub(asked)) {
+        proofs.insert(node.clone(), Proof::new(order, Verdict::Asked, "", pass.now));
+    }
+    let failed = proofs.values().filter(|proof| matches!(proof.verdict, Verdict::Refused | Verdict::Unclear));
+    let again = failed.map(|proof| (AGAIN - age(proof)).max(SignedDuration::from_secs(1)).unsigned_abs()).min();
+    let waits = proofs.values().any(|proof| proof.verdict == Verdict::Asked).then_some(PATIENCE.unsigned_abs());
+    // What is new is kept first.
+    let goes_on = (proofs != *stored).then_some(GO_ON);
+    Ok(Found { look_again: again.into_iter().chain(waits).chain(goes_on).min(), proofs })
+}
+
+async fn make(pass: &Pass<'_>, api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
+    pass.ctx.recall.proves(pass.key, true);
+    match api.create(&PostParams::default(), pod).await {
+        Ok(_) => Ok(()),
+        // The former one of its name is on its way out.
+        Err(kube::Error::Api(refusal)) if refusal.is_already_exists() => Ok(()),
+        Err(source) => Err(failed(pass.key, source)),
+    }
 }
 
 /// Takes the pods of a registry away, of which nothing is to be proved any more. No request if there can be none.
@@ -95,7 +113,7 @@ pub(crate) async fn clear(registry: &Key, ctx: &Context) -> Result<(), Error> {
     let Some(agents) = ctx.settings.node_agents.as_ref().filter(|_| ctx.recall.may_be_proving(registry)) else {
         return Ok(());
     };
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &agents.namespace);
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &agents.proofs);
     for pod in list(&api, registry).await? {
         delete(&api, &pod).await?;
     }
@@ -142,6 +160,7 @@ fn name(pass: &Pass<'_>, node: &str, order: &str) -> String {
 /// What a pod has told; `None`: nothing yet.
 fn answer(pod: &Pod, now: Timestamp) -> Option<(Verdict, String)> {
     let status = pod.status.clone().unwrap_or_default();
+    let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.as_deref()).unwrap_or_default();
     let state = status.container_statuses.iter().flatten().next().and_then(|container| container.state.clone());
     if let Some(state) = &state {
         if let Some(ContainerStateWaiting { reason: Some(reason), message }) = &state.waiting
@@ -150,11 +169,11 @@ fn answer(pod: &Pod, now: Timestamp) -> Option<(Verdict, String)> {
             let message = message.clone().unwrap_or_default();
             // The first word after a pull that failed is short; what was wrong follows.
             if !message.is_empty() {
-                return Some((judge(&message), message));
+                return Some((judge(image, &message), message));
             }
         }
         if state.running.is_some() || state.terminated.is_some() {
-            return Some((Verdict::Trusted, String::new()));
+            return Some((Verdict::Unclear, "something runs under a name that no image can have".to_owned()));
         }
     }
     if status.phase.as_deref() == Some("Failed") {

@@ -112,18 +112,21 @@ impl Read {
 impl Tally {
     fn count(&mut self, node: &str, entry: &Entry) {
         match entry.state {
+            // It says why it does not.
+            State::NotSelected if !entry.message.is_empty() => self.lacks(node, entry),
             State::NotSelected => *self.not_meant.entry(entry.bundle.clone()).or_default() += 1,
             State::Written => {
                 self.written.entry(entry.bundle.clone()).or_default().insert(node.to_owned());
             }
-            State::Refused => {
-                self.refused_count += 1;
-                if self.refused.len() < NAMED {
-                    let entry = Entry::new("", entry.state, &entry.message);
-                    let message = entry.message.replace(|c: char| c.is_control(), " ");
-                    self.refused.push((node.to_owned(), message));
-                }
-            }
+            State::Refused => self.lacks(node, entry),
+        }
+    }
+
+    fn lacks(&mut self, node: &str, entry: &Entry) {
+        self.refused_count += 1;
+        if self.refused.len() < NAMED {
+            let entry = Entry::new("", entry.state, &entry.message);
+            self.refused.push((node.to_owned(), entry.message.replace(|c: char| c.is_control(), " ")));
         }
     }
 }
