@@ -49,7 +49,8 @@ const ANSWERED: [&str; 7] = [
 pub fn judge(image: &str, message: &str) -> Verdict {
     // Names may be words.
     let host = image.split('/').next().unwrap_or_default();
-    let said = message.replace(image, "IMAGE").replace(REPOSITORY, "IMAGE").replace(host, "HOST").to_lowercase();
+    let names = [image, REPOSITORY, host].into_iter().filter(|name| !name.is_empty());
+    let said = names.fold(message.to_owned(), |said, name| said.replace(name, "NAME")).to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if says(&REFUSED) {
         Verdict::Refused
