@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -245,4 +246,38 @@ async fn an_operator_of_single_namespaces_says_that_it_cannot_see_others() {
     registry.apply(spec(Value::Null)).await.unwrap();
     registry.object.becomes(PATIENCE, "says nothing of it", |live| live["status"]["trust"].is_null()).await;
     registry.delete().await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_never_answers_keeps_no_other_from_being_told() {
+    let Some(team) = namespace_of_its_own_cluster("trust").await else { return };
+    let cluster = Cluster(&team);
+    cluster.namespace("aaa", json!({ACCEPTS: "Any", "slow": "true"})).await;
+    cluster.namespace("zzz", json!({ACCEPTS: "Any"})).await;
+    // Somebody's webhook takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "silent"},
+        "webhooks": [{
+            "name": "silent.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 10,
+            "clientConfig": {"url": format!("https://{}/", silent.local_addr().unwrap())},
+            "namespaceSelector": {"matchLabels": {"slow": "true"}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+        }],
+    });
+    let hooks: Api<ValidatingWebhookConfiguration> = Api::all(team.client.clone());
+    hooks.create(&PostParams::default(), &serde_json::from_value(hook).unwrap()).await.unwrap();
+
+    let _operator = team.operator_of_the_cluster(&[]).await;
+    let registry = team.registry("team-a", spec(json!({"namespaces": {}}))).await;
+    cluster.copy_in("zzz", "ConfigMap").appears(within(90)).await;
+    eventually(within(60), "the slow one is named", async || {
+        let words = registry.condition("NamespacesTrusted").await["message"].as_str().unwrap_or_default().to_owned();
+        if words.starts_with("1 of 2 namespaces") && words.contains("aaa: ") { Ok(()) } else { Err(words) }
+    })
+    .await;
+    // Nor does it keep another registry waiting.
+    let neighbour = team.registry("neighbour", spec(Value::Null)).await;
+    neighbour.says_within(within(15), "Ready", "True", "Suspended").await;
 }

@@ -23,6 +23,8 @@ use crate::status::{self, Problem, Reach};
 const AT_ONCE: Duration = Duration::from_secs(10);
 /// How soon the next one comes.
 const GO_ON: Duration = Duration::from_millis(1);
+/// The same if something failed.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
 /// What the part gives back.
 #[derive(Default)]
@@ -71,8 +73,9 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Addres
         work.write_in_turn(&mut namespaces).await;
     }
     let own = |place: &&Place| place.0 == pass.registry.namespace;
-    // What failed is tried again with its backoff.
-    let goes_on = (work.is_unfinished && !work.has_failed).then_some(GO_ON);
+    // A namespace that answers late, or not at all, must not have this registry's passes take the place of others'.
+    let pause = if work.has_failed { AFTER_A_FAILURE } else { GO_ON };
+    let goes_on = work.is_unfinished.then_some(pause);
     Trust {
         keep: nodes.keep.iter().filter(own).map(|(_, kind, name)| (*kind, name.clone())).collect(),
         report: status::Trust { namespaces: namespaces.reach, nodes: nodes.reach },

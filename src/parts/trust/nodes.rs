@@ -146,7 +146,7 @@ fn without_a_host(namespace: &str, refused: &Refused) -> Problem {
         Refused::Taken(host) => Problem::stuck(
             "HostTaken",
             format!(
-                "nodes are not told of {host}: an older registry with spec.trust.nodes has it in spec.addresses, too; take it out of one of them"
+                "nodes are not told of {host}: another registry with spec.trust.nodes has it in spec.addresses, too; take it out of one of them"
             ),
         ),
         Refused::NotAllowed(host) => Problem::stuck(
