@@ -111,7 +111,8 @@ fn holder(registry: &PrivateRegistry, rivals: &[Arc<PrivateRegistry>]) -> Option
     let wanted = mounted(registry)?;
     let rank = |registry: &PrivateRegistry| {
         let meta = &registry.metadata;
-        (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
+        // Creation times have whole seconds. Within one, a claim is rather whose own it is.
+        (meta.creation_timestamp.as_ref().map(|time| time.0), claim(registry).is_some(), meta.name.clone())
     };
     let first =
         rivals.iter().filter(|rival| mounted(rival).as_ref() == Some(&wanted)).min_by_key(|rival| rank(rival))?;
@@ -162,6 +163,7 @@ mod tests {
         assert_eq!(holders(&("foo", 1, naming("bar-data")), &("bar", 2, json!({}))), [None, Some("foo".to_owned())]);
         assert_eq!(holders(&("foo", 1, naming("x")), &("bar", 2, naming("x"))), [None, Some("foo".to_owned())]);
         assert_eq!(holders(&("foo", 1, naming("x")), &("bar", 1, naming("x"))), [Some("bar".to_owned()), None]);
+        assert_eq!(holders(&("bar", 1, naming("foo-data")), &("foo", 1, own())), [Some("foo".to_owned()), None]);
     }
 
     #[test]
