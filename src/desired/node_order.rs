@@ -71,16 +71,15 @@ pub fn name(registry: &Resolved) -> String {
     orders::name(&registry.namespace, registry.name.as_str())
 }
 
-/// The operator's name for what is ordered, which comes back in reports: another bundle, host or selector has another one.
+/// The order, in the operator's namespace `home`, and its name, which comes back in reports: another bundle, host or selector has another one.
 #[must_use]
-pub fn fingerprint(order: &Object) -> String {
-    let data = order.body["data"][orders::KEY].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    data.and_then(|data| data["bundle"].as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// The order, in the operator's namespace `home`.
-#[must_use]
-pub fn build(registry: &Resolved, home: &str, bundle: &str, hosts: &[WrittenHost], nodes: &TrustedNodes) -> Object {
+pub fn build(
+    registry: &Resolved,
+    home: &str,
+    bundle: &str,
+    hosts: &[WrittenHost],
+    nodes: &TrustedNodes,
+) -> (Object, String) {
     let owner = format!("{}/{}", registry.namespace, registry.name);
     let runtimes = nodes.runtimes.iter().map(|runtime| match runtime {
         NodeRuntime::Containerd => Runtime::Containerd,
@@ -104,9 +103,9 @@ pub fn build(registry: &Resolved, home: &str, bundle: &str, hosts: &[WrittenHost
         ..ConfigMap::default()
     };
     if home == registry.namespace {
-        return object(&map, Hold::Disposable);
+        return (object(&map, Hold::Disposable), print);
     }
-    Object { namespace: Some(home.to_owned()), ..object(&map, Hold::Kept) }
+    (Object { namespace: Some(home.to_owned()), ..object(&map, Hold::Kept) }, print)
 }
 
 #[cfg(test)]
@@ -162,22 +161,23 @@ mod tests {
         let bundle = include_str!("../pki/testdata/company-root.crt");
         let service = json!({"spec": {"clusterIPs": ["10.0.0.7"]}});
         let found = hosts(&registry, &service, |_| false, &BTreeSet::new());
-        let order = build(&registry, "system", bundle, &found.given, registry.trusted_nodes.as_ref().unwrap());
+        let (order, print) = build(&registry, "system", bundle, &found.given, registry.trusted_nodes.as_ref().unwrap());
         assert_eq!((order.namespace.as_deref(), order.name.as_str()), (Some("system"), "trust.registries.team-a"));
         let data = serde_json::from_value(order.body["data"].clone()).unwrap();
         let owner = Owner::parse("registries/team-a").unwrap();
         assert_eq!(orders::owner(&order.name), Some(owner.clone()));
         let read = orders::read(&owner, &data).unwrap();
-        assert_eq!(read.bundle, fingerprint(&order));
+        assert_eq!(read.bundle, print);
         assert_eq!(read.hosts.len(), 3);
         assert!(read.selects(&BTreeMap::from([("pool".to_owned(), "build".to_owned())])));
         assert!(!read.selects(&BTreeMap::new()));
         assert_eq!(read.runtimes.unwrap().len(), 2);
         assert_eq!(order.body["metadata"]["labels"]["privateregistry.dev/trust"], "order");
 
-        let fewer = build(&registry, "system", bundle, &found.given[..1], registry.trusted_nodes.as_ref().unwrap());
-        assert_ne!(fingerprint(&fewer), fingerprint(&order), "a report about other hosts says nothing of these");
-        let own = build(&registry, "registries", bundle, &found.given, registry.trusted_nodes.as_ref().unwrap());
+        let (_, of_fewer) =
+            build(&registry, "system", bundle, &found.given[..1], registry.trusted_nodes.as_ref().unwrap());
+        assert_ne!(of_fewer, print, "a report about other hosts says nothing of these");
+        let (own, _) = build(&registry, "registries", bundle, &found.given, registry.trusted_nodes.as_ref().unwrap());
         assert_eq!((own.namespace, own.hold), (None, Hold::Disposable));
     }
 }

@@ -11,7 +11,9 @@ pub mod reports;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use kube::api::{Api, ListParams};
 use operator_engine::apply::{self, Applied, Kind, ObjectRef, Outcome};
+use serde::de::DeserializeOwned;
 
 use super::address::Address;
 use super::certificate::Certificate;
@@ -80,6 +82,21 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Addres
         keep: nodes.keep.iter().filter(own).map(|(_, kind, name)| (*kind, name.clone())).collect(),
         report: status::Trust { namespaces: namespaces.reach, nodes: nodes.reach },
         look_again: [work.look_again, nodes.look_again, goes_on].into_iter().flatten().min(),
+    }
+}
+
+/// Hands over every object that a list shows, page by page.
+async fn each<K>(api: &Api<K>, mut params: ListParams, mut take: impl FnMut(K)) -> kube::Result<()>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    loop {
+        let page = api.list(&params).await?;
+        page.items.into_iter().for_each(&mut take);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(()),
+        }
     }
 }
 

@@ -59,11 +59,10 @@ pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &A
         Err(error) => return told(Reach { problem: Some(pass.problem(error)), ..Reach::default() }),
     };
     let hosts = node_order::hosts(registry, service, |host| agents.allow(&registry.namespace, host), &taken);
-    let order = node_order::build(registry, &home, bundle, &hosts.given, asked);
+    let (order, ordered) = node_order::build(registry, &home, bundle, &hosts.given, asked);
     keep.insert((home.clone(), kinds::CONFIG_MAP, name));
     let mut plan = Plan { keep, write: vec![order], ..Plan::default() };
 
-    let ordered = node_order::fingerprint(&plan.write[0]);
     let (tally, later) = match pass.ctx.reports.of(pass.key, &pass.ctx.client, &agents.namespace).await {
         Ok(found) => found,
         Err(source) => {
@@ -186,13 +185,15 @@ async fn taken(pass: &Pass<'_>, agents: &NodeAgents) -> Result<BTreeSet<String>,
     for address in &pass.registry.addresses {
         let (kind, namespace, name) = host_of_a_node(address.to_string());
         let rivals = pass.ctx.references.to(kind, &namespace, &name);
-        for rival in rivals.iter().filter(|rival| *rival != pass.key && agents.allow(&rival.namespace, address)) {
+        let rivals: Vec<_> = rivals.iter().filter(|rival| *rival != pass.key).collect();
+        let ours = !rivals.is_empty() && has(pass, agents, pass.key, &name).await?;
+        for rival in rivals.into_iter().filter(|rival| agents.allow(&rival.namespace, address)) {
             let Some(registry) =
                 pass.ctx.registries.get(rival).filter(|rival| rival.metadata.deletion_timestamp.is_none())
             else {
                 continue;
             };
-            let [theirs, ours] = [has(pass, agents, rival, &name).await?, has(pass, agents, pass.key, &name).await?];
+            let theirs = has(pass, agents, rival, &name).await?;
             if theirs && !ours || theirs == ours && rank(&registry) < rank(pass.manifest) {
                 taken.insert(name.clone());
             }

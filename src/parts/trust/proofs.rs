@@ -13,6 +13,7 @@ use operator_engine::work::queue::Key;
 use sha2::{Digest as _, Sha256};
 
 use super::super::{Context, Error, Pass};
+use super::each;
 use crate::desired::node_proof::{self, Proof, Proofs};
 use crate::model::NodeAgents;
 use crate::node::proof::{Verdict, judge};
@@ -122,17 +123,10 @@ pub(crate) async fn clear(registry: &Key, ctx: &Context) -> Result<(), Error> {
 }
 
 async fn list(api: &Api<Pod>, registry: &Key) -> Result<Vec<Pod>, Error> {
-    let mut params =
-        ListParams::default().labels(&node_proof::selector(&registry.namespace, &registry.name)).limit(PAGE);
+    let params = ListParams::default().labels(&node_proof::selector(&registry.namespace, &registry.name)).limit(PAGE);
     let mut all = Vec::new();
-    loop {
-        let page = api.list(&params).await.map_err(|source| failed(registry, source))?;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
+    each(api, params, |pod| all.push(pod)).await.map_err(|source| failed(registry, source))?;
+    Ok(all)
 }
 
 async fn delete(api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use operator_engine::work::queue::Key;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::each;
 use crate::node::report::{self, Entry, State};
 
 /// Reports in one page.
@@ -82,16 +83,9 @@ impl Reports {
 
 async fn list(client: &Client, namespace: &str) -> Result<Read, kube::Error> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let mut params = ListParams::default().labels(&report::selector()).limit(PAGE);
     let mut all = Read::default();
-    loop {
-        let page = api.list(&params).await?;
-        page.items.iter().for_each(|found| all.take_in(found));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
+    each(&api, ListParams::default().labels(&report::selector()).limit(PAGE), |found| all.take_in(&found)).await?;
+    Ok(all)
 }
 
 impl Read {
