@@ -3,9 +3,11 @@
 
 mod create;
 mod drift;
+mod frontend;
 mod memory;
 mod objects;
 mod operator;
+mod person;
 mod plain;
 mod processor;
 mod quiet;
@@ -71,6 +73,8 @@ enum Measurement {
     Ready,
     /// From a manifest without a user until that user is refused
     Revoke,
+    /// Pulls and pushes through a front end, against the registry's own TLS
+    Frontend,
     /// Pulls and pushes while certificates are renewed all the time; only if it is asked for, because it takes `--minutes`
     Renewals,
     /// Many registries at once, against a plain writer of the same objects
@@ -97,7 +101,7 @@ impl Measurement {
     }
 
     fn needs_registries(self) -> bool {
-        self.needs_cluster() && !matches!(self, Self::Ready | Self::Revoke | Self::Renewals)
+        self.needs_cluster() && !matches!(self, Self::Ready | Self::Revoke | Self::Frontend | Self::Renewals)
     }
 }
 
@@ -167,6 +171,9 @@ impl Bench {
         }
         if self.has(Measurement::Revoke) {
             rows.extend(revoke::measure(&self.program, &self.progress).await?);
+        }
+        if self.has(Measurement::Frontend) {
+            rows.extend(frontend::measure(&self.program, &self.progress).await?);
         }
         if self.has(Measurement::Renewals) {
             rows.extend(renewals::measure(&self.program, self.minutes, &self.progress).await?);

@@ -2,22 +2,19 @@
 //! end, with two replicas, and with a single pod, whose gaps are what is measured there.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Output,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kube::Client;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
-use testbed::{Family, Mode, Node, Progress, Tools, image, node, sandbox::Place};
+use testbed::{Family, Mode, Node, Progress, Tools, image, node};
 
 use super::{
     objects::{self, api, registry},
+    person::{Person, REPOSITORY},
     samples::milliseconds,
     served_node::{ServedNode, reached},
     table::Row,
@@ -26,7 +23,6 @@ use super::{
 
 /// Life of certificates and of authorities.
 const LIVES: &str = "2m/10m";
-const REPOSITORY: &str = "team/app";
 /// How long a client keeps one connection.
 const KEPT: u32 = 30;
 /// Requests that it makes on it in a second.
@@ -35,8 +31,6 @@ const EACH_SECOND: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often clients look for other authorities.
 const NEWS: Duration = Duration::from_secs(10);
-/// Shorter gaps than what a browser would notice are none.
-const TIMEOUT: &str = "10";
 
 /// How a registry is run.
 struct Shape {
@@ -105,7 +99,7 @@ async fn watch(node: &Node, client: &Client, shape: &Shape, until: Instant, minu
     let blob = blob.map_err(|why| anyhow::anyhow!("the first push to {}: {why}", shape.name))?;
     let done = AtomicBool::new(false);
     let clients = async {
-        let both = futures::try_join!(person.keeps_connections(&blob, until), person.connects_anew(&blob, until));
+        let both = futures::try_join!(keeps_connections(&person, &blob, until), connects_anew(&person, &blob, until));
         done.store(true, Relaxed);
         both
     };
@@ -177,120 +171,49 @@ impl Seen {
     }
 }
 
-/// Somebody who pulls and pushes with curl. The login is in a file.
-struct Person<'a> {
-    node: &'a Node,
-    client: &'a Client,
-    name: &'a str,
-    address: String,
-    home: TempDir,
+/// Pulls and pushes, each over a connection of its own.
+async fn connects_anew(person: &Person<'_>, blob: &str, until: Instant) -> Result<Seen> {
+    let (mut seen, mut learned, mut round) = (Seen::default(), Instant::now(), 0_u32);
+    while Instant::now() < until {
+        if learned.elapsed() > NEWS {
+            person.learn().await?;
+            learned = Instant::now();
+        }
+        let began = Instant::now();
+        let pulled = person.asks(&format!("/v2/{REPOSITORY}/blobs/{blob}"), "200", "", &[]).await?;
+        seen.answer(pulled.map(drop), began);
+        let began = Instant::now();
+        let pushed = person.push(format!("round {round}").as_bytes()).await?;
+        seen.answer(pushed.map(drop), began);
+        round += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(seen)
 }
 
-impl<'a> Person<'a> {
-    async fn new(node: &'a Node, client: &'a Client, name: &'a str) -> Result<Self> {
-        let home = tempfile::tempdir().context("make a folder")?;
-        let service = api(client, NAMESPACE, "Service").get(name).await?;
-        let address = service.data["spec"]["clusterIP"].as_str().context("the Service has no address")?;
-        let login = api(client, NAMESPACE, "Secret").get(&format!("{name}-admin")).await?;
-        let text = |key: &str| -> Result<String> {
-            let encoded = login.data["data"][key].as_str().context("no login")?;
-            let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded)?;
-            Ok(String::from_utf8(bytes)?)
-        };
-        let user = format!("user = \"{}:{}\"\n", text("username")?, text("password")?);
-        fs::write(home.path().join("login"), user).context("write the login")?;
-        let person = Self { node, client, name, address: format!("https://{address}:5000"), home };
-        person.learn().await?;
-        Ok(person)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
-    }
-
-    /// Trusts whom the bundle names now.
-    async fn learn(&self) -> Result<()> {
-        let bundle = api(self.client, NAMESPACE, "ConfigMap").get(&format!("{}-ca-bundle", self.name)).await?;
-        let text = bundle.data["data"]["ca.crt"].as_str().context("the bundle is empty")?;
-        fs::write(self.file("new"), text).and_then(|()| fs::rename(self.file("new"), self.file("ca.crt")))?;
-        Ok(())
-    }
-
-    async fn curl(&self, path: &str, more: &[&str]) -> Result<Output> {
-        let mut command = self.node.sandbox().command(Place::Inside, "curl");
-        command.args(["--silent", "--show-error", "--max-time", TIMEOUT, "--output", "/dev/null"]).args(more);
-        command.arg("--config").arg(self.file("login")).arg("--cacert").arg(self.file("ca.crt"));
-        command.arg(format!("{}{path}", self.address));
-        tokio::task::spawn_blocking(move || command.output()).await?.context("run curl")
-    }
-
-    /// One request over a new connection, and what curl says of it.
-    async fn asks(&self, path: &str, wanted: &str, say: &str, more: &[&str]) -> Result<Result<String, String>> {
-        let write = format!("%{{http_code}} {say}");
-        let output = self.curl(path, &[&["--write-out", &write], more].concat()).await?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let error = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Ok(match said.split_once(' ') {
-            Some((code, rest)) if code == wanted => Ok(rest.trim().to_owned()),
-            _ => Err(format!("{path}: {said} {error}")),
-        })
-    }
-
-    /// Its digest.
-    async fn push(&self, content: &[u8]) -> Result<Result<String, String>> {
-        let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-        fs::write(self.file("content"), content).context("write what is pushed")?;
-        let begin = format!("/v2/{REPOSITORY}/blobs/uploads/");
-        let place = match self.asks(&begin, "202", "%header{location}", &["--data", ""]).await? {
-            Ok(place) => place,
-            Err(why) => return Ok(Err(why)),
-        };
-        let content = format!("@{}", self.file("content").display());
-        let more =
-            ["--request", "PUT", "--header", "Content-Type: application/octet-stream", "--data-binary", &content];
-        let put = self.asks(&format!("{place}&digest=sha256:{digest}"), "201", "", &more).await?;
-        Ok(put.map(|_| format!("sha256:{digest}")))
-    }
-
-    async fn connects_anew(&self, blob: &str, until: Instant) -> Result<Seen> {
-        let (mut seen, mut learned, mut round) = (Seen::default(), Instant::now(), 0_u32);
-        while Instant::now() < until {
-            if learned.elapsed() > NEWS {
-                self.learn().await?;
-                learned = Instant::now();
-            }
-            let began = Instant::now();
-            let pulled = self.asks(&format!("/v2/{REPOSITORY}/blobs/{blob}"), "200", "", &[]).await?;
-            seen.answer(pulled.map(drop), began);
-            let began = Instant::now();
-            let pushed = self.push(format!("round {round}").as_bytes()).await?;
-            seen.answer(pushed.map(drop), began);
-            round += 1;
-            tokio::time::sleep(PAUSE).await;
+/// Pulls over connections that it keeps for half a minute.
+async fn keeps_connections(person: &Person<'_>, blob: &str, until: Instant) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let count = KEPT * EACH_SECOND;
+    while Instant::now() < until {
+        let began = Instant::now();
+        let path = format!("/v2/{REPOSITORY}/blobs/{blob}?[1-{count}]");
+        let rate = format!("{EACH_SECOND}/s");
+        let output = person.curl(&path, &["--rate", &rate, "--write-out", "%{http_code}\n"]).await?;
+        let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let codes: Vec<_> = said.lines().collect();
+        for number in 0..count as usize {
+            let code = codes.get(number).copied().unwrap_or("nothing");
+            let began = began + Duration::from_secs(number as u64) / EACH_SECOND;
+            let answer = if code == "200" {
+                Ok(())
+            } else {
+                Err(format!("kept connection: {code} {}", error.lines().next().unwrap_or_default()))
+            };
+            // Told together at the end, so how long a gap was is for the other client to say.
+            seen.answer(answer, began.min(Instant::now()));
+            seen.gap = Duration::ZERO;
         }
-        Ok(seen)
     }
-
-    async fn keeps_connections(&self, blob: &str, until: Instant) -> Result<Seen> {
-        let mut seen = Seen::default();
-        let count = KEPT * EACH_SECOND;
-        while Instant::now() < until {
-            let began = Instant::now();
-            let path = format!("/v2/{REPOSITORY}/blobs/{blob}?[1-{count}]");
-            let rate = format!("{EACH_SECOND}/s");
-            let output = self.curl(&path, &["--rate", &rate, "--write-out", "%{http_code}\n"]).await?;
-            let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            let codes: Vec<_> = said.lines().collect();
-            for number in 0..count as usize {
-                let code = codes.get(number).copied().unwrap_or("nothing");
-                let began = began + Duration::from_secs(number as u64) / EACH_SECOND;
-                let answer =
-                    if code == "200" { Ok(()) } else { Err(format!("kept connection: {code} {}", error.trim())) };
-                // Told together at the end, so how long a gap was is for the other client to say.
-                seen.answer(answer, began.min(Instant::now()));
-                seen.gap = Duration::ZERO;
-            }
-        }
-        Ok(seen)
-    }
+    Ok(seen)
 }
