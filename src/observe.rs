@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::PrivateRegistry;
 use crate::desired::kinds;
-use crate::model::{self, Child, Observed, ObservedClaim, SecretContent};
+use crate::model::{self, Child, Observed, ObservedClaim, SecretContent, labels};
 use crate::secret::Sensitive;
 
 /// Bytes that all Secrets of a manifest may have together: more than a table of users has room for. One registry must not fill the operator's memory.
@@ -19,14 +19,15 @@ const OVERSIZED_AT_MOST: usize = 8;
 /// What a key costs beside its name and value: each may become a user.
 const KEY: usize = 256;
 
-/// Names of the Secrets that a manifest refers to.
+/// Names of the Secrets that a manifest refers to, of those of another namespace with it: `namespace/name`.
 #[must_use]
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
     read(registry).collect()
 }
 
 fn read(registry: &PrivateRegistry) -> impl Iterator<Item = String> {
-    model::answer_of(registry).into_iter().chain(model::secrets_of(&registry.spec).cloned())
+    let own = model::answer_of(registry).into_iter().chain(model::secrets_of(&registry.spec).cloned());
+    own.chain(model::authority_elsewhere(registry))
 }
 
 /// Name of the existing claim that a manifest refers to.
@@ -57,8 +58,10 @@ pub async fn references(
             observed.oversized.insert(name);
             continue;
         }
-        match engine.read(kinds::SECRET, namespace, &name).await {
+        let (place, own_name) = name.split_once('/').unwrap_or((namespace, &name));
+        match engine.read(kinds::SECRET, place, own_name).await {
             Ok(live) => {
+                let live = live.filter(|live| place == namespace || signs_for(live, namespace));
                 let content = live.as_ref().map(content);
                 match room.checked_sub(content.as_ref().map_or(0, size)) {
                     Some(left) => {
@@ -84,6 +87,12 @@ pub async fn references(
         }
     }
     (observed, errors)
+}
+
+/// Whether an authority of another namespace may sign for registries of this one. One that may not is the same as none: what is there is nobody's to know.
+fn signs_for(live: &Live, namespace: &str) -> bool {
+    let allowed = live.annotation(labels::SIGNS_FOR).unwrap_or_default();
+    allowed.split(',').map(str::trim).any(|one| one == labels::ANY || one == namespace)
 }
 
 fn content(live: &Live) -> SecretContent {

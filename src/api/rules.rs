@@ -12,6 +12,8 @@ pub const HOST_PORT: &str = r"^(\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]|[a-z0-9]([-a-z
 pub const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 /// Pattern of a user's name: no colon, no blanks, and nothing that an htpasswd file takes for a comment.
 pub const USER_NAME: &str = r"^[^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*$";
+/// Name of a namespace.
+pub const NAMESPACE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of an object's name.
 pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of a DNS name whose first label may be a wildcard.
@@ -171,7 +173,7 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
+    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || has(self.spec.tls.privateCA.caSecretRef.namespace) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
     "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store your own under another name",
 );
 /// The same for users.

@@ -95,13 +95,27 @@ pub struct PrivateCa {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::AT_LEAST_AN_HOUR)]
     pub duration: Option<GoDuration>,
-    /// The authority of another Secret of the namespace (tls.crt, tls.key) signs, for instance one for many registries: a company's, or the NAME-ca of
-    /// another registry. The operator only reads it; what becomes of it is decided there.
+    /// The authority of another Secret (tls.crt, tls.key) signs, for instance one for many registries: a company's, or the NAME-ca of another
+    /// registry. The operator only reads it; what becomes of it is decided there.
     #[serde(rename = "caSecretRef", default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<SecretRef>,
+    pub ca_secret_ref: Option<CaSecretRef>,
     /// How one authority takes over from another: when two thirds of its life are over, or when the annotation privateregistry.dev/renew asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+}
+
+/// A Secret with an authority.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CaSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace, if it is another one than the registry's. There the Secret's annotation privateregistry.dev/signs-for must name the registry's
+    /// namespace (several: with commas), or `Any`. Needs an operator that serves all namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::NAMESPACE))]
+    pub namespace: Option<String>,
 }
 
 /// How one authority takes over from another. The next one is published in NAME-ca-bundle first and signs later, so that clients can learn of it.

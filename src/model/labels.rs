@@ -36,6 +36,10 @@ pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 pub const AUTHORITIES_SINCE: &str = "privateregistry.dev/authorities-since";
 /// Annotation of the TLS Secret: the Secret with the authority that signed, where that is not the registry's own.
 pub const SHARED_AUTHORITY: &str = "privateregistry.dev/shared-authority";
+/// Annotation of a Secret with an authority: for registries of which other namespaces it signs, with commas between, or [`ANY`].
+pub const SIGNS_FOR: &str = "privateregistry.dev/signs-for";
+/// All of them. No namespace can be called so.
+pub const ANY: &str = "Any";
 /// Annotation of the TLS Secret: who signed its certificate on request, the name of a signer or [`A_PERSON`]; absent if nobody did.
 pub const SIGNER: &str = "privateregistry.dev/signer";
 /// Value of [`SIGNER`]: no signer has a name without a slash.

@@ -18,7 +18,7 @@ pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
-pub use resolve::{Blocked, answer_of, answer_secret, resolve, secrets_of};
+pub use resolve::{Blocked, answer_of, answer_secret, authority_elsewhere, resolve, secrets_of};
 pub use resolved::{
     Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, TrustedNamespaces,
     TrustedNodes, Users,

@@ -16,8 +16,8 @@ use super::resolved::{
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, BundleKind, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec, Rotation,
-    ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
+    AccessMode, BundleKind, CaSecretRef, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec,
+    Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -72,7 +72,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
             "spec.image {image:?} is older than 3.1.1, which has known security faults; use 3.1.1 or newer"
         )));
     }
-    inputs(&name, spec)?;
+    inputs(&name, registry)?;
     let storage = storage(&name, spec.storage.as_ref(), observed, &mut faults.storage);
     let replicas = spec.replicas.unwrap_or(1).max(1);
     if replicas > 1 && !storage.is_shared() && faults.storage.is_none() {
@@ -283,7 +283,7 @@ fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<Pul
     (found, faults)
 }
 
-/// Names of the Secrets that a manifest refers to, those first that are small. Some may stand there twice.
+/// Names of the Secrets that a manifest refers to without a namespace, those first that are small. Some may stand there twice.
 pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let auth = spec.auth.as_ref();
     let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| &user.password_secret_ref.name);
@@ -294,8 +294,12 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let own = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref());
     let certificate =
         own.into_iter().flat_map(|own| [Some(&own.name), own.passphrase_secret_ref.as_ref().map(|key| &key.name)]);
-    let authority =
-        spec.tls.as_ref().and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref()).map(|ca| &ca.name);
+    let authority = spec
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref())
+        .filter(|ca| ca.namespace.is_none());
+    let authority = authority.map(|ca| &ca.name);
     let bundle =
         spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.as_ref()?.ca_bundle_secret_ref.as_ref());
     let clients = spec.tls.as_ref().and_then(|tls| tls.client_ca_secret_ref.as_ref());
@@ -317,9 +321,10 @@ pub fn answer_of(registry: &PrivateRegistry) -> Option<String> {
 }
 
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
-fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blocked> {
-    let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| registry.child(*child)).collect();
-    if let Some(name) = secrets_of(spec).find(|name| own.contains(*name)) {
+fn inputs(name: &RegistryName, registry: &PrivateRegistry) -> Result<(), Blocked> {
+    let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| name.child(*child)).collect();
+    let named = authority_elsewhere(registry);
+    if let Some(name) = secrets_of(&registry.spec).chain(&named).find(|name| own.contains(*name)) {
         return Err(Blocked::invalid(format!(
             "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
         )));
@@ -385,12 +390,37 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
         duration: short.map_or(duration, |short| short.certificate),
         ca_duration: short.and_then(|short| short.authority).unwrap_or(ca_duration),
         grace: grace(authority.rotation.as_ref())?,
-        shared: authority.ca_secret_ref.map(|secret| secret.name),
+        shared: authority.ca_secret_ref.map(|secret| shared(secret, namespace, settings)).transpose()?,
         key_algorithm: wanted.key_algorithm.unwrap_or_default(),
         named: Named { duration: authority.duration.is_some(), key_algorithm: wanted.key_algorithm.is_some() },
         dns_names: wanted.dns_names.into_iter().collect(),
         ip_addresses,
     })
+}
+
+/// The Secret's name, with its namespace before a slash if it is another one.
+fn shared(secret: CaSecretRef, namespace: &str, settings: &Settings) -> Result<String, Blocked> {
+    let CaSecretRef { name, namespace: place } = secret;
+    match place.filter(|place| place != namespace) {
+        None => Ok(name),
+        Some(place) if settings.sees_namespaces => Ok(format!("{place}/{name}")),
+        Some(place) => Err(Blocked {
+            reason: "NeedsClusterScope",
+            message: format!(
+                "spec.tls.privateCA.caSecretRef: this operator watches single namespaces and may not read Secret {place}/{name}: put the Secret into \
+                 namespace {namespace}, or have an operator installed that serves all namespaces"
+            ),
+            waiting: false,
+        }),
+    }
+}
+
+/// The same of a manifest, if it names a namespace at all.
+#[must_use]
+pub fn authority_elsewhere(registry: &PrivateRegistry) -> Option<String> {
+    let secret = registry.spec.tls.as_ref()?.private_ca.as_ref()?.ca_secret_ref.clone()?;
+    secret.namespace.as_ref()?;
+    shared(secret, registry.metadata.namespace.as_deref().unwrap_or_default(), &Settings::default()).ok()
 }
 
 fn grace(rotation: Option<&Rotation>) -> Result<Duration, Blocked> {

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::cluster::namespace;
+use crate::cluster::{namespace, namespace_of_its_own_cluster};
+use crate::given::company_ca;
+use crate::object::Object;
 use crate::registry::Registry;
-use crate::wait::{PATIENCE, eventually};
+use crate::wait::{PATIENCE, always, eventually, within};
 
 fn rotating(grace: &str) -> Value {
     json!({"tls": {"privateCA": {"rotation": {"gracePeriod": grace}}}})
@@ -143,4 +148,56 @@ async fn an_authority_is_replaced_by_itself_before_its_end() {
     let renewed = registry.object.becomes(PATIENCE, "says so", |live| stages(live).contains(&"Former".to_owned()));
     never_unknown(&registry, renewed).await;
     assert_eq!(registry.object.at("/status/certificate/reason").await, "CaChanged");
+}
+
+#[tokio::test]
+async fn an_authority_of_another_namespace_signs_for_whom_its_owner_names_and_for_nobody_else() {
+    let Some(team) = namespace_of_its_own_cluster("team").await else { return };
+    let _operator = team.operator_of_the_cluster(&[]).await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pki"}});
+    let namespaces: Api<KubeNamespace> = Api::all(team.client.clone());
+    namespaces.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap()).await.unwrap();
+    let company = Object::new(team.client.clone(), "pki", "Secret", "company");
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "company"}, "data": company_ca(|_| {}),
+    });
+    company.api.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let spec = json!({
+        "restartPolicy": {"type": "Never"}, "suspend": true,
+        "tls": {"privateCA": {"caSecretRef": {"name": "company", "namespace": "pki"}}},
+    });
+    let registry = team.registry("team-a", spec.clone()).await;
+
+    // What is there without a grant sounds as what is not there.
+    let words = registry.says("CertificateReady", "False", "WaitingForSecret").await;
+    assert!(words.contains("Secret pki/company") && words.contains("privateregistry.dev/signs-for=team"), "{words}");
+    let mut nobody = spec;
+    nobody["tls"]["privateCA"]["caSecretRef"]["name"] = json!("nobody");
+    let other = team.registry("team-b", nobody).await;
+    assert_eq!(other.says("CertificateReady", "False", "WaitingForSecret").await, words.replace("company", "nobody"));
+    for strangers in ["others", "team-x, teams", ""] {
+        company.annotate("privateregistry.dev/signs-for", strangers).await;
+        registry.object.annotate("example.com/nudge", strangers).await;
+        always(within(1), "nothing is issued", async || {
+            let live = registry.object.find().await.unwrap();
+            if live["status"]["certificate"].is_null() { Ok(()) } else { Err(live["status"].to_string()) }
+        })
+        .await;
+    }
+
+    company.annotate("privateregistry.dev/signs-for", "others, team").await;
+    registry.says("CertificateReady", "True", "Valid").await;
+    let authority = company.decoded("tls.crt").await;
+    assert_eq!(registry.bundle().at("/data/ca.crt").await, json!(authority.replace('\r', "")));
+    let leaf = registry.tls().decoded("tls.crt").await;
+    assert!(signs(&authority, &leaf));
+
+    // Who takes it back signs no more; what is served stays.
+    company.annotate("privateregistry.dev/signs-for", "others").await;
+    registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
+    registry.says("CertificateReady", "False", "WaitingForSecret").await;
+    assert_eq!(registry.tls().decoded("tls.crt").await, leaf);
+    company.annotate("privateregistry.dev/signs-for", "Any").await;
+    registry.says("CertificateReady", "True", "Valid").await;
+    assert_ne!(registry.tls().decoded("tls.crt").await, leaf, "the request was not forgotten");
 }

@@ -111,6 +111,8 @@ const SILENT: &[&str] = &[
     "tls.privateCA.rotation.gracePeriod",
     // The operator of this test serves one namespace, so nobody can be asked: both are refused. Who serves all is tested in apiserver/signers.
     "tls.certificateSigningRequest.signerName",
+    // Likewise; apiserver/rotation has its own.
+    "tls.privateCA.caSecretRef.namespace",
 ];
 
 /// Reasons that say that a manifest was not followed: the values are not valid, so the table of values is wrong, or the operator is.

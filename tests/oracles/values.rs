@@ -35,6 +35,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
             vec![json!("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"), json!("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")],
         ),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
+        ("caSecretRef.namespace", vec![json!("elsewhere"), json!("nowhere")]),
         ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
         ("clientCASecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("caBundleSecretRef.name", vec![json!("trust-one"), json!("trust-two")]),

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::super::locked;
+use crate::model::labels::ANY;
 
 /// Label of a namespace: whose bundles it accepts, [`ANY`] or those of one namespace's registries.
 pub const ACCEPTS: &str = "privateregistry.dev/accept-bundles-from";
-/// No namespace can be called so.
-const ANY: &str = "Any";
 
 /// Labels of a namespace.
 pub type Labels = BTreeMap<String, String>;

@@ -297,6 +297,17 @@ fn authority_missing(registry: &Resolved, authority: &Authority) -> Problem {
         Authority::Shared { name, is_unread: true, .. } => {
             return Problem::waiting("ReadFailed", format!("Secret {name} could not be read; it is tried again"));
         }
+        Authority::Shared { name, content: None, .. } if name.contains('/') => {
+            let namespace = &registry.namespace;
+            return Problem::waiting(
+                "WaitingForSecret",
+                format!(
+                    "Secret {name}, named in {FIELD}, does not exist, or does not sign for registries of namespace {namespace}: who looks after it \
+                     annotates it with {}={namespace}",
+                    labels::SIGNS_FOR
+                ),
+            );
+        }
         Authority::Shared { name, content: None, .. } => {
             return Problem::waiting(
                 "WaitingForSecret",
