@@ -157,6 +157,35 @@ async fn when_the_first_is_gone_the_second_takes_over_and_keeps_what_it_took() {
     }
 }
 
+#[tokio::test]
+async fn when_a_leader_dies_its_own_standby_goes_on_and_no_other_installation_takes_anything() {
+    let Some(team) = namespace("leader-dies").await else { return };
+    let (leader, _standby) = (team.first(&[]).await, team.first(&[]).await);
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    registry.is_looked_after_by(LEASE, PATIENCE).await;
+    let credentials = team.account_of_the_second().await;
+    let image = format!("--registry-image={SECONDS_IMAGE}");
+    // As long as an installation is given by default.
+    let second = team.installation_as(SECOND, &credentials, &[&image, "--takeover-wait=60s"], &[]);
+    second.ready().await;
+    second.readiness_says("looks after").await;
+
+    let mark = team.mark().await;
+    leader.kill();
+    let service = registry.service().uid().await;
+    registry.service().delete().await;
+
+    registry.service().is_made_again(&service, within(40)).await;
+    always(within(20), "the second one writes nothing", async || {
+        let written = team.written_by_the_second_since(mark).await;
+        let is_aside = |entry: &Entry| entry.resource == "events" || entry.subresource == "status";
+        if written.iter().all(is_aside) { Ok(()) } else { Err(format!("{written:#?}")) }
+    })
+    .await;
+    registry.is_looked_after_by(LEASE, within(1)).await;
+    registry.runs(FIRSTS_IMAGE).await;
+}
+
 impl Namespace {
     /// The rights of the chart in this namespace for an account of another one.
     async fn admits(&self, home: &Namespace) {

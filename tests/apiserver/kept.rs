@@ -82,6 +82,39 @@ async fn under_delete_everything_goes_with_the_registry() {
 }
 
 #[tokio::test]
+async fn a_switch_to_retain_counts_for_a_registry_that_is_paused_deleted_and_held_by_somebody_else() {
+    let Some(team) = namespace("paused-deleted").await else { return };
+    let operator = team.operator().await;
+    let registry = team.registry("team-a", json!({"deletionPolicy": "Delete"})).await.ready().await;
+    for object in kept(&registry) {
+        object.becomes(PATIENCE, "goes with its owner", is_owned).await;
+    }
+    let held = json!({"metadata": {"finalizers": ["example.com/backup", "privateregistry.dev/holds"]}});
+    registry.object.edit(held).await;
+    registry.object.annotate("privateregistry.dev/paused", "true").await;
+    registry.object.delete().await;
+    registry
+        .object
+        .becomes(PATIENCE, "is held by one alone", |live| {
+            live["metadata"]["finalizers"] == json!(["example.com/backup"])
+        })
+        .await;
+
+    operator.stop().await;
+    registry.object.edit(json!({"spec": {"deletionPolicy": "Retain"}})).await;
+    let _operator = team.operator().await;
+    for object in kept(&registry) {
+        object.becomes(PATIENCE, "outlives its owner", |live| !is_owned(live)).await;
+    }
+    registry.object.edit(json!({"metadata": {"finalizers": []}})).await;
+    registry.object.disappears(GARBAGE).await;
+    registry.deployment().disappears(GARBAGE).await;
+    for object in kept(&registry) {
+        object.survives(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
 async fn the_deletion_policy_can_be_switched_both_ways() {
     let Some(team) = namespace("policy").await else { return };
     let _operator = team.operator().await;

@@ -61,6 +61,34 @@ async fn a_claim_that_held_images_is_not_made_again_until_the_volume_is_given_up
 }
 
 #[tokio::test]
+async fn a_claim_that_goes_while_its_registry_is_paused_is_missed_when_it_goes_on() {
+    let Some(team) = namespace("volume-paused").await else { return };
+    let operator = team.operator().await;
+    let registry = team.registry("team-a", json!({})).await.ready().await;
+    let claim = registry.claim();
+    let volume = claim.at("/spec/volumeName").await;
+    registry
+        .object
+        .becomes(PATIENCE, "knows its volume", |live| live["status"]["storage"]["volumeName"] == volume)
+        .await;
+    registry.object.annotate("privateregistry.dev/paused", "true").await;
+    registry.says("Ready", "False", "Paused").await;
+    registry.deployment().edit(json!({"spec": {"replicas": 0}})).await;
+    registry.has_no_pod().await;
+    claim.delete().await;
+    claim.disappears(GARBAGE).await;
+    // Nor does it help that nobody saw it.
+    operator.stop().await;
+    let _operator = team.operator().await;
+
+    registry.object.annotate("privateregistry.dev/paused", Value::Null).await;
+
+    registry.says("StorageReady", "False", "VolumeGone").await;
+    claim.stays_away(NOTHING_HAPPENS).await;
+    assert!(is_stopped(&registry.deployment().get().await));
+}
+
+#[tokio::test]
 async fn a_claim_that_went_and_came_back_while_the_operator_was_down_serves_nothing_until_its_volume_is_back() {
     let Some(team) = namespace("volume-replaced").await else { return };
     let operator = team.operator().await;
