@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthSpec, ConfigSpec, FrontendSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, ServiceSpec, StorageSpec,
-    TlsSpec, TrustSpec, rules,
+    AuthSpec, ConfigSpec, FrontendSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, RouteSpec, ServiceSpec,
+    StorageSpec, TlsSpec, TrustSpec, rules,
 };
 
 /// A private container registry: encrypted, with logins, on storage that is kept. `spec: {}` is a complete one.
@@ -31,6 +31,7 @@ use super::{
     validation = rules::INPUT_SECRETS_ARE_NO_CHILDREN,
     validation = rules::USERS_SECRETS_ARE_NO_CHILDREN,
     validation = rules::CLAIM_IS_NO_CHILD,
+    validation = rules::ROUTE_SHOWS_NO_CHILD,
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),
     printcolumn(name = "TLS Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
@@ -52,7 +53,8 @@ use super::{
     validation = rules::ACCESS_MODES_FIXED,
     validation = rules::EXISTING_CLAIM_FIXED,
     validation = rules::COMMON_LABELS,
-    validation = rules::PULL_SECRETS_NEED_LOGINS
+    validation = rules::PULL_SECRETS_NEED_LOGINS,
+    validation = rules::PASSTHROUGH_NEEDS_TLS
 )]
 pub struct PrivateRegistrySpec {
     /// Image of the registry, 3.1.1 or newer. Absent: the version that this operator was tested with, by digest.
@@ -75,6 +77,9 @@ pub struct PrivateRegistrySpec {
     /// The Service in front of the registry. Absent: ClusterIP, port 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
+    /// How clients outside of the cluster reach the registry by a name, through an Ingress controller or a Gateway. Absent: only by its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteSpec>,
     /// What stands before the registry in its pod. Absent: nothing, clients talk to the registry itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontend: Option<FrontendSpec>,

@@ -12,6 +12,7 @@ use super::resolved::{
     Fault, Faults, Frontend, Named, Protocol, PullSecret, Requested, Resolved, Service, Storage, Tls,
     TrustedNamespaces, TrustedNodes,
 };
+use super::route::{route, written_addresses};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
@@ -46,7 +47,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    fn invalid(message: impl Into<String>) -> Self {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { reason: "InvalidManifest", message: message.into(), waiting: false }
     }
 }
@@ -89,7 +90,11 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         Tls::Unreadable
     });
     let (pull_secrets, pull_faults) = pull_secrets(&name, registry);
-    let addresses = addresses(&spec.addresses, &mut faults.address);
+    let addresses = addresses(&written_addresses(registry), &mut faults.address);
+    let route = route(&name, spec).unwrap_or_else(|blocked| {
+        faults.route = Some(blocked);
+        None
+    });
     let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
     let trusted_namespaces = trusted_namespaces(spec.trust.as_ref()).unwrap_or_else(|blocked| {
@@ -114,6 +119,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         replicas,
         addresses,
         service: service(spec.service.as_ref()),
+        route,
         frontend,
         storage,
         tls,

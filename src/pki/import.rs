@@ -408,7 +408,7 @@ fn uncovered(leaf: &CertificateFacts, hosts: Hosts<'_>) -> BTreeSet<String> {
 }
 
 /// A wildcard stands for exactly one label, the first (RFC 6125 6.4.3).
-fn covers(names: &BTreeSet<String>, host: &str) -> bool {
+pub fn covers(names: &BTreeSet<String>, host: &str) -> bool {
     let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     names.contains(host) || wildcard.is_some_and(|wildcard| names.contains(&wildcard))
 }

@@ -17,6 +17,8 @@ pub enum Stage {
     Workload,
     /// What governs it.
     Policy,
+    /// What leads clients to it.
+    Exposure,
 }
 
 /// Whether an object that is no longer wanted is deleted.
@@ -120,8 +122,8 @@ const fn recreate(path: &'static str) -> Immutable {
     Immutable { path, remedy: Remedy::Recreate }
 }
 
-/// What most kinds have in common, so that each entry below says only what is special about it.
-const PLAIN: Kind = Kind {
+/// What most kinds have in common, so that each entry says only what is special about it.
+pub const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
     kind: "",
@@ -255,6 +257,18 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     ..PLAIN
 };
 
+/// Remembered with what its controller says of it. A class that is no longer named stays, and the default one is chosen at creation alone.
+pub const INGRESS: &Kind = &Kind {
+    group: "networking.k8s.io",
+    kind: "Ingress",
+    plural: "ingresses",
+    stage: Stage::Exposure,
+    remember: Remember::Paths(&["status"]),
+    immutable: &[recreate("spec.ingressClassName")],
+    is_stamped: true,
+    ..PLAIN
+};
+
 /// A program's table: every kind that it writes, in the order of their stages.
 #[derive(Debug, Clone, Copy)]
 pub struct Kinds(pub &'static [&'static Kind]);
@@ -335,7 +349,7 @@ impl fmt::Debug for Kind {
 mod tests {
     use std::collections::BTreeSet;
 
-    use k8s_openapi::api::{apps, batch, core, policy};
+    use k8s_openapi::api::{apps, batch, core, networking, policy};
 
     use super::super::testing::KINDS;
     use super::*;
@@ -354,6 +368,7 @@ mod tests {
         assert_is::<apps::v1::Deployment>(DEPLOYMENT);
         assert_is::<batch::v1::Job>(JOB);
         assert_is::<policy::v1::PodDisruptionBudget>(POD_DISRUPTION_BUDGET);
+        assert_is::<networking::v1::Ingress>(INGRESS);
     }
 
     #[test]
