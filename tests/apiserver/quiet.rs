@@ -61,8 +61,19 @@ fn sorts() -> Vec<(&'static str, Value)> {
         ("open", json!({"auth": {"none": {}}, "tls": {"none": {}}, "suspend": true})),
         ("own-tls", json!({"tls": {"secret": {"name": "own-certificate"}}, "addresses": ["registry.example.com"]})),
         ("signed", json!({"tls": {"certificateSigningRequest": {}}, "storage": {"emptyDir": {}}})),
+        (
+            "ingress",
+            json!({"route": {"ingress": {"hosts": ["ingress.example.com"], "controller": "IngressNginx"}}, "suspend": true}),
+        ),
+        ("gateway", json!({"route": gateway("Terminate", "gateway.example.com"), "suspend": true})),
+        ("passing", json!({"route": gateway("Passthrough", "passing.example.com"), "suspend": true})),
         ("given", json!({"storage": {"existingClaim": {"name": "given"}}, "deletionPolicy": "Delete"})),
     ]
+}
+
+fn gateway(mode: &str, host: &str) -> Value {
+    let parents = json!([{"name": "public", "namespace": "infra", "sectionName": "https"}]);
+    json!({"gateway": {"mode": mode, "hosts": [host], "parentRefs": parents}})
 }
 
 /// Makes the operator look at the registry once more although nothing is to be done.
