@@ -143,7 +143,7 @@ pub enum ImportError {
     NamesLeftOut(String),
     /// It lacks a name or an address that the certificate which is served has, and that clients use.
     #[error(
-        "the certificate does not cover {0} of spec.addresses, which the one that is served covers; issue it with these names and addresses, or remove them from spec.addresses"
+        "the certificate does not cover {0} of spec.addresses or spec.route, which the one that is served covers; issue it with these names and addresses, or remove them there"
     )]
     NamesMissing(String),
 }
