@@ -61,6 +61,7 @@ pub const PROGRAM: operator_engine::Program = operator_engine::Program {
         ("persistentvolumeclaims", "PersistentVolumeClaim"),
         ("poddisruptionbudgets", "PodDisruptionBudget"),
         ("certificatesigningrequests", "CertificateSigningRequest"),
+        ("certificates", "Certificate"),
         ("ingresses", "Ingress"),
         ("httproutes", "HTTPRoute"),
         ("tlsroutes", "TLSRoute"),

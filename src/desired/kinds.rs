@@ -1,13 +1,45 @@
 //! THE table of kinds that the operator writes. The watches, pruning, and the rights that the installation grants are all
 //! derived from it; nothing of that is listed a second time. What is true of a kind in any cluster stands in [`operator_engine::apply::kinds`].
 
-use operator_engine::apply::kinds::{PLAIN, Remember, Stage};
+use std::collections::BTreeSet;
+
+use operator_engine::apply::kinds::{OPTIONAL, Remember, Stage};
 use operator_engine::apply::{Kind, Kinds};
 
 pub use operator_engine::apply::kinds::{
     CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE,
     SERVICE_ACCOUNT,
 };
+
+/// What cert-manager is asked for, and what it says of it.
+pub const CERTIFICATE: &Kind = &Kind {
+    group: "cert-manager.io",
+    kind: "Certificate",
+    plural: "certificates",
+    remember: Remember::Paths(&["status"]),
+    is_replaceable: true,
+    ..OPTIONAL
+};
+
+const OF_GATEWAY_API: Kind = Kind {
+    group: "gateway.networking.k8s.io",
+    // With what controllers say of it.
+    remember: Remember::Paths(&["status"]),
+    is_replaceable: true,
+    is_stamped: true,
+    ..OPTIONAL
+};
+
+/// How a Gateway speaks TLS to the registry, since version 1.4 of the Gateway API. Of an earlier stage than the routes, so that none outlives it.
+pub const BACKEND_TLS_POLICY: &Kind =
+    &Kind { kind: "BackendTLSPolicy", plural: "backendtlspolicies", stage: Stage::Policy, ..OF_GATEWAY_API };
+
+/// Which requests a Gateway sends to the registry.
+pub const HTTP_ROUTE: &Kind =
+    &Kind { kind: "HTTPRoute", plural: "httproutes", stage: Stage::Exposure, ..OF_GATEWAY_API };
+
+/// Which connections a Gateway passes on as they are, since version 1.5 of the Gateway API.
+pub const TLS_ROUTE: &Kind = &Kind { kind: "TLSRoute", plural: "tlsroutes", stage: Stage::Exposure, ..OF_GATEWAY_API };
 
 /// Every kind, in the order of their stages.
 pub const KINDS: Kinds = Kinds(&[
@@ -18,31 +50,23 @@ pub const KINDS: Kinds = Kinds(&[
     CONFIG_MAP,
     DEPLOYMENT,
     JOB,
-    POD_DISRUPTION_BUDGET,
     BACKEND_TLS_POLICY,
+    CERTIFICATE,
+    POD_DISRUPTION_BUDGET,
     HTTP_ROUTE,
     INGRESS,
     TLS_ROUTE,
 ]);
 
-const OF_GATEWAY_API: Kind = Kind {
-    group: "gateway.networking.k8s.io",
-    // Remembered with what controllers say of it.
-    remember: Remember::Paths(&["status"]),
-    is_stamped: true,
-    ..PLAIN
-};
+/// Those that this operator writes: every kind that each cluster has, and of the others those that an administrator lets it.
+pub fn written(optional: &BTreeSet<String>) -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| !kind.is_optional || optional.contains(kind.kind))
+}
 
-/// How a Gateway speaks TLS to a Service. Before the routes, so that none goes without it. Since version 1.4 of the Gateway API.
-pub const BACKEND_TLS_POLICY: &Kind =
-    &Kind { kind: "BackendTLSPolicy", plural: "backendtlspolicies", stage: Stage::Policy, ..OF_GATEWAY_API };
-
-/// Which requests a Gateway sends where.
-pub const HTTP_ROUTE: &Kind =
-    &Kind { kind: "HTTPRoute", plural: "httproutes", stage: Stage::Exposure, ..OF_GATEWAY_API };
-
-/// Which connections a Gateway passes on as they are. Since version 1.5 of the Gateway API.
-pub const TLS_ROUTE: &Kind = &Kind { kind: "TLSRoute", plural: "tlsroutes", stage: Stage::Exposure, ..OF_GATEWAY_API };
+/// The kinds that a cluster may lack.
+pub fn optional() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().filter(|kind| kind.is_optional).map(|kind| kind.kind)
+}
 
 #[cfg(test)]
 mod tests {

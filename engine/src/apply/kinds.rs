@@ -109,6 +109,8 @@ pub struct Kind {
     /// from what somebody edited, without a write. For kinds that webhooks like to change, or that can't be put right by a write; not for what is secret,
     /// because it is a hash of the content.
     pub is_stamped: bool,
+    /// Whether a cluster may lack it, or an administrator keep it from the program. Then nothing waits for it, and it is looked for by discovery.
+    pub is_optional: bool,
 }
 
 const ALL_VERBS: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
@@ -123,7 +125,7 @@ const fn recreate(path: &'static str) -> Immutable {
 }
 
 /// What most kinds have in common, so that each entry says only what is special about it.
-pub const PLAIN: Kind = Kind {
+const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
     kind: "",
@@ -139,7 +141,11 @@ pub const PLAIN: Kind = Kind {
     grows: &[],
     is_verbatim: false,
     is_stamped: false,
+    is_optional: false,
 };
+
+/// The same for a kind that comes with a definition of somebody else's, or that not everybody lets the program write.
+pub const OPTIONAL: Kind = Kind { stage: Stage::Policy, is_optional: true, ..PLAIN };
 
 /// The identity of pods. Never pruned: an owner has one as long as it lives, or never had one.
 pub const SERVICE_ACCOUNT: &Kind = &Kind {
@@ -257,7 +263,7 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     ..PLAIN
 };
 
-/// Remembered with what its controller says of it. A class that is no longer named stays, and the default one is chosen at creation alone.
+/// Remembered with the addresses that its controller reports. The default class is chosen when it is created, and at no other time.
 pub const INGRESS: &Kind = &Kind {
     group: "networking.k8s.io",
     kind: "Ingress",
@@ -265,8 +271,9 @@ pub const INGRESS: &Kind = &Kind {
     stage: Stage::Exposure,
     remember: Remember::Paths(&["status"]),
     immutable: &[recreate("spec.ingressClassName")],
+    is_replaceable: true,
     is_stamped: true,
-    ..PLAIN
+    ..OPTIONAL
 };
 
 /// A program's table: every kind that it writes, in the order of their stages.
