@@ -158,7 +158,6 @@ pub fn written_addresses(registry: &PrivateRegistry) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use serde_json::{Value, json};
 
@@ -175,7 +174,7 @@ mod tests {
         route(&RegistryName::parse("team-a").unwrap(), &manifest(spec).spec)
     }
 
-    fn ingress(fields: Value) -> Value {
+    fn ingress(fields: &Value) -> Value {
         json!({"route": {"ingress": fields}})
     }
 
@@ -188,14 +187,14 @@ mod tests {
         passing["tls"] = json!({"none": {}});
         for (spec, words) in [
             (json!({"route": {}}), "exactly one of ingress and gateway"),
-            (ingress(json!({"hosts": []})), "spec.route.ingress.hosts is empty"),
-            (ingress(json!({"hosts": ["registry"]})), "with a dot"),
-            (ingress(json!({"hosts": ["a.example:8443"]})), "without a port"),
-            (ingress(json!({"hosts": ["192.0.2.1"]})), "no host name"),
-            (ingress(json!({"hosts": ["*.a.example"]})), "no host name"),
-            (ingress(json!({"hosts": ["A.example"]})), "lower case"),
+            (ingress(&json!({"hosts": []})), "spec.route.ingress.hosts is empty"),
+            (ingress(&json!({"hosts": ["registry"]})), "with a dot"),
+            (ingress(&json!({"hosts": ["a.example:8443"]})), "without a port"),
+            (ingress(&json!({"hosts": ["192.0.2.1"]})), "no host name"),
+            (ingress(&json!({"hosts": ["*.a.example"]})), "no host name"),
+            (ingress(&json!({"hosts": ["A.example"]})), "lower case"),
             (
-                ingress(json!({"hosts": ["a.example"], "tlsSecretName": "team-a-ca"})),
+                ingress(&json!({"hosts": ["a.example"], "tlsSecretName": "team-a-ca"})),
                 "spec.route.ingress.tlsSecretName",
             ),
             (gateway(json!({"parentRefs": [], "hosts": ["a.example"]})), "parentRefs"),
@@ -213,7 +212,7 @@ mod tests {
     fn hosts_come_first_and_at_the_port_that_is_written() {
         let hosts = json!({"hosts": ["a.example", "b.example", "a.example"]});
         let addresses = |given: Value| {
-            let mut spec = ingress(hosts.clone());
+            let mut spec = ingress(&hosts);
             spec["addresses"] = given;
             written_addresses(&manifest(&spec))
         };
@@ -221,6 +220,6 @@ mod tests {
         assert_eq!(addresses(json!(["c.example", "b.example:8443"])), ["a.example", "b.example:8443", "c.example"]);
         assert_eq!(addresses(json!(["a.example:1", "a.example"])), ["a.example:1", "a.example", "b.example"]);
         // What cannot be read is left to whoever says so.
-        assert_eq!(written_addresses(&manifest(&ingress(json!({"hosts": ["x"]})))), Vec::<String>::new());
+        assert_eq!(written_addresses(&manifest(&ingress(&json!({"hosts": ["x"]})))), Vec::<String>::new());
     }
 }

@@ -154,7 +154,6 @@ fn brief(words: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use serde_json::json;
 
@@ -177,7 +176,7 @@ mod tests {
         (finding.status, finding.reason, finding.message, problem.is_some())
     }
 
-    fn parent(name: &str, conditions: Value) -> Value {
+    fn parent(name: &str, conditions: &Value) -> Value {
         json!({"parentRef": {"name": name, "namespace": "infra"}, "controllerName": "example.com/c", "conditions": conditions})
     }
 
@@ -206,17 +205,17 @@ mod tests {
         let yes = || json!([condition("Accepted", "True", 2), condition("ResolvedRefs", "True", 2)]);
         let route = |parents: Value| json!({"metadata": {"generation": 2}, "status": {"parents": parents}});
         let policy = |conditions: Value| json!({"metadata": {"generation": 2}, "status": {"ancestors": [{"conditions": conditions}]}});
-        let both = || route(json!([parent("inner", yes()), parent("outer", yes())]));
+        let both = || route(json!([parent("inner", &yes()), parent("outer", &yes())]));
         let no = |kind| json!([condition("Accepted", "True", 2), condition(kind, "False", 2)]);
         for (route, policy, status, reason, words, blocks) in [
             (both(), policy(yes()), Truth::True, "Taken", "Gateway infra/outer", false),
-            (route(json!([parent("inner", yes())])), policy(yes()), Truth::Unknown, "NotTaken", "infra/outer", false),
+            (route(json!([parent("inner", &yes())])), policy(yes()), Truth::Unknown, "NotTaken", "infra/outer", false),
             (route(json!([])), policy(yes()), Truth::Unknown, "NotTaken", "infra/inner", false),
             // A controller that does not know the policy would speak plain text.
             (both(), json!({}), Truth::Unknown, "NotTaken", "BackendTLSPolicy team-a", false),
             (both(), policy(no("Accepted")), Truth::False, "RouteRefused", "BackendTLSPolicy team-a", true),
             (
-                route(json!([parent("inner", no("ResolvedRefs")), parent("outer", yes())])),
+                route(json!([parent("inner", &no("ResolvedRefs")), parent("outer", &yes())])),
                 policy(yes()),
                 Truth::False,
                 "RouteRefused",
@@ -226,9 +225,9 @@ mod tests {
             // Of an older version, and of a Gateway that is named no more.
             (
                 route(json!([
-                    parent("inner", json!([condition("Accepted", "False", 1)])),
-                    parent("outer", yes()),
-                    parent("former", no("Accepted")),
+                    parent("inner", &json!([condition("Accepted", "False", 1)])),
+                    parent("outer", &yes()),
+                    parent("former", &no("Accepted")),
                 ])),
                 policy(yes()),
                 Truth::Unknown,
@@ -247,7 +246,7 @@ mod tests {
     fn a_controller_that_talks_for_ever_is_cut_short() {
         let asked = json!({"gateway": {"hosts": ["a.example"], "parentRefs": [{"name": "g", "namespace": "infra"}]}});
         let endless = json!([{"type": "Accepted", "status": "False", "reason": "Why", "message": "ä".repeat(100_000)}]);
-        let route = json!({"status": {"parents": [parent("g", endless)]}});
+        let route = json!({"status": {"parents": [parent("g", &endless)]}});
         let (.., message, _) = judged(&asked, &[("HTTPRoute", &route)]);
         assert!(message.chars().count() < 600, "{}", message.chars().count());
     }
