@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use serde_json::{Map, Value};
 
+use super::clients;
 use super::image::{self, Version};
 use super::resolved::{
     Fault, Faults, Frontend, Named, Protocol, PullSecret, Requested, Resolved, Service, Storage, Tls,
@@ -106,6 +107,10 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         None
     });
     let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
+    let client_authorities = clients::authorities(spec, observed).unwrap_or_else(|blocked| {
+        faults.workload.get_or_insert(blocked);
+        None
+    });
 
     Ok(Resolved {
         name,
@@ -123,7 +128,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         frontend,
         storage,
         tls,
-        protocol: protocol(spec.tls.as_ref()),
+        protocol: protocol(spec.tls.as_ref(), client_authorities),
         trusted_namespaces,
         trusted_nodes,
         users: users(spec.auth.as_ref(), observed),
@@ -298,7 +303,9 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
         spec.tls.as_ref().and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref()).map(|ca| &ca.name);
     let bundle =
         spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.as_ref()?.ca_bundle_secret_ref.as_ref());
-    certificate.flatten().chain(authority).chain(bundle.map(|secret| &secret.name)).chain(users).chain(tables)
+    let clients = spec.tls.as_ref().and_then(|tls| tls.client_ca_secret_ref.as_ref());
+    let public = bundle.into_iter().chain(clients).map(|secret| &secret.name);
+    certificate.flatten().chain(authority).chain(public).chain(users).chain(tables)
 }
 
 /// Name of the Secret in which a person leaves what was signed for a registry of this name. It is no child: people write it.
@@ -325,10 +332,11 @@ fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blo
     Ok(())
 }
 
-fn protocol(spec: Option<&TlsSpec>) -> Protocol {
+fn protocol(spec: Option<&TlsSpec>, client_authorities: Option<String>) -> Protocol {
     spec.map_or_else(Protocol::default, |tls| Protocol {
         minimum_version: tls.minimum_version.unwrap_or_default(),
         cipher_suites: tls.cipher_suites.iter().copied().collect(),
+        client_authorities,
     })
 }
 

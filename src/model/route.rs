@@ -59,6 +59,13 @@ impl Route {
 /// It cannot be followed.
 pub(super) fn route(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<Option<Route>, Blocked> {
     let Some(asked) = &spec.route else { return Ok(None) };
+    let asks_clients = spec.tls.as_ref().is_some_and(|tls| tls.client_ca_secret_ref.is_some());
+    let mode = asked.gateway.as_ref().and_then(|gateway| gateway.mode).unwrap_or_default();
+    if asks_clients && mode != GatewayMode::Passthrough {
+        return Err(Blocked::invalid(
+            "spec.tls.clientCASecretRef asks for clients' certificates, which do not reach the registry through a proxy that ends TLS; write spec.route.gateway with mode: Passthrough, or remove one of them",
+        ));
+    }
     match (&asked.ingress, &asked.gateway) {
         (Some(asked), None) => ingress(registry, asked).map(|ingress| Some(Route::Ingress(ingress))),
         (None, Some(asked)) => {
@@ -184,6 +191,10 @@ mod tests {
         let gateway = |fields: Value| json!({"route": {"gateway": fields}});
         let mut passing = gateway(json!({"parentRefs": parents, "hosts": ["a.example"], "mode": "Passthrough"}));
         assert!(read(&passing).is_ok());
+        let mut asking = ingress(&json!({"hosts": ["a.example"]}));
+        asking["tls"] = json!({"clientCASecretRef": {"name": "company-clients"}});
+        passing["tls"] = asking["tls"].clone();
+        assert!(read(&passing).is_ok());
         passing["tls"] = json!({"none": {}});
         for (spec, words) in [
             (json!({"route": {}}), "exactly one of ingress and gateway"),
@@ -200,6 +211,7 @@ mod tests {
             (gateway(json!({"parentRefs": [], "hosts": ["a.example"]})), "parentRefs"),
             (gateway(json!({"parentRefs": parents, "hosts": ["a.example."]})), "spec.route.gateway.hosts"),
             (passing, "spec.route.gateway.mode"),
+            (asking, "mode: Passthrough"),
         ] {
             let blocked = read(&spec).unwrap_err();
             assert_eq!((blocked.reason, blocked.waiting), ("InvalidManifest", false));

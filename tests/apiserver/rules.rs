@@ -95,6 +95,12 @@ fn without_tls(mut spec: Value) -> Change {
     new(spec)
 }
 
+fn asking_clients(mut spec: Value) -> Change {
+    spec["frontend"] = json!({"nginx": {}});
+    spec["tls"] = json!({"clientCASecretRef": {"name": "company-clients"}});
+    new(spec)
+}
+
 /// An Ingress that shows clients this Secret.
 fn shown(secret: &str) -> Change {
     new(json!({"route": {"ingress": {"hosts": ["a.example"], "tlsSecretName": secret}}}))
@@ -256,6 +262,14 @@ fn cases() -> Vec<Case> {
             vec![without_tls(gateway(json!([{"name": "g"}]), "Passthrough"))],
         ),
         (
+            rules::CLIENT_CERTIFICATES_PASS_THROUGH,
+            vec![asking_clients(gateway(json!([{"name": "g"}]), "Passthrough")), asking_clients(json!({}))],
+            vec![
+                asking_clients(gateway(json!([{"name": "g"}]), "Terminate")),
+                asking_clients(json!({"route": {"ingress": {"hosts": ["a.example"]}}})),
+            ],
+        ),
+        (
             rules::ROUTE_SHOWS_NO_CHILD,
             ["registry-example-com", "team-b-tls"].map(shown).into(),
             ["team-a-tls", "team-a-ca", "team-a-admin"].map(shown).into(),
@@ -290,7 +304,11 @@ fn cases() -> Vec<Case> {
         (
             rules::VERSION_NEEDS_TLS,
             [json!({"none": {}}), json!({"minimumVersion": "VersionTLS13"})].map(|tls| new(json!({"tls": tls}))).into(),
-            [json!({"none": {}, "minimumVersion": "VersionTLS12"}), json!({"none": {}, "cipherSuites": [CIPHER]})]
+            [
+                json!({"none": {}, "minimumVersion": "VersionTLS12"}),
+                json!({"none": {}, "cipherSuites": [CIPHER]}),
+                json!({"none": {}, "clientCASecretRef": {"name": "clients"}}),
+            ]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
         ),
@@ -385,8 +403,18 @@ fn cases() -> Vec<Case> {
             ["team-a-tls", "team-a-ca", "team-a-csr"]
                 .map(own_certificate)
                 .into_iter()
-                .chain([new(json!({"tls": {"certificateSigningRequest": {"caBundleSecretRef": {"name": "team-a-ca"}}}}))])
+                .chain([
+                    new(json!({"tls": {"certificateSigningRequest": {"caBundleSecretRef": {"name": "team-a-ca"}}}})),
+                    new(json!({"frontend": {"nginx": {}}, "tls": {"clientCASecretRef": {"name": "team-a-ca"}}})),
+                ])
                 .collect(),
+        ),
+        (
+            rules::CLIENT_CERTIFICATES_NEED_THE_FRONT_END,
+            vec![new(json!({"frontend": {"nginx": {}}, "tls": {"clientCASecretRef": {"name": "clients"}}}))],
+            [json!({"tls": {"clientCASecretRef": {"name": "clients"}}}), json!({"frontend": {}, "tls": {"clientCASecretRef": {"name": "clients"}}})]
+                .map(new)
+                .into(),
         ),
         (
             rules::USERS_SECRETS_ARE_NO_CHILDREN,

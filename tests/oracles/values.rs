@@ -35,6 +35,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
         ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
+        ("clientCASecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("caBundleSecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("certificateSigningRequest.signerName", vec![json!("example.com/one"), json!("example.com/two")]),
         ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
@@ -166,6 +167,7 @@ fn ground(path: &str) -> Value {
             let parents = json!([{"name": "gateway-three", "namespace": "infra"}]);
             ground["route"] = json!({"gateway": {"hosts": ["three.example.com"], "parentRefs": parents}});
         }
+        path if path.starts_with("tls.clientCASecretRef") => ground["frontend"] = json!({"nginx": {}}),
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),
         _ => {}
