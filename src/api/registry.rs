@@ -69,7 +69,7 @@ pub struct PrivateRegistrySpec {
     pub replicas: Option<i32>,
     /// What clients write before the first slash of an image name, beside the Service's own addresses: a DNS name, an IPv4
     /// address or an IPv6 address in brackets, with the port that they use if it is not 443. Each is taken as it stands: it is
-    /// covered by the certificate, shown in the status (the first as the address) and has a login in NAME-pull. Making it lead to
+    /// covered by the certificate, shown in the status (the first as the address, unless spec.route has a host) and has a login in NAME-pull. Making it lead to
     /// the Service is up to your DNS, nodes and proxies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 259), regex(pattern = rules::HOST_PORT)))]

@@ -110,7 +110,7 @@ pub struct PrivateRegistryStatus {
     /// Since when an object that the manifest names has been missing; absent while nothing is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Time>,
-    /// Address to use in image names: the first of spec.addresses, else the load balancer's address, else the Service's.
+    /// Address to use in image names: the first host of spec.route, else the first of spec.addresses, else the load balancer's address, else the Service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Every address that the certificate covers, and from where each is reachable.

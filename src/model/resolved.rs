@@ -39,7 +39,7 @@ pub struct Resolved {
     pub cluster_domain: String,
     /// Pods that run unless stopped, at least 1.
     pub replicas: i32,
-    /// What clients write in image names, beside the Service's own addresses.
+    /// What clients write in image names, beside the Service's own addresses: the hosts of the route, and those of `spec.addresses`.
     pub addresses: Vec<HostPort>,
     /// The Service.
     pub service: Service,
