@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Value, json};
-use testbed::image::{Image, Layer};
+use testbed::image::{Compression, Image, Layer};
 use testbed::sandbox::Place;
 
 use crate::client::Person;
@@ -59,8 +59,9 @@ async fn images_go_through_a_proxy_that_only_knows_the_ingress() {
     let pushed = admin.pushes("team/app:1", "through the proxy").await;
     assert_eq!(admin.pulls("team/app:1").await, pushed);
     // Larger than a proxy's usual limit.
-    let filler: Vec<u8> = (0..24_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let large = Image { layers: vec![Layer::new().file("filler", 0o644, filler)], ..Image::default() };
+    let filler = incompressible(8 << 20);
+    let layers = vec![Layer::new().file("filler", 0o644, filler)];
+    let large = Image { layers, compression: Compression::Gzip, ..Image::default() };
     let digest = admin.tries_to_push("team/large:1", &large).await.unwrap();
     assert_eq!(admin.pulls("team/large:1").await, digest);
     let stranger = Person::new(&registry).at(HOST).trusting(&registry.bundle().await);
@@ -69,6 +70,18 @@ async fn images_go_through_a_proxy_that_only_knows_the_ingress() {
     refuses_strangers(&registry).await;
     assert_eq!(registry.admin().await.pulls("team/app:1").await, pushed);
     proxy.kill().unwrap();
+}
+
+/// So many bytes by xorshift, which gzip makes no smaller.
+fn incompressible(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(bytes).collect()
 }
 
 /// A headless Service without pods, whose only endpoint is the node.
