@@ -240,6 +240,23 @@ async fn of_two_registries_with_one_host_the_second_is_told() {
 }
 
 #[tokio::test]
+async fn a_kind_that_an_administrator_takes_away_stays_as_it_is_and_is_named() {
+    let Some(team) = namespace("kept-back").await else { return };
+    let operator = team.operator().await;
+    let registry = team.registry("team-a", ingress(&["kept-back.example.com"])).await.ready().await;
+    assert!(operator.stop().await.success());
+    let _operator = team.operator_with(&["--optional-kinds=HTTPRoute,BackendTLSPolicy"]).await;
+    let words = registry.says("RouteReady", "False", "KindNotAllowed").await;
+    assert!(words.contains("Ingress") && words.contains("optionalKinds"), "{words}");
+    registry.says("Stalled", "True", "KindNotAllowed").await;
+    registry.says("CertificateReady", "True", "").await;
+    registry.child("Ingress", "").survives(Duration::from_secs(1)).await;
+    registry.apply(gateway("Terminate", &["kept-back.example.com"])).await.unwrap();
+    registry.says("Ready", "True", "").await;
+    registry.child("HTTPRoute", "").appears(PATIENCE).await;
+}
+
+#[tokio::test]
 async fn kinds_that_the_cluster_lacks_are_named_and_used_once_they_are_there() {
     let Some(team) = namespace_of_its_own_cluster("lacking").await else { return };
     let definitions: Api<CustomResourceDefinition> = Api::all(team.client.clone());

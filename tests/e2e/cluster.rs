@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 59] = [
+const NAMESPACES: [&str; 60] = [
     "admins",
     "again",
     "always",
@@ -67,6 +67,7 @@ const NAMESPACES: [&str; 59] = [
     "fronted-large",
     "fronted-renewed",
     "full",
+    "gated",
     "growing",
     "leaving",
     "limited",
