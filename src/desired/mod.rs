@@ -2,6 +2,7 @@
 
 pub mod bundle_copy;
 pub mod claim;
+pub mod cluster_bundle;
 pub mod config;
 pub mod disruption_budget;
 pub mod frontend;

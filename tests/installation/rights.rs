@@ -39,7 +39,7 @@ fn used() -> Rights {
         ("", "pods", &["list", "watch", "patch"]),
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
-    let children = KINDS.iter().map(|kind| (kind.group, kind.plural, kind.verbs));
+    let children = KINDS.iter().filter(|kind| !kind.is_cluster_wide).map(|kind| (kind.group, kind.plural, kind.verbs));
     let all = fixed.into_iter().chain(children);
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(verb, group, resource))).collect()
 }
@@ -48,7 +48,11 @@ fn used() -> Rights {
 fn used_of_the_cluster() -> Rights {
     let verbs = ["get", "list", "watch", "create", "delete"];
     let requests = verbs.iter().map(|verb| right(verb, "certificates.k8s.io", "certificatesigningrequests"));
-    requests.chain(["list", "watch"].map(|verb| right(verb, "", "namespaces"))).collect()
+    let namespaces = ["list", "watch"].map(|verb| right(verb, "", "namespaces"));
+    let wide = KINDS.iter().filter(|kind| kind.is_cluster_wide);
+    let wide = wide.flat_map(|kind| kind.verbs.iter().map(|verb| right(verb, kind.group, kind.plural)));
+    let attest = right("attest", "certificates.k8s.io", "signers") + " privateregistry.dev/registry";
+    requests.chain(namespaces).chain(wide).chain([attest]).collect()
 }
 
 /// For electing a leader, in the operator's own namespace.
