@@ -26,7 +26,8 @@ const SPEAKERS: [&str; 10] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 30] = [
+const OF_KUBERNETES: [&str; 32] = [
+    "Accepted",
     "Any",
     "Approved",
     "Block",
@@ -53,6 +54,7 @@ const OF_KUBERNETES: [&str; 30] = [
     "PrivateRegistry",
     "ReadWriteMany",
     "ReplicaFailure",
+    "ResolvedRefs",
     "RunContainerError",
     "Running",
     "Secret",

@@ -10,6 +10,7 @@ mod frontend;
 mod pod;
 mod registry;
 mod restart;
+mod route;
 pub mod rules;
 mod scalar;
 mod service;
@@ -28,6 +29,7 @@ pub use frontend::{FrontendSpec, NginxSpec};
 pub use pod::{PodSpec, Resources};
 pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretSpec};
 pub use restart::{RestartPolicySpec, RestartType};
+pub use route::{GatewayMode, GatewayRef, GatewaySpec, IngressController, IngressSpec, RouteSpec};
 pub use scalar::{GoDuration, Quantity};
 pub use service::{ExternalTrafficPolicy, IpFamilyPolicy, ServiceSpec, ServiceType};
 pub use status::{

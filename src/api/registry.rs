@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthSpec, ConfigSpec, FrontendSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, ServiceSpec, StorageSpec,
-    TlsSpec, TrustSpec, rules,
+    AuthSpec, ConfigSpec, FrontendSpec, PodSpec, PrivateRegistryStatus, RestartPolicySpec, RouteSpec, ServiceSpec,
+    StorageSpec, TlsSpec, TrustSpec, rules,
 };
 
 /// A private container registry: encrypted, with logins, on storage that is kept. `spec: {}` is a complete one.
@@ -31,6 +31,7 @@ use super::{
     validation = rules::INPUT_SECRETS_ARE_NO_CHILDREN,
     validation = rules::USERS_SECRETS_ARE_NO_CHILDREN,
     validation = rules::CLAIM_IS_NO_CHILD,
+    validation = rules::ROUTE_SHOWS_NO_CHILD,
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),
     printcolumn(name = "TLS Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
@@ -53,6 +54,8 @@ use super::{
     validation = rules::EXISTING_CLAIM_FIXED,
     validation = rules::COMMON_LABELS,
     validation = rules::PULL_SECRETS_NEED_LOGINS,
+    validation = rules::PASSTHROUGH_NEEDS_TLS,
+    validation = rules::CLIENT_CERTIFICATES_PASS_THROUGH,
     validation = rules::CLIENT_CERTIFICATES_NEED_THE_FRONT_END
 )]
 pub struct PrivateRegistrySpec {
@@ -66,7 +69,7 @@ pub struct PrivateRegistrySpec {
     pub replicas: Option<i32>,
     /// What clients write before the first slash of an image name, beside the Service's own addresses: a DNS name, an IPv4
     /// address or an IPv6 address in brackets, with the port that they use if it is not 443. Each is taken as it stands: it is
-    /// covered by the certificate, shown in the status (the first as the address) and has a login in NAME-pull. Making it lead to
+    /// covered by the certificate, shown in the status (the first as the address, unless spec.route has a host) and has a login in NAME-pull. Making it lead to
     /// the Service is up to your DNS, nodes and proxies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 259), regex(pattern = rules::HOST_PORT)))]
@@ -76,6 +79,9 @@ pub struct PrivateRegistrySpec {
     /// The Service in front of the registry. Absent: ClusterIP, port 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
+    /// How clients outside of the cluster reach the registry by a name, through an Ingress controller or a Gateway. Absent: only by its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteSpec>,
     /// What stands before the registry in its pod. Absent: nothing, clients talk to the registry itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontend: Option<FrontendSpec>,

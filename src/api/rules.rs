@@ -19,6 +19,10 @@ pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0
 /// Pattern of a DNS name whose first label may be a wildcard.
 pub const DNS_NAME_OR_WILDCARD: &str =
     r"^(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
+/// Pattern of a host name that a proxy tells from others: with a dot, or clients read it as a path of Docker Hub; never an address, which ends with a number.
+pub const ROUTED_HOST: &str = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$";
+/// Pattern of a name of one label, such as a namespace's.
+pub const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of a signer's name: a domain, a slash, and a path.
 pub const SIGNER_NAME: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
@@ -83,6 +87,27 @@ pub const POSITIVE: Rule =
 /// The front end is a union.
 pub const ONE_FRONTEND: Rule =
     ("has(self.nginx)", "spec.frontend needs nginx: write nginx: {}, or leave spec.frontend out");
+
+/// A route is a union.
+pub const ONE_ROUTE: Rule = (
+    "[has(self.ingress), has(self.gateway)].filter(given, given).size() == 1",
+    "spec.route needs exactly one of ingress and gateway: write one of them, or leave spec.route out",
+);
+/// The Gateway API takes no route with one parent twice; a Gateway stands there more than once only with the names of different listeners.
+pub const PARENTS_DIFFER: Rule = (
+    "self.all(one, self.filter(other, other.name == one.name && (has(other.__namespace__) ? other.__namespace__ : '') == (has(one.__namespace__) ? one.__namespace__ : '')).size() == 1 || (has(one.sectionName) && self.filter(other, other.name == one.name && (has(other.__namespace__) ? other.__namespace__ : '') == (has(one.__namespace__) ? one.__namespace__ : '') && has(other.sectionName) && other.sectionName == one.sectionName).size() == 1))",
+    "spec.route.gateway.parentRefs: a Gateway that stands there more than once needs another sectionName each time",
+);
+/// There is nothing to pass through.
+pub const PASSTHROUGH_NEEDS_TLS: Rule = (
+    "!has(self.route) || !has(self.route.gateway) || !has(self.route.gateway.mode) || self.route.gateway.mode != 'Passthrough' || !has(self.tls) || !has(self.tls.none)",
+    "spec.route.gateway.mode: Passthrough leaves TLS to the registry, which speaks none with spec.tls.none: write Terminate, or remove spec.tls.none",
+);
+/// Who ends TLS keeps what clients show.
+pub const CLIENT_CERTIFICATES_PASS_THROUGH: Rule = (
+    "!has(self.tls) || !has(self.tls.clientCASecretRef) || !has(self.route) || (has(self.route.gateway) && has(self.route.gateway.mode) && self.route.gateway.mode == 'Passthrough')",
+    "spec.tls.clientCASecretRef asks for clients' certificates, which do not reach the registry through a proxy that ends TLS: write spec.route.gateway with mode: Passthrough, or remove one of them",
+);
 
 /// TLS is a union.
 pub const ONE_SIGNER: Rule = (
@@ -185,6 +210,12 @@ pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (
 pub const CLAIM_IS_NO_CHILD: Rule = (
     "!has(self.spec.storage) || !has(self.spec.storage.existingClaim) || self.spec.storage.existingClaim.name != self.metadata.name + '-data'",
     "spec.storage.existingClaim.name is the claim that the operator makes for this registry itself: write persistentVolumeClaim instead",
+);
+
+/// What a controller shows is public, and the operator's Secrets are not; NAME-tls it shows by itself.
+pub const ROUTE_SHOWS_NO_CHILD: Rule = (
+    "!has(self.spec.route) || !has(self.spec.route.ingress) || !has(self.spec.route.ingress.tlsSecretName) || !(['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).exists(child, child == self.spec.route.ingress.tlsSecretName))",
+    "spec.route.ingress.tlsSecretName names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): leave it out to show NAME-tls, or name one of your own",
 );
 
 /// A retry limit belongs to one type.

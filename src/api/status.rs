@@ -19,6 +19,8 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// The Service is as the manifest says.
     pub const ADDRESS_READY: &str = "AddressReady";
+    /// The Ingress or the route of a Gateway is as the manifest says, and its controller has taken it.
+    pub const ROUTE_READY: &str = "RouteReady";
     /// The certificate that is served is valid and covers the names.
     pub const CERTIFICATE_READY: &str = "CertificateReady";
     /// Every user that the manifest names can log in.
@@ -39,6 +41,14 @@ pub mod reason {
     pub const SETTLED: &str = "Settled";
     /// The Service is as wanted.
     pub const ASSIGNED: &str = "Assigned";
+    /// The controller of the Ingress or Gateway has taken the route.
+    pub const TAKEN: &str = "Taken";
+    /// No controller has said that it takes it.
+    pub const NOT_TAKEN: &str = "NotTaken";
+    /// The controller of the Gateway refuses it.
+    pub const ROUTE_REFUSED: &str = "RouteRefused";
+    /// Another registry has the host.
+    pub const HOST_TAKEN: &str = "HostTaken";
     /// The workload is coming up or rolling out.
     pub const PROGRESSING: &str = operator_engine::work::events::PROGRESSING;
     /// `spec.suspend` is true.
@@ -102,7 +112,7 @@ pub struct PrivateRegistryStatus {
     /// Since when an object that the manifest names has been missing; absent while nothing is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Time>,
-    /// Address to use in image names: the first of spec.addresses, else the load balancer's address, else the Service's.
+    /// Address to use in image names: the first host of spec.route, else the first of spec.addresses, else the load balancer's address, else the Service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Every address that the certificate covers, and from where each is reachable.

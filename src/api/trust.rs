@@ -18,7 +18,7 @@ pub struct TrustSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_trust_bundle: Option<ClusterTrustBundle>,
     /// Nodes whose container runtimes trust the registry, without a restart, under the names of its Service that end in svc, the Service's
-    /// addresses, and those of spec.addresses that an administrator allows. Needs the node agents of the operator's chart. `{}` is every
+    /// addresses, and those of spec.addresses and spec.route that an administrator allows. Needs the node agents of the operator's chart. `{}` is every
     /// node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<TrustedNodes>,

@@ -65,7 +65,7 @@ pub struct RunOptions {
     /// Namespace of the node agents. Absent: there are none.
     #[arg(long, env = "NODE_AGENT_NAMESPACE", value_name = "NAMESPACE", value_parser = process::flag_values::name)]
     node_agent_namespace: Option<String>,
-    /// A host of spec.addresses that registries of a namespace may have on nodes, with its port if it has one; `*` is any namespace, and `*.` before a host any
+    /// A host of spec.addresses or spec.route that registries of a namespace may have on nodes, with its port if it has one; `*` is any namespace, and `*.` before a host any
     /// name one label longer. Can be given more than once.
     #[arg(long = "node-trust-host", env = "NODE_TRUST_HOSTS", value_delimiter = ',', value_name = "NAMESPACE=HOST", value_parser = HostRule::parse)]
     node_trust_hosts: Vec<HostRule>,

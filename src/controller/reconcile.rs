@@ -17,7 +17,7 @@ use crate::parts::failures::soon;
 use crate::parts::logins::Logins;
 use crate::parts::workload::State;
 use crate::parts::{
-    self, Context, Error, Failures, Pass, address, certificate, holds, logins, storage, trust, workload,
+    self, Context, Error, Failures, Pass, address, certificate, holds, logins, route, storage, trust, workload,
 };
 use crate::status::Findings;
 use crate::status::summary::{self, Problem};
@@ -160,9 +160,11 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     let logins = logins::settle(pass, &address).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
+    let route = route::settle(pass, &certificate).await;
     let trust = trust::settle(pass, &certificate, &address, is_held).await;
 
-    let keep = [&certificate.keep, &logins.keep, &running.keep, &trust.keep].into_iter().flatten().cloned().collect();
+    let keep = [&certificate.keep, &logins.keep, &running.keep, &route.keep, &trust.keep];
+    let keep = keep.into_iter().flatten().cloned().collect();
     let pruned = pass.ctx.engine.prune(&pass.owner, &keep).await;
     let holds = holds.or(pruned.err().map(|error| pass.problem(error)));
     if pass.failures.decides_anew() {
@@ -183,6 +185,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
         contested,
         service: address.service(),
         address: pass.registry.faults.address.as_ref().map(Problem::of).or(address.problem.clone()),
+        route: route.report,
         claim: storage.claim(),
         storage: storage.problem.clone(),
         certificate: certificate.report,

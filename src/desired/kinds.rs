@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use operator_engine::apply::kinds::{OPTIONAL, Remember};
+use operator_engine::apply::kinds::{OPTIONAL, Remember, Stage};
 use operator_engine::apply::{Kind, Kinds};
 
 pub use operator_engine::apply::kinds::{
@@ -21,37 +21,25 @@ pub const CERTIFICATE: &Kind = &Kind {
     ..OPTIONAL
 };
 
-/// The Gateway API's route for HTTP, and what gateways say of it.
-pub const HTTP_ROUTE: &Kind = &Kind {
-    group: GATEWAY,
-    kind: "HTTPRoute",
-    plural: "httproutes",
+const OF_GATEWAY_API: Kind = Kind {
+    group: "gateway.networking.k8s.io",
+    // With what controllers say of it.
     remember: Remember::Paths(&["status"]),
     is_replaceable: true,
+    is_stamped: true,
     ..OPTIONAL
 };
 
-/// The same for TLS that the registry ends.
-pub const TLS_ROUTE: &Kind = &Kind {
-    group: GATEWAY,
-    kind: "TLSRoute",
-    plural: "tlsroutes",
-    remember: Remember::Paths(&["status"]),
-    is_replaceable: true,
-    ..OPTIONAL
-};
+/// How a Gateway speaks TLS to the registry, since version 1.4 of the Gateway API. Of an earlier stage than the routes, so that none outlives it.
+pub const BACKEND_TLS_POLICY: &Kind =
+    &Kind { kind: "BackendTLSPolicy", plural: "backendtlspolicies", stage: Stage::Policy, ..OF_GATEWAY_API };
 
-/// How a gateway speaks TLS to the registry.
-pub const BACKEND_TLS_POLICY: &Kind = &Kind {
-    group: GATEWAY,
-    kind: "BackendTLSPolicy",
-    plural: "backendtlspolicies",
-    remember: Remember::Paths(&["status"]),
-    is_replaceable: true,
-    ..OPTIONAL
-};
+/// Which requests a Gateway sends to the registry.
+pub const HTTP_ROUTE: &Kind =
+    &Kind { kind: "HTTPRoute", plural: "httproutes", stage: Stage::Exposure, ..OF_GATEWAY_API };
 
-const GATEWAY: &str = "gateway.networking.k8s.io";
+/// Which connections a Gateway passes on as they are, since version 1.5 of the Gateway API.
+pub const TLS_ROUTE: &Kind = &Kind { kind: "TLSRoute", plural: "tlsroutes", stage: Stage::Exposure, ..OF_GATEWAY_API };
 
 /// Every kind, in the order of their stages.
 pub const KINDS: Kinds = Kinds(&[
@@ -65,9 +53,9 @@ pub const KINDS: Kinds = Kinds(&[
     BACKEND_TLS_POLICY,
     CERTIFICATE,
     CLUSTER_TRUST_BUNDLE,
+    POD_DISRUPTION_BUDGET,
     HTTP_ROUTE,
     INGRESS,
-    POD_DISRUPTION_BUDGET,
     TLS_ROUTE,
 ]);
 

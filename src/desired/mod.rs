@@ -14,6 +14,7 @@ pub mod nginx;
 pub mod node_order;
 pub mod node_proof;
 pub mod pod;
+pub mod route;
 pub mod secrets;
 pub mod service;
 pub mod signing;
@@ -60,8 +61,16 @@ pub fn plan(registry: &Resolved, material: &Material, run: &Run) -> Vec<Object> 
     if material.is_complete(registry) {
         objects.push(workload::build(registry, material, run));
         objects.extend(disruption_budget::build(registry));
+        objects.extend(routing(registry, material));
     }
     objects
+}
+
+/// What leads clients outside of the cluster to it.
+fn routing(registry: &Resolved, material: &Material) -> Vec<Object> {
+    let Some(route) = &registry.route else { return Vec::new() };
+    let backend = route::Backend::of(registry, route.hosts(), material.certificate.as_ref());
+    backend.map(|backend| route::build(registry, route, &backend)).unwrap_or_default()
 }
 
 impl Resolved {

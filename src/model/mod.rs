@@ -11,6 +11,7 @@ pub mod node_agents;
 pub mod observed;
 pub mod resolve;
 pub mod resolved;
+pub mod route;
 pub mod settings;
 mod users;
 
@@ -23,4 +24,5 @@ pub use resolved::{
     Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, TrustedNamespaces,
     TrustedNodes, Users,
 };
+pub use route::{Route, routed_hosts, written_addresses};
 pub use settings::Settings;

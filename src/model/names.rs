@@ -81,6 +81,8 @@ pub enum Child {
     Workload,
     /// PodDisruptionBudget.
     DisruptionBudget,
+    /// Ingress, HTTPRoute or TLSRoute, and BackendTLSPolicy.
+    Route,
 }
 
 impl Child {
@@ -91,7 +93,7 @@ impl Child {
     /// What stands behind the registry's name.
     pub(crate) const fn suffix(self) -> &'static str {
         match self {
-            Self::Service | Self::ServiceAccount | Self::Workload | Self::DisruptionBudget => "",
+            Self::Service | Self::ServiceAccount | Self::Workload | Self::DisruptionBudget | Self::Route => "",
             Self::Data => "-data",
             Self::Tls => "-tls",
             Self::Ca => "-ca",
@@ -127,7 +129,9 @@ mod tests {
     fn the_rules_of_admission_name_every_secret_of_the_operators() {
         let suffixes: Vec<_> = Child::SECRETS.iter().map(|child| format!("'{}'", child.suffix())).collect();
         let list = format!("[{}]", suffixes.join(", "));
-        for (rule, _) in [rules::INPUT_SECRETS_ARE_NO_CHILDREN, rules::USERS_SECRETS_ARE_NO_CHILDREN] {
+        for (rule, _) in
+            [rules::INPUT_SECRETS_ARE_NO_CHILDREN, rules::USERS_SECRETS_ARE_NO_CHILDREN, rules::ROUTE_SHOWS_NO_CHILD]
+        {
             assert!(rule.contains(&list), "{rule}");
         }
         assert!(rules::CLAIM_IS_NO_CHILD.0.contains(&format!("'{}'", Child::Data.suffix())));

@@ -10,7 +10,7 @@ pub struct NodeAgents {
     pub namespace: String,
     /// Where they look for orders: the operator's own namespace.
     pub orders: String,
-    /// Which hosts of `spec.addresses` registries may have on nodes.
+    /// Which hosts of `spec.addresses` and `spec.route` registries may have on nodes.
     pub hosts: Vec<HostRule>,
     /// Where the pods are that prove trust by a pull on each node.
     pub proofs: String,

@@ -13,6 +13,7 @@ use super::resolved::{
     Fault, Faults, Frontend, Named, Protocol, PullSecret, Requested, Resolved, Service, Storage, Tls,
     TrustedNamespaces, TrustedNodes,
 };
+use super::route::{route, written_addresses};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
@@ -90,7 +91,11 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         Tls::Unreadable
     });
     let (pull_secrets, pull_faults) = pull_secrets(&name, registry);
-    let addresses = addresses(&spec.addresses, &mut faults.address);
+    let addresses = addresses(&written_addresses(registry), &mut faults.address);
+    let route = route(&name, spec).unwrap_or_else(|blocked| {
+        faults.route = Some(blocked);
+        None
+    });
     let common_labels = common_labels(&spec.common_labels, &mut faults.workload);
     let restart = spec.restart_policy.clone().unwrap_or_default();
     let trusted_namespaces = trusted_namespaces(spec.trust.as_ref()).unwrap_or_else(|blocked| {
@@ -119,6 +124,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         replicas,
         addresses,
         service: service(spec.service.as_ref()),
+        route,
         frontend,
         storage,
         tls,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::image::Version;
 use super::resolve::answer_secret;
-use super::{Blocked, Host, HostPort, RegistryName};
+use super::{Blocked, Host, HostPort, RegistryName, Route};
 use crate::api::{
     AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
     KeyAlgorithm, NodeRuntime, PodSpec, Resources, RestartType, ServiceType, TlsVersion,
@@ -39,10 +39,12 @@ pub struct Resolved {
     pub cluster_domain: String,
     /// Pods that run unless stopped, at least 1.
     pub replicas: i32,
-    /// What clients write in image names, beside the Service's own addresses.
+    /// What clients write in image names, beside the Service's own addresses: the hosts of the route, and those of `spec.addresses`.
     pub addresses: Vec<HostPort>,
     /// The Service.
     pub service: Service,
+    /// What leads clients outside of the cluster to it.
+    pub route: Option<Route>,
     /// What stands before it in its pod.
     pub frontend: Option<Frontend>,
     /// Where images are kept.
@@ -91,6 +93,8 @@ pub struct Resolved {
 pub struct Faults {
     /// Addresses.
     pub address: Option<Blocked>,
+    /// The Ingress, or the route of a Gateway.
+    pub route: Option<Blocked>,
     /// The claim.
     pub storage: Option<Blocked>,
     /// The certificate.
@@ -106,7 +110,8 @@ pub struct Faults {
 impl Faults {
     /// Every one, for those who need a manifest that can be followed as a whole.
     pub fn all(&self) -> impl Iterator<Item = &Blocked> {
-        [&self.address, &self.storage, &self.certificate, &self.workload, &self.trusted_namespaces, &self.trusted_nodes]
+        let [namespaces, nodes] = [&self.trusted_namespaces, &self.trusted_nodes];
+        [&self.address, &self.route, &self.storage, &self.certificate, &self.workload, namespaces, nodes]
             .into_iter()
             .flatten()
     }
@@ -338,7 +343,7 @@ impl Resolved {
         self.tls != Tls::None
     }
 
-    /// Names and addresses of the certificate that the manifest itself names: the hosts of `spec.addresses`, and those of `spec.tls.certificate`.
+    /// Names and addresses of the certificate that the manifest itself names: the hosts of `spec.addresses` and `spec.route`, and those of `spec.tls.certificate`.
     #[must_use]
     pub fn written_hosts(&self) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
         let (mut names, mut addresses) = match &self.tls {

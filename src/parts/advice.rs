@@ -43,6 +43,24 @@ const WORKLOAD: &[(&str, &str)] = &[
     ("].emptyDir.sizeLimit", "spec.storage.emptyDir.sizeLimit"),
 ];
 
+/// Where fields of the Ingress come from.
+const INGRESS: &[(&str, &str)] = &[
+    ("spec.ingressClassName", "spec.route.ingress.className"),
+    ("spec.rules", "spec.route.ingress.hosts"),
+    ("spec.tls[0].hosts", "spec.route.ingress.hosts"),
+    ("spec.tls", "spec.route.ingress.tlsSecretName"),
+    ("metadata.labels", "spec.commonLabels"),
+    ("metadata.annotations", "spec.route.ingress.annotations"),
+    ("annotation", "spec.route.ingress.annotations"),
+];
+
+/// Where fields of the route of a Gateway come from.
+const GATEWAY: &[(&str, &str)] = &[
+    ("spec.parentRefs", "spec.route.gateway.parentRefs"),
+    ("spec.hostnames", "spec.route.gateway.hosts"),
+    ("metadata.labels", "spec.commonLabels"),
+];
+
 /// The next action, where the error's own words do not have it.
 pub(super) fn advice(error: &Error) -> Option<String> {
     if let Error::Request { source, .. } = error
@@ -71,6 +89,8 @@ pub(super) fn advice(error: &Error) -> Option<String> {
     let origins = match object.kind {
         kind if kind == kinds::SERVICE => SERVICE,
         kind if kind == kinds::DEPLOYMENT || kind == kinds::JOB => WORKLOAD,
+        kind if kind == kinds::INGRESS => INGRESS,
+        kind if kind == kinds::HTTP_ROUTE || kind == kinds::TLS_ROUTE => GATEWAY,
         _ => &[],
     };
     Some(match origin(message, origins) {
@@ -122,6 +142,10 @@ mod tests {
                 "spec.storage.emptyDir.sizeLimit",
             ),
             (kinds::DEPLOYMENT, 422, "spec.template.spec.hostAliases: Invalid", rest),
+            (kinds::INGRESS, 422, "spec.tls[0].secretName: Invalid value", "spec.route.ingress.tlsSecretName in"),
+            (kinds::INGRESS, 422, "spec.rules[0].host: Invalid value", "spec.route.ingress.hosts in"),
+            (kinds::INGRESS, 422, "nginx.ingress.kubernetes.io/x annotation is not allowed", "ingress.annotations in"),
+            (kinds::HTTP_ROUTE, 422, "spec.parentRefs: sectionName must be unique", "spec.route.gateway.parentRefs in"),
             // A path of one kind means nothing in another.
             (kinds::SECRET, 422, "Invalid metadata.annotations", rest),
             (kinds::SECRET, 403, "exceeded quota: secrets", "it is tried again"),

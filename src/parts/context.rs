@@ -28,7 +28,7 @@ use super::{Error, locked};
 use crate::api::PrivateRegistry;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
-use crate::model::{Child, Settings, labels};
+use crate::model::{Child, Settings, labels, routed_hosts, written_addresses};
 use crate::observe;
 use crate::status::PodFacts;
 
@@ -46,9 +46,15 @@ pub(crate) fn host_of_a_node(host: String) -> Reference {
     (HOST, String::new(), host)
 }
 
+/// What a registry refers to that wants clients to come to it by a host, through somebody's proxy.
+pub(crate) fn routed_host(host: String) -> Reference {
+    (ROUTED, String::new(), host)
+}
+
 pub(crate) const NAMESPACE: &str = "Namespace";
 pub(crate) const REPORT: &str = "node-report";
 const HOST: &str = "node-host";
+const ROUTED: &str = "routed-host";
 
 /// Longer than any repair waits while a field is fought over.
 const LATELY: SignedDuration = SignedDuration::from_mins(20);
@@ -158,7 +164,7 @@ impl Context {
 
     /// Who waits for a host that this registry no longer wants may have it now, and who has one that it wants looks whose it is.
     fn refer(&self, key: &Key, now: BTreeSet<Reference>) {
-        let is_host = |reference: &Reference| reference.0 == HOST;
+        let is_host = |reference: &Reference| [HOST, ROUTED].contains(&reference.0);
         let before = self.references.of(key);
         let changed: Vec<_> = before.symmetric_difference(&now).filter(|host| is_host(host)).cloned().collect();
         self.forget_unreferred(self.references.refer(key, now));
@@ -315,8 +321,11 @@ impl Recall {
 
     /// The cluster may have this kind now: who wants an object of it.
     pub(crate) fn who_lacked(&self, kind: &'static Kind) -> Vec<Key> {
-        let lacking: Vec<_> = locked(&self.lacking).extract_if(.., |(of, _)| *of == kind).collect();
-        lacking.into_iter().map(|(_, key)| key).collect()
+        let mut lacking = locked(&self.lacking);
+        let (found, others): (BTreeSet<_>, _) =
+            std::mem::take(&mut *lacking).into_iter().partition(|(of, _)| *of == kind);
+        *lacking = others;
+        found.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Whether the pod that is wanted since then on this node may be made: once.
@@ -446,8 +455,9 @@ fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
     let trust = registry.spec.trust.as_ref();
     let namespaces = trust.and_then(|trust| trust.namespaces.as_ref()).map(|_| any(NAMESPACE));
     let nodes = trust.and_then(|trust| trust.nodes.as_ref()).into_iter();
-    let nodes = nodes.flat_map(|_| registry.spec.addresses.iter().cloned().map(host_of_a_node).chain([any(REPORT)]));
-    let secrets = secrets.chain(namespaces).chain(nodes);
+    let nodes = nodes.flat_map(|_| written_addresses(registry).into_iter().map(host_of_a_node).chain([any(REPORT)]));
+    let routed = routed_hosts(&registry.spec).iter().cloned().map(routed_host);
+    let secrets = secrets.chain(namespaces).chain(nodes).chain(routed);
     secrets.chain(observe::claim(registry).map(|name| at(CLAIM, name.to_owned()))).collect()
 }
 

@@ -8,6 +8,7 @@
 //! | [`storage`] | claim | |
 //! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
 //! | [`logins`] | admin, table of users, pull Secret | the Service's addresses, for the pull Secret |
+//! | [`route`] | Ingress, or HTTPRoute or TLSRoute and BackendTLSPolicy | how the registry speaks: the certificate |
 //! | [`trust`] | copies of the bundle in other namespaces, an order to the agents on nodes | what the certificate has published, the Service's addresses |
 //! | [`workload`] | configuration, identity, Deployment or Job, disruption budget | certificate, logins, storage |
 
@@ -20,6 +21,7 @@ pub mod failures;
 pub mod holds;
 pub mod kubelets;
 pub mod logins;
+pub mod route;
 pub mod storage;
 #[cfg(test)]
 mod testing;

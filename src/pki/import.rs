@@ -143,7 +143,7 @@ pub enum ImportError {
     NamesLeftOut(String),
     /// It lacks a name or an address that the certificate which is served has, and that clients use.
     #[error(
-        "the certificate does not cover {0} of spec.addresses, which the one that is served covers; issue it with these names and addresses, or remove them from spec.addresses"
+        "the certificate does not cover {0} of spec.addresses or spec.route, which the one that is served covers; issue it with these names and addresses, or remove them there"
     )]
     NamesMissing(String),
 }
@@ -408,7 +408,7 @@ fn uncovered(leaf: &CertificateFacts, hosts: Hosts<'_>) -> BTreeSet<String> {
 }
 
 /// A wildcard stands for exactly one label, the first (RFC 6125 6.4.3).
-fn covers(names: &BTreeSet<String>, host: &str) -> bool {
+pub fn covers(names: &BTreeSet<String>, host: &str) -> bool {
     let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     names.contains(host) || wildcard.is_some_and(|wildcard| names.contains(&wildcard))
 }

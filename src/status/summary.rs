@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::merge::{self, Finding, Truth, merge};
+use super::route::Route;
 use super::trust::Trust;
 use super::workload::Workload;
 use crate::api::{
@@ -139,6 +140,8 @@ pub struct Findings<'a> {
     pub service: Option<&'a Value>,
     /// What keeps the Service from being as wanted.
     pub address: Option<Problem>,
+    /// What leads clients outside of the cluster to it; `None`: the manifest asks for nothing of that.
+    pub route: Option<Route>,
     /// The live claim, if there is one.
     pub claim: Option<&'a Value>,
     /// What keeps the claim from being as wanted.
@@ -165,7 +168,8 @@ impl Findings<'_> {
     /// Everything that stands in the way, in the order of the parts.
     fn problems(&self) -> impl Iterator<Item = &Problem> {
         let early = [&self.holds, &self.address, &self.storage, &self.certificate.problem];
-        let late = self.running.iter().chain(self.trust.faults()).chain(&self.contested);
+        let route = self.route.iter().filter_map(|route| route.problem.as_ref());
+        let late = self.running.iter().chain(route).chain(self.trust.faults()).chain(&self.contested);
         early.into_iter().flatten().chain(&self.logins.problems).chain(late)
     }
 
@@ -196,6 +200,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         available,
     ];
     said.extend([address, certificate, users, storage]);
+    said.extend(findings.route.as_ref().map(|route| route.finding.clone()));
     said.extend(findings.trust.findings());
     let addresses = addresses(registry, findings.service.unwrap_or(&Value::Null));
     PrivateRegistryStatus {

@@ -29,6 +29,7 @@ struct Case {
     service: Value,
     claim: Option<Value>,
     address: Option<Problem>,
+    route: Option<Route>,
     refusal: Option<String>,
     running: Option<Problem>,
     certificate: Certificate,
@@ -50,6 +51,7 @@ impl Case {
             service: service(),
             claim: Some(claim("10Gi", "10Gi")),
             address: None,
+            route: None,
             refusal: None,
             running: None,
             certificate: Certificate {
@@ -69,6 +71,7 @@ impl Case {
             contested: None,
             service: Some(&self.service),
             address: self.address.clone(),
+            route: self.route.clone(),
             claim: self.claim.as_ref(),
             storage: self.refusal.clone().map(|why| Problem::stuck("ClaimRefused", why)),
             certificate: self.certificate.clone(),
@@ -174,6 +177,24 @@ fn a_fault_of_one_part_is_told_by_its_own_condition_and_the_others_say_how_they_
     assert_eq!(case.verdict(), said("False", "True", "False", "ReadFailed"));
     let both = Case { address: Some(unread), running: Some(Problem::stuck("InvalidManifest", "")), ..case };
     assert_eq!(both.verdict(), said("False", "False", "True", "InvalidManifest"));
+}
+
+#[test]
+fn a_route_that_is_refused_is_tried_again_and_one_that_nobody_takes_keeps_nothing_back() {
+    let refused = Route::failed(Problem::retrying("RouteRefused", "no listener"));
+    let case = Case { route: Some(refused), ..Case::of(&json!({})) };
+    assert_eq!(case.verdict(), said("False", "True", "False", "RouteRefused"));
+    let told = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    assert_eq!(condition_of(&told, "RouteReady").status, "False");
+    assert_eq!(condition_of(&told, "Available").status, "True");
+
+    let open = Route::said(Truth::Unknown, "NotTaken", "nobody yet");
+    let case = Case { route: Some(open), ..Case::of(&json!({})) };
+    assert_eq!(case.verdict(), said("True", "False", "False", "Settled"));
+    let told = case.status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    assert_eq!(condition_of(&told, "RouteReady").status, "Unknown");
+    let none = Case::of(&json!({})).status(&PrivateRegistryStatus::default(), Timestamp::UNIX_EPOCH);
+    assert!(none.conditions.iter().all(|condition| condition.type_ != "RouteReady"));
 }
 
 #[test]

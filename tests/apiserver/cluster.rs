@@ -7,6 +7,7 @@ use std::process::Command;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{Event, Namespace as KubeNamespace, Secret, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use private_registry_operator::api;
@@ -26,6 +27,9 @@ const SERVICE_ADDRESSES: &str = "127.96.0.0/16";
 
 /// Not about registries: the election, and the question which rights there are.
 const ASIDE: [&str; 3] = ["leases", "selfsubjectaccessreviews", "selfsubjectrulesreviews"];
+
+/// Plurals of the kinds of the Gateway API that the operator writes.
+pub const GATEWAY_KINDS: [&str; 3] = ["httproutes", "tlsroutes", "backendtlspolicies"];
 
 /// Chart, rendered for the namespace of this name.
 const RENDERED_FOR: &str = "rendered-for";
@@ -74,6 +78,7 @@ impl Cluster {
         let provisioner = provisioner::start(plane.kubeconfig(), provisioner::Settings::ApiOnly).await?;
         let client = plane.client().await?;
         Self::install_definition(&client).await;
+        Self::install_gateway_definitions(&client).await;
         let start_of_log = plane.audit().await?.mark().await?;
         Ok(Self {
             plane,
@@ -87,11 +92,23 @@ impl Cluster {
 
     /// Installs the operator's definition and waits until it is served.
     pub async fn install_definition(client: &Client) {
-        let definitions = Api::all(client.clone());
-        let definition = api::crd();
-        definitions.create(&PostParams::default(), &definition).await.unwrap();
+        Self::install(client, &api::crd()).await;
+    }
+
+    /// The kinds of the Gateway API, which most clusters have.
+    pub async fn install_gateway_definitions(client: &Client) {
+        let read = || testbed::tools::gateway_definitions(&GATEWAY_KINDS, &Progress::auto());
+        let texts = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+        for text in texts {
+            Self::install(client, &serde_saphyr::from_str(&text).unwrap()).await;
+        }
+    }
+
+    async fn install(client: &Client, definition: &CustomResourceDefinition) {
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        definitions.create(&PostParams::default(), definition).await.unwrap();
         let name = definition.metadata.name.as_deref().unwrap();
-        eventually(PATIENCE, "the definition is established", async || {
+        eventually(PATIENCE, &format!("{name} is established"), async || {
             let live = definitions.get(name).await.map_err(|error| error.to_string())?;
             let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
             let established =
@@ -298,7 +315,9 @@ impl Namespace {
     pub async fn asked_since(&self, mark: Mark) -> Vec<Entry> {
         let operator = self.operators_name();
         let all = self.audit().await.since(mark).await.unwrap();
-        let counts = |entry: &Entry| entry.user == operator && !ASIDE.contains(&entry.resource.as_str());
+        // Nor is the question which kinds the cluster has, which names none.
+        let is_aside = |entry: &Entry| entry.resource.is_empty() || ASIDE.contains(&entry.resource.as_str());
+        let counts = |entry: &Entry| entry.user == operator && !is_aside(entry);
         all.into_iter().filter(counts).collect()
     }
 

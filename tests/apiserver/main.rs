@@ -38,6 +38,7 @@ mod quiet;
 mod revoking;
 mod rights;
 mod rotation;
+mod routes;
 mod rules;
 mod secrecy;
 mod signers;

@@ -17,6 +17,8 @@ pub fn resource(kind: &str) -> ApiResource {
         "Deployment" => ("apps", "v1"),
         "Job" => ("batch", "v1"),
         "PodDisruptionBudget" => ("policy", "v1"),
+        "Ingress" => ("networking.k8s.io", "v1"),
+        "HTTPRoute" | "TLSRoute" | "BackendTLSPolicy" => ("gateway.networking.k8s.io", "v1"),
         "CertificateSigningRequest" | "ClusterTrustBundle" => ("certificates.k8s.io", "v1"),
         "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
@@ -24,6 +26,8 @@ pub fn resource(kind: &str) -> ApiResource {
     };
     let plural = match kind {
         "PrivateRegistry" => "privateregistries".to_owned(),
+        "Ingress" => "ingresses".to_owned(),
+        "BackendTLSPolicy" => "backendtlspolicies".to_owned(),
         kind => format!("{}s", kind.to_lowercase()),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)

@@ -56,6 +56,17 @@ async fn the_rights_of_the_chart_are_those_that_are_used() {
     changing.child("PodDisruptionBudget", "").disappears(PATIENCE).await;
     changing.apply(json!({"storage": {"persistentVolumeClaim": {"accessModes": ["ReadWriteMany"]}}})).await.unwrap();
     changing.ready().await;
+    let gateway = |mode: &str| json!({"suspend": true, "route": {"gateway": {"mode": mode, "hosts": ["a.example"], "parentRefs": [{"name": "g"}]}}});
+    let routed = team
+        .registry("routed", json!({"suspend": true, "route": {"ingress": {"hosts": ["a.example"]}}}))
+        .await
+        .ready()
+        .await;
+    for spec in [gateway("Terminate"), gateway("Passthrough"), json!({"suspend": true})] {
+        routed.apply(spec).await.unwrap();
+        routed.says("Ready", "True", "").await;
+    }
+    routed.child("TLSRoute", "").disappears(PATIENCE).await;
     team.settles().await;
     operator.stop().await;
 

@@ -86,6 +86,26 @@ fn env(variables: Value) -> Change {
     new(json!({"pod": {"env": variables}}))
 }
 
+fn gateway(parents: Value, mode: &str) -> Value {
+    json!({"route": {"gateway": {"hosts": ["a.example"], "parentRefs": parents, "mode": mode}}})
+}
+
+fn without_tls(mut spec: Value) -> Change {
+    spec["tls"] = json!({"none": {}});
+    new(spec)
+}
+
+fn asking_clients(mut spec: Value) -> Change {
+    spec["frontend"] = json!({"nginx": {}});
+    spec["tls"] = json!({"clientCASecretRef": {"name": "company-clients"}});
+    new(spec)
+}
+
+/// An Ingress that shows clients this Secret.
+fn shown(secret: &str) -> Change {
+    new(json!({"route": {"ingress": {"hosts": ["a.example"], "tlsSecretName": secret}}}))
+}
+
 /// Rule, what it accepts, what it refuses.
 type Case = (rules::Rule, Vec<Change>, Vec<Change>);
 
@@ -210,6 +230,49 @@ fn cases() -> Vec<Case> {
             rules::ONE_FRONTEND,
             vec![new(json!({})), new(json!({"frontend": {"nginx": {}}}))],
             vec![new(json!({"frontend": {}}))],
+        ),
+        (
+            rules::ONE_ROUTE,
+            vec![new(json!({"route": {"ingress": {"hosts": ["a.example"]}}})), new(gateway(json!([{"name": "g"}]), "Terminate"))],
+            vec![
+                new(json!({"route": {}})),
+                new(json!({"route": {"ingress": {"hosts": ["a.example"]}, "gateway": {"hosts": ["a.example"], "parentRefs": [{"name": "g"}]}}})),
+            ],
+        ),
+        (
+            rules::PARENTS_DIFFER,
+            [
+                json!([{"name": "g"}, {"name": "h"}]),
+                json!([{"name": "g"}, {"name": "g", "namespace": "infra"}]),
+                json!([{"name": "g", "sectionName": "a"}, {"name": "g", "sectionName": "b"}]),
+            ]
+                .map(|parents| new(gateway(parents, "Terminate")))
+                .into(),
+            [
+                json!([{"name": "g"}, {"name": "g"}]),
+                json!([{"name": "g", "namespace": "infra"}, {"name": "g", "namespace": "infra", "sectionName": "a"}]),
+                json!([{"name": "g", "sectionName": "a"}, {"name": "g", "sectionName": "a"}]),
+            ]
+                .map(|parents| new(gateway(parents, "Terminate")))
+                .into(),
+        ),
+        (
+            rules::PASSTHROUGH_NEEDS_TLS,
+            vec![new(gateway(json!([{"name": "g"}]), "Passthrough")), without_tls(gateway(json!([{"name": "g"}]), "Terminate"))],
+            vec![without_tls(gateway(json!([{"name": "g"}]), "Passthrough"))],
+        ),
+        (
+            rules::CLIENT_CERTIFICATES_PASS_THROUGH,
+            vec![asking_clients(gateway(json!([{"name": "g"}]), "Passthrough")), asking_clients(json!({}))],
+            vec![
+                asking_clients(gateway(json!([{"name": "g"}]), "Terminate")),
+                asking_clients(json!({"route": {"ingress": {"hosts": ["a.example"]}}})),
+            ],
+        ),
+        (
+            rules::ROUTE_SHOWS_NO_CHILD,
+            ["registry-example-com", "team-b-tls"].map(shown).into(),
+            ["team-a-tls", "team-a-ca", "team-a-admin"].map(shown).into(),
         ),
         (
             rules::ONE_SIGNER,

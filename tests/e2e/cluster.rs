@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 59] = [
+const NAMESPACES: [&str; 61] = [
     "admins",
     "again",
     "always",
@@ -68,6 +68,7 @@ const NAMESPACES: [&str; 59] = [
     "fronted-large",
     "fronted-renewed",
     "full",
+    "gated",
     "growing",
     "leaving",
     "limited",
@@ -81,6 +82,7 @@ const NAMESPACES: [&str; 59] = [
     "replaced",
     "requests",
     "retries",
+    "routed",
     "scaled-always",
     "scaled-unless",
     "served",

@@ -23,5 +23,6 @@ mod nodes;
 mod pulling;
 mod pushing;
 mod restarts;
+mod routes;
 mod storage;
 mod users;

@@ -158,6 +158,11 @@ fn nginx() -> Option<PathBuf> {
     tools.path("nginx").ok().map(Path::to_owned)
 }
 
+/// The same where it is known to be there.
+pub(crate) fn program_of_nginx() -> PathBuf {
+    nginx().expect("no_frontend was asked")
+}
+
 /// Why registries cannot have a front end here.
 pub(crate) fn no_frontend() -> Option<&'static str> {
     static HAS_NGINX: LazyLock<bool> = LazyLock::new(|| is_given() || nginx().is_some());

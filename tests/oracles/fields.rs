@@ -75,6 +75,8 @@ const REMEMBERED: &[(&str, &[&str])] = &[
     ("tls.secret.name", &[BUNDLE, AUTHORITIES]),
     // A superfluous name goes at the next renewal: it is no reason for one.
     ("addresses[]", &[NAMES]),
+    ("route.ingress.hosts[]", &[NAMES]),
+    ("route.gateway.hosts[]", &[NAMES]),
     ("tls.certificate.dnsNames[]", &[NAMES]),
     ("tls.certificate.ipAddresses[]", &[NAMES]),
     ("service.type", &[NAMES]),

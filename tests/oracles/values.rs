@@ -162,6 +162,13 @@ fn ground(path: &str) -> Value {
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
             ground["tls"] = json!({"secret": {"name": "own-one"}});
         }
+        path if path.starts_with("route.ingress.") => {
+            ground["route"] = json!({"ingress": {"hosts": ["three.example.com"]}});
+        }
+        path if path.starts_with("route.gateway.") => {
+            let parents = json!([{"name": "gateway-three", "namespace": "infra"}]);
+            ground["route"] = json!({"gateway": {"hosts": ["three.example.com"], "parentRefs": parents}});
+        }
         path if path.starts_with("tls.clientCASecretRef") => ground["frontend"] = json!({"nginx": {}}),
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),

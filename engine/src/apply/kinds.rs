@@ -17,6 +17,8 @@ pub enum Stage {
     Workload,
     /// What governs it.
     Policy,
+    /// What leads clients to it.
+    Exposure,
 }
 
 /// Whether an object that is no longer wanted is deleted.
@@ -124,7 +126,7 @@ const fn recreate(path: &'static str) -> Immutable {
     Immutable { path, remedy: Remedy::Recreate }
 }
 
-/// What most kinds have in common, so that each entry below says only what is special about it.
+/// What most kinds have in common, so that each entry says only what is special about it.
 const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
@@ -264,13 +266,16 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     ..PLAIN
 };
 
-/// Remembered with the addresses that its controller reports.
+/// Remembered with the addresses that its controller reports. The default class is chosen when it is created, and at no other time.
 pub const INGRESS: &Kind = &Kind {
     group: "networking.k8s.io",
     kind: "Ingress",
     plural: "ingresses",
+    stage: Stage::Exposure,
     remember: Remember::Paths(&["status"]),
+    immutable: &[recreate("spec.ingressClassName")],
     is_replaceable: true,
+    is_stamped: true,
     ..OPTIONAL
 };
 

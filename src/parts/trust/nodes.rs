@@ -145,13 +145,13 @@ fn without_a_host(namespace: &str, refused: &Refused) -> Problem {
         Refused::Taken(host) => Problem::stuck(
             "HostTaken",
             format!(
-                "nodes are not told of {host}: another registry with spec.trust.nodes has it in spec.addresses, too; take it out of one of them"
+                "nodes are not told of {host}: another registry with spec.trust.nodes has it in spec.addresses or spec.route, too; take it out of one of them"
             ),
         ),
         Refused::NotAllowed(host) => Problem::stuck(
             "HostNotAllowed",
             format!(
-                "nodes are not told of {host}: an administrator allows it with {namespace}={host} in nodeTrust.hosts of the operator's chart; or remove it from spec.addresses"
+                "nodes are not told of {host}: an administrator allows it with {namespace}={host} in nodeTrust.hosts of the operator's chart; or remove it from spec.addresses or spec.route"
             ),
         ),
     }

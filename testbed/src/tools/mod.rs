@@ -2,6 +2,7 @@
 //! they depend on has changed. Which versions is decided by `tools/*/go.mod`, not here.
 
 mod cache;
+mod definitions;
 mod family;
 mod go;
 mod toolchain;
@@ -24,6 +25,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::progress::{Progress, Step};
 use cache::Cache;
+pub use definitions::gateway_definitions;
 pub use family::Family;
 use family::{ReadyMade, Recipe};
 use toolchain::{Go, Toolchain};

@@ -68,7 +68,9 @@ pub(super) fn settle(
     let mut notes: Vec<_> = imported.notes.iter().map(ToString::to_string).collect();
     if !imported.uncovered.is_empty() {
         let names = imported.uncovered.iter().cloned().collect::<Vec<_>>().join(", ");
-        notes.push(format!("it does not cover {names} of spec.addresses: clients that use these names will refuse it"));
+        notes.push(format!(
+            "it does not cover {names} of spec.addresses or spec.route: clients that use these names will refuse it"
+        ));
     }
     Settled {
         look_again: Some(imported.ends),
