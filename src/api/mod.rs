@@ -36,7 +36,8 @@ pub use status::{
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{
-    CertificateSigningRequestTls, CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation, SecretTls,
+    CertManagerTls, CertificateSigningRequestTls, CertificateSpec, CipherSuite, IssuerRef, KeyAlgorithm, NoTls,
+    PrivateCa, Rotation, SecretTls,
     TlsSpec, TlsVersion,
 };
 pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNodes};

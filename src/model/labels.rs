@@ -36,10 +36,8 @@ pub const SERVED_REQUEST: &str = "privateregistry.dev/served-request";
 pub const AUTHORITIES_SINCE: &str = "privateregistry.dev/authorities-since";
 /// Annotation of the TLS Secret: the Secret with the authority that signed, where that is not the registry's own.
 pub const SHARED_AUTHORITY: &str = "privateregistry.dev/shared-authority";
-/// Annotation of the TLS Secret: who signed its certificate on request, the name of a signer or [`A_PERSON`]; absent if nobody did.
+/// Annotation of the TLS Secret: who signed its certificate on request ([`super::Signer::id`]); absent if nobody did.
 pub const SIGNER: &str = "privateregistry.dev/signer";
-/// Value of [`SIGNER`]: no signer has a name without a slash.
-pub const A_PERSON: &str = "person";
 /// Annotation of the CA's Secret: fingerprint of the authority that the next one in it was made to succeed.
 pub const SUCCEEDS: &str = "privateregistry.dev/succeeds";
 

@@ -19,7 +19,7 @@ pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, answer_of, answer_secret, resolve, secrets_of};
 pub use resolved::{
-    Admin, Fault, Faults, Frontend, Protocol, PullSecret, Requested, Resolved, Storage, Tls, TrustedNamespaces,
-    TrustedNodes, Users,
+    Admin, Fault, Faults, Frontend, Issuer, Protocol, PullSecret, Requested, Resolved, Signer, Storage, Tls,
+    TrustedNamespaces, TrustedNodes, Users,
 };
 pub use settings::Settings;

@@ -120,8 +120,8 @@ const fn recreate(path: &'static str) -> Immutable {
     Immutable { path, remedy: Remedy::Recreate }
 }
 
-/// What most kinds have in common, so that each entry below says only what is special about it.
-const PLAIN: Kind = Kind {
+/// What most kinds have in common, so that each entry, here and in a program's own table, says only what is special about it.
+pub const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
     kind: "",

@@ -160,7 +160,7 @@ fn secret(name: &str, key: &str, text: &str) -> Observed {
 }
 
 fn signed_by(chain: String) -> Answer {
-    Answer::Signed(chain.into_bytes())
+    Answer::Signed { chain: chain.into_bytes(), authority: None, again_at: None }
 }
 
 #[test]
@@ -168,11 +168,11 @@ fn what_a_signer_says_is_told_with_the_next_action_and_a_good_answer_is_served()
     let registry = asking_a_signer();
     let first = Shelf::default().pass(&registry, Answer::Nothing);
     let asked = first.asked.clone().unwrap();
-    assert!(asked.is_missing && asked.name.starts_with("private-registry.registries.team-a."), "{asked:?}");
+    assert!(asked.is_missing && asked.object.name().starts_with("private-registry.registries.team-a."), "{asked:?}");
     assert!(first.shelf.leaf.is_none());
     let (reason, words) = first.refusal();
     assert!(
-        reason == "WaitingForSignature" && words.contains(&format!("kubectl certificate approve {}", asked.name)),
+        reason == "WaitingForSignature" && words.contains(&format!("kubectl certificate approve {}", asked.object.name())),
         "{words}"
     );
 
@@ -180,14 +180,14 @@ fn what_a_signer_says_is_told_with_the_next_action_and_a_good_answer_is_served()
     let request = first.shelf.asks();
     for (answer, reason, words) in [
         (Answer::Pending, "WaitingForSignature", "kubectl certificate approve"),
-        (Answer::Approved, "WaitingForSignature", "waits for example.com/registries to sign it"),
+        (Answer::Approved(String::new()), "WaitingForSignature", "waits for example.com/registries to sign it"),
         (
             Answer::Denied("Policy: no".to_owned()),
             "RequestDenied",
             "was denied (Policy: no); for a new try: kubectl delete csr",
         ),
         (
-            Answer::Failed("Broken: x".to_owned()),
+            Answer::Failed { why: "Broken: x".to_owned(), again_at: None },
             "RequestFailed",
             "could not be signed by example.com/registries (Broken: x)",
         ),
@@ -337,7 +337,7 @@ fn a_refused_renewal_is_told_and_replaces_nothing() {
     let stranger = Company::new("Stranger");
     for answer in [
         Answer::Denied(String::new()),
-        Answer::Failed(String::new()),
+        Answer::Failed { why: String::new(), again_at: None },
         signed_by(company.signs(&first.shelf.asks())),
         signed_by(stranger.signs_with(&renewing.shelf.asks(), -1, |_| {})),
     ] {
