@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use jiff::Timestamp;
-use private_registry_operator::api::{PrivateRegistry, annotation};
-use private_registry_operator::model::RegistryName;
+use private_registry_operator::api::{PrivateRegistry, TlsSpec, annotation};
+use private_registry_operator::model::{Issuer, RegistryName};
 
 use crate::cluster::{self, Place, Registry};
 use crate::shell;
@@ -99,10 +99,7 @@ fn signing(registry: &Registry, tls: &TlsSpec) -> Option<String> {
     if let Some(asked) = &tls.cert_manager {
         let issuer = &asked.issuer_ref;
         let kind = issuer.kind.as_deref().unwrap_or(Issuer::KIND);
-        return Some(format!(
-            "Then {kind} {} signs it; what is served goes on meanwhile.\n",
-            issuer.name
-        ));
+        return Some(format!("Then {kind} {} signs it; what is served goes on meanwhile.\n", issuer.name));
     }
     Some(match &tls.certificate_signing_request.as_ref()?.signer_name {
         Some(signer) => {

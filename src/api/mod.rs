@@ -37,8 +37,7 @@ pub use status::{
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{
     CertManagerTls, CertificateSigningRequestTls, CertificateSpec, CipherSuite, IssuerRef, KeyAlgorithm, NoTls,
-    PrivateCa, Rotation, SecretTls,
-    TlsSpec, TlsVersion,
+    PrivateCa, Rotation, SecretTls, TlsSpec, TlsVersion,
 };
 pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNodes};
 

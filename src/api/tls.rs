@@ -169,7 +169,7 @@ pub struct SecretTls {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertManagerTls {
-    /// Who signs.
+    /// The issuer that signs, as in a Certificate of cert-manager.
     pub issuer_ref: IssuerRef,
     /// A Secret of the namespace whose key ca.crt holds the authorities that clients must trust, PEM: they are published at once, so that clients know
     /// them before they sign. Absent: the one that comes with the certificate, if there is one; else one that clients know already.

@@ -17,10 +17,8 @@ const KEY: &str = "cert-manager.io/private-key-secret-name";
 #[must_use]
 pub fn build(registry: &Resolved, issuer: &Issuer, wanted: &Requested, pem: &str) -> Object {
     let name = registry.name.child(Child::Csr);
-    let metadata = ObjectMeta {
-        annotations: Some([(KEY.to_owned(), name.clone())].into()),
-        ..registry.metadata(Child::Csr)
-    };
+    let metadata =
+        ObjectMeta { annotations: Some([(KEY.to_owned(), name.clone())].into()), ..registry.metadata(Child::Csr) };
     let Issuer { name: issuer, kind, group } = issuer;
     let body = json!({
         "metadata": metadata,
@@ -86,7 +84,10 @@ mod tests {
     fn an_issuer_of_the_namespace_is_meant_unless_the_manifest_says_otherwise() {
         let object = asked(&json!({"tls": {"certManager": {"issuerRef": {"name": "company"}}}}));
         let issuer = json!({"name": "company", "kind": "Issuer", "group": "cert-manager.io"});
-        assert_eq!((&object.body["spec"]["issuerRef"], &object.body["spec"]["duration"]), (&issuer, &json!("8760h0m0s")));
+        assert_eq!(
+            (&object.body["spec"]["issuerRef"], &object.body["spec"]["duration"]),
+            (&issuer, &json!("8760h0m0s"))
+        );
     }
 
     #[test]

@@ -413,7 +413,8 @@ impl Resolved {
     /// Name of the Secret in which a person leaves what was signed, if one is asked.
     #[must_use]
     pub fn answer_secret(&self) -> Option<String> {
-        matches!(&self.tls, Tls::Request(Requested { signer: Signer::Person, .. })).then(|| answer_secret(self.name.as_str()))
+        matches!(&self.tls, Tls::Request(Requested { signer: Signer::Person, .. }))
+            .then(|| answer_secret(self.name.as_str()))
     }
 
     /// Name of the generated user.

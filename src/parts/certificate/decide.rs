@@ -85,7 +85,7 @@ impl Answer {
 }
 
 /// A request that waits for a signer of the cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
     /// Its object.
     pub object: Question,
@@ -94,7 +94,7 @@ pub struct Asked {
 }
 
 /// The object by which a signer of the cluster is asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Question {
     /// A request of Kubernetes.
     Cluster(Box<CertificateSigningRequest>),

@@ -50,12 +50,8 @@ pub fn asked_already(
 fn question(registry: &Resolved, wanted: &Requested, pem: &str) -> Option<Question> {
     Some(match &wanted.signer {
         Signer::Person => return None,
-        Signer::Cluster(signer) => {
-            Question::Cluster(Box::new(desired::signing::build(registry, signer, wanted, pem)))
-        }
-        Signer::Issuer(issuer) => {
-            Question::Issuer(desired::certificate_request::build(registry, issuer, wanted, pem))
-        }
+        Signer::Cluster(signer) => Question::Cluster(Box::new(desired::signing::build(registry, signer, wanted, pem))),
+        Signer::Issuer(issuer) => Question::Issuer(desired::certificate_request::build(registry, issuer, wanted, pem)),
     })
 }
 
@@ -346,7 +342,10 @@ fn trusted(wanted: &Requested, observed: &Observed) -> Result<Option<String>, Pr
     let bundle = Bundle::read(text).render();
     if bundle.is_empty() {
         let error = ImportError::CertificateUnreadable("ca.crt");
-        return Err(Problem::stuck(error.reason(), format!("Secret {secret}, named in {field}.caBundleSecretRef: {error}")));
+        return Err(Problem::stuck(
+            error.reason(),
+            format!("Secret {secret}, named in {field}.caBundleSecretRef: {error}"),
+        ));
     }
     Ok(Some(bundle))
 }

@@ -172,7 +172,8 @@ fn what_a_signer_says_is_told_with_the_next_action_and_a_good_answer_is_served()
     assert!(first.shelf.leaf.is_none());
     let (reason, words) = first.refusal();
     assert!(
-        reason == "WaitingForSignature" && words.contains(&format!("kubectl certificate approve {}", asked.object.name())),
+        reason == "WaitingForSignature"
+            && words.contains(&format!("kubectl certificate approve {}", asked.object.name())),
         "{words}"
     );
 

@@ -78,10 +78,9 @@ pub(super) fn waiting_for(
     }
     match answer {
         Answer::Nothing | Answer::Pending => (format!("{object} waits for approval: {approval}"), None),
-        Answer::Approved(why) => (
-            format!("{object} is approved and waits for {signer} to sign it{}: {where_to_look}", because(why)),
-            None,
-        ),
+        Answer::Approved(why) => {
+            (format!("{object} is approved and waits for {signer} to sign it{}: {where_to_look}", because(why)), None)
+        }
         Answer::Signed { .. } => (format!("{object} is signed, but not as it must be{again}"), None),
         Answer::Denied(why) => (format!("{object} was denied{}{again}", because(why)), Some("RequestDenied")),
         Answer::Failed { why, .. } => {
