@@ -61,6 +61,11 @@ pub const PROGRAM: operator_engine::Program = operator_engine::Program {
         ("persistentvolumeclaims", "PersistentVolumeClaim"),
         ("poddisruptionbudgets", "PodDisruptionBudget"),
         ("certificatesigningrequests", "CertificateSigningRequest"),
+        ("certificaterequests", "CertificateRequest"),
+        ("ingresses", "Ingress"),
+        ("httproutes", "HTTPRoute"),
+        ("tlsroutes", "TLSRoute"),
+        ("backendtlspolicies", "BackendTLSPolicy"),
     ],
     definition_advice: "kubectl apply --server-side -f crds/, or install or upgrade the chart private-registry-crds",
 };

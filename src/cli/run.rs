@@ -1,6 +1,6 @@
 //! `run`: the operator itself. Ties the loop to the process around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use operator_engine::work::watches::{Phase, Scope, StreamState};
 use crate::PROGRAM;
 use crate::api;
 use crate::controller::Operator;
-use crate::desired::kinds::KINDS;
+use crate::desired::kinds;
 use crate::metrics::Metrics;
 use crate::model::settings::ShortCertificates;
 use crate::model::{HostRule, NodeAgents, Settings};
@@ -59,6 +59,9 @@ pub struct RunOptions {
     /// DNS domain of the cluster.
     #[arg(long, env = "CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", value_parser = process::flag_values::name)]
     cluster_domain: String,
+    /// Kinds of objects that registries may ask for beside those that every one has. One that the cluster lacks is looked for until it comes.
+    #[arg(long, env = "OPTIONAL_KINDS", value_delimiter = ',', value_name = "KIND", default_values_t = kinds::optional().map(str::to_owned), value_parser = optional_kind)]
+    optional_kinds: Vec<String>,
     /// Namespace of the node agents. Absent: there are none.
     #[arg(long, env = "NODE_AGENT_NAMESPACE", value_name = "NAMESPACE", value_parser = process::flag_values::name)]
     node_agent_namespace: Option<String>,
@@ -90,6 +93,16 @@ pub struct RunOptions {
     process: process::Settings,
 }
 
+/// An empty one is none, so that all can be left out.
+fn optional_kind(text: &str) -> Result<String, String> {
+    let known: Vec<_> = kinds::optional().collect();
+    if text.is_empty() || known.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be one of {}", known.join(", ")))
+    }
+}
+
 fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
     let (namespace, lives) =
         text.split_once('=').ok_or("must be NAMESPACE=DURATION, for instance renewals=3m or renewals=2m/10m")?;
@@ -105,7 +118,8 @@ fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
 pub(super) fn run(options: RunOptions) -> ExitCode {
     let scopes = Scope::of(&options.watch_namespaces);
     let namespaces = scopes.iter().filter_map(Scope::namespace).map(str::to_owned).collect();
-    let needs = Needs { definition: definition(), rights: rights(&scopes), namespaces };
+    let optional_kinds = options.optional_kinds.into_iter().filter(|kind| !kind.is_empty()).collect();
+    let needs = Needs { definition: definition(), rights: rights(&scopes, &optional_kinds), namespaces };
     // Where they look for orders is known when the lease is.
     let agents = options.node_agent_namespace.filter(|_| scopes.contains(&Scope::All));
     let hosts = options.node_trust_hosts;
@@ -118,6 +132,7 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
         operator_image: options.operator_image,
         cluster_domain: options.cluster_domain,
         sees_namespaces: scopes.contains(&Scope::All),
+        optional_kinds,
         takeover_wait: options.takeover_wait,
         short_certificates: options.short_certificates_for_tests,
     };
@@ -269,7 +284,7 @@ fn definition() -> Definition {
 }
 
 /// Every right that passes use, derived from the table of kinds.
-fn rights(scopes: &[Scope]) -> Vec<Right> {
+fn rights(scopes: &[Scope], optional: &BTreeSet<String>) -> Vec<Right> {
     let fixed = [
         (api::GROUP, "privateregistries", &["get", "list", "watch", "patch"][..]),
         (api::GROUP, "privateregistries/status", &["patch"]),
@@ -277,7 +292,7 @@ fn rights(scopes: &[Scope]) -> Vec<Right> {
         ("", "pods", &["list", "watch", "patch"]),
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
-    let children = KINDS.iter().map(|kind: &Kind| (kind.group, kind.plural, kind.verbs));
+    let children = kinds::written(optional).map(|kind| (kind.group, kind.plural, kind.verbs));
     let right = |group: &str, resource: &str, verb: &str| Right {
         group: group.to_owned(),
         resource: resource.to_owned(),
@@ -317,6 +332,7 @@ impl Observer for Counted {
 mod tests {
     use super::*;
     use crate::api::PrivateRegistry;
+    use crate::desired::kinds::KINDS;
     use operator_engine::work::watches::Watched;
 
     #[test]

@@ -28,14 +28,15 @@ const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
 
 /// Every kind to watch beside registries: what is written, pods, which tell why something does not run, and, in the whole cluster, namespaces that accept
 /// bundles and requests to signers: they belong to no namespace, so only who watches all can.
-pub(super) fn watched(scope: &Scope) -> Vec<Watched> {
+pub(super) fn watched(scope: &Scope, optional: &BTreeSet<String>) -> Vec<Watched> {
     let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
-    let children = KINDS.iter().map(|kind| Watched {
+    let children = kinds::written(optional).map(|kind| Watched {
         group: kind.group.to_owned(),
         version: kind.version.to_owned(),
         kind: kind.kind.to_owned(),
         plural: kind.plural.to_owned(),
         selector: (!REFERRED.contains(&kind.kind)).then(|| ours.clone()),
+        is_optional: kind.is_optional,
     });
     let pods = Watched::kind_of::<k8s_openapi::api::core::v1::Pod>().selected_by(ours.clone());
     let namespaces = Watched::kind_of::<k8s_openapi::api::core::v1::Namespace>().selected_by(ACCEPTS);
@@ -220,6 +221,7 @@ impl Sink for Intake {
                 if kind == kinds::CONFIG_MAP {
                     self.node_reported();
                 }
+                self.ctx.recall.who_lacked(kind).iter().for_each(|key| self.ctx.queue.add(key, Urgency::Change));
             }
             // Pods may have changed or gone meanwhile: whoever was told of them asks again.
             About::Pod => {

@@ -97,7 +97,7 @@ impl Operator {
         let mut watches = Watches::new(client.clone());
         let intake = Arc::new(Intake::new(ctx.clone()));
         for scope in scopes {
-            for watched in intake::watched(scope) {
+            for watched in intake::watched(scope, &ctx.settings.optional_kinds) {
                 watches.metadata(watched, scope, intake.clone());
             }
             let shared = ctx.clone();

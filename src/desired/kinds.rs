@@ -1,14 +1,17 @@
 //! THE table of kinds that the operator writes. The watches, pruning, and the rights that the installation grants are all
 //! derived from it; nothing of that is listed a second time. What is true of a kind in any cluster stands in [`operator_engine::apply::kinds`].
 
-use operator_engine::apply::kinds::{Immutable, PLAIN, Remedy, Remember};
+use std::collections::BTreeSet;
+
+use operator_engine::apply::kinds::{Immutable, OPTIONAL, Remedy, Remember};
 use operator_engine::apply::{Kind, Kinds};
 
 pub use operator_engine::apply::kinds::{
-    CONFIG_MAP, DEPLOYMENT, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT,
+    CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE,
+    SERVICE_ACCOUNT,
 };
 
-/// What an issuer of cert-manager is asked to sign. Remembered with its answer; what is asked cannot change, so another request is another object.
+/// What an issuer of cert-manager is asked to sign, and its answer. What is asked cannot change, so another request is another object.
 pub const CERTIFICATE_REQUEST: &Kind = &Kind {
     group: "cert-manager.io",
     kind: "CertificateRequest",
@@ -16,8 +19,40 @@ pub const CERTIFICATE_REQUEST: &Kind = &Kind {
     remember: Remember::Paths(&["spec", "status"]),
     immutable: &[Immutable { path: "spec", remedy: Remedy::Recreate }],
     is_stamped: true,
-    ..PLAIN
+    ..OPTIONAL
 };
+
+/// The Gateway API's route for HTTP, and what gateways say of it.
+pub const HTTP_ROUTE: &Kind = &Kind {
+    group: GATEWAY,
+    kind: "HTTPRoute",
+    plural: "httproutes",
+    remember: Remember::Paths(&["status"]),
+    is_replaceable: true,
+    ..OPTIONAL
+};
+
+/// The same for TLS that the registry ends.
+pub const TLS_ROUTE: &Kind = &Kind {
+    group: GATEWAY,
+    kind: "TLSRoute",
+    plural: "tlsroutes",
+    remember: Remember::Paths(&["status"]),
+    is_replaceable: true,
+    ..OPTIONAL
+};
+
+/// How a gateway speaks TLS to the registry.
+pub const BACKEND_TLS_POLICY: &Kind = &Kind {
+    group: GATEWAY,
+    kind: "BackendTLSPolicy",
+    plural: "backendtlspolicies",
+    remember: Remember::Paths(&["status"]),
+    is_replaceable: true,
+    ..OPTIONAL
+};
+
+const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// Every kind, in the order of their stages.
 pub const KINDS: Kinds = Kinds(&[
@@ -26,11 +61,25 @@ pub const KINDS: Kinds = Kinds(&[
     PERSISTENT_VOLUME_CLAIM,
     SECRET,
     CONFIG_MAP,
-    CERTIFICATE_REQUEST,
     DEPLOYMENT,
     JOB,
+    BACKEND_TLS_POLICY,
+    CERTIFICATE_REQUEST,
+    HTTP_ROUTE,
+    INGRESS,
     POD_DISRUPTION_BUDGET,
+    TLS_ROUTE,
 ]);
+
+/// Those that this operator writes: every kind that each cluster has, and of the others those that an administrator lets it.
+pub fn written(optional: &BTreeSet<String>) -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| !kind.is_optional || optional.contains(kind.kind))
+}
+
+/// The kinds that a cluster may lack.
+pub fn optional() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().filter(|kind| kind.is_optional).map(|kind| kind.kind)
+}
 
 #[cfg(test)]
 mod tests {

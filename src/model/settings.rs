@@ -1,5 +1,6 @@
 //! The operator's own settings, the same for every registry.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::NodeAgents;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Whether the operator watches the whole cluster, and so may see what belongs to no namespace: which namespaces accept bundles, and requests to signers.
     pub sees_namespaces: bool,
+    /// Kinds of objects that the operator may write beside those that it always does. One that the cluster lacks may be among them.
+    pub optional_kinds: BTreeSet<String>,
     /// The agents on nodes, if there are any.
     pub node_agents: Option<NodeAgents>,
     /// How long another installation of the operator may leave the question unanswered whether it is still there.
@@ -52,6 +55,7 @@ impl Default for Settings {
             operator_image: format!("registry.example.com/private-registry-operator:{}", env!("CARGO_PKG_VERSION")),
             cluster_domain: "cluster.local".to_owned(),
             sees_namespaces: true,
+            optional_kinds: BTreeSet::new(),
             node_agents: None,
             // Twice what a pass may take.
             takeover_wait: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use operator_engine::apply::{Engine, Live, Memory, ObjectRef};
+use operator_engine::apply::{Engine, Kind, Live, Memory, ObjectRef};
 use operator_engine::metrics::Metrics as EngineMetrics;
 use operator_engine::work::events::Events;
 use operator_engine::work::installations::Installations;
@@ -236,6 +236,8 @@ pub struct Recall {
     proving: Mutex<BTreeSet<Key>>,
     /// Where the copies of a registry's bundle go on, of which one pass could not write all.
     copies: Mutex<BTreeMap<Key, String>>,
+    /// Who wants an object of a kind that the cluster lacks.
+    lacking: Mutex<BTreeSet<(&'static Kind, Key)>>,
     /// For which nodes such a pod was made, and since when it was wanted.
     made: Mutex<BTreeMap<(Key, String), Timestamp>>,
 }
@@ -304,6 +306,17 @@ impl Recall {
             Some(namespace) => _ = copies.insert(key.clone(), namespace),
             None => _ = copies.remove(key),
         }
+    }
+
+    /// It wants an object of a kind that the cluster lacks.
+    pub(super) fn lacks(&self, kind: &'static Kind, key: &Key) {
+        locked(&self.lacking).insert((kind, key.clone()));
+    }
+
+    /// The cluster may have this kind now: who wants an object of it.
+    pub(crate) fn who_lacked(&self, kind: &'static Kind) -> Vec<Key> {
+        let lacking: Vec<_> = locked(&self.lacking).extract_if(.., |(of, _)| *of == kind).collect();
+        lacking.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Whether the pod that is wanted since then on this node may be made: once.
@@ -389,6 +402,7 @@ impl Recall {
         locked(&self.proving).remove(key);
         locked(&self.made).retain(|(of, _), _| of != key);
         locked(&self.copies).remove(key);
+        locked(&self.lacking).retain(|(_, of)| of != key);
     }
 
     /// A pod of this registry changed.

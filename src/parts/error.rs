@@ -12,6 +12,16 @@ pub enum Error {
     /// Reading or writing an object.
     #[error(transparent)]
     Apply(Box<apply::Error>),
+    /// An administrator keeps this kind from the operator.
+    #[error(
+        "{kind} {name}: the operator may not write {kind} objects; an administrator allows it (--optional-kinds, the chart's optionalKinds)"
+    )]
+    KindNotAllowed {
+        /// The kind.
+        kind: &'static str,
+        /// The object.
+        name: String,
+    },
     /// Making a key or a certificate.
     #[error("issue the certificate: {0}")]
     Issue(#[from] IssueError),
@@ -100,6 +110,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Apply(error) => error.reason(),
+            Self::KindNotAllowed { .. } => "KindNotAllowed",
             Self::Issue(error) => error.reason(),
             Self::Random(_) => "NoRandomness",
             Self::Pods { .. } | Self::Reports { .. } | Self::Request { what: "read", .. } => "ReadFailed",
@@ -121,7 +132,7 @@ impl Error {
                 apply::Class::InTheWay => Class::InTheWay,
             },
             // Names and durations come from the manifest.
-            Self::Issue(IssueError::Profile { .. }) => Class::Blocked,
+            Self::Issue(IssueError::Profile { .. }) | Self::KindNotAllowed { .. } => Class::Blocked,
             Self::Request { source, .. } if is_refused(source) => Class::InTheWay,
             Self::Pods { .. }
             | Self::Reports { .. }

@@ -72,7 +72,15 @@ pub type Keep = BTreeSet<(&'static Kind, String)>;
 impl Pass<'_> {
     /// Writes one child, if it differs.
     async fn apply(&self, object: desired::Object) -> Result<Applied, Error> {
-        let applied = self.ctx.engine.apply(&self.owner, &object).await?;
+        let (kind, optional) = (object.kind, &self.ctx.settings.optional_kinds);
+        if kind.is_optional && !optional.contains(kind.kind) {
+            return Err(Error::KindNotAllowed { kind: kind.kind, name: object.name });
+        }
+        let applied = self.ctx.engine.apply(&self.owner, &object).await.inspect_err(|error| {
+            if matches!(error, apply::Error::NotInstalled { .. }) {
+                self.ctx.recall.lacks(kind, self.key);
+            }
+        })?;
         self.failures.contested(applied.contested.as_ref());
         Ok(applied)
     }

@@ -215,22 +215,6 @@ async fn an_issuer_that_comes_later_is_waited_for_with_the_words_of_cert_manager
     assert_eq!(registry.bundle().at("/data/ca.crt").await.as_str().unwrap().trim(), served.trim());
 }
 
-/// The certificate lives forty seconds.
-#[tokio::test]
-async fn a_certificate_is_renewed_before_it_ends() {
-    let Some(team) = namespace("cert-manager-due").await else { return };
-    authority(&team).await;
-    issuer(&team, "company", json!({"ca": {"secretName": "company"}})).await;
-    let _operator = team.operator_with(&["--short-certificates-for-tests=cert-manager-due=40s"]).await;
-    let registry = team.registry("team-a", asking(json!({"name": "company"}))).await.ready().await;
-    let (first, end) = (serial(&registry).await, registry.object.at("/status/certificate/notAfter").await);
-    let is_other = |live: &Value| live["status"]["certificate"]["serial"] != first;
-    let live = registry.object.becomes(Duration::from_secs(60), "serves the next", is_other).await;
-    let before: Timestamp = end.as_str().unwrap().parse().unwrap();
-    assert!(Timestamp::now() < before, "the first one has ended at {before}");
-    assert_eq!(live["status"]["certificate"]["reason"], "DueForRenewal");
-}
-
 #[tokio::test]
 async fn what_an_issuer_could_not_sign_or_signed_wrongly_is_told_and_asked_again_after_an_hour_or_when_it_is_removed() {
     let Some(team) = namespace("cert-manager-fails").await else { return };

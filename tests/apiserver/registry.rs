@@ -116,7 +116,10 @@ impl<'a> Registry<'a> {
         let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
         let mut found = Vec::new();
         for kind in private_registry_operator::desired::kinds::KINDS.iter() {
-            let listed = self.namespace.object(kind.kind, "").api.list(&ours).await.unwrap();
+            let listed = match self.namespace.object(kind.kind, "").api.list(&ours).await {
+                Err(kube::Error::Api(absent)) if kind.is_optional && absent.code == 404 => continue,
+                listed => listed.unwrap(),
+            };
             found.extend(listed.iter().map(|child| self.namespace.object(kind.kind, &child.name_any())));
         }
         found

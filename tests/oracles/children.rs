@@ -29,7 +29,10 @@ pub type Children = BTreeMap<String, Value>;
 pub async fn all(team: &Namespace) -> BTreeMap<String, Children> {
     let mut found: BTreeMap<String, Children> = BTreeMap::new();
     for kind in KINDS.iter() {
-        let listed = team.object(kind.kind, "").api.list(&ListParams::default().labels(REGISTRY)).await.unwrap();
+        let listed = match team.object(kind.kind, "").api.list(&ListParams::default().labels(REGISTRY)).await {
+            Err(kube::Error::Api(absent)) if kind.is_optional && absent.code == 404 => continue,
+            listed => listed.unwrap(),
+        };
         for child in listed {
             let mut child = serde_json::to_value(child).unwrap();
             // Lists say it once, for all of them.

@@ -56,6 +56,13 @@ pub enum Error {
         message: String,
     },
 
+    /// The cluster does not have objects of this kind.
+    #[error("{object}: the cluster does not have {} ({}); install what brings it", object.kind.plural, object.kind.api_version())]
+    NotInstalled {
+        /// Which object.
+        object: ObjectRef,
+    },
+
     /// Somebody changed, deleted or made the object again between our look and our write. The write didn't happen.
     #[error("{verb} {object}: it changed meanwhile")]
     Conflict {
@@ -121,6 +128,7 @@ impl Error {
             | Self::Immutable { object, .. }
             | Self::Sealed { object, .. }
             | Self::Refused { object, .. }
+            | Self::NotInstalled { object }
             | Self::Conflict { object, .. }
             | Self::Outdated { object }
             | Self::Read { object, .. }
@@ -135,6 +143,7 @@ impl Error {
             Self::NotOurs { .. } => "NotOurs",
             Self::Immutable { .. } | Self::Sealed { .. } => "Immutable",
             Self::Refused { .. } => "Refused",
+            Self::NotInstalled { .. } => "NotInstalled",
             Self::Conflict { .. } | Self::Outdated { .. } => "Conflict",
             Self::Read { .. } => "ReadFailed",
             Self::Write { .. } => "WriteFailed",
@@ -146,7 +155,9 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Refused { code: 403, .. } => Class::Transient,
-            Self::NotOurs { .. } | Self::Sealed { .. } | Self::Refused { .. } => Class::InTheWay,
+            Self::NotOurs { .. } | Self::Sealed { .. } | Self::Refused { .. } | Self::NotInstalled { .. } => {
+                Class::InTheWay
+            }
             Self::Immutable { .. } => Class::Blocked,
             Self::Conflict { .. }
             | Self::Outdated { .. }
@@ -160,6 +171,8 @@ impl Error {
     pub(super) fn failed(verb: Verb, object: ObjectRef, source: Failure) -> Self {
         match (verb, source) {
             (Verb::Read, source) => Self::Read { object, source },
+            // Its namespace is there: the owner is in it.
+            (Verb::Create, Failure::Api { code: 404, .. }) if object.kind.is_optional => Self::NotInstalled { object },
             (verb, Failure::Api { code: 409, .. }) | (verb @ Verb::Update, Failure::Api { code: 404, .. }) => {
                 Self::Conflict { verb, object }
             }

@@ -107,6 +107,8 @@ pub struct Kind {
     /// from what somebody edited, without a write. For kinds that webhooks like to change, or that can't be put right by a write; not for what is secret,
     /// because it is a hash of the content.
     pub is_stamped: bool,
+    /// Whether a cluster may lack it, or an administrator keep it from the program. Then nothing waits for it, and it is looked for by discovery.
+    pub is_optional: bool,
 }
 
 const ALL_VERBS: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
@@ -120,8 +122,8 @@ const fn recreate(path: &'static str) -> Immutable {
     Immutable { path, remedy: Remedy::Recreate }
 }
 
-/// What most kinds have in common, so that each entry, here and in a program's own table, says only what is special about it.
-pub const PLAIN: Kind = Kind {
+/// What most kinds have in common, so that each entry below says only what is special about it.
+const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
     kind: "",
@@ -137,7 +139,11 @@ pub const PLAIN: Kind = Kind {
     grows: &[],
     is_verbatim: false,
     is_stamped: false,
+    is_optional: false,
 };
+
+/// The same for a kind that comes with a definition of somebody else's, or that not everybody lets the program write.
+pub const OPTIONAL: Kind = Kind { stage: Stage::Policy, is_optional: true, ..PLAIN };
 
 /// The identity of pods. Never pruned: an owner has one as long as it lives, or never had one.
 pub const SERVICE_ACCOUNT: &Kind = &Kind {
@@ -255,6 +261,16 @@ pub const POD_DISRUPTION_BUDGET: &Kind = &Kind {
     ..PLAIN
 };
 
+/// Remembered with the addresses that its controller reports.
+pub const INGRESS: &Kind = &Kind {
+    group: "networking.k8s.io",
+    kind: "Ingress",
+    plural: "ingresses",
+    remember: Remember::Paths(&["status"]),
+    is_replaceable: true,
+    ..OPTIONAL
+};
+
 /// A program's table: every kind that it writes, in the order of their stages.
 #[derive(Debug, Clone, Copy)]
 pub struct Kinds(pub &'static [&'static Kind]);
@@ -335,7 +351,7 @@ impl fmt::Debug for Kind {
 mod tests {
     use std::collections::BTreeSet;
 
-    use k8s_openapi::api::{apps, batch, core, policy};
+    use k8s_openapi::api::{apps, batch, core, networking, policy};
 
     use super::super::testing::KINDS;
     use super::*;
@@ -354,6 +370,7 @@ mod tests {
         assert_is::<apps::v1::Deployment>(DEPLOYMENT);
         assert_is::<batch::v1::Job>(JOB);
         assert_is::<policy::v1::PodDisruptionBudget>(POD_DISRUPTION_BUDGET);
+        assert_is::<networking::v1::Ingress>(INGRESS);
     }
 
     #[test]

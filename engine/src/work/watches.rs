@@ -22,6 +22,7 @@ use stream::Consumer;
 
 mod health;
 mod meta;
+mod presence;
 mod stream;
 
 pub use health::{Phase, StreamState};
@@ -82,6 +83,8 @@ pub struct Watched {
     pub plural: String,
     /// Label selector; `None` for all objects of the kind.
     pub selector: Option<String>,
+    /// Whether the cluster may lack the kind. Then it is looked for by discovery, once for all scopes, and nobody waits for its streams.
+    pub is_optional: bool,
 }
 
 impl Watched {
@@ -93,6 +96,7 @@ impl Watched {
             kind: K::kind(&()).into_owned(),
             plural: K::plural(&()).into_owned(),
             selector: None,
+            is_optional: false,
         }
     }
 
@@ -154,6 +158,7 @@ pub struct Watches {
     scopes: BTreeMap<Scope, OfScope>,
     tasks: JoinSet<()>,
     rounds: watch::Sender<u64>,
+    presence: Arc<presence::Presence>,
 }
 
 /// The streams of one scope. Of hundreds, each is only looked at when something changed in it.
@@ -174,6 +179,7 @@ impl Watches {
     pub fn new(client: Client) -> Self {
         let listeners = health::Listeners::default();
         Self {
+            presence: Arc::new(presence::Presence::new(client.clone())),
             client: listeners.client(client),
             listeners,
             streams: Vec::new(),
@@ -226,7 +232,7 @@ impl Watches {
         self.streams.iter().map(|health| health.state()).collect()
     }
 
-    /// Waits until every stream has delivered a complete list (of an optional kind: or it turned out to be absent).
+    /// Waits until every stream has delivered a complete list (of a kind that is absent or optional: or that turned out).
     /// Waits for ever if one can't; [`Watches::states`] says which and why.
     pub async fn synced(&self) {
         for of_scope in self.scopes.values() {
@@ -259,7 +265,8 @@ impl Watches {
         self.listeners.add(api.resource_url(), health.clone());
         of_scope.streams.push(health.clone());
         self.streams.push(health.clone());
-        self.tasks.spawn(stream::follow(api, config, health, self.rounds.subscribe(), consumer));
+        let presence = self.presence.clone();
+        self.tasks.spawn(stream::follow(api, config, health, self.rounds.subscribe(), presence, consumer));
     }
 }
 

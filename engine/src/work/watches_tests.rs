@@ -33,6 +33,7 @@ fn secrets() -> Watched {
         kind: "Secret".into(),
         plural: "secrets".into(),
         selector: None,
+        is_optional: false,
     }
 }
 
@@ -41,6 +42,8 @@ fn secrets() -> Watched {
 struct Server {
     collections: Mutex<BTreeMap<String, Collection>>,
     requests: Mutex<Vec<String>>,
+    /// What discovery says of the group of Deployments.
+    serves: Mutex<Vec<&'static str>>,
     /// Nothing listens there.
     away: AtomicBool,
 }
@@ -82,6 +85,12 @@ impl Server {
             query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
         };
         let (sender, receiver) = unbounded_channel();
+        if path == "/apis/apps/v1" {
+            let one = |plural: &&str| json!({"name": plural, "singularName": "", "namespaced": true, "kind": "", "verbs": []});
+            let resources: Vec<_> = self.serves.lock().unwrap().iter().map(one).collect();
+            sender.send(json!({"groupVersion": "apps/v1", "resources": resources}).to_string()).unwrap();
+            return Response::new(StreamBody::new(frames(receiver)));
+        }
         let refusal = {
             let mut collections = self.collections.lock().unwrap();
             let collection =
@@ -230,6 +239,7 @@ struct Bench {
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/deployments";
 const SECRETS: &str = "/api/v1/secrets";
+const GROUP: &str = "/apis/apps/v1?";
 const CONFIG_MAPS: &str = "/api/v1/configmaps";
 
 impl Bench {
@@ -443,6 +453,40 @@ async fn a_kind_that_the_cluster_does_not_have_holds_nobody_up() {
     bench.server.at(DEPLOYMENTS, |collection| collection.refusal = None);
     bench.notes("deployments relisted team/a").await;
     assert_eq!(bench.phase("deployments"), Phase::Ok);
+}
+
+fn optional(watched: Watched) -> Watched {
+    Watched { is_optional: true, ..watched }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_optional_kind_is_looked_for_once_for_all_scopes_and_followed_when_it_comes() {
+    let mut bench = Bench::new();
+    let scopes: Vec<_> = (0..50).map(|number| Scope::Namespace(format!("team-{number}"))).collect();
+    for scope in &scopes {
+        bench.watches.metadata(optional(deployments()), scope, bench.notes.clone());
+    }
+    bench.synced().await;
+    assert_eq!(bench.phase("deployments"), Phase::Absent);
+    sleep(Duration::from_secs(150)).await;
+    let looks = bench.server.requests_to(GROUP).len();
+    assert!((8..=12).contains(&looks), "{looks} looks");
+    assert_eq!(bench.server.requests_to(GROUP).len(), bench.server.requests.lock().unwrap().len(), "nothing is listed");
+
+    bench.server.put("/apis/apps/v1/namespaces/team-7/deployments", "team-7", "a", &ours());
+    *bench.server.serves.lock().unwrap() = vec!["deployments"];
+    bench.notes("deployments relisted team-7/a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_optional_kind_that_may_not_be_listed_is_told_and_holds_nobody_up() {
+    let mut bench = Bench::new();
+    *bench.server.serves.lock().unwrap() = vec!["deployments"];
+    bench.server.at(DEPLOYMENTS, |collection| collection.refusal = Some(403));
+    bench.watch(optional(deployments()));
+    bench.synced().await;
+    let Phase::Failing(reason) = bench.phase("deployments") else { panic!("{:?}", bench.watches) };
+    assert!(reason.contains("no right to list deployments.apps"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

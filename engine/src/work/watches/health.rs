@@ -43,7 +43,7 @@ pub struct StreamState {
     /// How long ago it delivered anything: an event, a bookmark (about once a minute), a page of a list, a watch begun anew. A refusal
     /// is nothing.
     pub heard: Duration,
-    /// Whether it has been listed completely at least once (for an optional kind: or found absent).
+    /// Whether it has been listed completely at least once, or was found absent; of an optional kind also: or cannot be listed.
     pub synced: bool,
 }
 
@@ -120,12 +120,12 @@ impl Health {
             phase: inner.phase.clone(),
             since: inner.since.elapsed(),
             heard: inner.heard.elapsed(),
-            synced: inner.is_synced(self.required),
+            synced: inner.is_synced(self.required, self.watched.is_optional),
         }
     }
 
     pub(super) fn is_synced(&self) -> bool {
-        self.inner().is_synced(self.required)
+        self.inner().is_synced(self.required, self.watched.is_optional)
     }
 
     pub(super) fn heard_ago(&self) -> Duration {
@@ -196,8 +196,13 @@ impl Health {
 }
 
 impl Inner {
-    fn is_synced(&self, required: bool) -> bool {
-        self.ever_listed || (self.phase == Phase::Absent && !required)
+    fn is_synced(&self, required: bool, is_optional: bool) -> bool {
+        self.ever_listed
+            || match self.phase {
+                Phase::Absent => !required,
+                Phase::Failing(_) => is_optional,
+                Phase::Waiting | Phase::Ok => false,
+            }
     }
 }
 

@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
 use super::health::{Health, Phase, Trouble, explain};
-use crate::process::gate;
+use super::presence::{self, Presence};
+use crate::process::{api_error, gate};
 
 /// How long the API server may be silent in the middle of a list.
 const LIST_SILENCE: Duration = Duration::from_secs(60);
@@ -56,6 +57,7 @@ pub(super) async fn follow<K, C>(
     config: watcher::Config,
     health: Arc<Health>,
     mut rounds: Rounds,
+    presence: Arc<Presence>,
     mut consumer: C,
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -64,6 +66,9 @@ pub(super) async fn follow<K, C>(
     let mut backoff = DefaultBackoff::default();
     let mut page = PAGE;
     loop {
+        if health.watched.is_optional {
+            until_served(&presence, &health, &mut consumer, &mut backoff).await;
+        }
         let config = config.clone().page_size(page);
         let once = follow_once(&api, config, &health, &mut rounds, &mut consumer, &mut backoff, &mut page);
         // Whatever a consumer does to itself, the stream begins again with a full list.
@@ -71,6 +76,31 @@ pub(super) async fn follow<K, C>(
             error!(watched = %health.watched, scope = %health.scope, "handling an event panicked; listing again");
             health.failing(Phase::Failing("the operator failed while handling an event".into()));
             pause(&mut backoff).await;
+        }
+    }
+}
+
+/// Waits for a kind that the cluster may lack.
+async fn until_served<K, C: Consumer<K>>(
+    presence: &Presence,
+    health: &Health,
+    consumer: &mut C,
+    backoff: &mut DefaultBackoff,
+) {
+    loop {
+        match presence.is_served(&health.watched).await {
+            Ok(true) => return,
+            Ok(false) => {
+                if health.failing(Phase::Absent) {
+                    consumer.absent();
+                }
+                sleep(presence::BETWEEN_LOOKS).await;
+            }
+            Err(error) => {
+                let words = api_error::explain(&error);
+                health.failing(Phase::Failing(format!("can't ask whether there is {}: {words}", health.watched)));
+                pause(backoff).await;
+            }
         }
     }
 }

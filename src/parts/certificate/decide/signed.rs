@@ -177,6 +177,7 @@ pub(super) fn settle(
     }
     // One whose answer is of no use goes after a while, so that another one can be made.
     let is_over = again_at.is_some_and(|at| at <= now);
+    let look_again = if is_over { now.checked_add(SignedDuration::from_secs(1)).ok() } else { again_at };
     let asked = question.filter(|_| is_waiting && !is_over);
     let asked = asked.map(|object| Asked { is_missing: *answer == Answer::Nothing, object });
 
@@ -202,7 +203,7 @@ pub(super) fn settle(
         served.as_ref().map(|served| served.facts.not_after),
         published.retires_at,
         brought.filter(|_| published.retires_at.is_some()),
-        again_at,
+        look_again,
     ];
     Ok(Settled {
         look_again: moments.into_iter().flatten().filter(|at| *at > now).min(),
