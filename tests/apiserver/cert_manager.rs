@@ -317,18 +317,7 @@ async fn somebody_elses_request_of_that_name_is_not_touched() {
     let registry = team.registry("team-a", asking(json!({"name": "company"}))).await;
     let words = registry.says("CertificateReady", "False", "NotOurs").await;
     assert!(words.contains("CertificateRequest") && words.contains("team-a-csr"), "{words}");
-    let uid = foreign.uid().await;
-    foreign.delete().await;
-    // Nobody tells of what has no label of ours: it is tried again with a growing pause.
-    let made = eventually(Duration::from_secs(90), "it is made", async || {
-        request(&registry)
-            .find()
-            .await
-            .filter(|live| live["metadata"]["uid"] != uid.as_str())
-            .ok_or("not yet".to_owned())
-    })
-    .await;
-    assert_eq!(made["metadata"]["labels"]["privateregistry.dev/registry"], "team-a");
+    foreign.stays_untouched(Duration::from_secs(2)).await;
 }
 
 /// A cluster of its own, because the kinds come to all namespaces.

@@ -110,6 +110,10 @@ const SILENT: &[&str] = &[
     "tls.privateCA.rotation.gracePeriod",
     // The operator of this test serves one namespace, so nobody can be asked: both are refused. Who serves all is tested in apiserver/signers.
     "tls.certificateSigningRequest.signerName",
+    // Nobody of cert-manager answers here. Who does is tested in apiserver/cert_manager.
+    "tls.certManager.issuerRef.name",
+    "tls.certManager.issuerRef.kind",
+    "tls.certManager.issuerRef.group",
 ];
 
 /// Reasons that say that a manifest was not followed: the values are not valid, so the table of values is wrong, or the operator is.

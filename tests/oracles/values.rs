@@ -37,6 +37,9 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
         ("caBundleSecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("certificateSigningRequest.signerName", vec![json!("example.com/one"), json!("example.com/two")]),
+        ("issuerRef.name", vec![json!("company"), json!("other")]),
+        ("issuerRef.kind", vec![json!("Issuer"), json!("ClusterIssuer")]),
+        ("issuerRef.group", vec![json!("cert-manager.io"), json!("issuers.example.com")]),
         ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passphraseSecretRef.key", vec![json!("password"), json!("other")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),
@@ -158,6 +161,9 @@ fn ground(path: &str) -> Value {
         "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
             ground["tls"] = json!({"secret": {"name": "own-one"}});
+        }
+        path if path.starts_with("tls.certManager") && path != "tls.certManager.issuerRef.name" => {
+            ground["tls"] = json!({"certManager": {"issuerRef": {"name": "company"}}});
         }
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),
