@@ -15,7 +15,7 @@ use testbed::sandbox::{Place, Process};
 use testbed::{Family, Progress, Tools};
 use tokio::sync::OnceCell;
 
-use crate::cluster::{Cluster, Namespace, namespace_of_its_own_cluster};
+use crate::cluster::{Cluster, Namespace, documents, namespace_of_its_own_cluster};
 use crate::given::{Company, DAY, company_ca};
 use crate::object::Object;
 use crate::registry::Registry;
@@ -86,11 +86,11 @@ fn private() -> Value {
     json!({"addresses": ["registry.example.com"], "storage": {"emptyDir": {}}})
 }
 
-/// An authority in the Secret `company`, PEM. Written again: another one.
-async fn authority(team: &Namespace) -> String {
+/// An authority in a Secret, PEM. Written again: another one.
+async fn authority(team: &Namespace, secret: &str) -> String {
     let data = company_ca(|_| {});
     let text = |key: &str| String::from_utf8(STANDARD.decode(data[key].as_str().unwrap()).unwrap()).unwrap();
-    team.secret("company", &[("tls.crt", &text("tls.crt")), ("tls.key", &text("tls.key"))]).await;
+    team.secret(secret, &[("tls.crt", &text("tls.crt")), ("tls.key", &text("tls.key"))]).await;
     text("tls.crt").replace('\r', "").trim().to_owned()
 }
 
@@ -139,7 +139,7 @@ async fn serves_another(registry: &Registry<'_>, before: &Value) {
 #[tokio::test]
 async fn an_issuer_of_cert_manager_signs_and_renews_and_its_authority_is_published() {
     let Some(team) = namespace("cert-manager-signs").await else { return };
-    let company = authority(&team).await;
+    let company = authority(&team, "company").await;
     issuer(&team, "company", json!({"ca": {"secretName": "company"}})).await;
     let operator = team.operator().await;
     let mark = team.mark().await;
@@ -159,7 +159,7 @@ async fn an_issuer_of_cert_manager_signs_and_renews_and_its_authority_is_publish
     request(&registry).disappears(PATIENCE).await;
 
     // Another one on request, from another authority: the former one stays published for clients that know no other.
-    let next = authority(&team).await;
+    let next = authority(&team, "company").await;
     let first = serial(&registry).await;
     registry.object.annotate("privateregistry.dev/renew", "leaf-1").await;
     serves_another(&registry, &first).await;
@@ -256,7 +256,7 @@ async fn what_an_issuer_could_not_sign_or_signed_wrongly_is_told_and_asked_again
 #[tokio::test]
 async fn another_signer_takes_over_and_the_way_back_leaves_nothing_behind() {
     let Some(team) = namespace("cert-manager-changes").await else { return };
-    let company = authority(&team).await;
+    let company = authority(&team, "company").await;
     let _operator = team.operator().await;
     let registry = team.registry("team-a", private()).await.ready().await;
     let (own, leaf) = (registry.ca().decoded("tls.crt").await, registry.tls().at("/data").await);
@@ -320,11 +320,25 @@ async fn somebody_elses_request_of_that_name_is_not_touched() {
     foreign.stays_untouched(Duration::from_secs(2)).await;
 }
 
+#[tokio::test]
+async fn the_example_works_as_it_is() {
+    let Some(team) = namespace("cert-manager-example").await else { return };
+    let company = authority(&team, "company-ca").await;
+    let _operator = team.operator().await;
+    let text = include_str!("../../deploy/examples/cert-manager.yaml");
+    for mut object in documents(text).into_iter().filter(|object| object["kind"] != "Namespace") {
+        object["metadata"]["namespace"] = json!(team.name);
+        team.apply(&object).await.unwrap();
+    }
+    let registry = Registry::named(&team, "depot").ready().await;
+    assert_eq!(registry.bundle().at("/data/ca.crt").await.as_str().unwrap().trim(), company);
+}
+
 /// A cluster of its own, because the kinds come to all namespaces.
 #[tokio::test]
 async fn a_registry_that_asks_before_cert_manager_is_installed_is_served_after_it_is() {
     let Some(team) = namespace_of_its_own_cluster("cert-manager-absent").await else { return };
-    let company = authority(&team).await;
+    let company = authority(&team, "company").await;
     let _operator = team.operator().await;
     let registry = team.registry("team-a", asking(json!({"name": "company"}))).await;
     let words = registry.says("CertificateReady", "False", "NotInstalled").await;
