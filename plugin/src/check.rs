@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::manifests::{self, Document, Manifests};
-use crate::{shell, structure};
+use crate::{render, shell, structure};
 
 /// Made of the types, so once is enough for any number of manifests.
 static SCHEMA: LazyLock<Value> = LazyLock::new(api::schema);
@@ -77,10 +77,14 @@ pub(crate) fn resolve(document: &Document) -> Result<Resolved, Vec<String>> {
         if registry.spec.replicas.is_some_and(|replicas| replicas > 1) { "ReadWriteMany" } else { "ReadWriteOnce" };
     let claim = ObservedClaim { modes: vec![mode.to_owned()] };
     let observed = Observed { claim: Some(claim), ..Observed::default() };
-    let resolved =
+    let mut resolved =
         model::resolve(&registry, &observed, &Settings::default()).map_err(|blocked| vec![blocked.message])?;
-    let faults = resolved.faults.clone();
-    let told = faults.all().map(|blocked| blocked.message.clone()).collect::<Vec<_>>();
+    if registry.spec.tls.is_some_and(|tls| tls.client_ca_secret_ref.is_some()) {
+        resolved.protocol.client_authorities = Some(render::PLACEHOLDER.to_owned());
+    }
+    // Nor are Secrets.
+    let faults = resolved.faults.all().filter(|blocked| !blocked.waiting);
+    let told = faults.map(|blocked| blocked.message.clone()).collect::<Vec<_>>();
     if told.is_empty() { Ok(resolved) } else { Err(told) }
 }
 

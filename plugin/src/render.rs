@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::manifests::{self, Manifests};
 use crate::{check, shell};
 
-const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
+pub(crate) const PLACEHOLDER: &str = "PLACEHOLDER: made by the operator";
 
 /// Options of `render`.
 #[derive(Debug, clap::Args)]

@@ -52,7 +52,8 @@ use super::{
     validation = rules::ACCESS_MODES_FIXED,
     validation = rules::EXISTING_CLAIM_FIXED,
     validation = rules::COMMON_LABELS,
-    validation = rules::PULL_SECRETS_NEED_LOGINS
+    validation = rules::PULL_SECRETS_NEED_LOGINS,
+    validation = rules::CLIENT_CERTIFICATES_NEED_THE_FRONT_END
 )]
 pub struct PrivateRegistrySpec {
     /// Image of the registry, 3.1.1 or newer. Absent: the version that this operator was tested with, by digest.

@@ -114,8 +114,13 @@ pub const LIFE_OF_A_SHARED_AUTHORITY: Rule = (
 );
 /// Plain HTTP has neither.
 pub const VERSION_NEEDS_TLS: Rule = (
-    "!has(self.none) || (!has(self.minimumVersion) && !has(self.cipherSuites))",
-    "spec.tls.minimumVersion and spec.tls.cipherSuites say how TLS is spoken, and cannot be combined with none: remove them",
+    "!has(self.none) || (!has(self.minimumVersion) && !has(self.cipherSuites) && !has(self.clientCASecretRef))",
+    "spec.tls.minimumVersion, cipherSuites and clientCASecretRef say how TLS is spoken, and cannot be combined with none: remove them",
+);
+/// A kubelet has no certificate for its probes, and the registry itself would ask for one at every path.
+pub const CLIENT_CERTIFICATES_NEED_THE_FRONT_END: Rule = (
+    "!has(self.tls) || !has(self.tls.clientCASecretRef) || (has(self.frontend) && has(self.frontend.nginx))",
+    "spec.tls.clientCASecretRef needs the front end, which lets probes pass: add spec.frontend.nginx: {}",
 );
 /// Whoever chooses and is not asked would believe to have chosen.
 pub const CIPHERS_ARE_OF_TLS_1_2: Rule = (
@@ -168,7 +173,7 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.certManager) || !has(self.spec.tls.certManager.caBundleSecretRef) || self.spec.tls.certManager.caBundleSecretRef.name != child))",
+    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.certManager) || !has(self.spec.tls.certManager.caBundleSecretRef) || self.spec.tls.certManager.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
     "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store your own under another name",
 );
 /// The same for users.

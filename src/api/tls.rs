@@ -47,6 +47,10 @@ pub struct TlsSpec {
     #[schemars(length(max = 6))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub cipher_suites: Vec<CipherSuite>,
+    /// A Secret of the namespace whose key ca.crt holds the authorities, PEM, that clients' certificates are signed by, each with all that stand above it. Every client must
+    /// then show such a certificate, beside its login. Needs spec.frontend.nginx.
+    #[serde(rename = "clientCASecretRef", default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_secret_ref: Option<SecretRef>,
 }
 
 /// A version of TLS.

@@ -6,7 +6,8 @@ use std::fmt::{self, Display, Write as _};
 
 use super::config::DRAIN_SECONDS;
 use super::frontend::{LISTEN, PAIR, SCRATCH, SOCKET};
-use super::pod;
+use super::pod::{self, FRONTEND_CONFIG};
+use super::secrets::CLIENT_CA_KEY;
 use crate::api::{CipherSuite, TlsVersion};
 use crate::model::{Protocol, Resolved, Users};
 
@@ -97,6 +98,12 @@ impl Configuration<'_> {
             // Evaluated once for each handshake, so that certificate and key come from one pair even while it is exchanged.
             http.push(block("map", ["$realpath_root", "$pair"], vec![set("default", ["$realpath_root"])]));
         }
+        if self.asks_for_certificates() {
+            // Probes have no certificate. What they ask for tells nothing, and is compared as it came: other ways to write a path may be understood differently.
+            let exempt = [ALIVE, "/"].map(|path| set(&format!("\"~^NONE {path}$\""), [""]));
+            let answers = [set("default", ["1"]), set("\"~^SUCCESS \"", [""])].into_iter().chain(exempt).collect();
+            http.push(block("map", ["$ssl_client_verify $request_uri", "$uncertified"], answers));
+        }
         let socket = format!("unix:{SOCKET}");
         http.push(block("upstream", ["registry"], vec![set("server", [&socket]), set("keepalive", ["32"])]));
         http.push(block("server", [], self.server()));
@@ -120,6 +127,15 @@ impl Configuration<'_> {
                 set("ssl_session_tickets", ["off"]),
                 // Plain HTTP on the port of TLS.
                 set("error_page", ["497", "=308", "https://$http_host$request_uri"]),
+            ]);
+        }
+        if self.asks_for_certificates() {
+            server.extend([
+                set("ssl_client_certificate", [&format!("{FRONTEND_CONFIG}/{CLIENT_CA_KEY}")]),
+                set("ssl_verify_client", ["optional"]),
+                set("ssl_verify_depth", ["5"]),
+                set("error_page", ["495", "496", "=", "@uncertified"]),
+                block("if", ["($uncertified)"], vec![set("return", ["496"])]),
             ]);
         }
         server.extend([
@@ -166,7 +182,14 @@ impl Configuration<'_> {
             server.push(block("location", ["@refused"], self.refused()));
         }
         server.push(block("location", ["@absent"], absent()));
+        if self.asks_for_certificates() {
+            server.push(block("location", ["@uncertified"], uncertified()));
+        }
         server
+    }
+
+    fn asks_for_certificates(&self) -> bool {
+        self.tls.is_some_and(|protocol| protocol.client_authorities.is_some())
     }
 
     /// What the registry is told of who asks.
@@ -285,6 +308,12 @@ fn absent() -> Vec<Directive> {
         set("add_header", ["Retry-After", "5", "always"]),
         set("return", ["503", words]),
     ]
+}
+
+/// The client has shown no certificate that one of the authorities signed.
+fn uncertified() -> Vec<Directive> {
+    let words = "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"this registry asks for a client certificate that its owner's authority has signed\"}]}\n";
+    vec![set("default_type", ["application/json"]), set("return", ["403", words])]
 }
 
 const UPSTREAM: &str = "http://registry";

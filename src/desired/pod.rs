@@ -62,7 +62,9 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
     let mut node_selector = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
     node_selector.extend(wanted.node_selector.clone());
     let mut annotations = wanted.annotations.clone();
-    let configuration = config::render(registry, &material.http_secret) + &nginx::render(registry).unwrap_or_default();
+    let clients = registry.protocol.client_authorities.as_deref().unwrap_or_default();
+    let front = nginx::render(registry).unwrap_or_default() + clients;
+    let configuration = config::render(registry, &material.http_secret) + &front;
     let checksum = super::workload::sha256(configuration.as_bytes());
     annotations.insert(labels::CONFIG_CHECKSUM.to_owned(), checksum);
     // The front end serves a new one without being started again.
@@ -205,7 +207,9 @@ fn volumes(registry: &Resolved) -> Vec<Volume> {
         volumes.push(secret("auth", Child::Htpasswd, &[secrets::HTPASSWD_KEY]));
     }
     if registry.frontend.is_some() {
-        volumes.push(secret(frontend::CONFIG_VOLUME, Child::Config, &[secrets::NGINX_KEY]));
+        let clients = registry.protocol.client_authorities.as_ref().map(|_| secrets::CLIENT_CA_KEY);
+        let keys: Vec<_> = [secrets::NGINX_KEY].into_iter().chain(clients).collect();
+        volumes.push(secret(frontend::CONFIG_VOLUME, Child::Config, &keys));
         volumes.extend(frontend::in_memory());
     }
     let claim = |name: String| {

@@ -20,6 +20,8 @@ pub const SOURCES_KEY: &str = "sources";
 pub const CONFIG_KEY: &str = "config.yml";
 /// Key in the same Secret of the front end's configuration, if there is one.
 pub const NGINX_KEY: &str = "nginx.conf";
+/// Key in the same Secret of the authorities that sign clients' certificates, if clients must show one.
+pub const CLIENT_CA_KEY: &str = "client-ca.crt";
 /// Key in the same Secret of what signs uploads, so that it can be kept.
 pub const HTTP_SECRET_KEY: &str = "http-secret";
 /// Key of a request in its Secret and in its ConfigMap.
@@ -143,7 +145,8 @@ pub fn configuration(registry: &Resolved, material: &Material) -> Object {
     let file = config::render(registry, &material.http_secret);
     let front = nginx::render(registry);
     let data = [(CONFIG_KEY, file.as_str()), (HTTP_SECRET_KEY, material.http_secret.expose())];
-    let data = data.into_iter().chain(front.as_deref().map(|front| (NGINX_KEY, front)));
+    let clients = registry.protocol.client_authorities.as_deref().map(|authorities| (CLIENT_CA_KEY, authorities));
+    let data = data.into_iter().chain(front.as_deref().map(|front| (NGINX_KEY, front))).chain(clients);
     secret(registry.metadata(Child::Config), "Opaque", data, Hold::Disposable)
 }
 

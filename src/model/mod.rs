@@ -3,6 +3,7 @@
 //! randomness, no async.
 
 pub mod address;
+mod clients;
 pub mod image;
 pub mod labels;
 pub mod names;

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use serde_json::{Map, Value};
 
+use super::clients;
 use super::image::{self, Version};
 use super::resolved::{
     Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Requested, Resolved, Service, Signer, Storage, Tls,
@@ -46,7 +47,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    fn invalid(message: impl Into<String>) -> Self {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { reason: "InvalidManifest", message: message.into(), waiting: false }
     }
 }
@@ -101,6 +102,10 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         None
     });
     let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
+    let client_authorities = clients::authorities(spec, observed).unwrap_or_else(|blocked| {
+        faults.workload.get_or_insert(blocked);
+        None
+    });
 
     Ok(Resolved {
         name,
@@ -117,7 +122,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         frontend,
         storage,
         tls,
-        protocol: protocol(spec.tls.as_ref()),
+        protocol: protocol(spec.tls.as_ref(), client_authorities),
         trusted_namespaces,
         trusted_nodes,
         users: users(spec.auth.as_ref(), observed),
@@ -294,7 +299,9 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
         let request = tls.certificate_signing_request.as_ref().map(|request| &request.ca_bundle_secret_ref);
         request.or(tls.cert_manager.as_ref().map(|issuer| &issuer.ca_bundle_secret_ref))?.as_ref()
     });
-    certificate.flatten().chain(authority).chain(bundle.map(|secret| &secret.name)).chain(users).chain(tables)
+    let clients = spec.tls.as_ref().and_then(|tls| tls.client_ca_secret_ref.as_ref());
+    let public = bundle.into_iter().chain(clients).map(|secret| &secret.name);
+    certificate.flatten().chain(authority).chain(public).chain(users).chain(tables)
 }
 
 /// Name of the Secret in which a person leaves what was signed for a registry of this name. It is no child: people write it.
@@ -321,10 +328,11 @@ fn inputs(registry: &RegistryName, spec: &PrivateRegistrySpec) -> Result<(), Blo
     Ok(())
 }
 
-fn protocol(spec: Option<&TlsSpec>) -> Protocol {
+fn protocol(spec: Option<&TlsSpec>, client_authorities: Option<String>) -> Protocol {
     spec.map_or_else(Protocol::default, |tls| Protocol {
         minimum_version: tls.minimum_version.unwrap_or_default(),
         cipher_suites: tls.cipher_suites.iter().copied().collect(),
+        client_authorities,
     })
 }
 

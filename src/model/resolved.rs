@@ -300,6 +300,8 @@ pub struct Protocol {
     pub minimum_version: TlsVersion,
     /// Ciphers of TLS 1.2 that clients may choose from; empty: the server's own choice.
     pub cipher_suites: BTreeSet<CipherSuite>,
+    /// Who signs the certificates that clients must show, PEM; `None`: they show none.
+    pub client_authorities: Option<String>,
 }
 
 /// What a manifest names of an authority.

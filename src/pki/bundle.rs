@@ -28,6 +28,12 @@ impl Bundle {
         bundle
     }
 
+    /// The same, but all of it or nothing: `None` if anything is broken, or if there is no certificate.
+    pub fn read_all(text: &str) -> Option<Self> {
+        let found = pem::certificates(text.as_bytes())?;
+        found.iter().all(|certificate| facts::parse(certificate).is_ok()).then(|| Self::read(text))
+    }
+
     /// The text, empty for an empty bundle.
     pub fn render(&self) -> String {
         pem::render(&self.0)

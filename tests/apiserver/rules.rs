@@ -242,7 +242,11 @@ fn cases() -> Vec<Case> {
         (
             rules::VERSION_NEEDS_TLS,
             [json!({"none": {}}), json!({"minimumVersion": "VersionTLS13"})].map(|tls| new(json!({"tls": tls}))).into(),
-            [json!({"none": {}, "minimumVersion": "VersionTLS12"}), json!({"none": {}, "cipherSuites": [CIPHER]})]
+            [
+                json!({"none": {}, "minimumVersion": "VersionTLS12"}),
+                json!({"none": {}, "cipherSuites": [CIPHER]}),
+                json!({"none": {}, "clientCASecretRef": {"name": "clients"}}),
+            ]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
         ),
@@ -341,8 +345,16 @@ fn cases() -> Vec<Case> {
                 .chain([
                     new(json!({"tls": {"certificateSigningRequest": {"caBundleSecretRef": {"name": "team-a-ca"}}}})),
                     new(json!({"tls": {"certManager": {"issuerRef": {"name": "x"}, "caBundleSecretRef": {"name": "team-a-csr"}}}})),
+                    new(json!({"frontend": {"nginx": {}}, "tls": {"clientCASecretRef": {"name": "team-a-ca"}}})),
                 ])
                 .collect(),
+        ),
+        (
+            rules::CLIENT_CERTIFICATES_NEED_THE_FRONT_END,
+            vec![new(json!({"frontend": {"nginx": {}}, "tls": {"clientCASecretRef": {"name": "clients"}}}))],
+            [json!({"tls": {"clientCASecretRef": {"name": "clients"}}}), json!({"frontend": {}, "tls": {"clientCASecretRef": {"name": "clients"}}})]
+                .map(new)
+                .into(),
         ),
         (
             rules::USERS_SECRETS_ARE_NO_CHILDREN,

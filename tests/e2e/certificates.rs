@@ -101,13 +101,13 @@ async fn a_certificate_by_an_intermediate_is_trusted_by_who_knows_the_root_alone
 }
 
 /// A company that signs certificates itself.
-struct Company {
-    authority: String,
+pub(crate) struct Company {
+    pub(crate) authority: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Company {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (params, key) = Self::named("Company");
         Self { authority: params.self_signed(&key).unwrap().pem(), issuer: Issuer::new(params, key) }
     }
@@ -126,7 +126,7 @@ impl Company {
     }
 
     /// Certificate and key.
-    fn signs(&self, host: &str) -> (String, String) {
+    pub(crate) fn signs(&self, host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let names = vec![host.to_owned(), "localhost".to_owned()];
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();

@@ -18,12 +18,13 @@ use crate::cluster::{Cluster, brief, has, said, wait, wait_for};
 use crate::place::{Line, program};
 use crate::registry::Registry;
 
-/// How long a registry that is up may be out of reach: a Service's rules follow its pods, and the cluster's DNS remembers for 5 s.
-const ROUTES: Duration = Duration::from_secs(40);
+/// How long a registry that is up may be out of reach: a Service's rules follow its pods, and the cluster's DNS remembers for 5 s. A client that was told the
+/// address of a Service that is gone takes 30 s to find out.
+const ROUTES: Duration = Duration::from_secs(70);
 
 /// What a client says that did not reach the registry. The last two come out of a forwarded port.
-const UNREACHABLE: [&str; 5] =
-    ["connection refused", "no such host", "network is unreachable", "connection reset", ": EOF"];
+const UNREACHABLE: [&str; 6] =
+    ["connection refused", "no such host", "network is unreachable", "i/o timeout", "connection reset", ": EOF"];
 
 /// Somebody at a terminal of the node, with authorities that they trust and a login of their own.
 pub(crate) struct Person {

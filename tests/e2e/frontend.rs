@@ -1,6 +1,7 @@
 //! A registry behind its front end: what clients notice of it, and what they do not.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use testbed::image::{self, Image, Layer};
 
+use crate::certificates::Company;
 use crate::client::Person;
 use crate::cluster::{Cluster, cluster, node, stays, wait, wait_for};
 use crate::place::{no_frontend, program};
@@ -270,4 +272,66 @@ impl Person {
         let connections: u32 = answers.iter().map(|(_, opened)| opened.trim().parse::<u32>().unwrap()).sum();
         assert_eq!(connections, 1, "it had to connect again");
     }
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_of_the_companys_is_let_in_with_no_login_and_probes_pass() {
+    let Some(cluster) = cluster().await else { return };
+    if no_frontend().is_some_and(testbed::skip_because) {
+        return;
+    }
+    let (ours, other) = (Company::new(), Company::new());
+    cluster.namespace("certified").await;
+    cluster.secret("certified", "clients", &[("ca.crt", &ours.authority)]).await;
+    let spec = json!({"frontend": {"nginx": {}}, "tls": {"clientCASecretRef": {"name": "clients"}}});
+    let registry = cluster.another("certified", "team-a", spec).await.ready().await;
+    assert_eq!(registry.condition("Available", "Answering").await.status, "True");
+    let (admin, stranger) = (registry.admin().await, registry.stranger().await);
+    let showing = |company: &Company| {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = company.signs("somebody");
+        let [certificate, key] = [("client.crt", pair.0), ("client.key", pair.1)].map(|(name, text)| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
+        (folder, certificate, key)
+    };
+    let (_ours, certificate, key) = showing(&ours);
+    let (_other, foreign, foreign_key) = showing(&other);
+
+    let with = ["--cert", &certificate, "--key", &key];
+    assert_eq!(admin.sees_with(&with, "/v2/_catalog").await, "200");
+    assert_eq!(stranger.sees_with(&with, "/v2/_catalog").await, "401", "a certificate is no login");
+    assert_eq!(admin.sees("/").await, "200", "as probes ask");
+    for path in [
+        "/v2/",
+        "/v2/_catalog",
+        "//",
+        "/./v2/_catalog",
+        "/-/alive/../../v2/_catalog",
+        "/?/v2/_catalog",
+        "/-/alive%2f..%2f..%2fv2/",
+    ] {
+        assert_eq!(admin.sees_with(&["--path-as-is"], path).await, "403", "{path}");
+    }
+    let refused = admin.sees_with(&["--cert", &foreign, "--key", &foreign_key], "/v2/_catalog").await;
+    assert_eq!(refused, "403");
+    let answer = admin.hears("/v2/_catalog", &[]).await;
+    assert!(answer.contains("DENIED") && answer.contains("client certificate"), "{answer}");
+
+    // Other authorities roll the pods: nobody stays connected with what no longer counts.
+    let pod = registry.pod().await;
+    cluster.secret("certified", "clients", &[("ca.crt", &other.authority)]).await;
+    registry.successor_of(&pod).await;
+    registry.is("Settled").await;
+    assert_eq!(admin.sees_with(&with, "/v2/_catalog").await, "403");
+    let foreign = ["--cert", foreign.as_str(), "--key", &foreign_key];
+    assert_eq!(admin.sees_with(&foreign, "/v2/_catalog").await, "200");
+
+    // What cannot be used lets nobody in and nobody out.
+    cluster.secret("certified", "clients", &[("ca.crt", "nothing")]).await;
+    registry.condition("Ready", "ClientCaUnusable").await;
+    assert_eq!(admin.sees_with(&foreign, "/v2/_catalog").await, "200");
+    assert_eq!(admin.sees("/v2/_catalog").await, "403");
 }

@@ -35,6 +35,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
         ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
+        ("clientCASecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("caBundleSecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("certificateSigningRequest.signerName", vec![json!("example.com/one"), json!("example.com/two")]),
         ("issuerRef.name", vec![json!("company"), json!("other")]),
@@ -165,6 +166,7 @@ fn ground(path: &str) -> Value {
         path if path.starts_with("tls.certManager") && path != "tls.certManager.issuerRef.name" => {
             ground["tls"] = json!({"certManager": {"issuerRef": {"name": "company"}}});
         }
+        path if path.starts_with("tls.clientCASecretRef") => ground["frontend"] = json!({"nginx": {}}),
         // A certificate cannot outlive its authority.
         "tls.privateCA.duration" => ground["tls"] = json!({"certificate": {"duration": "24h"}}),
         _ => {}

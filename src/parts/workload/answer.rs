@@ -44,8 +44,10 @@ pub struct Question {
     pub name: String,
     /// PEM of the leaf that must be served; `None` without TLS.
     pub leaf: Option<String>,
-    /// Whether a login must be asked for.
-    pub logins: bool,
+    /// What to ask for.
+    pub path: &'static str,
+    /// The status of a good answer.
+    pub wanted: &'static str,
     /// What tells one rollout from the next.
     pub rollout: String,
     /// Whether pods serve another leaf without a rollout, when their kubelet has brought it.
@@ -57,8 +59,8 @@ type Id = [u8; 32];
 
 impl Question {
     fn id(&self) -> Id {
-        let Self { address, port, name, leaf, logins, rollout, reloads } = self;
-        Sha256::digest(format!("{address} {port} {name} {leaf:?} {logins} {rollout} {reloads}")).into()
+        let Self { address, port, name, leaf, path, wanted, rollout, reloads } = self;
+        Sha256::digest(format!("{address} {port} {name} {leaf:?} {path} {wanted} {rollout} {reloads}")).into()
     }
 }
 
@@ -176,7 +178,7 @@ impl Answers {
     }
 }
 
-/// Asks `/v2/` once.
+/// Asks once.
 async fn ask(question: &Question) -> Answer {
     match tokio::time::timeout(LIMIT, exchange(question)).await {
         Ok(answer) => answer,
@@ -201,20 +203,20 @@ async fn exchange(question: &Question) -> Answer {
         }
     };
     let status = match &question.leaf {
-        None => request(stream, &question.name).await,
+        None => request(stream, question).await,
         Some(leaf) => match encrypted(stream, question, leaf).await {
-            Ok(stream) => request(stream, &question.name).await,
+            Ok(stream) => request(stream, question).await,
             Err(answer) => return answer,
         },
     };
-    let wanted = if question.logins { "401" } else { "200" };
+    let Question { path, wanted, .. } = question;
     match status {
-        Ok(status) if status == wanted => Answer::Good,
+        Ok(status) if status == *wanted => Answer::Good,
         Ok(status) if status.is_empty() => {
-            Answer::Bad("GET /v2/ was answered with something that is not HTTP".to_owned())
+            Answer::Bad(format!("GET {path} was answered with something that is not HTTP"))
         }
         Ok(status) => {
-            Answer::Bad(format!("GET /v2/ was answered with {status} instead of {wanted}; see the registry's log"))
+            Answer::Bad(format!("GET {path} was answered with {status} instead of {wanted}; see the registry's log"))
         }
         Err(error) => broken_off(&error),
     }
@@ -254,10 +256,10 @@ async fn encrypted(
 
 async fn request(
     mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    host: &str,
+    Question { name: host, path, .. }: &Question,
 ) -> std::io::Result<String> {
     let text = format!(
-        "GET /v2/ HTTP/1.1\r\nHost: {host}\r\nUser-Agent: private-registry-operator/{}\r\nConnection: close\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: private-registry-operator/{}\r\nConnection: close\r\n\r\n",
         env!("CARGO_PKG_VERSION")
     );
     stream.write_all(text.as_bytes()).await?;
@@ -344,7 +346,8 @@ mod tests {
             port: at.port(),
             name,
             leaf: Some(leaf),
-            logins: true,
+            path: "/v2/",
+            wanted: "401",
             rollout,
             reloads: false,
         })
@@ -356,7 +359,8 @@ mod tests {
     fn what_waits_to_ask_again_is_small() {
         let (name, rollout) = ("team-a".to_owned(), String::new());
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let question = Question { address, port: 1, name, leaf: None, logins: true, rollout, reloads: false };
+        let question =
+            Question { address, port: 1, name, leaf: None, path: "/v2/", wanted: "401", rollout, reloads: false };
         let (tell, _told) = oneshot::channel();
         let waiting = Answers::default().ask_until_good(Key::new("team", "a"), question, true, tell, Queue::default());
         assert!(size_of_val(&waiting) <= 1024, "{} bytes", size_of_val(&waiting));
@@ -388,7 +392,8 @@ mod tests {
                 port: self.at.port(),
                 name,
                 leaf: None,
-                logins: true,
+                path: "/v2/",
+                wanted: "401",
                 rollout,
                 reloads: false,
             }
@@ -496,7 +501,8 @@ mod tests {
             port: at.port(),
             name: "team-a".to_owned(),
             leaf: Some(leaf.to_owned()),
-            logins: true,
+            path: "/v2/",
+            wanted: "401",
             rollout: rollout.to_owned(),
             reloads,
         };

@@ -265,12 +265,19 @@ pub(super) async fn ask(
         .map(|done| format!("{} {}", done.live.uid(), done.live.generation().unwrap_or_default()))
         .unwrap_or_default();
     let [_, _, name, _] = registry.service_names();
+    let (path, wanted) = match &registry.users {
+        // Only what needs no certificate can be asked for without one.
+        _ if registry.protocol.client_authorities.is_some() => ("/", "200"),
+        Users::Everybody => ("/v2/", "200"),
+        Users::Table { .. } => ("/v2/", "401"),
+    };
     let question = Question {
         address,
         port,
         name,
         leaf: material.certificate.as_ref().map(|certificate| certificate.chain.clone()),
-        logins: !matches!(registry.users, Users::Everybody),
+        path,
+        wanted,
         rollout,
         reloads: registry.frontend.is_some(),
     };
