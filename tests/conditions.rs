@@ -26,10 +26,11 @@ const SPEAKERS: [&str; 10] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 30] = [
+const OF_KUBERNETES: [&str; 33] = [
     "Any",
     "Approved",
     "Block",
+    "CertificateRequest",
     "CertificateSigningRequest",
     "Complete",
     "CrashLoopBackOff",
@@ -44,6 +45,8 @@ const OF_KUBERNETES: [&str; 30] = [
     "ImagePullBackOff",
     "InvalidImageName",
     "Namespace",
+    "InvalidRequest",
+    "Issuer",
     "Lost",
     "None",
     "OOMKilled",
