@@ -315,8 +315,11 @@ impl Recall {
 
     /// The cluster may have this kind now: who wants an object of it.
     pub(crate) fn who_lacked(&self, kind: &'static Kind) -> Vec<Key> {
-        let lacking: Vec<_> = locked(&self.lacking).extract_if(.., |(of, _)| *of == kind).collect();
-        lacking.into_iter().map(|(_, key)| key).collect()
+        let mut lacking = locked(&self.lacking);
+        let (concerned, others): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut *lacking).into_iter().partition(|(of, _)| *of == kind);
+        *lacking = others;
+        concerned.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Whether the pod that is wanted since then on this node may be made: once.

@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use crate::cluster::{Cluster, Namespace, documents, namespace_of_its_own_cluster};
 use crate::given::{Company, DAY, company_ca};
 use crate::object::Object;
+use crate::quiet::look_again;
 use crate::registry::Registry;
 use crate::wait::{GARBAGE, PATIENCE, eventually};
 
@@ -318,6 +319,35 @@ async fn somebody_elses_request_of_that_name_is_not_touched() {
     let words = registry.says("CertificateReady", "False", "NotOurs").await;
     assert!(words.contains("CertificateRequest") && words.contains("team-a-csr"), "{words}");
     foreign.stays_untouched(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn who_waits_and_who_is_served_costs_nothing_and_a_restart_asks_nobody_again() {
+    let Some(team) = namespace("cert-manager-quiet").await else { return };
+    authority(&team, "company").await;
+    issuer(&team, "company", json!({"ca": {"secretName": "company"}})).await;
+    let operator = team.operator().await;
+    let served = team.registry("served", asking(json!({"name": "company"}))).await.ready().await;
+    let waiting = team.registry("waiting", asking(json!({"name": "nobody"}))).await;
+    let tells = |live: &Value| live["status"]["conditions"].to_string().contains("not found");
+    waiting.object.becomes(PATIENCE, "tells what cert-manager says", tells).await;
+    team.settles().await;
+    let uid = request(&waiting).uid().await;
+
+    let mark = team.mark().await;
+    for round in 0..3 {
+        look_again(&operator, &served, round).await;
+        look_again(&operator, &waiting, round).await;
+    }
+    assert_eq!(team.asked_since(mark).await, []);
+
+    operator.stop().await;
+    let mark = team.mark().await;
+    let operator = team.operator().await;
+    operator.has_made(2.0).await;
+    team.settles().await;
+    assert_eq!(team.written_since(mark).await, []);
+    assert_eq!(request(&waiting).uid().await, uid);
 }
 
 #[tokio::test]

@@ -105,6 +105,7 @@ fn every_value_does_something_and_is_documented() {
         ("imagePullSecrets", json!([{"name": "mine"}]), "imagePullSecrets:\n        - name: mine"),
         ("registry.image", json!("mirror.example/registry:3.1.2"), "--registry-image=mirror.example/registry:3.1.2"),
         ("frontend.image", json!("mirror.example/nginx:1"), "--frontend-image=mirror.example/nginx:1"),
+        ("optionalKinds", json!(["Ingress"]), "--optional-kinds=Ingress\n"),
         ("clusterDomain", json!("corp.local"), "--cluster-domain=corp.local"),
         ("replicas", json!(2), "replicas: 2"),
         ("logFormat", json!("text"), "--log-format=text"),
