@@ -62,6 +62,7 @@ pub const PROGRAM: operator_engine::Program = operator_engine::Program {
         ("poddisruptionbudgets", "PodDisruptionBudget"),
         ("certificatesigningrequests", "CertificateSigningRequest"),
         ("certificaterequests", "CertificateRequest"),
+        ("clustertrustbundles", "ClusterTrustBundle"),
         ("ingresses", "Ingress"),
         ("httproutes", "HTTPRoute"),
         ("tlsroutes", "TLSRoute"),

@@ -27,6 +27,8 @@ pub mod condition {
     pub const STORAGE_READY: &str = "StorageReady";
     /// Every namespace of spec.trust.namespaces has the bundle.
     pub const NAMESPACES_TRUSTED: &str = "NamespacesTrusted";
+    /// spec.trust.clusterTrustBundle: pods of every namespace can mount the bundle.
+    pub const CLUSTER_TRUSTED: &str = "ClusterTrusted";
     /// Every node of spec.trust.nodes has the bundle.
     pub const NODES_TRUSTED: &str = "NodesTrusted";
 }
@@ -293,6 +295,9 @@ pub struct TrustStatus {
     /// The namespaces of spec.trust.namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<ReachStatus>,
+    /// Name of the ClusterTrustBundle of spec.trust.clusterTrustBundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_trust_bundle: Option<String>,
     /// The nodes of spec.trust.nodes, as far as their agents have reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<ReachStatus>,

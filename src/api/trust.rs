@@ -13,12 +13,20 @@ pub struct TrustSpec {
     /// that accept it: their label privateregistry.dev/accept-bundles-from says `Any`, or the registry's namespace. `{}` is all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<TrustedNamespaces>,
+    /// The bundle as a ClusterTrustBundle, privateregistry.dev:registry:NAMESPACE.NAME with the registry's namespace and name, which pods of every namespace can
+    /// mount without a copy. Needs Kubernetes 1.37 or newer, and an operator that serves all namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_trust_bundle: Option<ClusterTrustBundle>,
     /// Nodes whose container runtimes trust the registry, without a restart, under the names of its Service that end in svc, the Service's
     /// addresses, and those of spec.addresses that an administrator allows. Needs the node agents of the operator's chart. `{}` is every
     /// node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<TrustedNodes>,
 }
+
+/// A ClusterTrustBundle. Has no fields.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ClusterTrustBundle {}
 
 /// Which nodes trust the registry.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

@@ -292,7 +292,8 @@ fn rights(scopes: &[Scope], optional: &BTreeSet<String>) -> Vec<Right> {
         ("", "pods", &["list", "watch", "patch"]),
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
-    let children = kinds::written(optional).map(|kind| (kind.group, kind.plural, kind.verbs));
+    let children =
+        kinds::written(optional, scopes.contains(&Scope::All)).map(|kind| (kind.group, kind.plural, kind.verbs));
     let right = |group: &str, resource: &str, verb: &str| Right {
         group: group.to_owned(),
         resource: resource.to_owned(),

@@ -13,7 +13,7 @@ use operator_engine::work::queue::{Key, Urgency};
 use operator_engine::work::watches::{Meta, Scope, Sink, Watched};
 
 use crate::desired::kinds::{self, KINDS};
-use crate::desired::{bundle_copy, node_proof};
+use crate::desired::{bundle_copy, cluster_bundle, node_proof};
 use crate::model::labels;
 use crate::node::{orders, report};
 use crate::parts::Context;
@@ -30,7 +30,7 @@ const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
 /// bundles and requests to signers: they belong to no namespace, so only who watches all can.
 pub(super) fn watched(scope: &Scope, optional: &BTreeSet<String>) -> Vec<Watched> {
     let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
-    let children = kinds::written(optional).map(|kind| Watched {
+    let children = kinds::written(optional, *scope == Scope::All).map(|kind| Watched {
         group: kind.group.to_owned(),
         version: kind.version.to_owned(),
         kind: kind.kind.to_owned(),
@@ -66,13 +66,16 @@ impl About {
     }
 }
 
+/// Names of what a registry has outside of its namespace, by its namespace and name.
+const BELIEVED: [fn(&str, &str) -> String; 4] =
+    [bundle_copy::name, cluster_bundle::name, orders::name, node_proof::name];
+
 /// What is believed of an object's metadata. Whoever rules a namespace may put our labels on whatever is there; but only what has the name of a copy, or of
 /// an order to nodes, is taken for one. So it is one object of a kind in a namespace, and not thousands.
 fn believed(meta: &Meta) -> Cow<'_, ObjectMeta> {
     let (registry, namespace) = (meta.label(labels::REGISTRY), meta.label(labels::REGISTRY_NAMESPACE));
     let is_copy = |namespace| {
-        let names = registry
-            .map(|registry| [bundle_copy::name, orders::name, node_proof::name].map(|name| name(namespace, registry)));
+        let names = registry.map(|registry| BELIEVED.map(|name| name(namespace, registry)));
         names.is_some_and(|names| names.iter().any(|name| name == meta.name()))
     };
     match namespace {

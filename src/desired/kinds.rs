@@ -7,8 +7,8 @@ use operator_engine::apply::kinds::{Immutable, OPTIONAL, Remedy, Remember};
 use operator_engine::apply::{Kind, Kinds};
 
 pub use operator_engine::apply::kinds::{
-    CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET, SERVICE,
-    SERVICE_ACCOUNT,
+    CLUSTER_TRUST_BUNDLE, CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, SECRET,
+    SERVICE, SERVICE_ACCOUNT,
 };
 
 /// What an issuer of cert-manager is asked to sign, and its answer. What is asked cannot change, so another request is another object.
@@ -65,15 +65,18 @@ pub const KINDS: Kinds = Kinds(&[
     JOB,
     BACKEND_TLS_POLICY,
     CERTIFICATE_REQUEST,
+    CLUSTER_TRUST_BUNDLE,
     HTTP_ROUTE,
     INGRESS,
     POD_DISRUPTION_BUDGET,
     TLS_ROUTE,
 ]);
 
-/// Those that this operator writes: every kind that each cluster has, and of the others those that an administrator lets it.
-pub fn written(optional: &BTreeSet<String>) -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(|kind| !kind.is_optional || optional.contains(kind.kind))
+/// Those that this operator writes: every kind that each cluster has, and of the others those that an administrator lets it. What belongs to no namespace
+/// only if it serves the whole cluster.
+pub fn written(optional: &BTreeSet<String>, is_of_the_cluster: bool) -> impl Iterator<Item = &'static Kind> {
+    let is_allowed = |kind: &Kind| !kind.is_optional || optional.contains(kind.kind);
+    KINDS.iter().filter(move |kind| is_allowed(kind) && (is_of_the_cluster || !kind.is_cluster_wide))
 }
 
 /// The kinds that a cluster may lack.

@@ -124,6 +124,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         tls,
         protocol: protocol(spec.tls.as_ref(), client_authorities),
         trusted_namespaces,
+        is_trusted_by_the_cluster: spec.trust.as_ref().is_some_and(|trust| trust.cluster_trust_bundle.is_some()),
         trusted_nodes,
         users: users(spec.auth.as_ref(), observed),
         pull_secrets,

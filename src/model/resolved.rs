@@ -54,6 +54,8 @@ pub struct Resolved {
     pub protocol: Protocol,
     /// Which other namespaces get a copy of the bundle.
     pub trusted_namespaces: Option<TrustedNamespaces>,
+    /// Whether pods of every namespace may mount the bundle.
+    pub is_trusted_by_the_cluster: bool,
     /// Which nodes are told.
     pub trusted_nodes: Option<TrustedNodes>,
     /// Who may log in.

@@ -72,20 +72,29 @@ pub type Keep = BTreeSet<(&'static Kind, String)>;
 impl Pass<'_> {
     /// Writes one child, if it differs.
     async fn apply(&self, object: desired::Object) -> Result<Applied, Error> {
-        let (kind, optional) = (object.kind, &self.ctx.settings.optional_kinds);
-        if kind.is_optional && !optional.contains(kind.kind) {
-            return Err(Error::KindNotAllowed { kind: kind.kind, name: object.name });
-        }
-        let applied = self.ctx.engine.apply(&self.owner, &object).await.inspect_err(|error| {
-            if matches!(error, apply::Error::NotInstalled { .. }) {
-                self.ctx.recall.lacks(kind, self.key);
-            }
-        })?;
+        self.may_write(object.kind, &object.name)?;
+        let applied = self.ctx.engine.apply(&self.owner, &object).await;
+        let applied = applied.inspect_err(|error| self.note_if_lacking(error))?;
         self.failures.contested(applied.contested.as_ref());
         Ok(applied)
     }
 
-    /// The same for a child with random content.
+    /// Whether an administrator lets the operator write this kind.
+    fn may_write(&self, kind: &'static Kind, name: &str) -> Result<(), Error> {
+        if !kind.is_optional || self.ctx.settings.optional_kinds.contains(kind.kind) {
+            return Ok(());
+        }
+        Err(Error::KindNotAllowed { kind: kind.kind, name: name.to_owned() })
+    }
+
+    /// So that it is looked at again when the cluster has the kind.
+    fn note_if_lacking(&self, error: &apply::Error) {
+        if let apply::Error::NotInstalled { object } = error {
+            self.ctx.recall.lacks(object.kind, self.key);
+        }
+    }
+
+    /// The same as [`Pass::apply`] for a child with random content.
     async fn apply_random(&self, child: Child, object: desired::Object) -> Result<Applied, Error> {
         let applied = self.apply(object).await?;
         if applied.outcome == Outcome::Changed {

@@ -8,5 +8,5 @@ pub mod write;
 
 pub use merge::{Finding, Truth};
 pub use summary::{Certificate, Findings, Logins, Problem, summarise};
-pub use trust::{Reach, Trust};
+pub use trust::{Cluster, Reach, Trust};
 pub use workload::{PodFacts, Workload};

@@ -12,8 +12,19 @@ const NAMED: usize = 10;
 pub struct Trust {
     /// Namespaces; `None`: the manifest asks for none.
     pub namespaces: Option<Reach>,
+    /// Pods of every namespace, likewise.
+    pub cluster: Option<Cluster>,
     /// Nodes, likewise.
     pub nodes: Option<Reach>,
+}
+
+/// Whether pods of every namespace can mount the bundle.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Name of the object that they mount.
+    pub object: String,
+    /// Why they cannot, or not as it should be.
+    pub problem: Option<Problem>,
 }
 
 /// How far the bundle has come.
@@ -44,13 +55,32 @@ impl Trust {
     /// Conditions, of what the manifest asks for.
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
         let namespaces = self.namespaces.iter().map(|reach| reach.finding(condition::NAMESPACES_TRUSTED, "namespaces"));
-        namespaces.chain(self.nodes.iter().map(|reach| reach.finding(condition::NODES_TRUSTED, "nodes")))
+        let nodes = self.nodes.iter().map(|reach| reach.finding(condition::NODES_TRUSTED, "nodes"));
+        namespaces.chain(self.cluster.iter().map(Cluster::finding)).chain(nodes)
     }
 
     /// What the status says.
     pub(super) fn status(&self) -> Option<TrustStatus> {
         let [namespaces, nodes] = [&self.namespaces, &self.nodes].map(|reach| reach.as_ref().map(Reach::status));
-        (namespaces.is_some() || nodes.is_some()).then_some(TrustStatus { namespaces, nodes })
+        let cluster_trust_bundle =
+            self.cluster.as_ref().filter(|cluster| cluster.problem.is_none()).map(|cluster| cluster.object.clone());
+        let told = TrustStatus { namespaces, cluster_trust_bundle, nodes };
+        (told != TrustStatus::default()).then_some(told)
+    }
+}
+
+impl Cluster {
+    fn finding(&self) -> Finding {
+        match &self.problem {
+            Some(Problem { reason, message, .. }) => {
+                Finding::new(condition::CLUSTER_TRUSTED, Truth::False, reason, message.clone())
+            }
+            None => {
+                let words =
+                    format!("ClusterTrustBundle {} has the bundle: pods of every namespace can mount it", self.object);
+                Finding::new(condition::CLUSTER_TRUSTED, Truth::True, reason::TOLD, words)
+            }
+        }
     }
 }
 

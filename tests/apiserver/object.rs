@@ -18,7 +18,7 @@ pub fn resource(kind: &str) -> ApiResource {
         "Job" => ("batch", "v1"),
         "PodDisruptionBudget" => ("policy", "v1"),
         "CertificateRequest" | "Issuer" => ("cert-manager.io", "v1"),
-        "CertificateSigningRequest" => ("certificates.k8s.io", "v1"),
+        "CertificateSigningRequest" | "ClusterTrustBundle" => ("certificates.k8s.io", "v1"),
         "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         _ => ("", "v1"),

@@ -115,7 +115,7 @@ impl<'a> Registry<'a> {
     pub async fn children(&self) -> Vec<Object> {
         let ours = ListParams::default().labels(&format!("privateregistry.dev/registry={}", self.name));
         let mut found = Vec::new();
-        for kind in private_registry_operator::desired::kinds::KINDS.iter() {
+        for kind in private_registry_operator::desired::kinds::KINDS.iter().filter(|kind| !kind.is_cluster_wide) {
             let listed = match self.namespace.object(kind.kind, "").api.list(&ours).await {
                 Err(kube::Error::Api(absent)) if kind.is_optional && absent.code == 404 => continue,
                 listed => listed.unwrap(),

@@ -235,6 +235,86 @@ async fn what_others_do_in_their_namespaces_harms_no_registry() {
     assert!(Object::new(team.client.clone(), "hostile", "ConfigMap", "forged").find().await.is_some());
 }
 
+/// The object that pods of every namespace mount.
+struct ClusterBundle(Api<DynamicObject>);
+
+impl ClusterBundle {
+    const NAME: &str = "privateregistry.dev:registry:trust.team-a";
+
+    fn new(team: &Namespace) -> Self {
+        Self(Api::all_with(team.client.clone(), &crate::object::resource("ClusterTrustBundle")))
+    }
+
+    /// What it holds; `None`: it is not there.
+    async fn content(&self) -> Option<Value> {
+        self.0.get_opt(Self::NAME).await.unwrap().map(|found| found.data["spec"]["trustBundle"].clone())
+    }
+
+    async fn is(&self, expected: Option<&Value>) {
+        eventually(PATIENCE, "the ClusterTrustBundle is as expected", async || {
+            let content = self.content().await;
+            if content.as_ref() == expected { Ok(()) } else { Err(format!("{content:?} instead of {expected:?}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn pods_of_every_namespace_can_mount_the_bundle_without_a_copy() {
+    let Some(team) = namespace_of_its_own_cluster("trust").await else { return };
+    let cluster_bundle = ClusterBundle::new(&team);
+    // Somebody has an object of that name.
+    let theirs = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "ClusterTrustBundle", "metadata": {"name": ClusterBundle::NAME},
+        "spec": {"signerName": "privateregistry.dev/registry", "trustBundle": crate::given::issue(&["a.example"]).authority}});
+    cluster_bundle.0.create(&PostParams::default(), &serde_json::from_value(theirs.clone()).unwrap()).await.unwrap();
+    let operator = team.operator_of_the_cluster(&[]).await;
+    let registry = team.registry("team-a", spec(json!({"clusterTrustBundle": {}}))).await;
+    let words = registry.says("ClusterTrusted", "False", "NotOurs").await;
+    let object = format!("ClusterTrustBundle {} exists and belongs to somebody else", ClusterBundle::NAME);
+    assert!(words.contains(&object), "{words}");
+    assert_eq!(cluster_bundle.content().await, Some(theirs["spec"]["trustBundle"].clone()));
+    registry.says("Ready", "True", "Suspended").await;
+    cluster_bundle.0.delete(ClusterBundle::NAME, &DeleteParams::default()).await.unwrap();
+    registry.object.annotate("example.com/nudge", "1").await;
+
+    registry.says("ClusterTrusted", "True", "Told").await;
+    let bundle = published(&registry).await;
+    cluster_bundle.is(Some(&bundle)).await;
+    assert_eq!(registry.object.at("/status/trust").await, json!({"clusterTrustBundle": ClusterBundle::NAME}));
+
+    // What somebody edits or deletes is put right, and it follows the bundle.
+    let other = json!({"spec": {"trustBundle": theirs["spec"]["trustBundle"]}});
+    cluster_bundle.0.patch(ClusterBundle::NAME, &PatchParams::default(), &Patch::Merge(other)).await.unwrap();
+    cluster_bundle.is(Some(&bundle)).await;
+    cluster_bundle.0.delete(ClusterBundle::NAME, &DeleteParams::default()).await.unwrap();
+    cluster_bundle.is(Some(&bundle)).await;
+    registry.object.annotate("privateregistry.dev/renew", "ca-now-1").await;
+    registry.bundle().becomes(PATIENCE, "is another one", |live| live["data"]["ca.crt"] != bundle).await;
+    let bundle = published(&registry).await;
+    cluster_bundle.is(Some(&bundle)).await;
+
+    // It goes when it is not asked for any more, and with its registry, also if that is deleted while nobody looks.
+    registry.apply(spec(json!({"namespaces": {}}))).await.unwrap();
+    cluster_bundle.is(None).await;
+    registry.apply(spec(json!({"clusterTrustBundle": {}}))).await.unwrap();
+    cluster_bundle.is(Some(&bundle)).await;
+    operator.stop().await;
+    registry.object.delete().await;
+    registry.object.survives_deletion(within(1)).await;
+    let operator = team.operator_of_the_cluster(&[]).await;
+    registry.object.disappears(PATIENCE).await;
+    cluster_bundle.is(None).await;
+
+    // An administrator may keep it from the operator.
+    operator.stop().await;
+    let _operator = team.operator_of_the_cluster(&["--optional-kinds=Ingress"]).await;
+    let registry = team.registry("kept", spec(json!({"clusterTrustBundle": {}}))).await;
+    let words = registry.says("ClusterTrusted", "False", "KindNotAllowed").await;
+    assert!(words.contains("optionalKinds"), "{words}");
+    registry.says("Ready", "True", "Suspended").await;
+    registry.delete().await;
+}
+
 #[tokio::test]
 async fn an_operator_of_single_namespaces_says_that_it_cannot_see_others() {
     let Some(team) = crate::cluster::namespace("trust-scope").await else { return };
@@ -243,6 +323,9 @@ async fn an_operator_of_single_namespaces_says_that_it_cannot_see_others() {
     let words = registry.says("NamespacesTrusted", "False", "NeedsClusterScope").await;
     assert!(words.contains("install it for the whole cluster"), "{words}");
     registry.says("Ready", "True", "Suspended").await;
+    registry.apply(spec(json!({"clusterTrustBundle": {}}))).await.unwrap();
+    let words = registry.says("ClusterTrusted", "False", "NeedsClusterScope").await;
+    assert!(words.contains("install it for the whole cluster"), "{words}");
     registry.apply(spec(Value::Null)).await.unwrap();
     registry.object.becomes(PATIENCE, "says nothing of it", |live| live["status"]["trust"].is_null()).await;
     registry.delete().await;

@@ -41,11 +41,12 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 58] = [
+const NAMESPACES: [&str; 59] = [
     "admins",
     "again",
     "always",
     "balanced",
+    "certified",
     "chain",
     "completed",
     "configured",

@@ -39,7 +39,7 @@ fn used() -> Rights {
         ("", "pods", &["list", "watch", "patch"]),
         ("events.k8s.io", "events", &["create", "patch"]),
     ];
-    let children = KINDS.iter().map(|kind| (kind.group, kind.plural, kind.verbs));
+    let children = KINDS.iter().filter(|kind| !kind.is_cluster_wide).map(|kind| (kind.group, kind.plural, kind.verbs));
     let all = fixed.into_iter().chain(children);
     all.flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| right(verb, group, resource))).collect()
 }
@@ -48,7 +48,11 @@ fn used() -> Rights {
 fn used_of_the_cluster() -> Rights {
     let verbs = ["get", "list", "watch", "create", "delete"];
     let requests = verbs.iter().map(|verb| right(verb, "certificates.k8s.io", "certificatesigningrequests"));
-    requests.chain(["list", "watch"].map(|verb| right(verb, "", "namespaces"))).collect()
+    let namespaces = ["list", "watch"].map(|verb| right(verb, "", "namespaces"));
+    let wide = KINDS.iter().filter(|kind| kind.is_cluster_wide);
+    let wide = wide.flat_map(|kind| kind.verbs.iter().map(|verb| right(verb, kind.group, kind.plural)));
+    let attest = right("attest", "certificates.k8s.io", "signers") + " privateregistry.dev/registry";
+    requests.chain(namespaces).chain(wide).chain([attest]).collect()
 }
 
 /// For electing a leader, in the operator's own namespace.
@@ -83,7 +87,7 @@ fn chosen_namespaces_are_served_with_roles_there_and_nothing_for_the_whole_clust
 
 #[test]
 fn a_kind_that_an_administrator_leaves_out_comes_with_no_right() {
-    for left_out in KINDS.iter().filter(|kind| kind.is_optional) {
+    for left_out in KINDS.iter().filter(|kind| kind.is_optional && !kind.is_cluster_wide) {
         let others = KINDS.iter().filter(|kind| kind.is_optional && *kind != left_out).map(|kind| kind.kind);
         let values = format!("optionalKinds={{{}}}", others.collect::<Vec<_>>().join(","));
         let objects = operator(&["--set", &values, "--set", "watch.namespaces={red}"]);

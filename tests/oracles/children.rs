@@ -28,7 +28,7 @@ pub type Children = BTreeMap<String, Value>;
 /// Of each registry in the namespace what it is made of, its own status among it (under `status`).
 pub async fn all(team: &Namespace) -> BTreeMap<String, Children> {
     let mut found: BTreeMap<String, Children> = BTreeMap::new();
-    for kind in KINDS.iter() {
+    for kind in KINDS.iter().filter(|kind| !kind.is_cluster_wide) {
         let listed = match team.object(kind.kind, "").api.list(&ListParams::default().labels(REGISTRY)).await {
             Err(kube::Error::Api(absent)) if kind.is_optional && absent.code == 404 => continue,
             listed => listed.unwrap(),

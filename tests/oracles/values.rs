@@ -25,6 +25,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         // Members of unions without fields of their own: being there is all that they can be.
         ("auth.none", vec![json!({})]),
         ("tls.none", vec![json!({})]),
+        ("trust.clusterTrustBundle", vec![json!({})]),
         // Objects that `objects` makes.
         ("passwordSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passwordSecretRef.key", vec![json!("password"), json!("other")]),

@@ -109,6 +109,8 @@ pub struct Kind {
     pub is_stamped: bool,
     /// Whether a cluster may lack it, or an administrator keep it from the program. Then nothing waits for it, and it is looked for by discovery.
     pub is_optional: bool,
+    /// Whether objects of it belong to no namespace. Children of such a kind are held as those in other namespaces are: [`super::Child::namespace`].
+    pub is_cluster_wide: bool,
 }
 
 const ALL_VERBS: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
@@ -140,6 +142,7 @@ const PLAIN: Kind = Kind {
     is_verbatim: false,
     is_stamped: false,
     is_optional: false,
+    is_cluster_wide: false,
 };
 
 /// The same for a kind that comes with a definition of somebody else's, or that not everybody lets the program write.
@@ -271,6 +274,17 @@ pub const INGRESS: &Kind = &Kind {
     ..OPTIONAL
 };
 
+/// Authorities that pods of every namespace can mount, since Kubernetes 1.37. The API server reads what it is sent and sets nothing itself.
+pub const CLUSTER_TRUST_BUNDLE: &Kind = &Kind {
+    group: "certificates.k8s.io",
+    kind: "ClusterTrustBundle",
+    plural: "clustertrustbundles",
+    immutable: &[refuse("spec.signerName")],
+    is_verbatim: true,
+    is_cluster_wide: true,
+    ..OPTIONAL
+};
+
 /// A program's table: every kind that it writes, in the order of their stages.
 #[derive(Debug, Clone, Copy)]
 pub struct Kinds(pub &'static [&'static Kind]);
@@ -306,7 +320,7 @@ impl Kind {
 
     /// Where objects of this kind are in one namespace or in all, for example `/api/v1/namespaces/x/services`.
     pub(super) fn url(&self, namespace: Option<&str>) -> String {
-        DynamicObject::url_path(&self.api_resource(), namespace)
+        DynamicObject::url_path(&self.api_resource(), namespace.filter(|_| !self.is_cluster_wide))
     }
 
     /// Whether objects of this kind may be deleted at all.
@@ -415,5 +429,6 @@ mod tests {
         assert_eq!(SERVICE.url(Some("x")), "/api/v1/namespaces/x/services");
         assert_eq!(JOB.url(Some("x")), "/apis/batch/v1/namespaces/x/jobs");
         assert_eq!(SECRET.url(None), "/api/v1/secrets");
+        assert_eq!(CLUSTER_TRUST_BUNDLE.url(Some("")), "/apis/certificates.k8s.io/v1/clustertrustbundles");
     }
 }

@@ -648,7 +648,8 @@ fn named((namespace, name): &(String, String)) -> (&str, &str) {
 }
 
 fn name_of(kind: &'static Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
-    Some(ObjectRef::new(kind, metadata.namespace.as_ref()?, metadata.name.as_ref()?))
+    let namespace = metadata.namespace.as_deref().or(kind.is_cluster_wide.then_some(""))?;
+    Some(ObjectRef::new(kind, namespace, metadata.name.as_ref()?))
 }
 
 #[cfg(test)]

@@ -132,6 +132,9 @@ impl ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.kind, self.namespace, self.name)
+        match self.kind.is_cluster_wide {
+            true => write!(f, "{} {}", self.kind.kind, self.name),
+            false => write!(f, "{} {}/{}", self.kind.kind, self.namespace, self.name),
+        }
     }
 }

@@ -61,11 +61,14 @@ impl Wanted {
         drop_nulls(&mut body);
         body["apiVersion"] = json!(child.kind.api_version());
         body["kind"] = json!(child.kind.kind);
-        let namespace = child.namespace.as_deref().unwrap_or(&owner.namespace);
+        let elsewhere = child.namespace.as_deref().or(child.kind.is_cluster_wide.then_some(""));
+        let namespace = elsewhere.unwrap_or(&owner.namespace);
         let metadata = &mut body["metadata"];
         let version = metadata.as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
         metadata["name"] = json!(child.name);
-        metadata["namespace"] = json!(namespace);
+        if !namespace.is_empty() {
+            metadata["namespace"] = json!(namespace);
+        }
         metadata["labels"][marks.owner_label] = json!(owner.name);
         if namespace != owner.namespace {
             metadata["labels"][marks.owner_namespace_label] = json!(owner.namespace);

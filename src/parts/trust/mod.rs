@@ -1,8 +1,9 @@
-//! Who else is told which authorities to trust: copies of the bundle in other namespaces, and orders to the agents on nodes. Both follow what is published in
+//! Who else is told which authorities to trust: copies of the bundle in other namespaces, one for pods of all of them, and orders to the agents on nodes. Both follow what is published in
 //! the registry's own namespace, never what is only intended; and whoever rules another namespace, or a node, can keep it from being told, so nothing else of
 //! the registry hangs on it.
 
 pub mod accepting;
+mod cluster;
 mod namespaces;
 mod nodes;
 pub(crate) mod proofs;
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use super::address::Address;
 use super::certificate::Certificate;
 use super::{Error, Keep, Pass, words};
+use crate::api::reason;
 use crate::desired::Object;
 use crate::status::{self, Problem, Reach};
 
@@ -57,12 +59,14 @@ struct Plan {
 pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Address, is_held: bool) -> Trust {
     let there = pass.ctx.engine.elsewhere(&pass.owner);
     let mut namespaces = namespaces::plan(pass, certificate, &there);
+    let mut cluster = cluster::plan(pass, certificate, &there);
     let mut nodes = nodes::plan(pass, certificate, address, &there).await;
     let until = Instant::now() + AT_ONCE;
     let mut work = Work { pass, until, is_unfinished: false, has_failed: false, look_again: None };
 
-    let keep: BTreeSet<_> = namespaces.keep.iter().chain(&nodes.keep).cloned().collect();
+    let keep: BTreeSet<_> = namespaces.keep.iter().chain(&cluster.keep).chain(&nodes.keep).cloned().collect();
     if is_held {
+        work.tell_the_cluster(&mut cluster).await;
         // Nodes first: they wait for no namespace of somebody else's.
         let refused = work.write(&nodes.write).await.into_iter().next();
         if let (Some(reach), Some((_, why))) = (&mut nodes.reach, refused) {
@@ -80,7 +84,7 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Addres
     let goes_on = work.is_unfinished.then_some(pause);
     Trust {
         keep: nodes.keep.iter().filter(own).map(|(_, kind, name)| (*kind, name.clone())).collect(),
-        report: status::Trust { namespaces: namespaces.reach, nodes: nodes.reach },
+        report: status::Trust { namespaces: namespaces.reach, cluster: cluster.told, nodes: nodes.reach },
         look_again: [work.look_again, nodes.look_again, goes_on].into_iter().flatten().min(),
     }
 }
@@ -127,6 +131,18 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    async fn tell_the_cluster(&mut self, plan: &mut cluster::Plan) {
+        let (Some(object), Some(told)) = (&plan.write, &mut plan.told) else { return };
+        let why = match self.pass.ctx.engine.apply(&self.pass.owner, object).await {
+            Ok(applied) => self.wrote(&applied).map(|why| Problem::retrying(reason::NOT_ALL_TOLD, why)),
+            Err(error) => {
+                let reason = error.reason();
+                Some(Problem::retrying(reason, self.failed(error)))
+            }
+        };
+        told.problem = told.problem.take().or(why);
+    }
+
     async fn remove(&mut self, there: &[ObjectRef], keep: &BTreeSet<Place>) {
         for found in there.iter().filter(|found| !keep.contains(&place_of(found))) {
             if self.is_over() {
@@ -193,6 +209,7 @@ impl Work<'_> {
 
     fn failed(&mut self, error: apply::Error) -> String {
         self.has_failed = true;
+        self.pass.note_if_lacking(&error);
         let error = Error::from(error);
         self.pass.failures.failed(self.pass.key, &error);
         words(&error)

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::kinds::{CONFIG_MAP, SECRET};
+use super::super::kinds::{CLUSTER_TRUST_BUNDLE, CONFIG_MAP, SECRET};
 use super::super::testing::{MARKS, reference, team_a};
 use super::*;
 
@@ -222,6 +222,18 @@ fn a_labelled_object_is_known_as_a_child_before_it_is_read() {
     assert_eq!(notice, Notice { changed: true, owner: team_a() });
     assert_eq!(memory.children("registries", "team-a"), [reference(SECRET, "a")]);
     assert_eq!(memory.children("elsewhere", "team-a"), []);
+}
+
+#[test]
+fn an_object_of_no_namespace_is_a_child_of_whom_its_labels_name() {
+    let memory = memory();
+    let mut child = object("a", "u", 1);
+    child["metadata"]["namespace"] = Value::Null;
+    child["metadata"]["labels"][MARKS.owner_namespace_label] = json!("registries");
+    let notice = memory.seen(CLUSTER_TRUST_BUNDLE, &metadata(&child));
+    assert_eq!(notice, Notice { changed: true, owner: team_a() });
+    assert_eq!(memory.children("registries", "team-a"), [ObjectRef::new(CLUSTER_TRUST_BUNDLE, "", "a")]);
+    assert_eq!(memory.seen(SECRET, &metadata(&child)), Notice::nothing(), "every Secret has a namespace");
 }
 
 #[test]
