@@ -3,13 +3,16 @@
 
 mod create;
 mod drift;
+mod frontend;
 mod memory;
 mod objects;
 mod operator;
+mod person;
 mod plain;
 mod processor;
 mod quiet;
 mod ready;
+mod renewals;
 mod restart;
 mod revoke;
 mod samples;
@@ -53,6 +56,9 @@ pub(crate) struct Arguments {
     /// 10,000 registries: takes hours, and gigabytes of memory
     #[arg(long, conflicts_with = "registries")]
     large: bool,
+    /// Minutes of pulls and pushes, for `--only renewals`
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(3..=240))]
+    minutes: u32,
     /// Secrets of somebody else in the cluster, of 10 KB each
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     foreign_secrets: u32,
@@ -67,6 +73,10 @@ enum Measurement {
     Ready,
     /// From a manifest without a user until that user is refused
     Revoke,
+    /// Pulls and pushes through a front end, against the registry's own TLS
+    Frontend,
+    /// Pulls and pushes while certificates are renewed all the time; only if it is asked for, because it takes `--minutes`
+    Renewals,
     /// Many registries at once, against a plain writer of the same objects
     Create,
     /// A new operator in a cluster where everything is as wanted
@@ -91,15 +101,17 @@ impl Measurement {
     }
 
     fn needs_registries(self) -> bool {
-        self.needs_cluster() && !matches!(self, Self::Ready | Self::Revoke)
+        self.needs_cluster() && !matches!(self, Self::Ready | Self::Revoke | Self::Frontend | Self::Renewals)
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let chosen: BTreeSet<Measurement> = match arguments.only.as_slice() {
         [] => {
-            let fits =
-                |measurement: &Measurement| !measurement.needs_namespaces() || arguments.shape == Shape::Namespaces;
+            let fits = |measurement: &Measurement| {
+                let has_place = !measurement.needs_namespaces() || arguments.shape == Shape::Namespaces;
+                has_place && *measurement != Measurement::Renewals
+            };
             Measurement::value_variants().iter().copied().filter(fits).collect()
         }
         only => only.iter().copied().collect(),
@@ -125,6 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         registries: if arguments.large { LARGE } else { arguments.registries },
         shape: arguments.shape,
         foreign: arguments.foreign_secrets,
+        minutes: arguments.minutes,
         progress,
     };
     let rows = cluster::runtime()?.block_on(bench.measure())?;
@@ -143,6 +156,7 @@ struct Bench {
     registries: u32,
     shape: Shape,
     foreign: u32,
+    minutes: u32,
     progress: Progress,
 }
 
@@ -157,6 +171,12 @@ impl Bench {
         }
         if self.has(Measurement::Revoke) {
             rows.extend(revoke::measure(&self.program, &self.progress).await?);
+        }
+        if self.has(Measurement::Frontend) {
+            rows.extend(frontend::measure(&self.program, &self.progress).await?);
+        }
+        if self.has(Measurement::Renewals) {
+            rows.extend(renewals::measure(&self.program, self.minutes, &self.progress).await?);
         }
         if !self.chosen.iter().any(|measurement| measurement.needs_registries()) {
             return Ok(rows);

@@ -52,7 +52,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<[Row;
 
 async fn on_a_node(program: &Path, progress: &Progress) -> Result<Times> {
     let step = progress.step("start a node");
-    let served = ServedNode::start(program, node::Options::default()).await?;
+    let served = ServedNode::start(program, node::Options::default(), &[]).await?;
     step.done();
     rounds(&served.client, progress).await
 }

@@ -34,7 +34,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
     }
     let step = progress.step("start a node with a kubelet of default settings");
     let options = node::Options { default_sync: true, ..node::Options::default() };
-    let ServedNode { node, client, .. } = &ServedNode::start(program, options).await?;
+    let ServedNode { node, client, .. } = &ServedNode::start(program, options, &[]).await?;
     step.done();
 
     let step = progress.step("revoke: one user after the other");

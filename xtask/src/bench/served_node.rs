@@ -33,16 +33,17 @@ pub(super) struct ServedNode {
 }
 
 impl ServedNode {
-    /// Starts both, with the operator's image on the node and [`NAMESPACE`] for registries.
-    pub(super) async fn start(program: &Path, options: node::Options) -> Result<Self> {
-        let operator = image::operator(program, IMAGE)?;
-        let node = Node::start(node::Options { images: vec![operator], ..options }).await?;
+    /// Starts both, with the operator's image on the node and [`NAMESPACE`] for registries, and with more arguments for the operator.
+    pub(super) async fn start(program: &Path, mut options: node::Options, more: &[&str]) -> Result<Self> {
+        options.images.push(image::operator(program, IMAGE)?);
+        let node = Node::start(options).await?;
         let client = node.client().await?;
         objects::install_definition(&client).await?;
         objects::namespace(&client, NAMESPACE).await?;
         let kubeconfig = node.control_plane().inside_kubeconfig("admin")?;
         let images = ["--operator-image", IMAGE, "--registry-image", image::REGISTRY];
-        let operator = Operator::start(program, node.sandbox(), Place::Inside, &kubeconfig, &images)?;
+        let arguments = [&images[..], more].concat();
+        let operator = Operator::start(program, node.sandbox(), Place::Inside, &kubeconfig, &arguments)?;
         Ok(Self { _operator: operator, node, client })
     }
 }

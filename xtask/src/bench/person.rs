@@ -1,0 +1,115 @@
+//! Somebody who pulls from a registry of the bench and pushes to it, with curl on the node.
+
+use std::{fs, path::PathBuf, process::Output};
+
+use anyhow::{Context, Result};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kube::{Client, api::DynamicObject};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use testbed::{Node, sandbox::Place};
+
+use super::{objects::api, world::NAMESPACE};
+
+pub(super) const REPOSITORY: &str = "team/app";
+/// Seconds that a request may take.
+const LIMIT: &str = "60";
+/// Seconds for connecting. Where rules of a Service change at that moment, packets are dropped: a client that waits long measures its own patience.
+const CONNECTED: &str = "1";
+
+/// Somebody who pulls and pushes with curl. The login is in a file.
+pub(super) struct Person<'a> {
+    node: &'a Node,
+    client: &'a Client,
+    name: &'a str,
+    pub(super) address: String,
+    home: TempDir,
+}
+
+impl<'a> Person<'a> {
+    pub(super) async fn new(node: &'a Node, client: &'a Client, name: &'a str) -> Result<Self> {
+        let home = tempfile::tempdir().context("make a folder")?;
+        let service = api(client, NAMESPACE, "Service").get(name).await?;
+        let address = service.data["spec"]["clusterIP"].as_str().context("the Service has no address")?;
+        let login = api(client, NAMESPACE, "Secret").get_opt(&format!("{name}-admin")).await?;
+        let user = login.map(|login| curls_user(&login)).transpose()?.unwrap_or_default();
+        fs::write(home.path().join("login"), user).context("write the login")?;
+        let person = Self { node, client, name, address: format!("https://{address}:5000"), home };
+        person.learn().await?;
+        Ok(person)
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Trusts whom the bundle names now.
+    pub(super) async fn learn(&self) -> Result<()> {
+        let bundle = api(self.client, NAMESPACE, "ConfigMap").get(&format!("{}-ca-bundle", self.name)).await?;
+        let text = bundle.data["data"]["ca.crt"].as_str().context("the bundle is empty")?;
+        fs::write(self.file("new"), text).and_then(|()| fs::rename(self.file("new"), self.file("ca.crt")))?;
+        Ok(())
+    }
+
+    pub(super) async fn curl(&self, path: &str, more: &[&str]) -> Result<Output> {
+        let mut command = self.node.sandbox().command(Place::Inside, "curl");
+        command
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                LIMIT,
+                "--connect-timeout",
+                CONNECTED,
+                "--output",
+                "/dev/null",
+            ])
+            .args(more);
+        command.arg("--config").arg(self.file("login")).arg("--cacert").arg(self.file("ca.crt"));
+        command.arg(format!("{}{path}", self.address));
+        tokio::task::spawn_blocking(move || command.output()).await?.context("run curl")
+    }
+
+    /// One request over a new connection, and what curl says of it.
+    pub(super) async fn asks(
+        &self,
+        path: &str,
+        wanted: &str,
+        say: &str,
+        more: &[&str],
+    ) -> Result<Result<String, String>> {
+        let write = format!("%{{http_code}} {say}");
+        let output = self.curl(path, &[&["--write-out", &write], more].concat()).await?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
+        Ok(match said.split_once(' ') {
+            Some((code, rest)) if code == wanted => Ok(rest.trim().to_owned()),
+            _ => Err(format!("{path}: {said} {error}")),
+        })
+    }
+
+    /// Its digest.
+    pub(super) async fn push(&self, content: &[u8]) -> Result<Result<String, String>> {
+        let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(self.file("content"), content).context("write what is pushed")?;
+        let begin = format!("/v2/{REPOSITORY}/blobs/uploads/");
+        let place = match self.asks(&begin, "202", "%header{location}", &["--data", ""]).await? {
+            Ok(place) => place,
+            Err(why) => return Ok(Err(why)),
+        };
+        let content = format!("@{}", self.file("content").display());
+        let more =
+            ["--request", "PUT", "--header", "Content-Type: application/octet-stream", "--data-binary", &content];
+        let put = self.asks(&format!("{place}&digest=sha256:{digest}"), "201", "", &more).await?;
+        Ok(put.map(|_| format!("sha256:{digest}")))
+    }
+}
+
+/// A line of curl's configuration.
+fn curls_user(login: &DynamicObject) -> Result<String> {
+    let text = |key: &str| -> Result<String> {
+        let encoded = login.data["data"][key].as_str().with_context(|| format!("the login has no {key}"))?;
+        Ok(String::from_utf8(STANDARD.decode(encoded)?)?)
+    };
+    Ok(format!("user = \"{}:{}\"\n", text("username")?, text("password")?))
+}
