@@ -61,7 +61,7 @@ pub const PROGRAM: operator_engine::Program = operator_engine::Program {
         ("persistentvolumeclaims", "PersistentVolumeClaim"),
         ("poddisruptionbudgets", "PodDisruptionBudget"),
         ("certificatesigningrequests", "CertificateSigningRequest"),
-        ("certificates", "Certificate"),
+        ("certificaterequests", "CertificateRequest"),
         ("clustertrustbundles", "ClusterTrustBundle"),
         ("ingresses", "Ingress"),
         ("httproutes", "HTTPRoute"),

@@ -26,11 +26,12 @@ const SPEAKERS: [&str; 10] = [
 
 /// CamelCase texts there that no condition has as its reason: what Kubernetes says of pods, claims and Jobs, and names of kinds
 /// and types.
-const OF_KUBERNETES: [&str; 32] = [
+const OF_KUBERNETES: [&str; 35] = [
     "Accepted",
     "Any",
     "Approved",
     "Block",
+    "CertificateRequest",
     "CertificateSigningRequest",
     "Complete",
     "CrashLoopBackOff",
@@ -45,6 +46,8 @@ const OF_KUBERNETES: [&str; 32] = [
     "ImagePullBackOff",
     "InvalidImageName",
     "Namespace",
+    "InvalidRequest",
+    "Issuer",
     "Lost",
     "None",
     "OOMKilled",

@@ -32,8 +32,18 @@ pub(crate) fn asks(registry: &Registry, found: &PrivateRegistry) -> Result<Certi
     if found.metadata.deletion_timestamp.is_some() {
         bail!("{} is being deleted", registry.title());
     }
-    let asked = found.spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.clone());
-    let Some(asked) = asked else {
+    let tls = found.spec.tls.clone().unwrap_or_default();
+    if let Some(asked) = tls.cert_manager {
+        bail!(
+            "{} asks cert-manager for its certificate, whose answer the operator takes itself: while issuer {} has not answered, kubectl --namespace {} \
+             describe certificaterequest {}-csr shows the request",
+            registry.title(),
+            asked.issuer_ref.name,
+            registry.namespace,
+            registry.name
+        )
+    }
+    let Some(asked) = tls.certificate_signing_request else {
         bail!(
             "{} asks nobody for a certificate: its manifest needs spec.tls.certificateSigningRequest: {{}}",
             registry.title()

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use jiff::Timestamp;
-use private_registry_operator::api::{PrivateRegistry, annotation};
-use private_registry_operator::model::RegistryName;
+use private_registry_operator::api::{PrivateRegistry, TlsSpec, annotation};
+use private_registry_operator::model::{Issuer, RegistryName};
 
 use crate::cluster::{self, Place, Registry};
 use crate::shell;
@@ -71,7 +71,7 @@ fn refuse(registry: &Registry, found: &PrivateRegistry, what: What) -> Result<()
             secret.name
         );
     }
-    if tls.certificate_signing_request.is_some() && what == What::Ca {
+    if (tls.certificate_signing_request.is_some() || tls.cert_manager.is_some()) && what == What::Ca {
         bail!(
             "{} has its certificate signed by somebody else, who decides about the authority: rotate leaf asks for another certificate",
             registry.title()
@@ -93,24 +93,31 @@ fn request(what: What, now: bool, at: Timestamp) -> String {
     format!("{kind}-{}", at.strftime("%Y%m%dT%H%M%SZ"))
 }
 
+/// Who does what after the request is made, if somebody else signs.
+fn signing(registry: &Registry, tls: &TlsSpec) -> Option<String> {
+    let (space, name) = (&registry.namespace, &registry.name);
+    if let Some(asked) = &tls.cert_manager {
+        let issuer = &asked.issuer_ref;
+        let kind = issuer.kind.as_deref().unwrap_or(Issuer::KIND);
+        return Some(format!("Then {kind} {} signs it; what is served goes on meanwhile.\n", issuer.name));
+    }
+    Some(match &tls.certificate_signing_request.as_ref()?.signer_name {
+        Some(signer) => {
+            format!("Then somebody has to approve it, and {signer} to sign it; what is served goes on meanwhile.\n")
+        }
+        None => format!(
+            "Then have it signed: kubectl registry csr {name} --namespace {space}. What is served goes on until kubectl registry set-certificate.\n"
+        ),
+    })
+}
+
 /// What was asked for, and how to see what becomes of it.
 fn told(registry: &Registry, found: &PrivateRegistry, options: &Options, value: &str) -> String {
     let (space, name) = (&registry.namespace, &registry.name);
     let trust = format!("kubectl registry trust {name} --namespace {space}");
-    let request = found.spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.as_ref());
-    let (asked, done, then) = match (options.what, options.now, request) {
-        (What::Leaf, _, Some(request)) => (
-            "a new serving certificate",
-            "The request for it is made",
-            match &request.signer_name {
-                Some(signer) => format!(
-                    "Then somebody has to approve it, and {signer} to sign it; what is served goes on meanwhile.\n"
-                ),
-                None => format!(
-                    "Then have it signed: kubectl registry csr {name} --namespace {space}. What is served goes on until kubectl registry set-certificate.\n"
-                ),
-            },
-        ),
+    let asked_for = found.spec.tls.as_ref().and_then(|tls| signing(registry, tls));
+    let (asked, done, then) = match (options.what, options.now, asked_for) {
+        (What::Leaf, _, Some(signing)) => ("a new serving certificate", "The request for it is made", signing),
         (What::Leaf, _, None) => ("a new serving certificate", "It is issued", String::new()),
         (What::Ca, false, _) => (
             "a new authority",

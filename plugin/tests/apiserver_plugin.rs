@@ -134,6 +134,15 @@ async fn what_has_nothing_to_rotate_is_refused_with_what_to_do_instead() {
     let (code, said) = team.ask(&["rotate", "leaf", "signed"]).await;
     assert!(code == Some(0) && said.contains("The request for it is made when this ends"), "{said}");
     assert!(said.contains("kubectl registry csr signed"), "{said}");
+    team.registry(
+        "issued",
+        json!({"tls": {"certManager": {"issuerRef": {"name": "company", "kind": "ClusterIssuer"}}}}),
+    )
+    .await;
+    let (code, said) = team.ask(&["rotate", "ca", "issued"]).await;
+    assert!(code == Some(1) && said.contains("who decides about the authority"), "{said}");
+    let (code, said) = team.ask(&["rotate", "leaf", "issued"]).await;
+    assert!(code == Some(0) && said.contains("Then ClusterIssuer company signs it"), "{said}");
     for (name, words) in [
         ("own", "put the new one into the Secret company-tls"),
         ("plain", "spec.tls.none"),
@@ -377,10 +386,12 @@ async fn authorities_that_the_manifest_names_decide_and_who_asks_nobody_is_told(
     }
 
     team.registry("private", json!({})).await;
+    team.registry("by-issuer", json!({"tls": {"certManager": {"issuerRef": {"name": "company"}}}})).await;
     team.registry("by-signer", json!({"tls": {"certificateSigningRequest": {"signerName": "example.com/x"}}})).await;
     for (name, words) in [
         ("private", "asks nobody for a certificate"),
         ("by-signer", "whose answer the operator takes itself"),
+        ("by-issuer", "describe certificaterequest by-issuer-csr"),
         ("other", "there is no PrivateRegistry"),
     ] {
         let (code, said) = team.ask(&["set-certificate", name, "-f", &chain]).await;

@@ -32,7 +32,7 @@ const FOREIGN: [&str; 10] = [
 /// Sections that mean something although they are empty. Server-side apply owns them as a whole: field by field, it would turn one into
 /// null, and so into nothing, when the last field that its manager wrote goes (structured-merge-diff). Who shortens `emptyDir: {sizeLimit:
 /// 5Gi}` to `emptyDir: {}` would be told that no storage is given.
-const ATOMIC: [&str; 20] = [
+const ATOMIC: [&str; 21] = [
     "/spec/trust/clusterTrustBundle",
     "/spec/trust/nodes",
     "/spec/trust/nodes/selector",
@@ -40,6 +40,7 @@ const ATOMIC: [&str; 20] = [
     "/spec/trust/namespaces/selector",
     "/spec/tls/privateCA",
     "/spec/tls/secret",
+    "/spec/tls/certManager",
     "/spec/tls/certificateSigningRequest",
     "/spec/tls/none",
     "/spec/storage/persistentVolumeClaim",

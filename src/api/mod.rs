@@ -38,8 +38,8 @@ pub use status::{
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{
-    CaSecretRef, CertificateSigningRequestTls, CertificateSpec, CipherSuite, KeyAlgorithm, NoTls, PrivateCa, Rotation,
-    SecretTls, TlsSpec, TlsVersion,
+    CaSecretRef, CertManagerTls, CertificateSigningRequestTls, CertificateSpec, CipherSuite, IssuerRef, KeyAlgorithm,
+    NoTls, PrivateCa, Rotation, SecretTls, TlsSpec, TlsVersion,
 };
 pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNodes};
 

@@ -26,6 +26,8 @@ pub const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of a signer's name: a domain, a slash, and a path.
 pub const SIGNER_NAME: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// Pattern of a kind's name.
+pub const KIND_NAME: &str = r"^[A-Z][A-Za-z0-9]*$";
 /// Pattern of an IP address, coarse; `model` parses it.
 pub const IP_ADDRESS: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)$";
 
@@ -111,8 +113,8 @@ pub const CLIENT_CERTIFICATES_PASS_THROUGH: Rule = (
 
 /// TLS is a union.
 pub const ONE_SIGNER: Rule = (
-    "[has(self.privateCA), has(self.secret), has(self.certificateSigningRequest), has(self.none)].filter(given, given).size() <= 1",
-    "spec.tls takes at most one of privateCA, secret, certificateSigningRequest and none",
+    "[has(self.privateCA), has(self.secret), has(self.certManager), has(self.certificateSigningRequest), has(self.none)].filter(given, given).size() <= 1",
+    "spec.tls takes at most one of privateCA, secret, certManager, certificateSigningRequest and none",
 );
 /// Nobody signs what somebody else has signed.
 pub const CERTIFICATE_NEEDS_A_SIGNER: Rule = (
@@ -126,7 +128,7 @@ pub const SIGNER_IS_OF_NO_NODE: Rule = (
 );
 /// A certificate cannot outlive its authority.
 pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
-    "has(self.certificateSigningRequest) || duration(has(self.privateCA) && has(self.privateCA.duration) ? self.privateCA.duration : '87600h') >= duration(has(self.certificate) && has(self.certificate.duration) ? self.certificate.duration : '8760h')",
+    "has(self.certManager) || has(self.certificateSigningRequest) || duration(has(self.privateCA) && has(self.privateCA.duration) ? self.privateCA.duration : '87600h') >= duration(has(self.certificate) && has(self.certificate.duration) ? self.certificate.duration : '8760h')",
     "spec.tls.privateCA.duration (absent means 87600h) must be at least as long as spec.tls.certificate.duration (absent means 8760h): a certificate cannot outlive its authority",
 );
 /// A shorter one would be renewed more often than pods should restart.
@@ -198,7 +200,7 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || has(self.spec.tls.privateCA.caSecretRef.namespace) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
+    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || has(self.spec.tls.privateCA.caSecretRef.namespace) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.certManager) || !has(self.spec.tls.certManager.caBundleSecretRef) || self.spec.tls.certManager.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
     "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store your own under another name",
 );
 /// The same for users.

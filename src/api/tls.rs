@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{GoDuration, SecretKeyRef, SecretRef, rules};
 
-/// Who signs the serving certificate, and what it is like: at most one of privateCA, secret, certificateSigningRequest and none; without any,
-/// privateCA.
+/// Who signs the serving certificate, and what it is like: at most one of privateCA, secret, certManager, certificateSigningRequest and none; without
+/// any, privateCA.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -25,14 +25,17 @@ pub struct TlsSpec {
     /// Your own certificate. It is checked and copied, so that a broken new version is never served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretTls>,
+    /// An issuer of cert-manager signs what the operator asks for. The operator makes the key and renews the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_manager: Option<CertManagerTls>,
     /// Somebody else signs what the operator asks for: a signer of the cluster, or a person. The key never leaves the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_signing_request: Option<CertificateSigningRequestTls>,
     /// Plain HTTP, for registries behind something else that terminates TLS. Logins cross the network readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<NoTls>,
-    /// What the certificate is like, where the operator has it signed: with privateCA and certificateSigningRequest. Absent: an ECDSA
-    /// certificate of a year for every name and address that the operator knows.
+    /// What the certificate is like, where the operator has it signed: with privateCA, certManager and certificateSigningRequest. Absent: an
+    /// ECDSA certificate of a year for every name and address that the operator knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateSpec>,
     /// Oldest version of TLS that clients may speak, default VersionTLS12.
@@ -177,6 +180,36 @@ pub struct SecretTls {
     /// Where the passphrase is that tls.key is encrypted with, if it is: PKCS #8, or OpenSSL's older form with AES or triple DES.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A certificate that an issuer of cert-manager signs, for a key of the operator's. Key and request are in the Secret NAME-csr; while an answer is waited
+/// for, the request is the CertificateRequest NAME-csr. The certificate that is served goes on until the answer is there.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertManagerTls {
+    /// The issuer that signs, as in a Certificate of cert-manager.
+    pub issuer_ref: IssuerRef,
+    /// A Secret of the namespace whose key ca.crt holds the authorities that clients must trust, PEM: they are published at once, so that clients know
+    /// them before they sign. Absent: the one that comes with the certificate, if there is one; else one that clients know already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_secret_ref: Option<SecretRef>,
+}
+
+/// An issuer, as cert-manager itself has it named.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// Name of the issuer. One of kind Issuer is in the registry's namespace.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub name: String,
+    /// Its kind, default Issuer; ClusterIssuer, or a kind of another program that signs for cert-manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::KIND_NAME))]
+    pub kind: Option<String>,
+    /// Its API group, default cert-manager.io.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub group: Option<String>,
 }
 
 /// A certificate that somebody else signs for a key of the operator's. Key and request are in the Secret NAME-csr, the request alone in the

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use operator_engine::apply::kinds::{OPTIONAL, Remember, Stage};
+use operator_engine::apply::kinds::{Immutable, OPTIONAL, Remedy, Remember, Stage};
 use operator_engine::apply::{Kind, Kinds};
 
 pub use operator_engine::apply::kinds::{
@@ -11,13 +11,14 @@ pub use operator_engine::apply::kinds::{
     SERVICE, SERVICE_ACCOUNT,
 };
 
-/// What cert-manager is asked for, and what it says of it.
-pub const CERTIFICATE: &Kind = &Kind {
+/// What an issuer of cert-manager is asked to sign, and its answer. What is asked cannot change, so another request is another object.
+pub const CERTIFICATE_REQUEST: &Kind = &Kind {
     group: "cert-manager.io",
-    kind: "Certificate",
-    plural: "certificates",
-    remember: Remember::Paths(&["status"]),
-    is_replaceable: true,
+    kind: "CertificateRequest",
+    plural: "certificaterequests",
+    remember: Remember::Paths(&["spec", "status"]),
+    immutable: &[Immutable { path: "spec", remedy: Remedy::Recreate }],
+    is_stamped: true,
     ..OPTIONAL
 };
 
@@ -51,7 +52,7 @@ pub const KINDS: Kinds = Kinds(&[
     DEPLOYMENT,
     JOB,
     BACKEND_TLS_POLICY,
-    CERTIFICATE,
+    CERTIFICATE_REQUEST,
     CLUSTER_TRUST_BUNDLE,
     POD_DISRUPTION_BUDGET,
     HTTP_ROUTE,

@@ -1,6 +1,7 @@
 //! Pure builders, one file per kind of child. They cannot fail: whatever could be wrong was refused in [`crate::model`].
 
 pub mod bundle_copy;
+pub mod certificate_request;
 pub mod claim;
 pub mod cluster_bundle;
 pub mod config;

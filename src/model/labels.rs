@@ -40,10 +40,8 @@ pub const SHARED_AUTHORITY: &str = "privateregistry.dev/shared-authority";
 pub const SIGNS_FOR: &str = "privateregistry.dev/signs-for";
 /// All of them. No namespace can be called so.
 pub const ANY: &str = "Any";
-/// Annotation of the TLS Secret: who signed its certificate on request, the name of a signer or [`A_PERSON`]; absent if nobody did.
+/// Annotation of the TLS Secret: who signed its certificate on request ([`super::Signer::id`]); absent if nobody did.
 pub const SIGNER: &str = "privateregistry.dev/signer";
-/// Value of [`SIGNER`]: no signer has a name without a slash.
-pub const A_PERSON: &str = "person";
 /// Annotation of the CA's Secret: fingerprint of the authority that the next one in it was made to succeed.
 pub const SUCCEEDS: &str = "privateregistry.dev/succeeds";
 

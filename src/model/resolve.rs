@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 use super::clients;
 use super::image::{self, Version};
 use super::resolved::{
-    Fault, Faults, Frontend, Named, Protocol, PullSecret, Requested, Resolved, Service, Storage, Tls,
+    Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Requested, Resolved, Service, Signer, Storage, Tls,
     TrustedNamespaces, TrustedNodes,
 };
 use super::route::{route, written_addresses};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, BundleKind, CaSecretRef, DEFAULT_SIZE, FrontendSpec, GoDuration, PrivateRegistry, PrivateRegistrySpec,
-    Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
+    AccessMode, BundleKind, CaSecretRef, DEFAULT_SIZE, FrontendSpec, GoDuration, IssuerRef, PrivateRegistry,
+    PrivateRegistrySpec, Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -306,8 +306,10 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
         .and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref())
         .filter(|ca| ca.namespace.is_none());
     let authority = authority.map(|ca| &ca.name);
-    let bundle =
-        spec.tls.as_ref().and_then(|tls| tls.certificate_signing_request.as_ref()?.ca_bundle_secret_ref.as_ref());
+    let bundle = spec.tls.as_ref().and_then(|tls| {
+        let request = tls.certificate_signing_request.as_ref().map(|request| &request.ca_bundle_secret_ref);
+        request.or(tls.cert_manager.as_ref().map(|issuer| &issuer.ca_bundle_secret_ref))?.as_ref()
+    });
     let clients = spec.tls.as_ref().and_then(|tls| tls.client_ca_secret_ref.as_ref());
     let public = bundle.into_iter().chain(clients).map(|secret| &secret.name);
     certificate.flatten().chain(authority).chain(public).chain(users).chain(tables)
@@ -371,21 +373,15 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
     let short = settings.short_certificates.as_ref().filter(|short| short.namespace == namespace);
     let duration = certificate_duration("spec.tls.certificate.duration", wanted.duration.as_ref(), YEAR)?;
     let ca_duration = certificate_duration("spec.tls.privateCA.duration", authority.duration.as_ref(), YEAR * 10)?;
-    if let Some(request) = spec.certificate_signing_request {
-        if let Some(signer) = request.signer_name.as_ref().filter(|_| !settings.sees_namespaces) {
-            return Err(Blocked {
-                reason: "SignerUnavailable",
-                message: format!(
-                    "spec.tls.certificateSigningRequest.signerName: nobody can ask {signer} here, because requests to signers belong to no namespace \
-                     and this operator may only use what belongs to its own; leave signerName out and use kubectl registry csr, or have an operator \
-                     installed that serves all namespaces"
-                ),
-                waiting: false,
-            });
-        }
+    let asked = match (spec.certificate_signing_request, spec.cert_manager) {
+        (Some(request), _) => Some((signer(request.signer_name, settings)?, request.ca_bundle_secret_ref)),
+        (None, Some(asked)) => Some((issuer(asked.issuer_ref), asked.ca_bundle_secret_ref)),
+        (None, None) => None,
+    };
+    if let Some((signer, bundle)) = asked {
         return Ok(Tls::Request(Requested {
-            signer: request.signer_name,
-            bundle: request.ca_bundle_secret_ref.map(|secret| secret.name),
+            signer,
+            bundle: bundle.map(|secret| secret.name),
             duration: short.map_or(duration, |short| short.certificate),
             key_algorithm: wanted.key_algorithm.unwrap_or_default(),
             dns_names: wanted.dns_names.into_iter().collect(),
@@ -421,12 +417,36 @@ fn shared(secret: CaSecretRef, namespace: &str, settings: &Settings) -> Result<S
     }
 }
 
+fn signer(name: Option<String>, settings: &Settings) -> Result<Signer, Blocked> {
+    match name {
+        None => Ok(Signer::Person),
+        Some(name) if settings.sees_namespaces => Ok(Signer::Cluster(name)),
+        Some(name) => Err(Blocked {
+            reason: "SignerUnavailable",
+            message: format!(
+                "spec.tls.certificateSigningRequest.signerName: nobody can ask {name} here, because requests to signers belong to no namespace \
+                 and this operator may only use what belongs to its own; leave signerName out and use kubectl registry csr, or have an operator \
+                 installed that serves all namespaces"
+            ),
+            waiting: false,
+        }),
+    }
+}
+
 /// The same of a manifest, if it names a namespace at all.
 #[must_use]
 pub fn authority_elsewhere(registry: &PrivateRegistry) -> Option<String> {
     let secret = registry.spec.tls.as_ref()?.private_ca.as_ref()?.ca_secret_ref.clone()?;
     secret.namespace.as_ref()?;
     shared(secret, registry.metadata.namespace.as_deref().unwrap_or_default(), &Settings::default()).ok()
+}
+
+fn issuer(given: IssuerRef) -> Signer {
+    Signer::Issuer(Issuer {
+        name: given.name,
+        kind: given.kind.unwrap_or_else(|| Issuer::KIND.to_owned()),
+        group: given.group.unwrap_or_else(|| Issuer::GROUP.to_owned()),
+    })
 }
 
 fn grace(rotation: Option<&Rotation>) -> Result<Duration, Blocked> {

@@ -2,6 +2,7 @@
 //! build every child without failing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -227,8 +228,8 @@ pub enum Tls {
 /// A certificate that somebody else signs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Requested {
-    /// The signer that Kubernetes is told; `None`: a person has it signed.
-    pub signer: Option<String>,
+    /// Who is asked.
+    pub signer: Signer,
     /// Name of the Secret with the authorities that clients must trust.
     pub bundle: Option<String>,
     /// Life of the certificate that is asked for.
@@ -239,6 +240,64 @@ pub struct Requested {
     pub dns_names: BTreeSet<String>,
     /// Addresses beside those that the operator knows.
     pub ip_addresses: BTreeSet<IpAddr>,
+}
+
+/// Who signs what the operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signer {
+    /// A person, somewhere else.
+    Person,
+    /// A signer of Kubernetes' own requests: its name.
+    Cluster(String),
+    /// An issuer of cert-manager.
+    Issuer(Issuer),
+}
+
+impl Signer {
+    /// What is remembered of it beside a certificate that it signed: no two have the same.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match self {
+            // No signer has a name without a slash, and none has two.
+            Self::Person => "person".to_owned(),
+            Self::Cluster(name) => name.clone(),
+            Self::Issuer(Issuer { name, kind, group }) => format!("{group}/{kind}/{name}"),
+        }
+    }
+
+    /// The field of the manifest that names it.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Person | Self::Cluster(_) => "spec.tls.certificateSigningRequest",
+            Self::Issuer(_) => "spec.tls.certManager",
+        }
+    }
+}
+
+/// An issuer of cert-manager, or of a program that signs for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its API group.
+    pub group: String,
+}
+
+impl Issuer {
+    /// The group of cert-manager's own.
+    pub const GROUP: &str = "cert-manager.io";
+    /// The kind of those that belong to a namespace.
+    pub const KIND: &str = "Issuer";
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kind, group } = self;
+        if group == Self::GROUP { write!(f, "{kind} {name}") } else { write!(f, "{kind}.{group} {name}") }
+    }
 }
 
 /// How TLS is spoken.
@@ -363,7 +422,8 @@ impl Resolved {
     /// Name of the Secret in which a person leaves what was signed, if one is asked.
     #[must_use]
     pub fn answer_secret(&self) -> Option<String> {
-        matches!(&self.tls, Tls::Request(Requested { signer: None, .. })).then(|| answer_secret(self.name.as_str()))
+        matches!(&self.tls, Tls::Request(Requested { signer: Signer::Person, .. }))
+            .then(|| answer_secret(self.name.as_str()))
     }
 
     /// Name of the generated user.

@@ -20,6 +20,7 @@ mod wait;
 
 mod answers;
 mod broken_input;
+mod cert_manager;
 mod crashes;
 mod drift;
 mod examples;

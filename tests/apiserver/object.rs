@@ -19,6 +19,7 @@ pub fn resource(kind: &str) -> ApiResource {
         "PodDisruptionBudget" => ("policy", "v1"),
         "Ingress" => ("networking.k8s.io", "v1"),
         "HTTPRoute" | "TLSRoute" | "BackendTLSPolicy" => ("gateway.networking.k8s.io", "v1"),
+        "CertificateRequest" | "Issuer" => ("cert-manager.io", "v1"),
         "CertificateSigningRequest" | "ClusterTrustBundle" => ("certificates.k8s.io", "v1"),
         "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),

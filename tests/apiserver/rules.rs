@@ -276,7 +276,7 @@ fn cases() -> Vec<Case> {
         ),
         (
             rules::ONE_SIGNER,
-            [json!({}), json!({"privateCA": {}}), json!({"none": {}}), json!({"secret": {"name": "s"}}), json!({"certificateSigningRequest": {}})]
+            [json!({}), json!({"privateCA": {}}), json!({"none": {}}), json!({"secret": {"name": "s"}}), json!({"certificateSigningRequest": {}}), json!({"certManager": {"issuerRef": {"name": "company"}}})]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
             [
@@ -285,6 +285,7 @@ fn cases() -> Vec<Case> {
                 json!({"privateCA": {}, "secret": {"name": "s"}}),
                 json!({"privateCA": {}, "certificateSigningRequest": {}}),
                 json!({"none": {}, "certificateSigningRequest": {}}),
+                json!({"privateCA": {}, "certManager": {"issuerRef": {"name": "company"}}}),
             ]
                 .map(|tls| new(json!({"tls": tls})))
                 .into(),
@@ -331,6 +332,7 @@ fn cases() -> Vec<Case> {
                 new(lives("87600h", "720h")),
                 // The life of an authority of our own is nothing to somebody else's.
                 new(json!({"tls": {"certificateSigningRequest": {}, "certificate": {"duration": "100000h"}}})),
+                new(json!({"tls": {"certManager": {"issuerRef": {"name": "company"}}, "certificate": {"duration": "100000h"}}})),
             ],
             [json!({"none": {}, "certificate": {}}), json!({"secret": {"name": "s"}, "certificate": {"duration": "2h"}})]
                 .map(|tls| new(json!({"tls": tls})))
@@ -405,6 +407,7 @@ fn cases() -> Vec<Case> {
                 .into_iter()
                 .chain([
                     new(json!({"tls": {"certificateSigningRequest": {"caBundleSecretRef": {"name": "team-a-ca"}}}})),
+                    new(json!({"tls": {"certManager": {"issuerRef": {"name": "x"}, "caBundleSecretRef": {"name": "team-a-csr"}}}})),
                     new(json!({"frontend": {"nginx": {}}, "tls": {"clientCASecretRef": {"name": "team-a-ca"}}})),
                 ])
                 .collect(),

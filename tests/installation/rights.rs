@@ -86,6 +86,18 @@ fn chosen_namespaces_are_served_with_roles_there_and_nothing_for_the_whole_clust
 }
 
 #[test]
+fn a_kind_that_an_administrator_leaves_out_comes_with_no_right() {
+    for left_out in KINDS.iter().filter(|kind| kind.is_optional && !kind.is_cluster_wide) {
+        let others = KINDS.iter().filter(|kind| kind.is_optional && *kind != left_out).map(|kind| kind.kind);
+        let values = format!("optionalKinds={{{}}}", others.collect::<Vec<_>>().join(","));
+        let objects = operator(&["--set", &values, "--set", "watch.namespaces={red}"]);
+        let missing = used().difference(&granted(&objects, "Role", Some("red"))).cloned().collect::<Rights>();
+        let rights = left_out.verbs.iter().map(|verb| right(verb, left_out.group, left_out.plural));
+        assert_eq!(missing, rights.collect(), "{left_out:?}");
+    }
+}
+
+#[test]
 fn every_role_is_bound_to_the_operator_alone() {
     for values in [&[][..], &["--set", "watch.namespaces={red,blue}"]] {
         let objects = operator(values);

@@ -115,6 +115,10 @@ const SILENT: &[&str] = &[
     "tls.certificateSigningRequest.signerName",
     // Likewise; apiserver/rotation has its own.
     "tls.privateCA.caSecretRef.namespace",
+    // Nobody of cert-manager answers here. Who does is tested in apiserver/cert_manager.
+    "tls.certManager.issuerRef.name",
+    "tls.certManager.issuerRef.kind",
+    "tls.certManager.issuerRef.group",
 ];
 
 /// Reasons that say that a manifest was not followed: the values are not valid, so the table of values is wrong, or the operator is.

@@ -40,6 +40,9 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("clientCASecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("caBundleSecretRef.name", vec![json!("trust-one"), json!("trust-two")]),
         ("certificateSigningRequest.signerName", vec![json!("example.com/one"), json!("example.com/two")]),
+        ("issuerRef.name", vec![json!("company"), json!("other")]),
+        ("issuerRef.kind", vec![json!("Issuer"), json!("ClusterIssuer")]),
+        ("issuerRef.group", vec![json!("cert-manager.io"), json!("issuers.example.com")]),
         ("passphraseSecretRef.name", vec![json!("login-one"), json!("login-two")]),
         ("passphraseSecretRef.key", vec![json!("password"), json!("other")]),
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),
@@ -168,6 +171,9 @@ fn ground(path: &str) -> Value {
         path if path.starts_with("route.gateway.") => {
             let parents = json!([{"name": "gateway-three", "namespace": "infra"}]);
             ground["route"] = json!({"gateway": {"hosts": ["three.example.com"], "parentRefs": parents}});
+        }
+        path if path.starts_with("tls.certManager") && path != "tls.certManager.issuerRef.name" => {
+            ground["tls"] = json!({"certManager": {"issuerRef": {"name": "company"}}});
         }
         path if path.starts_with("tls.clientCASecretRef") => ground["frontend"] = json!({"nginx": {}}),
         // A certificate cannot outlive its authority.

@@ -21,7 +21,7 @@ pub enum Hold {
 }
 
 /// An object that must exist, as the builders made it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Child {
     /// Its kind.
     pub kind: &'static Kind,

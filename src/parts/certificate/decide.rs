@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use operator_engine::apply::Live;
 use serde_json::Value;
 
@@ -49,25 +50,66 @@ pub enum Answer {
     Nothing,
     /// Nobody has said yet whether it may sign.
     Pending,
-    /// It may, but has not signed yet.
-    Approved,
+    /// It may, but has not signed yet: why, as far as that was said.
+    Approved(String),
     /// It must not: why, as far as that was said.
     Denied(String),
-    /// It cannot: why.
-    Failed(String),
+    /// It could not.
+    Failed {
+        /// Why, as far as that was said.
+        why: String,
+        /// When it is asked again without anybody's doing, if it is.
+        again_at: Option<Timestamp>,
+    },
     /// What it signed.
-    Signed(Vec<u8>),
+    Signed {
+        /// The certificate and what belongs to its chain, PEM.
+        chain: Vec<u8>,
+        /// The authority that clients must trust, PEM, if that was said.
+        authority: Option<Vec<u8>>,
+        /// When it is asked again without anybody's doing, if this cannot be served.
+        again_at: Option<Timestamp>,
+    },
     /// Another object has the request's name.
     Foreign,
 }
 
+impl Answer {
+    /// When it is asked again without anybody's doing, if this answer is of no use.
+    fn again_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Failed { again_at, .. } | Self::Signed { again_at, .. } => *again_at,
+            Self::Nothing | Self::Pending | Self::Approved(_) | Self::Denied(_) | Self::Foreign => None,
+        }
+    }
+}
+
 /// A request that waits for a signer of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
-    /// Name of its object.
-    pub name: String,
+    /// Its object.
+    pub object: Question,
     /// Whether it has to be made.
     pub is_missing: bool,
+}
+
+/// The object by which a signer of the cluster is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Question {
+    /// A request of Kubernetes.
+    Cluster(Box<CertificateSigningRequest>),
+    /// A request of cert-manager.
+    Issuer(desired::Object),
+}
+
+impl Question {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cluster(object) => object.metadata.name.as_deref().unwrap_or_default(),
+            Self::Issuer(object) => &object.name,
+        }
+    }
 }
 
 pub use signed::asked_already;

@@ -2,13 +2,14 @@
 //! over; the CA is stored before anything that it signed.
 
 mod decide;
+mod issuers;
 mod requests;
 
 use jiff::Timestamp;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use tracing::info;
 
-pub use decide::{Answer, Asked, Authority, Rollout, Serves, Settled, Stored};
+pub use decide::{Answer, Asked, Authority, Question, Rollout, Serves, Settled, Stored};
 pub use requests::Requests;
 pub(crate) use requests::abandon;
 
@@ -19,6 +20,9 @@ use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Tls};
 use crate::pki::bundle::Bundle;
 use crate::status::{self, Problem};
+
+/// A condition of a request may say as much as its author likes.
+const WORDS_AT_MOST: usize = 256;
 
 /// What the workload needs to know.
 pub enum Serving {
@@ -54,6 +58,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, rollout: Rollout) -> Cer
         pass.named(kinds::CONFIG_MAP, Child::CaBundle),
         pass.named(kinds::SECRET, Child::Csr),
         pass.named(kinds::CONFIG_MAP, Child::Csr),
+        pass.named(kinds::CERTIFICATE_REQUEST, Child::Csr),
     ];
     if pass.registry.tls == Tls::None {
         let handled = decide::still_asked(pass.registry, pass.before.handled_renew_request.clone());
@@ -163,7 +168,8 @@ async fn request(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<(Option<Live>, 
     let Tls::Request(wanted) = &pass.registry.tls else { return Ok((None, Answer::Nothing)) };
     let request = pass.read_random(Child::Csr).await.map_err(|error| pass.problem(error))?;
     let answer = match decide::asked_already(pass.registry, wanted, leaf, request.as_ref()) {
-        Some(asked) => requests::answer(pass, &asked).await.map_err(|error| pass.problem(error))?,
+        Some(Question::Cluster(asked)) => requests::answer(pass, &asked).await.map_err(|error| pass.problem(error))?,
+        Some(Question::Issuer(asked)) => issuers::answer(pass, &asked).await.map_err(|error| pass.problem(error))?,
         None => Answer::Nothing,
     };
     Ok((request, answer))
@@ -260,7 +266,10 @@ async fn write(pass: &Pass<'_>, leaf: Option<&Live>, mut settled: Settled, keep:
             Err(error) => return kept(pass, leaf, Some(pass.problem(error)), keep),
         }
     }
-    match requests::settle(pass, settled.asked.as_ref(), settled.request.as_ref()).await {
+    if let Some(Asked { object: Question::Issuer(object), .. }) = &settled.asked {
+        stays.insert((object.kind, object.name.clone()));
+    }
+    match requests::settle(pass, settled.asked.as_ref()).await {
         Ok(look_again) => settled.look_again = settled.look_again.into_iter().chain(look_again).min(),
         Err(error) => settled.report.problem = Some(pass.problem(error)),
     }

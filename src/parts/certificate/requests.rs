@@ -1,4 +1,4 @@
-//! Requests to signers of the cluster. They belong to no namespace, so no registry can own them: a watch with our label tells which there are, and all that
+//! Requests of Kubernetes to signers of the cluster. They belong to no namespace, so no registry can own them: a watch with our label tells which there are, and all that
 //! a registry does not wait for are removed, however they came to be left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +11,10 @@ use operator_engine::work::queue::Key;
 use operator_engine::work::watches::Meta;
 use tracing::info;
 
-use super::{Answer, Asked};
-use crate::desired::{self, signing};
-use crate::model::{Tls, labels};
+use super::{Answer, Asked, Question, WORDS_AT_MOST, issuers};
+use crate::desired::signing;
+use crate::model::labels;
 use crate::parts::{Context, Error, Pass, locked};
-
-/// A condition of a request may say as much as its author likes.
-const WORDS_AT_MOST: usize = 256;
 
 /// The requests that the cluster has.
 #[derive(Default)]
@@ -94,7 +91,7 @@ impl Requests {
         locked(&self.0).made.remove(key);
     }
 
-    fn was_made(&self, key: &Key, now: Timestamp) {
+    pub(super) fn was_made(&self, key: &Key, now: Timestamp) {
         const IN_A_ROW: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
         let mut known = locked(&self.0);
         known.made.retain(|_, (last, _)| now.duration_since(*last) < IN_A_ROW);
@@ -136,40 +133,46 @@ fn read(found: CertificateSigningRequest, asked: &CertificateSigningRequest) -> 
         return Answer::Denied(why);
     }
     if let Some(why) = says("Failed") {
-        return Answer::Failed(why);
+        return Answer::Failed { why, again_at: None };
     }
     match status.certificate.filter(|certificate| !certificate.0.is_empty()) {
-        Some(certificate) => Answer::Signed(certificate.0),
-        None if says("Approved").is_some() => Answer::Approved,
+        Some(certificate) => Answer::Signed { chain: certificate.0, authority: None, again_at: None },
+        None if says("Approved").is_some() => Answer::Approved(String::new()),
         None => Answer::Pending,
     }
 }
 
-/// Has the request made that the registry waits for, and removes all others of it. When it may be made, if that is later.
-pub(super) async fn settle(
-    pass: &Pass<'_>,
-    asked: Option<&Asked>,
-    request: Option<&desired::SigningRequest>,
-) -> Result<Option<Timestamp>, Error> {
-    withdraw(pass, asked.map(|asked| asked.name.as_str())).await?;
-    let Tls::Request(wanted) = &pass.registry.tls else { return Ok(None) };
-    let (Some(asked), Some(signer), Some(request)) = (asked, &wanted.signer, request) else { return Ok(None) };
-    if !asked.is_missing {
-        return Ok(None);
-    }
-    if let Some(at) = pass.ctx.requests.next_at(pass.key).filter(|at| *at > pass.now) {
+/// Has the request made that the registry waits for, and removes all others of it that no registry can own. When it may be made, if that is later.
+pub(super) async fn settle(pass: &Pass<'_>, asked: Option<&Asked>) -> Result<Option<Timestamp>, Error> {
+    let object = asked.map(|asked| &asked.object);
+    let stays = object.filter(|object| matches!(object, Question::Cluster(_))).map(Question::name);
+    withdraw(pass, stays).await?;
+    let Some(asked) = asked else { return Ok(None) };
+    if asked.is_missing
+        && let Some(at) = pass.ctx.requests.next_at(pass.key).filter(|at| *at > pass.now)
+    {
         return Ok(Some(at));
     }
-    let object = signing::build(pass.registry, signer, wanted, &request.request);
-    match api(pass.ctx).create(&PostParams::default(), &object).await {
+    match &asked.object {
+        // Others may have labelled or changed it.
+        Question::Issuer(object) => issuers::ask(pass, object.clone()).await?,
+        Question::Cluster(object) if asked.is_missing => ask(pass, object).await?,
+        Question::Cluster(_) => {}
+    }
+    Ok(None)
+}
+
+async fn ask(pass: &Pass<'_>, object: &CertificateSigningRequest) -> Result<(), Error> {
+    let (name, signer) = (object.metadata.name.as_deref().unwrap_or_default(), &object.spec.signer_name);
+    match api(pass.ctx).create(&PostParams::default(), object).await {
         Ok(_) => {
             pass.ctx.requests.was_made(pass.key, pass.now);
-            info!(registry = %pass.key, request = asked.name, signer, "asked for a certificate");
-            Ok(None)
+            info!(registry = %pass.key, request = name, signer, "asked for a certificate");
+            Ok(())
         }
         // From before a restart; the next pass reads it.
-        Err(kube::Error::Api(refusal)) if refusal.is_already_exists() => Ok(None),
-        Err(source) => Err(failed("make", &asked.name)(source)),
+        Err(kube::Error::Api(refusal)) if refusal.is_already_exists() => Ok(()),
+        Err(source) => Err(failed("make", name)(source)),
     }
 }
 

@@ -97,6 +97,7 @@ impl Cache {
             digest.update(content);
         }
         digest.update(format!("{:?}{:?}{go_version}", go::arguments(build, Path::new("bin")), build.names));
+        build.files.iter().for_each(|file| digest.update(format!("{file:?}")));
         Ok(format!("{}-{}", recipe.name, short(digest)))
     }
 
@@ -151,6 +152,12 @@ impl Cache {
         let log = self.own.join(format!("{}.log", recipe.name));
         let bin = self.make(recipe, &self.key_of_build(recipe, build, &toolchain.version)?, &step, |bin| {
             go::build(toolchain, &source, build, bin, &log, &step, &linking)?;
+            for (module, path, name) in build.files {
+                let from = go::folder_of(toolchain, &source, module)?.join(path);
+                // Modules are read-only, and a copy would be so, too.
+                let content = fs::read(&from).with_context(|| format!("read {}", from.display()))?;
+                fs::write(bin.join(name), content).with_context(|| format!("write {name}"))?;
+            }
             build.names.iter().try_for_each(|name| {
                 let program = build.programs.first().map(|(_, program)| program).context("a program to name")?;
                 symlink(program, bin.join(name)).with_context(|| format!("name {program} {name}"))

@@ -29,6 +29,8 @@ pub enum Family {
     Nginx,
     /// `argocd-health`, which runs health checks that are written for Argo CD; our own.
     Argocd,
+    /// `cert-manager`, with those of its issuers that sign by themselves, and its definitions.
+    CertManager,
 }
 
 impl Family {
@@ -62,6 +64,7 @@ impl Family {
             Self::Kubectl => KUBECTL,
             Self::Nginx => NGINX,
             Self::Argocd => ARGOCD,
+            Self::CertManager => CERT_MANAGER,
         }
     }
 }
@@ -115,13 +118,15 @@ pub(super) struct Build {
     pub(super) flags: &'static [&'static str],
     /// Versions to write into variables at link time.
     pub(super) stamps: &'static [(&'static str, &'static str)],
+    /// Files that lie beside the programs: the module that has each, its path there, and its name here.
+    pub(super) files: &'static [(&'static str, &'static str, &'static str)],
     /// About how many Go packages that makes, the standard library included.
     pub(super) packages: u64,
 }
 
 const UNMADE: Recipe = Recipe { name: "", ready_made: None, build: None, instead: None };
 
-const PLAIN: Build = Build { programs: &[], names: &[], flags: &[], stamps: &[], packages: 0 };
+const PLAIN: Build = Build { programs: &[], names: &[], flags: &[], stamps: &[], files: &[], packages: 0 };
 
 const ETCD: Recipe = Recipe {
     name: "etcd",
@@ -246,5 +251,22 @@ const NGINX: Recipe =
 const ARGOCD: Recipe = Recipe {
     name: "argocd",
     build: Some(Build { programs: &[(".", "argocd-health")], packages: 79, ..PLAIN }),
+    ..UNMADE
+};
+
+const CERT_MANAGER_MODULE: &str = "github.com/cert-manager/cert-manager";
+
+const CERT_MANAGER: Recipe = Recipe {
+    name: "certmanager",
+    build: Some(Build {
+        programs: &[(".", "cert-manager")],
+        files: &[
+            (CERT_MANAGER_MODULE, "deploy/crds/cert-manager.io_certificaterequests.yaml", "certificaterequests.yaml"),
+            (CERT_MANAGER_MODULE, "deploy/crds/cert-manager.io_issuers.yaml", "issuers.yaml"),
+            (CERT_MANAGER_MODULE, "deploy/crds/cert-manager.io_clusterissuers.yaml", "clusterissuers.yaml"),
+        ],
+        packages: 828,
+        ..PLAIN
+    }),
     ..UNMADE
 };

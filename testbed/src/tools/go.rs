@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
@@ -23,6 +23,16 @@ pub(super) fn download(toolchain: &Toolchain, source: &Path) -> Result<()> {
         bail!("modules could not be fetched:\n{}{}", last_lines(&text), hint(&text));
     }
     Ok(())
+}
+
+/// Where Go keeps a module that `source`'s go.mod names.
+pub(super) fn folder_of(toolchain: &Toolchain, source: &Path, module: &str) -> Result<PathBuf> {
+    let output = toolchain.command(source).args(["list", "-m", "-f", "{{.Dir}}", module]).output().context("run go")?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() || folder.is_empty() {
+        bail!("module {module} is not there:\n{}", last_lines(&String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(folder.into())
 }
 
 /// The arguments of `go` that build `build` into `bin`.

@@ -19,6 +19,7 @@ const BUILD: Build = Build {
     names: &["greet"],
     flags: &[],
     stamps: &[("main.word", "hello")],
+    files: &[],
     packages: 50,
 };
 const RECIPE: Recipe = Recipe { name: "fake", ready_made: None, build: Some(BUILD), instead: None };

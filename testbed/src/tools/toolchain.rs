@@ -229,7 +229,8 @@ mod tests {
         let source = "package main\n\nimport \"runtime\"\n\nfunc main() { println(runtime.Version()) }\n";
         fs::write(sources.join("fetched/main.go"), source).unwrap();
         let cache = Cache { own: folder.path().join("own"), shared: None, sources };
-        let build = Build { programs: &[(".", "hello")], names: &[], flags: &[], stamps: &[], packages: 50 };
+        let build =
+            Build { programs: &[(".", "hello")], names: &[], flags: &[], stamps: &[], files: &[], packages: 50 };
         let recipe = Recipe { name: "fetched", ready_made: None, build: Some(build), instead: None };
 
         let none = Go::on(folder.path().as_os_str());

@@ -22,6 +22,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// namespaces, libtest's filters: the main job, the rights, and every kind of child.
 const FOR_ALL_NAMESPACES: [&str; 6] = ["installing::", "keeping::", "pulling::", "pushing::", "users::", "suspend"];
 
+/// The tests on an API server need somebody who signs, too.
+const APISERVER: &[Family] = &[Family::Etcd, Family::Kubernetes, Family::CertManager];
+
 /// In the order in which they run: what is quick and what needs no cluster first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Group {
@@ -71,12 +74,12 @@ impl Group {
     /// Programs that take long to build when they are missing.
     pub(super) fn families(self, given: Option<&Given>) -> &'static [Family] {
         let node = || testbed::missing(Mode::Node).is_none();
+        let control_plane = || testbed::missing(Mode::ControlPlane).is_none();
         match self {
             Self::E2e if given.is_some() => given::FAMILIES,
             Self::Testbed | Self::E2e if node() => Family::NODE,
-            Self::Testbed | Self::Apiserver | Self::Oracles if testbed::missing(Mode::ControlPlane).is_none() => {
-                Family::CONTROL_PLANE
-            }
+            Self::Apiserver if control_plane() => APISERVER,
+            Self::Testbed | Self::Oracles if control_plane() => Family::CONTROL_PLANE,
             _ => &[],
         }
     }

@@ -5,15 +5,14 @@ mod words;
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use operator_engine::apply::Live;
 use serde_json::Value;
 
-use super::{Answer, Asked, Moment, Settled, Stored};
+use super::{Answer, Asked, Moment, Question, Settled, Stored};
 use super::{certificate_status, is_everywhere, is_signed, join, leaf_of, node_port_note, profile, still_asked, text};
 use crate::api::CertificateStatus;
 use crate::desired;
-use crate::model::{Observed, Requested, Resolved, labels};
+use crate::model::{Observed, Requested, Resolved, Signer, labels};
 use crate::parts::Error;
 use crate::pki::bundle::Bundle;
 use crate::pki::facts::CertificateFacts;
@@ -25,7 +24,7 @@ use crate::pki::rotate::{self, Publication, Publishing, Since};
 use crate::pki::signing::{self, Verdict};
 use crate::pki::{Leaf, LeafProfile, SigningRequest, checksum, issue, policy};
 use crate::status::{Certificate, Problem};
-use words::{again, former_note, notes, still, waiting_for, wish_note};
+use words::{again, former_note, notes, still, title, waiting_for, wish_note};
 
 /// How long the former authority stays in the bundle.
 const GRACE: SignedDuration = SignedDuration::from_hours(24);
@@ -41,11 +40,19 @@ pub fn asked_already(
     wanted: &Requested,
     leaf: Option<&Live>,
     request: Option<&Live>,
-) -> Option<CertificateSigningRequest> {
-    let signer = wanted.signer.as_deref()?;
+) -> Option<Question> {
     let request = request_of(request?)?;
     let is_answered = leaf.and_then(leaf_of).is_some_and(|leaf| request.is_answered_by(&leaf));
-    (!is_answered).then(|| desired::signing::build(registry, signer, wanted, &request.request_pem))
+    question(registry, wanted, &request.request_pem).filter(|_| !is_answered)
+}
+
+/// How this request is put to a signer of the cluster, if one is asked.
+fn question(registry: &Resolved, wanted: &Requested, pem: &str) -> Option<Question> {
+    Some(match &wanted.signer {
+        Signer::Person => return None,
+        Signer::Cluster(signer) => Question::Cluster(Box::new(desired::signing::build(registry, signer, wanted, pem))),
+        Signer::Issuer(issuer) => Question::Issuer(desired::certificate_request::build(registry, issuer, wanted, pem)),
+    })
 }
 
 /// What is asked for, and how it stands.
@@ -88,7 +95,7 @@ pub(super) fn settle(
     let note = |key: &str| stored.leaf.and_then(|live| live.annotation(key)).map(str::to_owned);
     let handled = note(labels::SERVED_REQUEST).or_else(|| moment.handled.map(str::to_owned));
     let wish = Request::of(registry.renew_request.as_deref().filter(|wish| Some(*wish) != handled.as_deref()));
-    let signer = wanted.signer.as_deref().unwrap_or(labels::A_PERSON);
+    let signer = wanted.signer.id();
     let signer_before = note(labels::SIGNER);
 
     let state = match stored.request.and_then(State::read) {
@@ -130,25 +137,21 @@ pub(super) fn settle(
     });
     let state = carried_out(verdict, state, former, &profile)?;
     let is_new_request = matches!(verdict, Verdict::Ask(_) | Verdict::Widen);
-    let object = wanted
-        .signer
-        .as_deref()
-        .zip(state.as_ref())
-        .map(|(signer, state)| desired::signing::name(registry, signer, wanted, &state.request.request_pem));
+    let question = state.as_ref().and_then(|state| question(registry, wanted, &state.request.request_pem));
 
     // What came is looked at whether it is waited for or a second one for the same request. What a signer of the cluster gave was for the request before.
-    let is_for_another = matches!(verdict, Verdict::Ask(_)) || is_new_request && wanted.signer.is_some();
-    let offered = if is_for_another { None } else { offered(registry, stored, observed, object.as_deref()) };
+    let is_for_another = matches!(verdict, Verdict::Ask(_)) || is_new_request && wanted.signer != Signer::Person;
+    let offered = if is_for_another { None } else { offered(registry, stored, observed, question.as_ref()) };
     let mut problem = trust.as_ref().err().cloned();
-    if let (Some(state), Some((place, chain)), Ok(given)) = (&state, offered, &trust) {
-        match judge(state, &chain, given.as_deref(), written, now) {
+    if let (Some(state), Some(Offered { place, chain, authority }), Ok(given)) = (&state, offered, &trust) {
+        match judge(state, &chain, given.as_deref().or(authority.as_deref()), written, now) {
             Ok(answer) if served.as_ref().is_some_and(|served| served.leaf.chain_pem == answer.chain_pem) => {}
             Ok(answer) => served = Some(Served::of(answer, state)),
             // The last answer lies there until the next one comes.
             Err(_) if is_served_already(stored, &chain) => {}
             Err(error) => {
                 let still = still(signing::is_serving(&leaf_reading, now));
-                let again = object.as_deref().map(again).unwrap_or_default();
+                let again = question.as_ref().map(|asked| again(registry, asked, &stored.answer)).unwrap_or_default();
                 let message = format!("{place} is not served: {error}{again}{still}");
                 problem = problem.or(Some(Problem::stuck(error.reason(), message)));
             }
@@ -157,12 +160,12 @@ pub(super) fn settle(
 
     let is_waiting = !is_answered_by(state.as_ref(), served.as_ref());
     let answer = if is_new_request { &Answer::Nothing } else { &stored.answer };
-    let asked = object.filter(|_| is_waiting).map(|name| Asked { is_missing: *answer == Answer::Nothing, name });
+    let again_at = answer.again_at().filter(|_| is_waiting);
     let mut said = Vec::new();
     if is_waiting && problem.is_none() {
         let is_serving = signing::is_serving(&leaf_reading, now);
         let asks_at = stored.asks_at.filter(|at| *at > now);
-        let (words, refusal) = waiting_for(registry, wanted, asked.as_ref(), answer, asks_at);
+        let (words, refusal) = waiting_for(registry, wanted, question.as_ref(), answer, asks_at);
         match refusal {
             Some(reason) => problem = Some(Problem::stuck(reason, format!("{words}{}", still(is_serving)))),
             None if is_serving => said.push(format!("the next one is asked for: {words}")),
@@ -172,6 +175,11 @@ pub(super) fn settle(
             }
         }
     }
+    // One whose answer is of no use goes after a while, so that another one can be made.
+    let is_over = again_at.is_some_and(|at| at <= now);
+    let look_again = if is_over { now.checked_add(SignedDuration::from_secs(1)).ok() } else { again_at };
+    let asked = question.filter(|_| is_waiting && !is_over);
+    let asked = asked.map(|object| Asked { is_missing: *answer == Answer::Nothing, object });
 
     // What a user asks for is what waits.
     let is_asked_for = wish == Request::Leaf && matches!(verdict, Verdict::Await | Verdict::Widen | Verdict::Ask(_));
@@ -195,6 +203,7 @@ pub(super) fn settle(
         served.as_ref().map(|served| served.facts.not_after),
         published.retires_at,
         brought.filter(|_| published.retires_at.is_some()),
+        look_again,
     ];
     Ok(Settled {
         look_again: moments.into_iter().flatten().filter(|at| *at > now).min(),
@@ -218,7 +227,7 @@ pub(super) fn settle(
             issued: served.reason,
             authorities_since: published.since.render(),
             shared_authority: None,
-            signer: if served.is_new { Some(signer.to_owned()) } else { signer_before },
+            signer: if served.is_new { Some(signer) } else { signer_before },
         }),
         bundle,
         request: state.map(|state| desired::SigningRequest {
@@ -321,40 +330,53 @@ fn signing_of(bundle: &Bundle, chain: &str) -> Option<String> {
 
 /// The authorities that clients must trust, if the manifest says where they are.
 fn trusted(wanted: &Requested, observed: &Observed) -> Result<Option<String>, Problem> {
-    const FIELD: &str = "spec.tls.certificateSigningRequest.caBundleSecretRef";
     let Some(secret) = &wanted.bundle else { return Ok(None) };
+    let field = wanted.signer.field();
     if observed.unread.contains(secret) || observed.oversized.contains(secret) {
         return Err(Problem::waiting("ReadFailed", format!("Secret {secret} could not be read; it is tried again")));
     }
     let Some(Some(content)) = observed.secrets.get(secret) else {
-        let message = format!("Secret {secret}, named in {FIELD}, does not exist; create it");
+        let message = format!("Secret {secret}, named in {field}.caBundleSecretRef, does not exist; create it");
         return Err(Problem::waiting("WaitingForSecret", message));
     };
     let text = content.data.get("ca.crt").and_then(|value| str::from_utf8(value.expose()).ok()).unwrap_or_default();
     let bundle = Bundle::read(text).render();
     if bundle.is_empty() {
         let error = ImportError::CertificateUnreadable("ca.crt");
-        return Err(Problem::stuck(error.reason(), format!("Secret {secret}, named in {FIELD}: {error}")));
+        return Err(Problem::stuck(
+            error.reason(),
+            format!("Secret {secret}, named in {field}.caBundleSecretRef: {error}"),
+        ));
     }
     Ok(Some(bundle))
 }
 
-/// What lies there as an answer, and where.
+/// What lies there as an answer.
+struct Offered {
+    /// Where.
+    place: String,
+    /// PEM.
+    chain: String,
+    /// Whom clients must trust, if that came with it: PEM.
+    authority: Option<String>,
+}
+
 fn offered(
     registry: &Resolved,
     stored: &Stored<'_>,
     observed: &Observed,
-    object: Option<&str>,
-) -> Option<(String, String)> {
+    question: Option<&Question>,
+) -> Option<Offered> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if let (Answer::Signed(chain), Some(object)) = (&stored.answer, object) {
-        return Some((format!("the certificate of CertificateSigningRequest {object}"), text(chain)));
+    if let (Answer::Signed { chain, authority, .. }, Some(question)) = (&stored.answer, question) {
+        let place = format!("the certificate of {}", title(question));
+        return Some(Offered { place, chain: text(chain), authority: authority.as_deref().map(text) });
     }
     let secret = registry.answer_secret()?;
     let content = observed.secrets.get(&secret)?.as_ref()?;
     // An empty one is none yet.
     let chain = content.data.get("tls.crt").filter(|chain| !chain.expose().trim_ascii().is_empty())?;
-    Some((format!("Secret {secret}"), text(chain.expose())))
+    Some(Offered { place: format!("Secret {secret}"), chain: text(chain.expose()), authority: None })
 }
 
 fn judge(

@@ -160,7 +160,7 @@ fn secret(name: &str, key: &str, text: &str) -> Observed {
 }
 
 fn signed_by(chain: String) -> Answer {
-    Answer::Signed(chain.into_bytes())
+    Answer::Signed { chain: chain.into_bytes(), authority: None, again_at: None }
 }
 
 #[test]
@@ -168,11 +168,12 @@ fn what_a_signer_says_is_told_with_the_next_action_and_a_good_answer_is_served()
     let registry = asking_a_signer();
     let first = Shelf::default().pass(&registry, Answer::Nothing);
     let asked = first.asked.clone().unwrap();
-    assert!(asked.is_missing && asked.name.starts_with("private-registry.registries.team-a."), "{asked:?}");
+    assert!(asked.is_missing && asked.object.name().starts_with("private-registry.registries.team-a."), "{asked:?}");
     assert!(first.shelf.leaf.is_none());
     let (reason, words) = first.refusal();
     assert!(
-        reason == "WaitingForSignature" && words.contains(&format!("kubectl certificate approve {}", asked.name)),
+        reason == "WaitingForSignature"
+            && words.contains(&format!("kubectl certificate approve {}", asked.object.name())),
         "{words}"
     );
 
@@ -180,14 +181,14 @@ fn what_a_signer_says_is_told_with_the_next_action_and_a_good_answer_is_served()
     let request = first.shelf.asks();
     for (answer, reason, words) in [
         (Answer::Pending, "WaitingForSignature", "kubectl certificate approve"),
-        (Answer::Approved, "WaitingForSignature", "waits for example.com/registries to sign it"),
+        (Answer::Approved(String::new()), "WaitingForSignature", "waits for example.com/registries to sign it"),
         (
             Answer::Denied("Policy: no".to_owned()),
             "RequestDenied",
             "was denied (Policy: no); for a new try: kubectl delete csr",
         ),
         (
-            Answer::Failed("Broken: x".to_owned()),
+            Answer::Failed { why: "Broken: x".to_owned(), again_at: None },
             "RequestFailed",
             "could not be signed by example.com/registries (Broken: x)",
         ),
@@ -337,7 +338,7 @@ fn a_refused_renewal_is_told_and_replaces_nothing() {
     let stranger = Company::new("Stranger");
     for answer in [
         Answer::Denied(String::new()),
-        Answer::Failed(String::new()),
+        Answer::Failed { why: String::new(), again_at: None },
         signed_by(company.signs(&first.shelf.asks())),
         signed_by(stranger.signs_with(&renewing.shelf.asks(), -1, |_| {})),
     ] {
@@ -492,4 +493,87 @@ fn no_message_shows_a_key() {
     let secret = STANDARD.encode(text(first.shelf.request.as_ref().unwrap(), "tls.key").unwrap());
     let words = format!("{:?} {} {:?}", first.problem, first.note, first.asked);
     assert!(!words.contains(&secret) && !words.contains("PRIVATE KEY"));
+}
+
+fn asking_an_issuer() -> Resolved {
+    resolved(
+        &json!({"addresses": ["registry.example.com"], "tls": {"certManager": {"issuerRef": {"name": "company"}}}}),
+        &json!({}),
+    )
+}
+
+/// What an issuer of cert-manager says that gives its authority beside the chain.
+fn issued_by(company: &Company, request: &str, again_at: Option<Timestamp>) -> Answer {
+    let chain = company.signs_with(request, 90, |_| {}).into_bytes();
+    Answer::Signed { chain, authority: Some(company.root().into_bytes()), again_at }
+}
+
+#[test]
+fn what_an_issuer_says_is_told_with_the_next_action_and_its_authority_is_published_with_its_answer() {
+    let registry = asking_an_issuer();
+    let first = Shelf::default().pass(&registry, Answer::Nothing);
+    let asked = first.asked.clone().unwrap();
+    assert!(asked.is_missing && matches!(asked.object, Question::Issuer(_)), "{asked:?}");
+    let (reason, words) = first.refusal();
+    assert!(reason == "WaitingForSignature" && words.contains("then Issuer company signs it"), "{words}");
+
+    let look = "kubectl describe certificaterequest team-a-csr -n registries";
+    let delete = "kubectl delete certificaterequest team-a-csr -n registries";
+    for (answer, reason, words) in [
+        (Answer::Pending, "WaitingForSignature", look),
+        (
+            Answer::Approved("no such issuer".to_owned()),
+            "WaitingForSignature",
+            "Issuer company to sign it (no such issuer)",
+        ),
+        (Answer::Denied("policy".to_owned()), "RequestDenied", delete),
+        (Answer::Failed { why: "sealed".to_owned(), again_at: None }, "RequestFailed", "by Issuer company (sealed)"),
+    ] {
+        let came = first.shelf.pass(&registry, answer);
+        let told = came.refusal();
+        assert!(told.0 == reason && told.1.contains(words), "{told:?}");
+        assert_eq!(came.asked.unwrap(), Asked { is_missing: false, ..asked.clone() }, "{words}");
+    }
+
+    // Its chain ends below the root, which comes beside it.
+    let company = Company::new("Company");
+    let came = first.shelf.pass(&registry, issued_by(&company, &first.shelf.asks(), None));
+    assert_eq!((&came.problem, &came.asked), (&None, &None));
+    assert_eq!(came.bundle, company.root());
+    let quiet = came.shelf.pass(&registry, Answer::Nothing);
+    assert_eq!((quiet.problem, quiet.asked, quiet.bundle), (None, None, company.root()));
+
+    // Another issuer is another signer.
+    let other = resolved(
+        &json!({"addresses": ["registry.example.com"], "tls": {"certManager": {"issuerRef": {"name": "company", "kind": "ClusterIssuer"}}}}),
+        &json!({}),
+    );
+    let changed = came.shelf.pass(&other, Answer::Nothing);
+    assert!(changed.asked.is_some_and(|asked| asked.is_missing));
+    assert_eq!(changed.shelf.chain(), came.shelf.chain(), "the former goes on being served");
+}
+
+#[test]
+fn an_answer_that_is_of_no_use_is_given_up_after_a_while() {
+    let registry = asking_an_issuer();
+    let first = Shelf::default().pass(&registry, Answer::Nothing);
+    let company = Company::new("Company");
+    let now = Timestamp::now();
+    let (soon, past) = (now + SignedDuration::from_mins(1), now - SignedDuration::from_mins(1));
+    let elsewhere = Shelf::default().pass(&registry, Answer::Nothing).shelf.asks();
+    let failed = |at| Answer::Failed { why: String::new(), again_at: Some(at) };
+    let wrong = |at| issued_by(&company, &elsewhere, Some(at));
+    for (waits, is_over) in [(failed(soon), failed(past)), (wrong(soon), wrong(past))] {
+        let came = first.shelf.pass_at(&registry, waits, &Observed::default(), now);
+        assert!(came.asked.is_some() && came.look_again == Some(soon), "{:?} {:?}", came.asked, came.look_again);
+        assert!(came.refusal().1.contains(&format!("it is made again at {soon}")), "{}", came.refusal().1);
+        let came = first.shelf.pass_at(&registry, is_over, &Observed::default(), now);
+        assert!(came.asked.is_none() && came.problem.is_some(), "{:?}", came.asked);
+        assert!(came.look_again.is_some_and(|at| at < soon), "nobody would ask again: {:?}", came.look_again);
+        assert_eq!(came.shelf.asks(), first.shelf.asks(), "the key stays");
+    }
+    // What is served is no reason to ask again.
+    let came =
+        first.shelf.pass_at(&registry, issued_by(&company, &first.shelf.asks(), Some(past)), &Observed::default(), now);
+    assert_eq!((came.problem, came.asked), (None, None));
 }

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::super::{Answer, Asked};
+use super::super::{Answer, Question};
 use crate::api;
-use crate::model::{Child, Requested, Resolved};
+use crate::model::{Child, Requested, Resolved, Signer};
 use crate::pki::import;
 use crate::pki::policy::Request;
 use crate::pki::rotate::Publication;
@@ -18,8 +18,23 @@ pub(super) fn notes(answer: &import::Answer) -> Vec<String> {
     notes
 }
 
-pub(super) fn again(object: &str) -> String {
-    format!("; for a new try: kubectl delete csr {object}")
+/// Kind and name of the object by which a signer is asked.
+pub(super) fn title(question: &Question) -> String {
+    let kind = match question {
+        Question::Cluster(_) => "CertificateSigningRequest",
+        Question::Issuer(_) => "CertificateRequest",
+    };
+    format!("{kind} {}", question.name())
+}
+
+pub(super) fn again(registry: &Resolved, question: &Question, answer: &Answer) -> String {
+    let (name, namespace) = (question.name(), &registry.namespace);
+    let by_itself = answer.again_at().map(|at| format!("; it is made again at {at}")).unwrap_or_default();
+    let delete = match question {
+        Question::Cluster(_) => format!("kubectl delete csr {name}"),
+        Question::Issuer(_) => format!("kubectl delete certificaterequest {name} -n {namespace}"),
+    };
+    format!("{by_itself}; for a new try: {delete}")
 }
 
 pub(super) fn still(is_serving: bool) -> &'static str {
@@ -30,50 +45,48 @@ pub(super) fn still(is_serving: bool) -> &'static str {
 pub(super) fn waiting_for(
     registry: &Resolved,
     wanted: &Requested,
-    asked: Option<&Asked>,
+    question: Option<&Question>,
     answer: &Answer,
     asks_at: Option<Timestamp>,
 ) -> (String, Option<&'static str>) {
     let (name, namespace) = (&registry.name, &registry.namespace);
-    let (Some(signer), Some(Asked { name: object, .. })) = (&wanted.signer, asked) else {
-        let words = format!(
-            "a request waits to be signed: kubectl registry csr {name} -n {namespace} prints it, and \
-             kubectl registry set-certificate {name} -n {namespace} -f chain.pem brings what was signed"
-        );
-        return (words, None);
+    let (signer, approval, where_to_look) = match (&wanted.signer, question) {
+        (Signer::Cluster(signer), Some(question)) => (
+            signer.clone(),
+            format!("kubectl certificate approve {}; then {signer} signs it", question.name()),
+            "see whether that signer runs".to_owned(),
+        ),
+        (Signer::Issuer(issuer), Some(question)) => {
+            let look = format!("see kubectl describe certificaterequest {} -n {namespace}", question.name());
+            let approval = format!(
+                "cert-manager gives it by itself where it runs and no policy decides; then {issuer} signs it; {look}"
+            );
+            (issuer.to_string(), approval, look)
+        }
+        (Signer::Person, _) | (_, None) => {
+            let words = format!(
+                "a request waits to be signed: kubectl registry csr {name} -n {namespace} prints it, and \
+                 kubectl registry set-certificate {name} -n {namespace} -f chain.pem brings what was signed"
+            );
+            return (words, None);
+        }
     };
-    let again = again(object);
+    let (object, again) = question.map(|asked| (title(asked), again(registry, asked, answer))).unwrap_or_default();
     let because = |why: &str| if why.is_empty() { String::new() } else { format!(" ({why})") };
     if let (Answer::Nothing, Some(at)) = (answer, asks_at) {
-        return (format!("CertificateSigningRequest {object} is not there any more and is made again at {at}"), None);
+        return (format!("{object} is not there any more and is made again at {at}"), None);
     }
     match answer {
-        Answer::Nothing | Answer::Pending => (
-            format!(
-                "CertificateSigningRequest {object} waits for approval: kubectl certificate approve {object}; then {signer} signs it"
-            ),
-            None,
-        ),
-        Answer::Approved => (
-            format!(
-                "CertificateSigningRequest {object} is approved and waits for {signer} to sign it: see whether that signer runs"
-            ),
-            None,
-        ),
-        Answer::Signed(_) => {
-            (format!("CertificateSigningRequest {object} is signed, but not as it must be{again}"), None)
+        Answer::Nothing | Answer::Pending => (format!("{object} waits for approval: {approval}"), None),
+        Answer::Approved(why) => {
+            (format!("{object} is approved and waits for {signer} to sign it{}: {where_to_look}", because(why)), None)
         }
-        Answer::Denied(why) => {
-            (format!("CertificateSigningRequest {object} was denied{}{again}", because(why)), Some("RequestDenied"))
+        Answer::Signed { .. } => (format!("{object} is signed, but not as it must be{again}"), None),
+        Answer::Denied(why) => (format!("{object} was denied{}{again}", because(why)), Some("RequestDenied")),
+        Answer::Failed { why, .. } => {
+            (format!("{object} could not be signed by {signer}{}{again}", because(why)), Some("RequestFailed"))
         }
-        Answer::Failed(why) => (
-            format!("CertificateSigningRequest {object} could not be signed by {signer}{}{again}", because(why)),
-            Some("RequestFailed"),
-        ),
-        Answer::Foreign => (
-            format!("CertificateSigningRequest {object} asks for something else than this registry{again}"),
-            Some("NotOurs"),
-        ),
+        Answer::Foreign => (format!("{object} asks for something else than this registry{again}"), Some("NotOurs")),
     }
 }
 
