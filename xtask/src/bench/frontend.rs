@@ -55,11 +55,11 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
 
     let mut rows = Vec::new();
     for (words, size, goal) in BLOBS {
-        let step = progress.step(&format!("front end: pull blobs of {words}"));
+        let step = progress.step(format!("front end: pull blobs of {words}"));
         let blob = everywhere(&both, &filler(size)).await?;
         let path = format!("/v2/{REPOSITORY}/blobs/{blob}");
         let [bare, front] = in_turns(async |person: usize| requests_a_second(node, &both[person], &path).await).await?;
-        rows.push(faster(format!("pulls of {words}, requests a second"), bare, front, goal));
+        rows.push(faster(&format!("pulls of {words}, requests a second"), bare, front, goal));
         step.done();
     }
     let step = progress.step("front end: pull a blob of 128 MiB");
@@ -75,13 +75,13 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         Ok(1.0 / began.elapsed().as_secs_f64())
     })
     .await?;
-    rows.push(faster("three pulls of 128 MiB".to_owned(), bare, front, 1.5));
+    rows.push(faster("three pulls of 128 MiB", bare, front, 1.5));
     step.done();
 
     let step = progress.step("front end: manifests and pushes");
     let manifest = manifest(&both).await?;
     let [bare, front] = in_turns(async |person: usize| requests_a_second(node, &both[person], &manifest).await).await?;
-    rows.push(faster("manifests, requests a second".to_owned(), bare, front, 0.9));
+    rows.push(faster("manifests, requests a second", bare, front, 0.9));
     let mut number = 0_u32;
     let [bare, front] = in_turns(async |person: usize| {
         let began = Instant::now();
@@ -95,7 +95,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         Ok(1.0 / began.elapsed().as_secs_f64())
     })
     .await?;
-    rows.push(faster("pushes of 1 MiB".to_owned(), bare, front, 0.9));
+    rows.push(faster("pushes of 1 MiB", bare, front, 0.9));
     step.done();
     rows.push(Row {
         name: "front end",
@@ -122,7 +122,7 @@ async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64
     }))
 }
 
-fn faster(what: String, bare: f64, front: f64, goal: f64) -> Row {
+fn faster(what: &str, bare: f64, front: f64, goal: f64) -> Row {
     let ratio = front / bare;
     Row {
         name: "front end",
