@@ -3,8 +3,8 @@
 //! One pass over one registry, left to right. Each part reads, decides and writes what is its own; none can end the pass:
 //!
 //! ```text
-//!  watches ──▶ queue ──▶ holds ──▶ observe ──▶ resolve ──▶ address · storage · certificate · logins · workload · route · trust ──▶ report
-//!                        (writes)  (reads)     (pure)      (parts)                                                                 (status, events)
+//!  watches ──▶ queue ──▶ retention ──▶ observe ──▶ resolve ──▶ address · storage · certificate · logins · workload · route · trust ──▶ report
+//!                        (writes)      (reads)     (pure)      (parts)                                                                 (status, events)
 //! ```
 //!
 //! | module | what it holds |

@@ -18,7 +18,7 @@ use operator_engine::process::telemetry::{self, LogSettings};
 use crate::PROGRAM;
 use crate::node::agent;
 use crate::node::disk::Disk;
-use crate::node::layouts::Runtime;
+use crate::node::trust_files::Runtime;
 
 /// Options of `node-agent`.
 #[derive(Debug, clap::Args)]

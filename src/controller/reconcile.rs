@@ -17,7 +17,7 @@ use crate::parts::failures::soon;
 use crate::parts::logins::Logins;
 use crate::parts::workload::State;
 use crate::parts::{
-    self, Context, Error, Failures, Pass, address, certificate, holds, logins, route, storage, trust, workload,
+    self, Context, Error, Failures, Pass, address, certificate, logins, retention, route, storage, trust, workload,
 };
 use crate::status::Findings;
 use crate::status::summary::{self, Problem};
@@ -89,8 +89,8 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
     let owner =
         if is_decodable { parts::owner(&registry) } else { Owner { generation: None, ..parts::owner(&registry) } };
     let is_followed = !is_paused(&registry) && is_decodable;
-    let held = holds::settle(&registry, &owner, is_followed, ctx).await;
-    if held.as_ref().is_err_and(holds::is_conflict) {
+    let held = retention::settle(&registry, &owner, is_followed, ctx).await;
+    if held.as_ref().is_err_and(retention::is_conflict) {
         failures.overtaken();
         if failures.decides_anew() {
             return Ok(Next::Look(SOON));
@@ -147,7 +147,7 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
 fn others(registry: &PrivateRegistry) -> Vec<&str> {
     const OF_KUBERNETES: [&str; 2] = ["foregroundDeletion", "orphan"];
     let all = registry.metadata.finalizers.iter().flatten().map(String::as_str);
-    all.filter(|finalizer| *finalizer != holds::FINALIZER && !OF_KUBERNETES.contains(finalizer)).collect()
+    all.filter(|finalizer| *finalizer != retention::FINALIZER && !OF_KUBERNETES.contains(finalizer)).collect()
 }
 
 /// The parts, in the order in which one can use what another found.

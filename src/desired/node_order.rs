@@ -11,8 +11,8 @@ use super::secrets::BUNDLE_KEY;
 use super::{Hold, Object, object};
 use crate::api::NodeRuntime;
 use crate::model::{HostPort, Resolved, TrustedNodes, labels};
-use crate::node::layouts::Runtime;
 use crate::node::orders::{self, WrittenHost};
+use crate::node::trust_files::Runtime;
 
 /// Under which names nodes are to trust a registry.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::api::PrivateRegistry;
     use crate::model::{Observed, Settings, resolve};
-    use crate::node::layouts::Owner;
+    use crate::node::trust_files::Owner;
 
     fn registry(spec: &Value) -> Resolved {
         let registry: PrivateRegistry = serde_json::from_value(json!({

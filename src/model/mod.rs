@@ -3,7 +3,7 @@
 //! randomness, no async.
 
 pub mod address;
-mod clients;
+mod client_authorities;
 pub mod image;
 pub mod labels;
 pub mod names;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use serde_json::{Map, Value};
 
-use super::clients;
+use super::client_authorities;
 use super::image::{self, Version};
 use super::resolved::{
     Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Requested, Resolved, Service, Signer, Storage, Tls,
@@ -107,7 +107,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         None
     });
     let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
-    let client_authorities = clients::authorities(spec, observed).unwrap_or_else(|blocked| {
+    let client_authorities = client_authorities::authorities(spec, observed).unwrap_or_else(|blocked| {
         faults.workload.get_or_insert(blocked);
         None
     });

@@ -19,10 +19,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::disk::{Disk, Failure};
-use super::layouts::Owner;
 use super::orders::Orders;
 use super::plan::{self, Plan};
 use super::report::{self, Entry, State};
+use super::trust_files::Owner;
 
 /// Latches of readiness.
 const NODE: &str = "node";

@@ -8,8 +8,8 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::containerd::{self, Configuration, Version};
-use super::layouts::{File, Runtime};
 use super::plan::{Content, DRAFT, DRAFT_END, Found, Place, Plan, Removal, Write};
+use super::trust_files::{File, Runtime};
 
 /// No file of ours is nearly as long, and no configuration either.
 const LONGEST: u64 = 1 << 20;
@@ -28,7 +28,7 @@ pub struct Disk {
 }
 
 /// A step that failed, and for whom it was.
-pub type Failure = (Option<super::layouts::Owner>, String);
+pub type Failure = (Option<super::trust_files::Owner>, String);
 
 impl Disk {
     /// Looks at everything. `runtime` is what the node says of its runtime, such as `containerd://2.3.4`.

@@ -12,9 +12,9 @@
 pub mod agent;
 pub mod containerd;
 pub mod disk;
-pub mod layouts;
 pub mod orders;
 pub mod plan;
 pub mod proof;
 pub mod report;
+pub mod trust_files;
 mod watch;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::layouts::{Owner, Runtime};
+use super::trust_files::{Owner, Runtime};
 use crate::model::HostPort;
 use crate::pki::Bundle;
 

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::layouts::{File, Keeper, Mark, Owner, Runtime, Trust};
 use super::orders::{Order, Orders};
 use super::report::{Entry, State};
+use super::trust_files::{File, Keeper, Mark, Owner, Runtime, Trust};
 use crate::pki::Bundle;
 
 /// How what is not finished is called: whatever has this name is ours, and nobody's certificate.

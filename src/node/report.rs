@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::layouts::Owner;
+use super::trust_files::Owner;
 use crate::model::labels::{MANAGED_BY, MANAGER};
 
 /// Longest message of one registry, in characters: all of them must fit into one object.

@@ -14,8 +14,8 @@ use operator_engine::process::health::{Health, State};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::layouts::Owner;
 use super::orders::{self, Orders, Refused};
+use super::trust_files::Owner;
 
 /// Latch of readiness.
 const ORDERS: &str = "orders";

@@ -119,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn every_field_of_the_pod_has_its_row() {
+        let schema = crate::api::schema();
+        let pod = schema.pointer("/properties/spec/properties/pod/properties").and_then(|fields| fields.as_object());
+        for field in pod.expect("fields of spec.pod").keys() {
+            let named = format!("spec.pod.{field}");
+            assert!(WORKLOAD.iter().any(|(_, field)| *field == named), "{named}: add the child's path to WORKLOAD");
+        }
+    }
+
+    #[test]
     fn a_refusal_says_what_to_correct_in_the_words_of_the_manifest() {
         let rest = "kubectl explain privateregistry.spec";
         for (kind, code, message, words) in [

@@ -3,7 +3,7 @@
 //!
 //! | part | its children | needs |
 //! |---|---|---|
-//! | [`holds`] | who outlives the registry | nothing but metadata and `deletionPolicy` |
+//! | [`retention`] | who outlives the registry | nothing but metadata and `deletionPolicy` |
 //! | [`address`] | Service | |
 //! | [`storage`] | claim | |
 //! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
@@ -18,9 +18,9 @@ pub mod certificate;
 pub mod context;
 pub mod error;
 pub mod failures;
-pub mod holds;
 pub mod kubelets;
 pub mod logins;
+pub mod retention;
 pub mod route;
 pub mod storage;
 #[cfg(test)]

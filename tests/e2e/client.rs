@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
 use private_registry_operator::model::{HostPort, RegistryName};
-use private_registry_operator::node::layouts::{Mark, Owner, Runtime, Trust};
+use private_registry_operator::node::trust_files::{Mark, Owner, Runtime, Trust};
 use private_registry_operator::pki::Bundle;
 use serde_json::json;
 use tempfile::TempDir;

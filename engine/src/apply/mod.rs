@@ -31,7 +31,6 @@ mod engine;
 mod error;
 mod fields;
 mod hash;
-mod hold;
 mod immutable;
 pub mod kinds;
 mod live;
@@ -43,6 +42,7 @@ mod quantity;
 mod read_ahead;
 mod rehearsal;
 mod request;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod wanted;
@@ -54,7 +54,6 @@ pub use contest::{Contest, Rival};
 pub use engine::{Applied, Engine, Outcome};
 pub use error::{Class, Error};
 pub use hash::Hash;
-pub use hold::Standing;
 pub use kinds::{Kind, Kinds};
 pub use live::{Controller, Live};
 pub use memory::Memory;
@@ -62,6 +61,7 @@ pub use ownership::Claim;
 pub use prune::Removal;
 pub use read_ahead::ReadAhead;
 pub use request::{Failure, Observer, Verb};
+pub use standing::Standing;
 pub use wanted::{Child, Hold};
 
 /// How this operator marks what it writes.

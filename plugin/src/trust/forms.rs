@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use clap::ValueEnum;
-use private_registry_operator::node::layouts::File;
+use private_registry_operator::node::trust_files::File;
 
 use super::subject::{Name, Subject};
 

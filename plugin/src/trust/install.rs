@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use private_registry_operator::node::layouts::{File, Runtime, Store};
+use private_registry_operator::node::trust_files::{File, Runtime, Store};
 
 use super::machine::{Machine, State};
 use super::subject::Subject;

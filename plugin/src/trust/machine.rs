@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use private_registry_operator::node::layouts::{File, Owner, Runtime, Store};
+use private_registry_operator::node::trust_files::{File, Owner, Runtime, Store};
 use private_registry_operator::pki::Bundle;
 
 /// No file of ours is nearly as long.

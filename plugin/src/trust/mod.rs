@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use private_registry_operator::model::{HostPort, RegistryName};
-use private_registry_operator::node::layouts::{File, Owner, Runtime};
+use private_registry_operator::node::trust_files::{File, Owner, Runtime};
 use strum::IntoEnumIterator as _;
 
 use self::forms::Form;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use private_registry_operator::api::{Address, AddressScope, PrivateRegistry};
 use private_registry_operator::model::HostPort;
-use private_registry_operator::node::layouts::{Mark, Owner, Trust};
+use private_registry_operator::node::trust_files::{Mark, Owner, Trust};
 use private_registry_operator::pki::Bundle;
 
 use crate::cluster::Registry;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use private_registry_operator::node::layouts::{Owner, Runtime, Store};
+use private_registry_operator::node::trust_files::{Owner, Runtime, Store};
 use strum::IntoEnumIterator as _;
 
 use super::Options;

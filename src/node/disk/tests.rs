@@ -7,7 +7,7 @@ use super::super::orders::{self, Orders};
 use super::super::plan::{clean_up, plan};
 use super::super::report::{Entry, State};
 use super::*;
-use crate::node::layouts::Owner;
+use crate::node::trust_files::Owner;
 
 const ME: &str = "system";
 const HOST: &str = "team-a.registries.svc:5000";
