@@ -1,6 +1,7 @@
 //! Clients of a registry: people with crane and curl on the node, and the kubelet.
 
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -227,6 +228,23 @@ impl Person {
             Ok(Err(text))
         })
         .await
+    }
+
+    /// Has the OCI's suite ask the registry everything but what is left out, and gives its report, JUnit's XML.
+    pub(crate) async fn is_asked_everything(&self, suite: &Path, left_out: &[&str]) -> String {
+        let (mut command, _open) = self.cluster.place.person(suite.to_str().unwrap(), &self.line).await;
+        let results = self.home.path().join("results");
+        let config = fs::read_to_string(self.home.path().join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let login = STANDARD.decode(config["auths"][&self.host]["auth"].as_str().unwrap()).unwrap();
+        let login = String::from_utf8(login).unwrap();
+        let (user, password) = login.split_once(':').unwrap();
+        command.env("OCI_REGISTRY", &self.host).env("OCI_USERNAME", user).env("OCI_PASSWORD", password);
+        command.env("SSL_CERT_FILE", self.home.path().join("ca.crt")).env("OCI_RESULTS_DIR", &results);
+        command.envs(left_out.iter().map(|what| (what, "false"))).current_dir(self.home.path());
+        let output = command.kill_on_drop(true).output();
+        let output = tokio::time::timeout(Duration::from_secs(300), output).await.expect("the suite ends").unwrap();
+        fs::read_to_string(results.join("junit.xml")).unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
     }
 
     async fn run(&self, program: &str, arguments: &[&str]) -> Output {

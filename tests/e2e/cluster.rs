@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 61] = [
+const NAMESPACES: [&str; 62] = [
     "admins",
     "again",
     "always",
@@ -50,6 +50,7 @@ const NAMESPACES: [&str; 61] = [
     "chain",
     "completed",
     "configured",
+    "conforming",
     "down-always",
     "down-completed",
     "down-deleted",

@@ -15,6 +15,7 @@ mod registry;
 
 mod certificates;
 mod configuring;
+mod conformance;
 mod frontend;
 mod installing;
 mod keeping;

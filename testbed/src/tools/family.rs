@@ -21,6 +21,8 @@ pub enum Family {
     Registry,
     /// `crane`, a registry client.
     Crane,
+    /// `conformance`, which asks a registry everything that the OCI's specification of distribution says.
+    Conformance,
     /// `helm`.
     Helm,
     /// `kubectl`.
@@ -60,6 +62,7 @@ impl Family {
             Self::Coredns => COREDNS,
             Self::Registry => REGISTRY,
             Self::Crane => CRANE,
+            Self::Conformance => CONFORMANCE,
             Self::Helm => HELM,
             Self::Kubectl => KUBECTL,
             Self::Nginx => NGINX,
@@ -222,6 +225,16 @@ const CRANE: Recipe = Recipe {
     build: Some(Build {
         programs: &[("github.com/google/go-containerregistry/cmd/crane", "crane")],
         packages: 266,
+        ..PLAIN
+    }),
+    ..UNMADE
+};
+
+const CONFORMANCE: Recipe = Recipe {
+    name: "conformance",
+    build: Some(Build {
+        programs: &[("github.com/opencontainers/distribution-spec/conformance", "conformance")],
+        packages: 214,
         ..PLAIN
     }),
     ..UNMADE

@@ -22,6 +22,18 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// namespaces, libtest's filters: the main job, the rights, and every kind of child.
 const FOR_ALL_NAMESPACES: [&str; 6] = ["installing::", "keeping::", "pulling::", "pushing::", "users::", "suspend"];
 
+/// Clients on a node, and who asks a registry everything that the specification says.
+const E2E: &[Family] = &[
+    Family::Etcd,
+    Family::Kubernetes,
+    Family::Containerd,
+    Family::Cni,
+    Family::Pause,
+    Family::Coredns,
+    Family::Registry,
+    Family::Crane,
+    Family::Conformance,
+];
 /// The tests on an API server need somebody who signs, too.
 const APISERVER: &[Family] = &[Family::Etcd, Family::Kubernetes, Family::CertManager];
 
@@ -77,7 +89,8 @@ impl Group {
         let control_plane = || testbed::missing(Mode::ControlPlane).is_none();
         match self {
             Self::E2e if given.is_some() => given::FAMILIES,
-            Self::Testbed | Self::E2e if node() => Family::NODE,
+            Self::E2e if node() => E2E,
+            Self::Testbed if node() => Family::NODE,
             Self::Apiserver if control_plane() => APISERVER,
             Self::Testbed | Self::Oracles if control_plane() => Family::CONTROL_PLANE,
             _ => &[],
