@@ -294,10 +294,14 @@ impl Registry {
 
     /// Starts a pod of the registry's namespace whose image the kubelet must pull.
     pub(crate) async fn runs(&self, pod: &str, image: &str, pull_secret: Option<&str>) {
+        self.runs_from(pod, &self.host(), image, pull_secret).await;
+    }
+
+    /// The same by another name of the registry.
+    pub(crate) async fn runs_from(&self, pod: &str, host: &str, image: &str, pull_secret: Option<&str>) {
         let secrets: Vec<_> = pull_secret.into_iter().map(|name| json!({"name": name})).collect();
         let confined = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
-        let container =
-            json!({"name": "main", "image": format!("{}/{image}", self.host()), "securityContext": confined});
+        let container = json!({"name": "main", "image": format!("{host}/{image}"), "securityContext": confined});
         let spec = json!({"imagePullSecrets": secrets, "terminationGracePeriodSeconds": 1, "containers": [container]});
         self.cluster.create::<Pod>(&self.namespace, json!({"metadata": {"name": pod}, "spec": spec})).await;
     }

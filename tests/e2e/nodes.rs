@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
@@ -134,7 +134,9 @@ async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_c
     let Some(cluster) = own(Options { trust: Trust::Unconfigured, ..Options::default() }).await else { return };
     let home = cluster.place.node().file("/etc/containerd");
     let before = listed(&home);
-    cluster.install_for_all(&[]).await.unwrap();
+    let by_port = format!("{}:30443", address_of_the_node(&cluster).await);
+    let hosts = ["nodeTrust.hosts[0]=*=registry.example.com", &format!("nodeTrust.hosts[1]=*={by_port}")];
+    cluster.install_for_all(&hosts).await.unwrap();
     let registry = with_images(&cluster, "trusted-unconfigured").await;
     let pull = Some("team-a-pull");
     registry.runs("before", "team/app:1", pull).await;
@@ -144,6 +146,22 @@ async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_c
     registry.runs("trusted", "team/app:2", pull).await;
     registry.started("trusted").await;
     assert!(listed(&home).len() > before.len() + 4, "{:?}", listed(&home));
+
+    // By every other name that an image may have: a host without a port, the Service's address, and a port of the node's.
+    let names = json!(["registry.example.com", by_port]);
+    let on_443 = json!({"type": "NodePort", "port": 443, "nodePort": 30443});
+    registry.change(json!({"addresses": names, "service": on_443})).await;
+    registry.is("Settled").await;
+    let service = registry.own::<Service>().get("team-a").await.unwrap();
+    let address = service.spec.unwrap().cluster_ip.unwrap();
+    let known = format!("127.0.0.1 localhost\n{address} registry.example.com\n");
+    fs::write(cluster.place.node().file("/etc/hosts"), known).unwrap();
+    for (pod, host) in [("by-host", "registry.example.com"), ("by-address", &address), ("by-port", &by_port)] {
+        registry.runs_from(pod, host, "team/app:4", pull).await;
+        registry.started(pod).await;
+    }
+    registry.change(json!({"addresses": null, "service": null})).await;
+    registry.is_proved().await;
 
     cluster.install_for_all(&["nodeTrust.cleanUp=true"]).await.unwrap();
     let name = format!("daemonset/{OPERATOR}-nodes");
@@ -185,6 +203,12 @@ async fn an_older_containerd_is_served_where_its_configuration_says_and_told_wha
     registry.is_proved().await;
     registry.runs("trusted", "team/app:2", Some("team-a-pull")).await;
     registry.started("trusted").await;
+}
+
+async fn address_of_the_node(cluster: &Cluster) -> String {
+    let nodes = Api::<Node>::all(cluster.client.clone()).list(&Default::default()).await.unwrap().items;
+    let addresses = nodes.into_iter().next().and_then(|node| node.status?.addresses).unwrap_or_default();
+    addresses.into_iter().find(|found| found.type_ == "InternalIP").expect("an address").address
 }
 
 /// Everything below a folder, and the folder itself as an empty path; nothing, if it is not there.
