@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::PrivateRegistry;
 use crate::desired::kinds;
-use crate::model::{self, Child, Observed, ObservedClaim, SecretContent, labels};
+use crate::model::{self, Child, Observed, ObservedClaim, SecretContent, labels, names};
 use crate::secret::Sensitive;
 
 /// Bytes that all Secrets of a manifest may have together: more than a table of users has room for. One registry must not fill the operator's memory.
@@ -19,15 +19,23 @@ const OVERSIZED_AT_MOST: usize = 8;
 /// What a key costs beside its name and value: each may become a user.
 const KEY: usize = 256;
 
-/// Names of the Secrets that a manifest refers to, of those of another namespace with it: `namespace/name`.
+/// Namespace and name of the authority of another namespace that a manifest refers to.
+#[must_use]
+pub fn elsewhere(registry: &PrivateRegistry) -> Option<(String, String)> {
+    let authority = model::named_authority(registry)?;
+    Some((authority.namespace?, authority.name))
+}
+
+/// Names of the Secrets of its own namespace that a manifest refers to.
 #[must_use]
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
     read(registry).collect()
 }
 
 fn read(registry: &PrivateRegistry) -> impl Iterator<Item = String> {
-    let own = model::answer_of(registry).into_iter().chain(model::secrets_of(&registry.spec).cloned());
-    own.chain(model::authority_elsewhere(registry))
+    let named = model::named_authority(registry).filter(|authority| authority.namespace.is_none());
+    let own = model::answer_of(registry).into_iter().chain(named.map(|authority| authority.name));
+    own.chain(model::secrets_of(&registry.spec).cloned())
 }
 
 /// Name of the existing claim that a manifest refers to.
@@ -43,6 +51,7 @@ pub async fn references(
     registry: &PrivateRegistry,
     rivals: &[Arc<PrivateRegistry>],
     engine: &Engine,
+    sees_namespaces: bool,
 ) -> (Observed, Vec<apply::Error>) {
     let namespace = registry.metadata.namespace.as_deref().unwrap_or_default();
     let mut observed = Observed { claim_holder: holder(registry, rivals), ..Observed::default() };
@@ -58,10 +67,13 @@ pub async fn references(
             observed.oversized.insert(name);
             continue;
         }
-        let (place, own_name) = name.split_once('/').unwrap_or((namespace, &name));
-        match engine.read(kinds::SECRET, place, own_name).await {
+        // Admission has let it pass once. Nothing has such a name.
+        if !names::is_of_an_object(&name) {
+            observed.secrets.insert(name, None);
+            continue;
+        }
+        match engine.read(kinds::SECRET, namespace, &name).await {
             Ok(live) => {
-                let live = live.filter(|live| place == namespace || signs_for(live, namespace));
                 let content = live.as_ref().map(content);
                 match room.checked_sub(content.as_ref().map_or(0, size)) {
                     Some(left) => {
@@ -77,7 +89,21 @@ pub async fn references(
             }
         }
     }
-    if let Some(name) = claim(registry) {
+    if let Some((place, name)) = elsewhere(registry).filter(|_| sees_namespaces)
+        && [&place, &name].into_iter().all(|name| names::is_of_an_object(name))
+    {
+        match engine.read(kinds::SECRET, &place, &name).await {
+            Ok(live) => {
+                let granted = live.filter(|live| signs_for(live, namespace));
+                observed.elsewhere.content = granted.as_ref().map(content).filter(|content| size(content) <= room);
+            }
+            Err(error) => {
+                errors.push(error);
+                observed.elsewhere.is_unread = true;
+            }
+        }
+    }
+    if let Some(name) = claim(registry).filter(|name| names::is_of_an_object(name)) {
         match engine.read(kinds::PERSISTENT_VOLUME_CLAIM, namespace, name).await {
             Ok(live) => observed.claim = live.as_ref().map(modes),
             Err(error) => {

@@ -73,7 +73,7 @@ pub struct UserSpec {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
     /// Key in the Secret, default `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ pub struct UsersFrom {
 #[serde(rename_all = "camelCase")]
 pub struct HtpasswdSecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
     /// Key in the Secret. Absent: `htpasswd`, or `auth`, as ingress controllers call it, if the Secret has no key of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +112,7 @@ pub struct HtpasswdSecretRef {
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
 }
 

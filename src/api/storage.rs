@@ -51,7 +51,7 @@ pub struct ClaimSpec {
 #[serde(rename_all = "camelCase")]
 pub struct ExistingClaim {
     /// Name of the claim, in the registry's namespace. It cannot be changed later.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
 }
 

@@ -112,7 +112,7 @@ pub struct PrivateCa {
 #[serde(rename_all = "camelCase")]
 pub struct CaSecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
     /// Its namespace, if it is another one than the registry's. There the Secret's annotation privateregistry.dev/signs-for must name the registry's
     /// namespace (several: with commas), or `Any`. Needs an operator that serves all namespaces.
@@ -175,7 +175,7 @@ pub enum KeyAlgorithm {
 pub struct SecretTls {
     /// Secret of type kubernetes.io/tls in the registry's namespace: tls.crt (certificate and chain), tls.key, and ca.crt if
     /// clients must trust an authority that their systems do not know.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
     /// Where the passphrase is that tls.key is encrypted with, if it is: PKCS #8, or OpenSSL's older form with AES or triple DES.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -108,7 +108,8 @@ async fn pass(key: &Key, failures: &Failures, ctx: &Context) -> Result<Next, Err
         report(&registry, summary::paused(&before, generation, now), failures, ctx).await?;
         return held.map(|_| Next::Look(resync(&registry)));
     }
-    let (observed, unread) = observe::references(&registry, &ctx.rivals(key), &ctx.engine).await;
+    let (observed, unread) =
+        observe::references(&registry, &ctx.rivals(key), &ctx.engine, ctx.settings.sees_namespaces).await;
     for error in unread {
         failures.failed(key, &error.into());
     }

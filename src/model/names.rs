@@ -107,6 +107,13 @@ impl Child {
     }
 }
 
+/// Whether an object, or a namespace, can have this name: what cannot must never become part of an address.
+#[must_use]
+pub fn is_of_an_object(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.len() <= 253 && name.split('.').all(|part| !part.is_empty() && part.bytes().all(is_plain))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -147,6 +154,16 @@ mod tests {
                 prop_assert!(child.starts_with(|c: char| c.is_ascii_lowercase()));
                 prop_assert!(child.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()));
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_of_an_object_is_told() {
+        for name in ["a", "company-ca", "a.b.c", "0"] {
+            assert!(is_of_an_object(name), "{name}");
+        }
+        for name in ["", ".", "..", "a..b", "pki/company", "?watch=true&", "a?b", "a%2fb", "a b", "A", "a#b", "../a"] {
+            assert!(!is_of_an_object(name), "{name}");
         }
     }
 }

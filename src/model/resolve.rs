@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::client_authorities;
 use super::image::{self, Version};
 use super::resolved::{
-    Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Requested, Resolved, Service, Signer, Storage, Tls,
-    TrustedNamespaces, TrustedNodes,
+    Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Requested, Resolved, Service, Shared, Signer,
+    Storage, Tls, TrustedNamespaces, TrustedNodes,
 };
 use super::route::{route, written_addresses};
 use super::users::users;
@@ -331,7 +331,8 @@ pub fn answer_of(registry: &PrivateRegistry) -> Option<String> {
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
 fn inputs(name: &RegistryName, registry: &PrivateRegistry) -> Result<(), Blocked> {
     let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| name.child(*child)).collect();
-    let named = authority_elsewhere(registry);
+    let named =
+        named_authority(registry).filter(|authority| authority.namespace.is_none()).map(|authority| authority.name);
     if let Some(name) = secrets_of(&registry.spec).chain(&named).find(|name| own.contains(*name)) {
         return Err(Blocked::invalid(format!(
             "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
@@ -400,21 +401,21 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
     })
 }
 
-/// The Secret's name, with its namespace before a slash if it is another one.
-fn shared(secret: CaSecretRef, namespace: &str, settings: &Settings) -> Result<String, Blocked> {
+/// Whose authority signs, if it is not the registry's own. Its own namespace need not be named.
+fn shared(secret: CaSecretRef, namespace: &str, settings: &Settings) -> Result<Shared, Blocked> {
     let CaSecretRef { name, namespace: place } = secret;
-    match place.filter(|place| place != namespace) {
-        None => Ok(name),
-        Some(place) if settings.sees_namespaces => Ok(format!("{place}/{name}")),
-        Some(place) => Err(Blocked {
-            reason: "NeedsClusterScope",
-            message: format!(
-                "spec.tls.privateCA.caSecretRef: this operator watches single namespaces and may not read Secret {place}/{name}: put the Secret into \
-                 namespace {namespace}, or have an operator installed that serves all namespaces"
-            ),
-            waiting: false,
-        }),
+    let found = Shared { namespace: place.filter(|place| place != namespace), name };
+    if found.namespace.is_none() || settings.sees_namespaces {
+        return Ok(found);
     }
+    Err(Blocked {
+        reason: "NeedsClusterScope",
+        message: format!(
+            "spec.tls.privateCA.caSecretRef: this operator watches single namespaces and may not read Secret {found}: put the Secret into \
+             namespace {namespace}, or have an operator installed that serves all namespaces"
+        ),
+        waiting: false,
+    })
 }
 
 fn signer(name: Option<String>, settings: &Settings) -> Result<Signer, Blocked> {
@@ -433,12 +434,13 @@ fn signer(name: Option<String>, settings: &Settings) -> Result<Signer, Blocked> 
     }
 }
 
-/// The same of a manifest, if it names a namespace at all.
+/// The authority that a manifest names together with a namespace.
 #[must_use]
-pub fn authority_elsewhere(registry: &PrivateRegistry) -> Option<String> {
-    let secret = registry.spec.tls.as_ref()?.private_ca.as_ref()?.ca_secret_ref.clone()?;
-    secret.namespace.as_ref()?;
-    shared(secret, registry.metadata.namespace.as_deref().unwrap_or_default(), &Settings::default()).ok()
+pub fn named_authority(registry: &PrivateRegistry) -> Option<Shared> {
+    let secret = registry.spec.tls.as_ref()?.private_ca.as_ref()?.ca_secret_ref.as_ref()?;
+    let place = secret.namespace.as_ref()?;
+    let namespace = (registry.metadata.namespace.as_ref() != Some(place)).then(|| place.clone());
+    Some(Shared { namespace, name: secret.name.clone() })
 }
 
 fn issuer(given: IssuerRef) -> Signer {

@@ -197,8 +197,8 @@ pub enum Tls {
         duration: Duration,
         /// Life of the authority.
         ca_duration: Duration,
-        /// Name of the Secret with the authority, if that lies elsewhere.
-        shared: Option<String>,
+        /// The Secret with the authority, if that is not the registry's own.
+        shared: Option<Shared>,
         /// How long clients have to learn of the next authority.
         grace: Duration,
         /// Kind of key.
@@ -223,6 +223,24 @@ pub enum Tls {
     None,
     /// Somebody, but the manifest does not say it so that it can be followed: see [`Faults::certificate`].
     Unreadable,
+}
+
+/// A Secret with an authority that is not the registry's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// Its namespace, if it is another one than the registry's.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// A certificate that somebody else signs.

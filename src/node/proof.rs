@@ -34,8 +34,9 @@ const UNREACHED: [&str; 12] = [
     "http response to https client",
 ];
 /// Words of those that a registry has answered.
-const ANSWERED: [&str; 7] = [
+const ANSWERED: [&str; 8] = [
     "401 unauthorized",
+    "403 forbidden",
     "authorization failed",
     "authentication required",
     "access denied",

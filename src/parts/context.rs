@@ -448,10 +448,8 @@ fn still_mounts(pod: &Pod, registry: &str, claim: &str, is_shared: bool) -> Opti
 /// The objects that a registry refers to.
 fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
     let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
-    let secrets = observe::secrets(registry).into_iter().map(|name| match name.split_once('/') {
-        Some((namespace, name)) => ("Secret", namespace.to_owned(), name.to_owned()),
-        None => at("Secret", name),
-    });
+    let elsewhere = observe::elsewhere(registry).map(|(namespace, name)| ("Secret", namespace, name));
+    let secrets = observe::secrets(registry).into_iter().map(|name| at("Secret", name)).chain(elsewhere);
     let trust = registry.spec.trust.as_ref();
     let namespaces = trust.and_then(|trust| trust.namespaces.as_ref()).map(|_| any(NAMESPACE));
     let nodes = trust.and_then(|trust| trust.nodes.as_ref()).into_iter();

@@ -43,6 +43,7 @@ pub async fn settle(
     }
     if is_going {
         recall(owner, ctx).await?;
+        say_what_is_left(registry, owner, ctx);
     }
     // Labels alone make nobody wait: whoever rules another namespace may write them.
     let has_copies = registry.spec.trust.is_some() || has_finalizer && !ctx.engine.elsewhere(owner).is_empty();
@@ -65,6 +66,17 @@ async fn recall(owner: &Owner, ctx: &Context) -> Result<(), Error> {
         tracing::warn!(registry = %key, "left behind: {}", words(error));
     }
     errors.into_iter().find(|error| error.class() == Class::Transient && !is_refusal(error)).map_or(Ok(()), Err)
+}
+
+/// An administrator may have taken the kind away since it was written. Then the operator can neither see nor remove it.
+fn say_what_is_left(registry: &PrivateRegistry, owner: &Owner, ctx: &Context) {
+    let kind = kinds::CLUSTER_TRUST_BUNDLE.kind;
+    let told = registry.status.as_ref().and_then(|status| status.trust.as_ref()?.cluster_trust_bundle.as_ref());
+    let is_out_of_reach = !ctx.settings.sees_namespaces || !ctx.settings.optional_kinds.contains(kind);
+    if let Some(name) = told.filter(|_| is_out_of_reach) {
+        let registry = format!("{}/{}", owner.namespace, owner.name);
+        tracing::warn!(registry, "left behind: {kind} {name}, which the operator may not write any more; delete it");
+    }
 }
 
 /// Whether the API server understood and said no.

@@ -51,7 +51,19 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate) -> Route {
                 return kept(pass, status::Route::failed(Problem::retrying(reason::BEING_DELETED, why)));
             }
             Ok(applied) => written.push((kind, applied.live)),
-            Err(error) => return kept(pass, status::Route::failed(pass.problem(error))),
+            Err(error) => {
+                let mut problem = pass.problem(error);
+                let is_bare = kind == BACKEND_TLS_POLICY && is_absent(pass).await;
+                if is_bare {
+                    let why = "the HTTPRoute is taken away meanwhile: without the policy a Gateway would send logins in plain text";
+                    problem.message = format!("{}; {why}", problem.message);
+                }
+                let mut route = kept(pass, status::Route::failed(problem));
+                if is_bare {
+                    route.keep.remove(&pass.named(HTTP_ROUTE, Child::Route));
+                }
+                return route;
+            }
         }
     }
     let objects: Vec<_> = written.iter().map(|(kind, live): &(_, Live)| (kind.kind, live.value())).collect();
@@ -60,7 +72,7 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate) -> Route {
         && let Some(host) = taken(pass, wanted.hosts())
     {
         let why = format!(
-            "{host} is a host of spec.route of another registry, too, which was there first: proxies send clients to one of the two; take it out of one of them"
+            "{host} is a host of spec.route of another registry, too, which is older: proxies send clients to one of the two; take it out of one of them"
         );
         report = status::Route::said(Truth::False, reason::HOST_TAKEN, why);
     }
@@ -70,6 +82,12 @@ pub async fn settle(pass: &Pass<'_>, certificate: &Certificate) -> Route {
     }
     let keep = written.iter().map(|(kind, _)| pass.named(kind, Child::Route)).collect();
     Route { report: Some(report), keep }
+}
+
+/// Whether there is no policy, as far as that can be said.
+async fn is_absent(pass: &Pass<'_>) -> bool {
+    let name = pass.registry.name.child(Child::Route);
+    matches!(pass.ctx.engine.read_child(&pass.owner, BACKEND_TLS_POLICY, &name).await, Ok(None))
 }
 
 /// What is there stays as it is.

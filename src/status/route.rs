@@ -1,5 +1,7 @@
 //! What is said of the Ingress or the route of a Gateway: what keeps it from being as wanted, and what its controller makes of it. Pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::merge::{Finding, Truth};
@@ -100,14 +102,27 @@ fn routed(registry: &Resolved, gateway: &Gateway, objects: &[(&str, &Value)]) ->
     Route::said(Truth::True, reason::TAKEN, format!("taken: {}", brief(&places.join(", "))))
 }
 
-/// One for each Gateway of a route; one for a policy, whatever Gateways its controllers name.
+/// One for each Gateway of the manifest. What others say, for Gateways that it does not name, is not about it.
 fn words(registry: &Resolved, gateway: &Gateway, kind: &str, live: &Value) -> Vec<Word> {
     let list = |pointer: &str| live.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let generation = live["metadata"]["generation"].as_i64();
     let name = &registry.name;
     if kind == POLICY {
-        let said: Vec<_> = list("/status/ancestors").iter().collect();
-        return vec![word(format!("{kind} {name}"), &said, generation)];
+        let of_gateway = |(namespace, gateway): (&str, &str)| {
+            let is_it = |said: &&Value| {
+                let told = &said["ancestorRef"];
+                told["name"] == gateway && told["namespace"].as_str().unwrap_or(&registry.namespace) == namespace
+            };
+            let said: Vec<_> = list("/status/ancestors").iter().filter(is_it).collect();
+            word(format!("{kind} {name} (Gateway {namespace}/{gateway})"), &said, generation)
+        };
+        // A policy is for a Gateway as a whole, whatever listeners the route names.
+        let gateways: BTreeSet<_> = gateway
+            .parents
+            .iter()
+            .map(|parent| (parent.namespace.as_deref().unwrap_or(&registry.namespace), parent.name.as_str()))
+            .collect();
+        return gateways.into_iter().map(of_gateway).collect();
     }
     let of_parent = |parent: &GatewayRef| {
         let is_it = |said: &&Value| is_parent(&said["parentRef"], parent, &registry.namespace);
@@ -204,7 +219,9 @@ mod tests {
         }});
         let yes = || json!([condition("Accepted", "True", 2), condition("ResolvedRefs", "True", 2)]);
         let route = |parents: Value| json!({"metadata": {"generation": 2}, "status": {"parents": parents}});
-        let policy = |conditions: Value| json!({"metadata": {"generation": 2}, "status": {"ancestors": [{"conditions": conditions}]}});
+        let of = |gateway: &str, conditions: &Value| json!({"ancestorRef": {"name": gateway, "namespace": "infra"}, "conditions": conditions});
+        let told = |ancestors: Value| json!({"metadata": {"generation": 2}, "status": {"ancestors": ancestors}});
+        let policy = |conditions: Value| told(json!([of("inner", &conditions), of("outer", &conditions)]));
         let both = || route(json!([parent("inner", &yes()), parent("outer", &yes())]));
         let no = |kind| json!([condition("Accepted", "True", 2), condition(kind, "False", 2)]);
         for (route, policy, status, reason, words, blocks) in [
@@ -213,6 +230,23 @@ mod tests {
             (route(json!([])), policy(yes()), Truth::Unknown, "NotTaken", "infra/inner", false),
             // A controller that does not know the policy would speak plain text.
             (both(), json!({}), Truth::Unknown, "NotTaken", "BackendTLSPolicy team-a", false),
+            // Nor does it help, or harm, what somebody says for another Gateway.
+            (
+                both(),
+                told(json!([of("else", &yes()), of("inner", &yes())])),
+                Truth::Unknown,
+                "NotTaken",
+                "infra/outer",
+                false,
+            ),
+            (
+                both(),
+                told(json!([of("else", &no("Accepted")), of("inner", &yes()), of("outer", &yes())])),
+                Truth::True,
+                "Taken",
+                "BackendTLSPolicy team-a (Gateway infra/outer)",
+                false,
+            ),
             (both(), policy(no("Accepted")), Truth::False, "RouteRefused", "BackendTLSPolicy team-a", true),
             (
                 route(json!([parent("inner", &no("ResolvedRefs")), parent("outer", &yes())])),

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, GATEWAY_KINDS, namespace, namespace_of_its_own_cluster};
@@ -237,6 +238,48 @@ async fn of_two_registries_with_one_host_the_second_is_told() {
     second.says_within(within(5), "RouteReady", "False", "HostTaken").await;
     first.delete().await;
     second.says_within(within(5), "RouteReady", "Unknown", "NotTaken").await;
+}
+
+#[tokio::test]
+async fn an_ingress_goes_only_when_the_one_of_another_class_would_be_taken() {
+    let Some(team) = namespace("route-class").await else { return };
+    let rules = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "no-bad-class"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["ingresses"]}]},
+            "validations": [{"expression": "!has(object.spec.ingressClassName) || object.spec.ingressClassName != 'bad'", "message": "no such class here"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "no-bad-class"},
+        "spec": {"policyName": "no-bad-class", "validationActions": ["Deny"]},
+    });
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(team.client.clone());
+    policies.create(&PostParams::default(), &serde_json::from_value(rules).unwrap()).await.unwrap();
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(team.client.clone());
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    let _operator = team.operator().await;
+    let spec = |class: &str| {
+        json!({
+            "restartPolicy": {"type": "Never"}, "suspend": true, "tls": {"none": {}},
+            "route": {"ingress": {"className": class, "hosts": ["class.example.com"]}},
+        })
+    };
+    let registry = team.registry("team-a", spec("good")).await;
+    let ingress = team.object("Ingress", "team-a");
+    ingress.appears(PATIENCE).await;
+    let uid = ingress.uid().await;
+
+    // The policy takes a moment to count.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    registry.apply(spec("bad")).await.unwrap();
+    let words = registry.says("RouteReady", "False", "Refused").await;
+    assert!(words.contains("no such class here"), "{words}");
+    assert_eq!(ingress.uid().await, uid, "what served before stays");
+
+    registry.apply(spec("other")).await.unwrap();
+    ingress.is_made_again(&uid, PATIENCE).await;
+    assert_eq!(ingress.at("/spec/ingressClassName").await, "other");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::error::Error;
 use super::fields::{Owned, writer, written_entry};
 use super::hash::Hash;
 use super::immutable::{Change, compare, concede, remedy};
-use super::kinds::Kind;
+use super::kinds::{Kind, Stage};
 use super::live::{Depth, Live};
 use super::memory::{Known, Memory, Recall};
 use super::ownership::{Verdict, is_proved, judge};
@@ -279,6 +279,10 @@ impl Engine {
                 Err(Error::Sealed { object: target.clone(), path, is_kept: child.hold != Hold::Disposable })
             }
             Change::Recreate(path) => {
+                // What people reach it by goes only when the next one would be taken.
+                if target.kind.stage == Stage::Exposure {
+                    self.rehearse_another(wanted).await?;
+                }
                 tracing::info!(object = %target, path, "replacing, because this field cannot change in place");
                 self.recreate(owner, wanted, live).await
             }

@@ -38,13 +38,7 @@ impl Engine {
         let found = self.differences(&wanted, &live, &body);
         match remedy(child.kind, live.value(), &found) {
             Change::Nothing | Change::Never(_) | Change::Sealed(_) => Ok(()),
-            // Under another name: under its own, there is one already.
-            Change::Recreate(_) => {
-                let target = ObjectRef::new(target.kind, &target.namespace, &format!("{}-rehearsal", target.name));
-                let mut body = wanted.body.clone();
-                body["metadata"]["name"] = Value::from(&*target.name);
-                allowed(Verb::Update, &wanted.target, self.try_new(&target, body).await)
-            }
+            Change::Recreate(_) => self.rehearse_another(&wanted).await,
             Change::Replace(_) => allowed(Verb::Update, target, self.try_spec(target, &live, &body).await),
             Change::InPlace(_) => {
                 let tried = self.requests.rehearsing().update(target, body.clone(), live.uid(), None).await;
@@ -56,6 +50,15 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether it would be taken in the place of the one that is there. Tried under another name: under its own, there is one already.
+    pub(super) async fn rehearse_another(&self, wanted: &Wanted) -> Result<(), Error> {
+        let target = &wanted.target;
+        let target = ObjectRef::new(target.kind, &target.namespace, &format!("{}-rehearsal", target.name));
+        let mut body = wanted.body.clone();
+        body["metadata"]["name"] = Value::from(&*target.name);
+        allowed(Verb::Update, &wanted.target, self.try_new(&target, body).await)
     }
 
     async fn try_new(&self, target: &ObjectRef, body: Value) -> Result<(), Failure> {

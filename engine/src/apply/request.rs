@@ -129,7 +129,7 @@ impl Requests {
 
     /// The object as it is now; `None` if there is none.
     pub(super) async fn read(&self, target: &ObjectRef) -> Result<Option<Live>, Failure> {
-        let request = route(target).get(&target.name, &Default::default()).map_err(Failure::Build)?;
+        let request = route(target)?.get(&target.name, &Default::default()).map_err(Failure::Build)?;
         let (status, answer) = self.send(target.kind, Verb::Read, request).await?;
         match status {
             404 => Ok(None),
@@ -251,7 +251,7 @@ impl Requests {
             ..PatchParams::default()
         };
         let patch = Patch::<()>::Json(operations);
-        let request = route(target).patch(&target.name, &params, &patch).map_err(Failure::Build)?;
+        let request = route(target)?.patch(&target.name, &params, &patch).map_err(Failure::Build)?;
         let (status, answer) = self.send(target.kind, Verb::Update, request).await?;
         match status {
             200 => object(target.kind, answer),
@@ -273,7 +273,7 @@ impl Requests {
             }),
             ..DeleteParams::default()
         };
-        let request = route(target).delete(&target.name, &params).map_err(Failure::Build)?;
+        let request = route(target)?.delete(&target.name, &params).map_err(Failure::Build)?;
         let (status, answer) = self.send(target.kind, Verb::Delete, request).await?;
         match status {
             404 => Ok(Deleted::Gone),
@@ -285,7 +285,7 @@ impl Requests {
 
     async fn post(&self, target: &ObjectRef, body: &Value) -> Result<(u16, Value), Failure> {
         let params = PostParams { field_manager: Some(self.manager.to_owned()), dry_run: self.is_rehearsal };
-        let request = route(target).create(&params, body.to_string().into_bytes()).map_err(Failure::Build)?;
+        let request = route(target)?.create(&params, body.to_string().into_bytes()).map_err(Failure::Build)?;
         self.send(target.kind, Verb::Create, request).await
     }
 
@@ -298,7 +298,7 @@ impl Requests {
             field_validation: Some(ValidationDirective::Ignore),
             dry_run: self.is_rehearsal,
         };
-        let request = route(target).patch(&target.name, &params, &Patch::Apply(body)).map_err(Failure::Build)?;
+        let request = route(target)?.patch(&target.name, &params, &Patch::Apply(body)).map_err(Failure::Build)?;
         self.send(target.kind, verb, request).await
     }
 
@@ -386,8 +386,20 @@ fn parsed(text: &[u8]) -> Value {
     serde_json::from_slice(text).unwrap_or_default()
 }
 
-fn route(target: &ObjectRef) -> Request {
-    Request::new(target.kind.url(Some(&target.namespace)))
+/// Names come from manifests, too. One that would end the path, or lead elsewhere, is no name.
+fn route(target: &ObjectRef) -> Result<Request, Failure> {
+    let has_place = target.kind.is_cluster_wide || is_segment(&target.namespace);
+    if has_place && is_segment(&target.name) {
+        return Ok(Request::new(target.kind.url(Some(&target.namespace))));
+    }
+    let why = format!("{target} has a name that no object can have");
+    Err(Failure::Build(kube::core::request::Error::Validation(why)))
+}
+
+/// Whether it is one part of a path, as it stands.
+fn is_segment(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_plain) && name != "." && name != ".."
 }
 
 fn object(kind: &'static Kind, answer: Value) -> Result<Live, Failure> {

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::api::{self, AuthorityStage, AuthorityStatus, CertificateStatus};
 use crate::desired;
-use crate::model::{Child, Observed, Resolved, SecretContent, Tls, labels};
+use crate::model::{Child, Observed, Resolved, SecretContent, Shared, Tls, labels};
 use crate::parts::Error;
 use crate::parts::context::KUBELETS_OWN_TIME;
 use crate::pki::bundle::Bundle;
@@ -124,8 +124,8 @@ pub enum Authority {
     Offered(Live),
     /// It lies in another Secret, which is only read.
     Shared {
-        /// Name of the Secret.
-        name: String,
+        /// Which one.
+        secret: Shared,
         /// What it holds; `None`: it does not exist, or could not be read.
         content: Option<SecretContent>,
         /// Whether it could not be read this time.
@@ -165,7 +165,7 @@ impl Authority {
     /// Name of its Secret.
     fn name(&self, registry: &Resolved) -> String {
         match self {
-            Self::Shared { name, .. } => name.clone(),
+            Self::Shared { secret, .. } => secret.to_string(),
             _ => registry.name.child(Child::Ca),
         }
     }

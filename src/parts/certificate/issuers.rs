@@ -14,13 +14,13 @@ const AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
 /// What the issuer says to this request.
 pub(super) async fn answer(pass: &Pass<'_>, asked: &desired::Object) -> Result<Answer, Error> {
     let found = pass.ctx.engine.read_known_child(&pass.owner, kinds::CERTIFICATE_REQUEST, &asked.name).await?;
-    Ok(found.map_or(Answer::Nothing, |live| read(&live, asked)))
+    Ok(found.map_or(Answer::Nothing, |live| read(&live, asked, pass.now)))
 }
 
-fn read(live: &Live, asked: &desired::Object) -> Answer {
-    let is_asked = asked.body["spec"]
-        .as_object()
-        .is_some_and(|wanted| wanted.iter().all(|(field, value)| live.value()["spec"].get(field) == Some(value)));
+fn read(live: &Live, asked: &desired::Object, now: Timestamp) -> Answer {
+    // A policy of the cluster may have changed the rest on its way in, a life that is too long for instance.
+    let same = |field: &str| live.value()["spec"].get(field) == asked.body["spec"].get(field);
+    let is_asked = same("request") && same("issuerRef");
     // It was made for another request, and is replaced.
     if !is_asked || live.is_leaving() {
         return Answer::Nothing;
@@ -41,8 +41,14 @@ fn read(live: &Live, asked: &desired::Object) -> Answer {
         let bytes = serde_json::from_value::<k8s_openapi::ByteString>(encoded).ok()?.0;
         (!bytes.is_empty()).then_some(bytes)
     };
-    let spoke_at = condition("Ready").and_then(|ready| ready["lastTransitionTime"].as_str()?.parse::<Timestamp>().ok());
-    let again_at = spoke_at.and_then(|at| at.checked_add(AGAIN_AFTER).ok());
+    // The first that is told. A clock that goes ahead must not put it off for ever.
+    let told = [
+        condition("Ready").map(|ready| &ready["lastTransitionTime"]),
+        status.get("failureTime"),
+        live.value().pointer("/metadata/creationTimestamp"),
+    ];
+    let spoke_at = told.into_iter().flatten().find_map(|at| at.as_str()?.parse::<Timestamp>().ok());
+    let again_at = spoke_at.unwrap_or(now).min(now).checked_add(AGAIN_AFTER).ok();
     if is_true("Ready")
         && let Some(chain) = bytes("certificate")
     {
@@ -88,7 +94,11 @@ mod tests {
         live["status"] = status.clone();
         // cert-manager's webhook says who has asked.
         live["spec"]["username"] = json!("system:serviceaccount:operators:operator");
-        read(&Live::new(kinds::CERTIFICATE_REQUEST, live), asked)
+        read(&Live::new(kinds::CERTIFICATE_REQUEST, live), asked, now())
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-30T12:00:00Z".parse().unwrap()
     }
 
     #[test]
@@ -111,7 +121,7 @@ mod tests {
             ),
             (
                 json!({"conditions": [yes("InvalidRequest"), yes("Approved")]}),
-                Answer::Failed { why: words(), again_at: None },
+                Answer::Failed { why: words(), again_at: Some("2026-11-30T13:00:00Z".parse().unwrap()) },
             ),
             (
                 json!({"certificate": "Y2hhaW4=", "ca": "Y2E=", "conditions": [yes("Approved"), ready("True", "Issued")]}),
@@ -129,11 +139,22 @@ mod tests {
     fn what_was_asked_otherwise_or_is_going_is_no_answer() {
         let asked = asked();
         let signed = json!({"certificate": "Y2hhaW4=", "conditions": [{"type": "Ready", "status": "True"}]});
-        assert!(matches!(answered(&asked, &signed), Answer::Signed { again_at: None, authority: None, .. }));
+        let in_an_hour: Timestamp = "2026-11-30T13:00:00Z".parse().unwrap();
+        let told = |status: &Value| match answered(&asked, status) {
+            Answer::Signed { again_at, authority: None, .. } => again_at,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(&signed), Some(in_an_hour), "nobody says when it was");
+        let mut later = signed.clone();
+        later["conditions"][0]["lastTransitionTime"] = json!("2099-01-01T00:00:00Z");
+        assert_eq!(told(&later), Some(in_an_hour), "no clock puts it off for ever");
+        // A policy of the cluster has cut the life.
+        let mut amended = asked.body.clone();
+        (amended["status"], amended["spec"]["duration"]) = (signed.clone(), json!("1h0m0s"));
+        assert!(matches!(read(&Live::new(kinds::CERTIFICATE_REQUEST, amended), &asked, now()), Answer::Signed { .. }));
         for (place, other) in [
             ("/spec/request", json!("b3RoZXI=")),
             ("/spec/issuerRef/name", json!("other")),
-            ("/spec/duration", json!("1h0m0s")),
             ("/metadata/deletionTimestamp", json!("2026-11-30T10:00:00Z")),
         ] {
             let mut live = asked.body.clone();
@@ -143,7 +164,7 @@ mod tests {
             if live["metadata"]["deletionTimestamp"].is_null() {
                 live["metadata"].as_object_mut().unwrap().remove("deletionTimestamp");
             }
-            assert_eq!(read(&Live::new(kinds::CERTIFICATE_REQUEST, live), &asked), Answer::Nothing, "{place}");
+            assert_eq!(read(&Live::new(kinds::CERTIFICATE_REQUEST, live), &asked, now()), Answer::Nothing, "{place}");
         }
     }
 

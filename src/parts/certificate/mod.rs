@@ -136,10 +136,16 @@ async fn published(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<Option<String
 /// The stored CA, if the registry signs with one of its own.
 async fn authority(pass: &Pass<'_>, is_first: bool) -> Result<Authority, Problem> {
     match &pass.registry.tls {
-        Tls::PrivateCa { shared: Some(name), .. } => {
-            let content = pass.observed.secrets.get(name).cloned().flatten();
-            let is_unread = pass.observed.unread.contains(name) || pass.observed.oversized.contains(name);
-            return Ok(Authority::Shared { name: name.clone(), content, is_unread });
+        Tls::PrivateCa { shared: Some(secret), .. } => {
+            let (observed, name) = (pass.observed, &secret.name);
+            let (content, is_unread) = match secret.namespace {
+                Some(_) => (observed.elsewhere.content.clone(), observed.elsewhere.is_unread),
+                None => (
+                    observed.secrets.get(name).cloned().flatten(),
+                    observed.unread.contains(name) || observed.oversized.contains(name),
+                ),
+            };
+            return Ok(Authority::Shared { secret: secret.clone(), content, is_unread });
         }
         Tls::PrivateCa { shared: None, .. } => {}
         Tls::Request(_) | Tls::Own { .. } | Tls::None | Tls::Unreadable => return Ok(Authority::Absent),

@@ -489,3 +489,15 @@ async fn a_failed_read_is_told_from_an_absent_object() {
     assert!(std::error::Error::source(&error).unwrap().to_string().starts_with("500"));
     assert!(cluster.engine.read(SECRET, "registries", "users").await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn what_is_no_name_never_becomes_part_of_an_address() {
+    let cluster = Cluster::new();
+    for name in ["?watch=true&", "other/secrets/a", "..", ".", "", "a%2fb", "a#b", "a b"] {
+        let refused = cluster.engine.read(SECRET, "registries", name).await.unwrap_err();
+        assert_eq!(refused.reason(), "ReadFailed", "{name}");
+        let refused = cluster.engine.read(SECRET, name, "a").await.unwrap_err();
+        assert_eq!(refused.reason(), "ReadFailed", "{name}");
+    }
+    assert_eq!(cluster.requests(), nothing());
+}

@@ -232,7 +232,7 @@ pub(super) fn settle(
             authorities_since: published.since.render(),
             shared_authority: match &stored.authority {
                 _ if issued.is_none() => shared_before,
-                Authority::Shared { name, .. } => Some(name.clone()),
+                Authority::Shared { secret, .. } => Some(secret.to_string()),
                 Authority::Absent | Authority::Stored(_) | Authority::Offered(_) => None,
             },
             signer: signer_before.filter(|_| issued.is_none()),
@@ -294,10 +294,10 @@ fn unusable(registry: &Resolved, stored: &Stored<'_>, why: Option<&Refusal>) -> 
 fn authority_missing(registry: &Resolved, authority: &Authority) -> Problem {
     const FIELD: &str = "spec.tls.privateCA.caSecretRef";
     match authority {
-        Authority::Shared { name, is_unread: true, .. } => {
+        Authority::Shared { secret: name, is_unread: true, .. } => {
             return Problem::waiting("ReadFailed", format!("Secret {name} could not be read; it is tried again"));
         }
-        Authority::Shared { name, content: None, .. } if name.contains('/') => {
+        Authority::Shared { secret: name, content: None, .. } if name.namespace.is_some() => {
             let namespace = &registry.namespace;
             return Problem::waiting(
                 "WaitingForSecret",
@@ -308,13 +308,13 @@ fn authority_missing(registry: &Resolved, authority: &Authority) -> Problem {
                 ),
             );
         }
-        Authority::Shared { name, content: None, .. } => {
+        Authority::Shared { secret: name, content: None, .. } => {
             return Problem::waiting(
                 "WaitingForSecret",
                 format!("Secret {name}, named in {FIELD}, does not exist; create it"),
             );
         }
-        Authority::Shared { name, .. } => {
+        Authority::Shared { secret: name, .. } => {
             return Problem::stuck(
                 "CaUnusable",
                 format!(
@@ -357,7 +357,7 @@ fn successor_note(
 ) -> Option<String> {
     let at = published.signs_from?;
     let bundle = registry.name.child(Child::CaBundle);
-    if has_next && let Authority::Shared { name, .. } = authority {
+    if has_next && let Authority::Shared { secret: name, .. } = authority {
         return Some(format!("the CA that is to follow in Secret {name} is in ConfigMap {bundle} already"));
     }
     Some(format!(

@@ -464,7 +464,8 @@ fn an_authority_that_lies_elsewhere_signs_for_whoever_names_it_and_is_only_read(
     };
     let settle = |shelf: &Shelf, content: Option<SecretContent>, asked: Option<&str>, now: Timestamp| {
         let registry = registry(asked);
-        let authority = Authority::Shared { name: "company".to_owned(), content, is_unread: false };
+        let secret = Shared { namespace: None, name: "company".to_owned() };
+        let authority = Authority::Shared { secret, content, is_unread: false };
         let stored = Stored {
             leaf: shelf.leaf.as_ref(),
             published: None,
