@@ -97,7 +97,6 @@ const SILENT: &[&str] = &[
     "tls.secret.passphraseSecretRef.name",
     "tls.secret.passphraseSecretRef.key",
     // Copies lie in other namespaces, of which the operator of these tests sees none; `apiserver trust::` has its own.
-    "trust.clusterTrustBundle",
     "trust.namespaces.selector.matchExpressions[].key",
     "trust.namespaces.selector.matchExpressions[].operator",
     "trust.namespaces.selector.matchExpressions[].values[]",
