@@ -101,7 +101,8 @@ async fn a_quiet_pass_reads_and_writes_nothing_whatever_the_registry_consists_of
 
     assert_eq!(team.asked_since(mark).await, []);
     let (_, metrics) = operator.get("/metrics").await.unwrap();
-    for kind in KINDS.iter().map(|kind| kind.kind).chain(["Pod", "PrivateRegistry"]) {
+    let watched = KINDS.iter().filter(|kind| !kind.is_cluster_wide).map(|kind| kind.kind);
+    for kind in watched.chain(["Pod", "PrivateRegistry"]) {
         let series = format!("private_registry_operator_last_watch_event_age_seconds{{kind=\"{kind}\"}}");
         assert!(metrics.contains(&series), "{series} in {metrics}");
     }
