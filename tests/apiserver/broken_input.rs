@@ -265,7 +265,9 @@ async fn of_two_registries_on_one_claim_the_older_has_it() {
     operator.has_made(2.0).await;
     assert!(newer.deployment().find().await.is_none());
 
+    let pods = older.deployment();
     older.delete().await;
+    pods.disappears(GARBAGE).await;
     newer.ready().await;
 }
 
