@@ -231,6 +231,8 @@ impl Configuration<'_> {
             set("alias", [&format!("{}/docker/registry/v2/blobs/sha256/$shard/$digest/data", pod::DATA)]),
             // A volume that is slow holds up one request and not all of a worker's.
             set("aio", ["threads"]),
+            // Each reading is handed to a thread and back: few large ones, not one for every 32 KiB.
+            set("output_buffers", ["2", "256k"]),
             block("types", [], vec![]),
             set("etag", ["off"]),
             set("if_modified_since", ["off"]),

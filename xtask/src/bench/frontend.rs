@@ -27,6 +27,8 @@ const PUSHES: usize = 20;
 const LARGE: usize = 128 << 20;
 const NGINX_AT_MOST: u64 = 32 << 10;
 
+const MEDIA: &str = "application/vnd.oci.image.manifest.v1+json";
+
 /// What is compared: how much better the front end must be.
 const BLOBS: [(&str, usize, f64); 2] = [("8 KiB", 8 << 10, 2.5), ("1 MiB", 1 << 20, 1.5)];
 
@@ -153,7 +155,6 @@ async fn everywhere(both: &[Person<'_>], content: &[u8]) -> Result<String> {
 
 /// Pushes one and gives its path.
 async fn manifest(both: &[Person<'_>]) -> Result<String> {
-    const MEDIA: &str = "application/vnd.oci.image.manifest.v1+json";
     let config = everywhere(both, b"{}").await?;
     let layer = filler(8 << 10);
     let digest = everywhere(both, &layer).await?;
@@ -178,7 +179,7 @@ async fn requests_a_second(node: &Node, person: &Person<'_>, path: &str) -> Resu
     let mut command = node.sandbox().command(Place::Inside, "wrk");
     let duration = format!("{SECONDS}s");
     command.args(["--threads", "1", "--connections", "8", "--duration", &duration]);
-    command.arg(format!("{}{path}", person.address));
+    command.arg("--header").arg(format!("Accept: {MEDIA}")).arg(format!("{}{path}", person.address));
     let output = tokio::task::spawn_blocking(move || command.output()).await?.context("run wrk")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && !said.contains("Non-2xx"), "wrk said {said}");
