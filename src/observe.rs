@@ -22,20 +22,18 @@ const KEY: usize = 256;
 /// Namespace and name of the authority of another namespace that a manifest refers to.
 #[must_use]
 pub fn elsewhere(registry: &PrivateRegistry) -> Option<(String, String)> {
-    let authority = model::named_authority(registry)?;
-    Some((authority.namespace?, authority.name))
+    let (place, name) = model::authority_of(registry)?;
+    Some((place?.clone(), name.clone()))
 }
 
 /// Names of the Secrets of its own namespace that a manifest refers to.
 #[must_use]
 pub fn secrets(registry: &PrivateRegistry) -> BTreeSet<String> {
-    read(registry).collect()
+    named(registry).collect()
 }
 
-fn read(registry: &PrivateRegistry) -> impl Iterator<Item = String> {
-    let named = model::named_authority(registry).filter(|authority| authority.namespace.is_none());
-    let own = model::answer_of(registry).into_iter().chain(named.map(|authority| authority.name));
-    own.chain(model::secrets_of(&registry.spec).cloned())
+fn named(registry: &PrivateRegistry) -> impl Iterator<Item = String> {
+    model::answer_of(registry).into_iter().chain(model::secrets_of(registry).cloned())
 }
 
 /// Name of the existing claim that a manifest refers to.
@@ -57,7 +55,12 @@ pub async fn references(
     let mut observed = Observed { claim_holder: holder(registry, rivals), ..Observed::default() };
     let mut errors = Vec::new();
     let mut room = SECRETS_AT_MOST;
-    for name in read(registry) {
+    // Admission may have let a name pass that is none. Nothing has it, and no path is made from it.
+    let read = async |kind, place: &str, name: &str| {
+        let are_names = [place, name].into_iter().all(names::is_of_an_object);
+        if are_names { engine.read(kind, place, name).await } else { Ok(None) }
+    };
+    for name in named(registry) {
         if [&observed.unread, &observed.oversized].into_iter().any(|known| known.contains(&name))
             || observed.secrets.contains_key(&name)
         {
@@ -67,12 +70,7 @@ pub async fn references(
             observed.oversized.insert(name);
             continue;
         }
-        // Admission has let it pass once. Nothing has such a name.
-        if !names::is_of_an_object(&name) {
-            observed.secrets.insert(name, None);
-            continue;
-        }
-        match engine.read(kinds::SECRET, namespace, &name).await {
+        match read(kinds::SECRET, namespace, &name).await {
             Ok(live) => {
                 let content = live.as_ref().map(content);
                 match room.checked_sub(content.as_ref().map_or(0, size)) {
@@ -89,10 +87,8 @@ pub async fn references(
             }
         }
     }
-    if let Some((place, name)) = elsewhere(registry).filter(|_| sees_namespaces)
-        && [&place, &name].into_iter().all(|name| names::is_of_an_object(name))
-    {
-        match engine.read(kinds::SECRET, &place, &name).await {
+    if let Some((place, name)) = elsewhere(registry).filter(|_| sees_namespaces) {
+        match read(kinds::SECRET, &place, &name).await {
             Ok(live) => {
                 let granted = live.filter(|live| signs_for(live, namespace));
                 observed.elsewhere.content = granted.as_ref().map(content).filter(|content| size(content) <= room);
@@ -103,8 +99,8 @@ pub async fn references(
             }
         }
     }
-    if let Some(name) = claim(registry).filter(|name| names::is_of_an_object(name)) {
-        match engine.read(kinds::PERSISTENT_VOLUME_CLAIM, namespace, name).await {
+    if let Some(name) = claim(registry) {
+        match read(kinds::PERSISTENT_VOLUME_CLAIM, namespace, name).await {
             Ok(live) => observed.claim = live.as_ref().map(modes),
             Err(error) => {
                 errors.push(error);

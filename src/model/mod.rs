@@ -19,7 +19,7 @@ pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
-pub use resolve::{Blocked, answer_of, answer_secret, named_authority, resolve, secrets_of};
+pub use resolve::{Blocked, answer_of, answer_secret, authority_of, resolve, secrets_of};
 pub use resolved::{
     Admin, Fault, Faults, Frontend, Issuer, Protocol, PullSecret, Requested, Resolved, Shared, Signer, Storage, Tls,
     TrustedNamespaces, TrustedNodes, Users,

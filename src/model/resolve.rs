@@ -17,8 +17,8 @@ use super::route::{route, written_addresses};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, BundleKind, CaSecretRef, DEFAULT_SIZE, FrontendSpec, GoDuration, IssuerRef, PrivateRegistry,
-    PrivateRegistrySpec, Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
+    AccessMode, BundleKind, DEFAULT_SIZE, FrontendSpec, GoDuration, IssuerRef, PrivateRegistry, Rotation, ServiceSpec,
+    StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -86,7 +86,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         Map::new()
     });
     let namespace = metadata.namespace.clone().unwrap_or_default();
-    let tls = tls(spec.tls.as_ref(), &namespace, settings).unwrap_or_else(|blocked| {
+    let tls = tls(registry, &namespace, settings).unwrap_or_else(|blocked| {
         faults.certificate = Some(blocked);
         Tls::Unreadable
     });
@@ -271,7 +271,7 @@ fn storage(
 /// Those that can be written, and what is wrong with the others.
 fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<PullSecret>, Vec<Fault>) {
     let ours = Child::SECRETS.into_iter().filter(|child| *child != Child::Pull).map(|child| registry.child(child));
-    let taken: BTreeSet<_> = ours.chain(secrets_of(&manifest.spec).cloned()).chain(answer_of(manifest)).collect();
+    let taken: BTreeSet<_> = ours.chain(secrets_of(manifest).cloned()).chain(answer_of(manifest)).collect();
     let (mut found, mut faults) = (Vec::<PullSecret>::new(), Vec::new());
     for pull in &manifest.spec.pull_secrets {
         let name = pull.name.clone().unwrap_or_else(|| registry.child(Child::Pull));
@@ -289,8 +289,9 @@ fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<Pul
     (found, faults)
 }
 
-/// Names of the Secrets that a manifest refers to without a namespace, those first that are small. Some may stand there twice.
-pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
+/// Names of the Secrets of its own namespace that a manifest refers to, those first that are small. Some may stand there twice.
+pub fn secrets_of(registry: &PrivateRegistry) -> impl Iterator<Item = &String> {
+    let spec = &registry.spec;
     let auth = spec.auth.as_ref();
     let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| &user.password_secret_ref.name);
     let tables = auth.into_iter().flat_map(|auth| &auth.users_from).flat_map(|from| {
@@ -300,12 +301,7 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let own = spec.tls.as_ref().and_then(|tls| tls.secret.as_ref());
     let certificate =
         own.into_iter().flat_map(|own| [Some(&own.name), own.passphrase_secret_ref.as_ref().map(|key| &key.name)]);
-    let authority = spec
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.private_ca.as_ref()?.ca_secret_ref.as_ref())
-        .filter(|ca| ca.namespace.is_none());
-    let authority = authority.map(|ca| &ca.name);
+    let authority = authority_of(registry).filter(|(place, _)| place.is_none()).map(|(_, name)| name);
     let bundle = spec.tls.as_ref().and_then(|tls| {
         let request = tls.certificate_signing_request.as_ref().map(|request| &request.ca_bundle_secret_ref);
         request.or(tls.cert_manager.as_ref().map(|issuer| &issuer.ca_bundle_secret_ref))?.as_ref()
@@ -313,6 +309,14 @@ pub fn secrets_of(spec: &PrivateRegistrySpec) -> impl Iterator<Item = &String> {
     let clients = spec.tls.as_ref().and_then(|tls| tls.client_ca_secret_ref.as_ref());
     let public = bundle.into_iter().chain(clients).map(|secret| &secret.name);
     certificate.flatten().chain(authority).chain(public).chain(users).chain(tables)
+}
+
+/// Name of the Secret whose authority signs, and its namespace if that is another one: the registry's own need not be named, but may be.
+#[must_use]
+pub fn authority_of(registry: &PrivateRegistry) -> Option<(Option<&String>, &String)> {
+    let secret = registry.spec.tls.as_ref()?.private_ca.as_ref()?.ca_secret_ref.as_ref()?;
+    let home = registry.metadata.namespace.as_ref();
+    Some((secret.namespace.as_ref().filter(|place| Some(*place) != home), &secret.name))
 }
 
 /// Name of the Secret in which a person leaves what was signed for a registry of this name. It is no child: people write it.
@@ -331,9 +335,7 @@ pub fn answer_of(registry: &PrivateRegistry) -> Option<String> {
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
 fn inputs(name: &RegistryName, registry: &PrivateRegistry) -> Result<(), Blocked> {
     let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| name.child(*child)).collect();
-    let named =
-        named_authority(registry).filter(|authority| authority.namespace.is_none()).map(|authority| authority.name);
-    if let Some(name) = secrets_of(&registry.spec).chain(&named).find(|name| own.contains(*name)) {
+    if let Some(name) = secrets_of(registry).find(|name| own.contains(*name)) {
         return Err(Blocked::invalid(format!(
             "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
         )));
@@ -349,8 +351,8 @@ fn protocol(spec: Option<&TlsSpec>, client_authorities: Option<String>) -> Proto
     })
 }
 
-fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<Tls, Blocked> {
-    let spec = spec.cloned().unwrap_or_default();
+fn tls(registry: &PrivateRegistry, namespace: &str, settings: &Settings) -> Result<Tls, Blocked> {
+    let spec = registry.spec.tls.clone().unwrap_or_default();
     if spec.none.is_some() {
         return Ok(Tls::None);
     }
@@ -393,7 +395,7 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
         duration: short.map_or(duration, |short| short.certificate),
         ca_duration: short.and_then(|short| short.authority).unwrap_or(ca_duration),
         grace: grace(authority.rotation.as_ref())?,
-        shared: authority.ca_secret_ref.map(|secret| shared(secret, namespace, settings)).transpose()?,
+        shared: authority_of(registry).map(|(place, name)| shared(place, name, namespace, settings)).transpose()?,
         key_algorithm: wanted.key_algorithm.unwrap_or_default(),
         named: Named { duration: authority.duration.is_some(), key_algorithm: wanted.key_algorithm.is_some() },
         dns_names: wanted.dns_names.into_iter().collect(),
@@ -401,10 +403,9 @@ fn tls(spec: Option<&TlsSpec>, namespace: &str, settings: &Settings) -> Result<T
     })
 }
 
-/// Whose authority signs, if it is not the registry's own. Its own namespace need not be named.
-fn shared(secret: CaSecretRef, namespace: &str, settings: &Settings) -> Result<Shared, Blocked> {
-    let CaSecretRef { name, namespace: place } = secret;
-    let found = Shared { namespace: place.filter(|place| place != namespace), name };
+/// Whose authority signs, if it is not the registry's own.
+fn shared(place: Option<&String>, name: &str, namespace: &str, settings: &Settings) -> Result<Shared, Blocked> {
+    let found = Shared { namespace: place.cloned(), name: name.to_owned() };
     if found.namespace.is_none() || settings.sees_namespaces {
         return Ok(found);
     }
@@ -432,15 +433,6 @@ fn signer(name: Option<String>, settings: &Settings) -> Result<Signer, Blocked> 
             waiting: false,
         }),
     }
-}
-
-/// The authority that a manifest names together with a namespace.
-#[must_use]
-pub fn named_authority(registry: &PrivateRegistry) -> Option<Shared> {
-    let secret = registry.spec.tls.as_ref()?.private_ca.as_ref()?.ca_secret_ref.as_ref()?;
-    let place = secret.namespace.as_ref()?;
-    let namespace = (registry.metadata.namespace.as_ref() != Some(place)).then(|| place.clone());
-    Some(Shared { namespace, name: secret.name.clone() })
 }
 
 fn issuer(given: IssuerRef) -> Signer {
@@ -533,6 +525,28 @@ mod tests {
         let default = format!(": '{DEFAULT_SIZE}')");
         assert_eq!(size["rule"].as_str().unwrap().matches(&default).count(), 3, "{size}");
         assert!(size["message"].as_str().unwrap().contains(&format!("absent means {DEFAULT_SIZE}")), "{size}");
+    }
+
+    #[test]
+    fn an_authority_of_its_own_namespace_is_one_of_its_secrets_whether_the_namespace_is_named_or_not() {
+        let signed_by = |authority: serde_json::Value| {
+            let users = json!([{"name": "cluster", "passwordSecretRef": {"name": "password"}}]);
+            let spec = json!({
+                "tls": {"privateCA": {"caSecretRef": authority}}, "auth": {"users": users},
+                "pullSecrets": [{"name": "company", "user": "cluster"}],
+            });
+            part_by_part(&spec, &Observed::default())
+        };
+        for authority in [json!({"name": "company"}), json!({"name": "company", "namespace": "registries"})] {
+            let faults = signed_by(authority.clone()).unwrap().pull_faults;
+            assert_eq!(faults.len(), 1, "{authority}: what a person keeps there would be written over");
+        }
+        for authority in [json!({"name": "team-a-tls"}), json!({"name": "team-a-tls", "namespace": "registries"})] {
+            let blocked = signed_by(authority).unwrap_err();
+            assert!(blocked.message.contains("Secret team-a-tls is written by the operator"), "{}", blocked.message);
+        }
+        let elsewhere = signed_by(json!({"name": "company", "namespace": "security"})).unwrap();
+        assert!(elsewhere.pull_faults.is_empty());
     }
 
     #[test]
