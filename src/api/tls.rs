@@ -117,7 +117,7 @@ pub struct CaSecretRef {
     /// Its namespace, if it is another one than the registry's. There the Secret's annotation privateregistry.dev/signs-for must name the registry's
     /// namespace (several: with commas), or `Any`. Needs an operator that serves all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = rules::NAMESPACE))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::LABEL))]
     pub namespace: Option<String>,
 }
 
