@@ -28,7 +28,6 @@ pub(super) fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRe
     }
     let object = cluster_bundle::name(&registry.namespace, registry.name.as_str());
     let keep = named(there, &object);
-    let kind = kinds::CLUSTER_TRUST_BUNDLE;
     let told = |problem| Some(Cluster { object: object.clone(), problem });
     if !settings.sees_namespaces {
         let why = format!(
@@ -36,15 +35,11 @@ pub(super) fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRe
         );
         return Plan { keep, told: told(Some(Problem::stuck("NeedsClusterScope", why))), write: None };
     }
-    if let Err(error) = pass.may_write(kind, &object) {
+    if let Err(error) = pass.may_write(kinds::CLUSTER_TRUST_BUNDLE, &object) {
         return Plan { keep, told: told(Some(pass.problem(error))), write: None };
     }
     match &certificate.bundle {
-        Some(bundle) => Plan {
-            keep: BTreeSet::from([(String::new(), kind, object.clone())]),
-            write: Some(cluster_bundle::build(registry, bundle)),
-            told: told(None),
-        },
+        Some(bundle) => Plan { keep, write: Some(cluster_bundle::build(registry, bundle)), told: told(None) },
         None if certificate.report.problem.is_none() => {
             Plan { told: told(Some(nothing_to_trust(FIELD))), ..Plan::default() }
         }
