@@ -22,21 +22,6 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// namespaces, libtest's filters: the main job, the rights, and every kind of child.
 const FOR_ALL_NAMESPACES: [&str; 6] = ["installing::", "keeping::", "pulling::", "pushing::", "users::", "suspend"];
 
-/// Clients on a node, and who asks a registry everything that the specification says.
-const E2E: &[Family] = &[
-    Family::Etcd,
-    Family::Kubernetes,
-    Family::Containerd,
-    Family::Cni,
-    Family::Pause,
-    Family::Coredns,
-    Family::Registry,
-    Family::Crane,
-    Family::Conformance,
-];
-/// The tests on an API server need somebody who signs, too.
-const APISERVER: &[Family] = &[Family::Etcd, Family::Kubernetes, Family::CertManager];
-
 /// In the order in which they run: what is quick and what needs no cluster first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Group {
@@ -84,16 +69,18 @@ impl Group {
     }
 
     /// Programs that take long to build when they are missing.
-    pub(super) fn families(self, given: Option<&Given>) -> &'static [Family] {
+    pub(super) fn families(self, given: Option<&Given>) -> Vec<Family> {
         let node = || testbed::missing(Mode::Node).is_none();
         let control_plane = || testbed::missing(Mode::ControlPlane).is_none();
         match self {
-            Self::E2e if given.is_some() => given::FAMILIES,
-            Self::E2e if node() => E2E,
-            Self::Testbed if node() => Family::NODE,
-            Self::Apiserver if control_plane() => APISERVER,
-            Self::Testbed | Self::Oracles if control_plane() => Family::CONTROL_PLANE,
-            _ => &[],
+            Self::E2e if given.is_some() => given::FAMILIES.to_vec(),
+            // Who asks a registry everything that the specification says.
+            Self::E2e if node() => [Family::NODE, &[Family::Conformance]].concat(),
+            Self::Testbed if node() => Family::NODE.to_vec(),
+            // Somebody who signs, beside the cluster's own.
+            Self::Apiserver if control_plane() => [Family::CONTROL_PLANE, &[Family::CertManager]].concat(),
+            Self::Testbed | Self::Oracles if control_plane() => Family::CONTROL_PLANE.to_vec(),
+            _ => Vec::new(),
         }
     }
 

@@ -177,8 +177,8 @@ impl Run {
 fn families(groups: &[Group], given: Option<&Given>) -> Vec<Family> {
     let mut families = Vec::new();
     for family in groups.iter().flat_map(|group| group.families(given)) {
-        if !families.contains(family) {
-            families.push(*family);
+        if !families.contains(&family) {
+            families.push(family);
         }
     }
     families
