@@ -194,13 +194,16 @@ impl Person {
         upload
     }
 
+    /// Name and password at this address, as the header `Authorization: Basic` has them.
+    fn login(&self) -> Option<String> {
+        let config = fs::read_to_string(self.home.path().join("config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_str(&config).ok()?;
+        config["auths"][&self.host]["auth"].as_str().map(str::to_owned)
+    }
+
     /// Arguments of curl: who asks, whom to trust, and for what.
     fn curl(&self, path: &str) -> [String; 7] {
-        let login = fs::read_to_string(self.home.path().join("config.json")).unwrap_or_default();
-        let login: serde_json::Value = serde_json::from_str(&login).unwrap_or_default();
-        let header = login["auths"][&self.host]["auth"]
-            .as_str()
-            .map(|login| format!("header = \"Authorization: Basic {login}\"\n"));
+        let header = self.login().map(|login| format!("header = \"Authorization: Basic {login}\"\n"));
         let file = self.home.path().join("curl");
         fs::write(&file, header.unwrap_or_default()).unwrap();
         let (ca, url) = (self.home.path().join("ca.crt"), format!("https://{}{path}", self.host));
@@ -234,10 +237,7 @@ impl Person {
     pub(crate) async fn is_asked_everything(&self, suite: &Path, left_out: &[&str]) -> String {
         let (mut command, _open) = self.cluster.place.person(suite.to_str().unwrap(), &self.line).await;
         let results = self.home.path().join("results");
-        let config = fs::read_to_string(self.home.path().join("config.json")).unwrap();
-        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
-        let login = STANDARD.decode(config["auths"][&self.host]["auth"].as_str().unwrap()).unwrap();
-        let login = String::from_utf8(login).unwrap();
+        let login = String::from_utf8(STANDARD.decode(self.login().unwrap()).unwrap()).unwrap();
         let (user, password) = login.split_once(':').unwrap();
         command.env("OCI_REGISTRY", &self.host).env("OCI_USERNAME", user).env("OCI_PASSWORD", password);
         command.env("SSL_CERT_FILE", self.home.path().join("ca.crt")).env("OCI_RESULTS_DIR", &results);
