@@ -55,7 +55,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("node::watch", &["node"]),
     ("node::disk", &["node"]),
     ("node", &["api", "model", "pki"]),
-    ("sidecar", &["pki", "sidecar::reloader"]),
+    (
+        "sidecar",
+        &["credentials", "pki", "secret", "sidecar::gate::logins", "sidecar::gate::question", "sidecar::reloader"],
+    ),
+    ("sidecar::gate::logins", &["credentials", "secret"]),
+    ("sidecar::gate::question", &[]),
     ("sidecar::reloader", &["pki"]),
     ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),
@@ -73,7 +78,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that only decide.
-const PURE: &[&str] = &["api", "credentials", "desired", "model", "node", "pki", "sidecar::reloader", "status"];
+const PURE: &[&str] = &[
+    "api",
+    "credentials",
+    "desired",
+    "model",
+    "node",
+    "pki",
+    "sidecar::gate::logins",
+    "sidecar::gate::question",
+    "sidecar::reloader",
+    "status",
+];
 
 /// Words that mean a client, a clock, randomness, waiting, or an order that changes from run to run.
 const IMPURE_WORDS: &[&str] = &[

@@ -57,7 +57,7 @@ enum Command {
         /// The folder.
         folder: PathBuf,
     },
-    /// Bring the front end each renewed certificate. A registry's pod runs it beside nginx.
+    /// Bring the front end each renewed certificate, and answer what it asks. A registry's pod runs it beside nginx.
     #[command(hide = true)]
     Sidecar {
         /// The folder that nginx reads.
@@ -68,6 +68,12 @@ enum Command {
         /// What nginx is told to listen on, for instance "5000 ssl http2".
         #[arg(long, value_name = "HOW")]
         listen: String,
+        /// The folder of the registry's data, if the gate answers for blobs and manifests.
+        #[arg(long, value_name = "FOLDER")]
+        data: Option<PathBuf>,
+        /// The folder in which the kubelet shows the users' table; absent if everybody may come in.
+        #[arg(long, value_name = "FOLDER", requires = "data")]
+        logins: Option<PathBuf>,
     },
     /// Make a node trust registries, as the operator orders. The chart's DaemonSet runs it.
     #[command(hide = true)]
@@ -97,8 +103,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::CheckVolume { folder } => volume::check(&folder),
-        Command::Sidecar { folder, certificate, listen } => {
-            sidecar::run(&crate::sidecar::Options { folder, certificate, listen })
+        Command::Sidecar { folder, certificate, listen, data, logins } => {
+            let gate = data.map(|data| crate::sidecar::gate::Options { data, logins });
+            sidecar::run(&crate::sidecar::Options { folder, certificate, listen, gate })
         }
         Command::NodeAgent(options) => node_agent::run(*options),
         Command::SidecarIsReady { folder } => match crate::sidecar::is_ready(&folder) {

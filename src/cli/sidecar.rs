@@ -9,7 +9,8 @@ use crate::sidecar::{self, Options};
 
 /// Runs until it is told to end.
 pub(super) fn run(options: &Options) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Work that waits for a volume that hangs must not fill the memory with threads.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(32).build();
     let logs = telemetry::init(&LogSettings::default(), &PROGRAM).map_err(|error| error.to_string());
     let done = logs.and_then(|()| {
         let done = runtime.and_then(|runtime| runtime.block_on(sidecar::run(options)));

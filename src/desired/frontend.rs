@@ -1,9 +1,9 @@
-//! The front end in the registry's pod: nginx, which ends TLS and sends blobs, and our sidecar, which brings it the certificate. What they share lies in
-//! memory.
+//! The front end in the registry's pod: nginx, which ends TLS and sends blobs, and our sidecar, which brings it the certificate and says who may have what.
+//! What they share lies in memory.
 //!
 //! ```text
 //!  Secret NAME-tls ──▶ sidecar ──(checked pair)──▶ nginx ──(socket)──▶ registry
-//!                                                    ╰───(read-only)──▶ volume
+//!  Secret NAME-htpasswd ──▶ │ ◀──(socket: may he?)──╯ ╰───(read-only)──▶ volume
 //! ```
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, ExecAction, Probe, Volume};
@@ -11,10 +11,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::nginx::ALIVE;
 use super::pod::{
-    DATA, FRONTEND_CONFIG, Life, PORT, TLS, asks, container_context, mount, port, requirements, withdrawn,
+    AUTH, DATA, FRONTEND_CONFIG, Life, PORT, TLS, asks, container_context, has_logins, mount, port, requirements,
+    withdrawn,
 };
 use super::secrets::NGINX_KEY;
-use crate::model::{Frontend, Resolved};
+use crate::model::{Frontend, Pulls, Resolved};
 
 /// Name of nginx's container.
 pub const CONTAINER: &str = "frontend";
@@ -30,6 +31,8 @@ pub const FOLDER: &str = "/run/frontend";
 pub const LISTEN: &str = "/run/frontend/listen.conf";
 /// The pair that is served: a link to a folder with tls.crt and tls.key.
 pub const PAIR: &str = "/run/frontend/tls/current";
+/// Where nginx asks the sidecar who may have what.
+pub const GATE: &str = "/run/frontend/gate.sock";
 /// What nginx writes.
 pub const SCRATCH: &str = "/run/nginx";
 
@@ -46,7 +49,7 @@ pub(super) fn nginx(registry: &Resolved, frontend: &Frontend, life: Life) -> Con
         mount(SOCKET_VOLUME, SOCKET_FOLDER, false),
         mount(SCRATCH_VOLUME, SCRATCH, false),
     ];
-    mounts.extend(frontend.sends_blobs.then(|| mount("data", DATA, true)));
+    mounts.extend((frontend.pulls != Pulls::Registry).then(|| mount("data", DATA, true)));
     Container {
         name: CONTAINER.to_owned(),
         image: Some(frontend.image.clone()),
@@ -74,6 +77,14 @@ pub(super) fn sidecar(registry: &Resolved, frontend: &Frontend, image: &str) -> 
     if registry.has_tls() {
         args.push(format!("--certificate={TLS}"));
         mounts.push(mount("tls", TLS, true));
+    }
+    if frontend.pulls == Pulls::AskingGate {
+        args.push(format!("--data={DATA}"));
+        mounts.push(mount("data", DATA, true));
+        if has_logins(registry) {
+            args.push(format!("--logins={AUTH}"));
+            mounts.push(mount("auth", AUTH, true));
+        }
     }
     let is_ready = ["/usr/local/bin/private-registry-operator", "sidecar-is-ready", FOLDER].map(str::to_owned);
     Container {

@@ -5,25 +5,28 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::config::DRAIN_SECONDS;
-use super::frontend::{LISTEN, PAIR, SCRATCH, SOCKET};
+use super::frontend::{GATE, LISTEN, PAIR, SCRATCH, SOCKET};
 use super::pod::{self, FRONTEND_CONFIG};
 use super::secrets::CLIENT_CA_KEY;
 use crate::api::{CipherSuite, TlsVersion};
-use crate::model::{Protocol, Resolved, Users};
+use crate::model::{Protocol, Pulls, Resolved, Users};
 
 /// Path that nginx answers itself, whatever the registry does. No repository can have it.
 pub const ALIVE: &str = "/-/alive";
 
-/// Where nginx asks the registry whether a blob may be sent. Nobody can call it from outside.
+/// Where nginx asks whether a blob may be sent. Nobody can call it from outside.
 const ALLOWED: &str = "/-/allowed";
 /// Failed logins that a client's address gets answered in a second. The others wait for their turn.
 const FAILED_LOGINS: &str = "10r/s";
 /// How many requests with a login a client's address may have under way, and so how many failed ones may wait: who is answered with a refusal at once could
 /// go on guessing.
 const AT_ONCE: u32 = 1000;
-/// The file of a blob, and nothing else: what is asked of the registry is made from the same pieces, not from what the client wrote.
+/// The file of a blob, and nothing else: what is asked is made from the same pieces, not from what the client wrote.
 const BLOB: &str =
     "^/v2/(?<repository>[a-z0-9][a-z0-9._/-]*)/blobs/sha256:(?<digest>(?<shard>[0-9a-f]{2})[0-9a-f]{62})$";
+
+/// A manifest. The gate looks at what the client wrote, and understands what clients write.
+const MANIFEST: &str = "^/v2/.+/manifests/[^/]+$";
 
 /// What nginx would like a folder for.
 const TEMPORARY: [&str; 5] = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -32,7 +35,7 @@ const TEMPORARY: [&str; 5] = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"
 struct Configuration<'a> {
     tls: Option<&'a Protocol>,
     logins: bool,
-    sends_blobs: bool,
+    pulls: Pulls,
     access_log: bool,
 }
 
@@ -43,7 +46,7 @@ pub fn render(registry: &Resolved) -> Option<String> {
     let configuration = Configuration {
         tls: registry.has_tls().then_some(&registry.protocol),
         logins: !matches!(registry.users, Users::Everybody),
-        sends_blobs: frontend.sends_blobs,
+        pulls: frontend.pulls,
         access_log: registry.config.access_log.unwrap_or(true),
     };
     Some(configuration.directives().iter().map(ToString::to_string).collect())
@@ -104,8 +107,11 @@ impl Configuration<'_> {
             let answers = [set("default", ["1"]), set("\"~^SUCCESS \"", [""])].into_iter().chain(exempt).collect();
             http.push(block("map", ["$ssl_client_verify $request_uri", "$uncertified"], answers));
         }
-        let socket = format!("unix:{SOCKET}");
-        http.push(block("upstream", ["registry"], vec![set("server", [&socket]), set("keepalive", ["32"])]));
+        let upstream = |name: &str, socket: &str| {
+            block("upstream", [name], vec![set("server", [&format!("unix:{socket}")]), set("keepalive", ["32"])])
+        };
+        http.push(upstream("registry", SOCKET));
+        http.extend((self.pulls == Pulls::AskingGate).then(|| upstream("gate", GATE)));
         http.push(block("server", [], self.server()));
         http
     }
@@ -173,13 +179,19 @@ impl Configuration<'_> {
             vec![set("access_log", ["off"]), set("default_type", ["text/plain"]), set("return", ["200", "alive\n"])],
         ));
         server.push(block("location", ["/"], self.everything()));
-        if self.sends_blobs {
+        if self.pulls != Pulls::Registry {
             server.push(block("location", ["~", BLOB], self.blob()));
             server.push(block("location", ["=", ALLOWED], self.allowed()));
-            server.push(block("location", ["@registry"], vec![set("proxy_pass", [UPSTREAM])]));
+            server.push(block("location", ["@registry"], self.everything()));
+        }
+        if self.pulls == Pulls::AskingGate {
+            server.push(block("location", ["~", MANIFEST], self.manifest()));
         }
         if self.logins {
-            server.push(block("location", ["@refused"], self.refused()));
+            server.push(block("location", ["@refused"], self.refused(Challenge::Kept)));
+        }
+        if self.logins && self.pulls == Pulls::AskingGate {
+            server.push(block("location", ["@unknown"], self.refused(Challenge::Missing)));
         }
         server.push(block("location", ["@absent"], absent()));
         if self.asks_for_certificates() {
@@ -213,18 +225,29 @@ impl Configuration<'_> {
     }
 
     fn everything(&self) -> Vec<Directive> {
-        let mut location = vec![set("proxy_pass", [UPSTREAM]), set("error_page", ["502", "504", "=", "@absent"])];
+        let mut location = vec![set("proxy_pass", [REGISTRY]), set("error_page", ["502", "504", "=", "@absent"])];
         if self.logins {
             location.extend([set("proxy_intercept_errors", ["on"]), set("error_page", ["401", "=", "@refused"])]);
         }
         location
     }
 
-    /// Sends a blob from the volume if the registry would. Whatever else it says, the client is to hear it from the registry.
-    fn blob(&self) -> Vec<Directive> {
-        let elsewhere = |what: &str| block("if", [what], vec![set("return", ["418"])]);
+    /// Where not everything is answered: what is not, the client is to hear from the registry.
+    fn some(&self) -> Vec<Directive> {
         let mut location = vec![
+            // So that what the registry says is looked at once more.
+            set("recursive_error_pages", ["on"]),
             set("error_page", ["403", "404", "416", "418", "500", "502", "503", "504", "=", "@registry"]),
+        ];
+        let refusal = if self.pulls == Pulls::AskingGate { "@unknown" } else { "@refused" };
+        location.extend(self.logins.then(|| set("error_page", ["401", "=", refusal])));
+        location
+    }
+
+    /// Sends a blob from the volume if the registry would.
+    fn blob(&self) -> Vec<Directive> {
+        let mut location = self.some();
+        location.extend([
             elsewhere("($request_method != GET)"),
             elsewhere("($http_if_none_match)"),
             set("auth_request", [ALLOWED]),
@@ -236,10 +259,7 @@ impl Configuration<'_> {
             block("types", [], vec![]),
             set("etag", ["off"]),
             set("if_modified_since", ["off"]),
-        ];
-        if self.logins {
-            location.push(set("error_page", ["401", "=", "@refused"]));
-        }
+        ]);
         let header = |name: &str, value: &str| set("add_header", [name, value]);
         location.extend([
             header("Docker-Content-Digest", "sha256:$digest"),
@@ -252,10 +272,27 @@ impl Configuration<'_> {
         location
     }
 
+    /// Passes on the manifest that the gate gives.
+    fn manifest(&self) -> Vec<Directive> {
+        let mut location = self.some();
+        location.extend([
+            elsewhere("($request_method !~ ^(GET|HEAD)$)"),
+            set("proxy_pass", [GATES]),
+            set("proxy_read_timeout", [GATES_TIME]),
+            set("proxy_intercept_errors", ["on"]),
+        ]);
+        location
+    }
+
     fn allowed(&self) -> Vec<Directive> {
+        let (who, time) = match self.pulls {
+            Pulls::AskingGate => (GATES, GATES_TIME),
+            Pulls::AskingRegistry | Pulls::Registry => (REGISTRY, "900s"),
+        };
         let mut location = vec![
             set("internal", []),
-            set("proxy_pass", [&format!("{UPSTREAM}/v2/$repository/blobs/sha256:$digest")]),
+            set("proxy_pass", [&format!("{who}/v2/$repository/blobs/sha256:$digest")]),
+            set("proxy_read_timeout", [time]),
             set("proxy_method", ["HEAD"]),
             set("proxy_pass_request_body", ["off"]),
             set("proxy_set_header", ["Content-Length", ""]),
@@ -268,21 +305,27 @@ impl Configuration<'_> {
 
     /// A login that failed is answered later the more of them came from its address. What the client gets is what the registry says to who comes without a
     /// login: its own words and challenge, and no password is hashed for it.
-    fn refused(&self) -> Vec<Directive> {
+    fn refused(&self, challenge: Challenge) -> Vec<Directive> {
         let mut location = vec![
             set("limit_req", ["zone=failed_logins", &format!("burst={AT_ONCE}")]),
-            set("proxy_pass", [UPSTREAM]),
+            set("proxy_pass", [REGISTRY]),
             set("proxy_method", ["GET"]),
             set("proxy_pass_request_body", ["off"]),
             set("proxy_set_header", ["Content-Length", ""]),
             set("proxy_set_header", ["Authorization", ""]),
-            // nginx has kept the one of the first answer.
-            set("proxy_hide_header", ["WWW-Authenticate"]),
             set("proxy_hide_header", ["X-Content-Type-Options"]),
         ];
+        location.extend((challenge == Challenge::Kept).then(|| set("proxy_hide_header", ["WWW-Authenticate"])));
         location.extend(self.forwarded());
         location
     }
+}
+
+/// Whether nginx has kept the challenge of an answer that it replaces: the registry's had one, the gate's has none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Challenge {
+    Kept,
+    Missing,
 }
 
 /// Ciphers of TLS 1.2, as OpenSSL calls them.
@@ -318,7 +361,15 @@ fn uncertified() -> Vec<Directive> {
     vec![set("default_type", ["application/json"]), set("return", ["403", words])]
 }
 
-const UPSTREAM: &str = "http://registry";
+/// Goes through `@registry`.
+fn elsewhere(when: &str) -> Directive {
+    block("if", [when], vec![set("return", ["418"])])
+}
+
+const REGISTRY: &str = "http://registry";
+const GATES: &str = "http://gate";
+/// How long the gate may take. It does not wait for the registry, only for the volume.
+const GATES_TIME: &str = "5s";
 
 /// For browsers that come across a blob. Not Strict-Transport-Security: it is about a host with all its ports, of which this is one.
 const SECURITY: [(&str, &str); 4] = [

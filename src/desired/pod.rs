@@ -230,7 +230,7 @@ fn volumes(registry: &Resolved) -> Vec<Volume> {
     volumes
 }
 
-fn has_logins(registry: &Resolved) -> bool {
+pub(super) fn has_logins(registry: &Resolved) -> bool {
     matches!(registry.users, Users::Table { .. })
 }
 

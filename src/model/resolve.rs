@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::client_authorities;
 use super::image::{self, Version};
 use super::resolved::{
-    Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Requested, Resolved, Service, Shared, Signer,
+    Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Pulls, Requested, Resolved, Service, Shared, Signer,
     Storage, Tls, TrustedNamespaces, TrustedNodes,
 };
 use super::route::{route, written_addresses};
@@ -164,12 +164,18 @@ fn service(spec: Option<&ServiceSpec>) -> Service {
 
 fn frontend(spec: Option<&FrontendSpec>, extra: &Map<String, Value>, settings: &Settings) -> Option<Frontend> {
     let nginx = spec?.nginx.as_ref()?;
-    Some(Frontend {
-        image: settings.frontend_image.clone(),
-        resources: nginx.resources.clone(),
+    Some(Frontend { image: settings.frontend_image.clone(), resources: nginx.resources.clone(), pulls: pulls(extra) })
+}
+
+fn pulls(extra: &Map<String, Value>) -> Pulls {
+    let has = |section: &str| extra.contains_key(section);
+    match () {
         // A cache of another registry asks that one for what it has not, and a middleware may keep or send blobs in a way of its own.
-        sends_blobs: !extra.contains_key("proxy") && !extra.contains_key("middleware"),
-    })
+        () if has("proxy") || has("middleware") => Pulls::Registry,
+        // It tells of the pulls that it hears of.
+        () if has("notifications") => Pulls::AskingRegistry,
+        () => Pulls::AskingGate,
+    }
 }
 
 fn trusted_namespaces(spec: Option<&TrustSpec>) -> Result<Option<TrustedNamespaces>, Blocked> {

@@ -146,8 +146,19 @@ pub struct Frontend {
     pub image: String,
     /// CPU and memory of each container that comes with it, if chosen.
     pub resources: Option<Resources>,
-    /// Whether it may send blobs from the volume itself.
-    pub sends_blobs: bool,
+    /// Who answers when something is pulled.
+    pub pulls: Pulls,
+}
+
+/// Who answers, behind a front end, when something is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulls {
+    /// The registry.
+    Registry,
+    /// nginx sends a blob from the volume after the registry said yes.
+    AskingRegistry,
+    /// nginx sends a blob after the gate said yes, and the gate answers for manifests.
+    AskingGate,
 }
 
 /// Where images are kept.

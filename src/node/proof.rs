@@ -79,6 +79,7 @@ mod tests {
                 "unexpected status from HEAD request to https://10.96.0.9:5000/v2/x/manifests/1: 401 Unauthorized",
                 Verdict::Trusted,
             ),
+            ("unexpected status from HEAD request to https://h:5000/v2/x/manifests/1: 403 Forbidden", Verdict::Trusted),
             ("rpc error: code = NotFound desc = team-a.registries.svc:5000/x:1: not found", Verdict::Trusted),
             (
                 "initializing source docker://h:5000/x:1: reading manifest 1 in h:5000/x: manifest unknown",

@@ -1,7 +1,8 @@
 //! Our process beside the front end. It brings nginx what only the running pod knows: which addresses there are to listen on, and each renewed certificate.
-//! One process, the roles that the manifest needs; today the reloader.
+//! And it answers what nginx asks. One process, the roles that the manifest needs: the reloader, and the [`gate`].
 
 mod files;
+pub mod gate;
 mod reloader;
 
 use std::net::{Ipv6Addr, TcpListener};
@@ -13,12 +14,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use files::{Shelf, Shown};
+use gate::Gate;
 use reloader::{Reloader, Step};
 
 /// How often it is looked whether the kubelet shows another certificate: one look is one link that is read.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The file that nginx cannot start without, and so the last one that is written.
 const LISTEN: &str = "listen.conf";
+/// Where nginx asks the gate.
+const GATE: &str = "gate.sock";
 
 /// What the sidecar is for.
 #[derive(Debug, Clone)]
@@ -29,6 +33,8 @@ pub struct Options {
     pub certificate: Option<PathBuf>,
     /// What nginx is told to listen on: a port, and how.
     pub listen: String,
+    /// What the gate looks at, where there is one.
+    pub gate: Option<gate::Options>,
 }
 
 /// Works until it is told to end.
@@ -37,7 +43,16 @@ pub struct Options {
 /// The folder cannot be written, or the system refuses signal handlers.
 pub async fn run(options: &Options) -> std::io::Result<()> {
     let (mut ended, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let gate = async {
+        match &options.gate {
+            Some(wanted) => Gate::new(wanted)?.serve(&options.folder.join(GATE)).await.map(|never| match never {}),
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
+        // First, so that it listens before nginx starts.
+        biased;
+        done = gate => done,
         done = work(options) => done,
         _ = ended.recv() => Ok(()),
         _ = interrupted.recv() => Ok(()),

@@ -326,4 +326,9 @@ async fn kinds_that_the_cluster_lacks_are_named_and_used_once_they_are_there() {
     Registry::named(&team, "team-a").says_within(Duration::from_secs(90), "Ready", "True", "").await;
     registry.child("HTTPRoute", "").appears(PATIENCE).await;
     registry.child("Ingress", "").disappears(PATIENCE).await;
+
+    // Without its policy a Gateway would hand logins to whatever answers.
+    definitions.delete("backendtlspolicies.gateway.networking.k8s.io", &DeleteParams::default()).await.unwrap();
+    Registry::named(&team, "team-a").says_within(Duration::from_secs(90), "RouteReady", "False", "NotInstalled").await;
+    registry.child("HTTPRoute", "").disappears(PATIENCE).await;
 }

@@ -581,3 +581,41 @@ async fn every_rule_accepts_and_refuses_the_same_here_and_on_the_api_server() {
     }
     assert_eq!(uncovered, BTreeSet::new(), "rules without a manifest that they refuse");
 }
+
+/// A name becomes part of an address that is asked for.
+#[tokio::test]
+async fn what_is_no_name_of_an_object_is_refused_with_its_field_here_and_on_the_api_server() {
+    let Some(team) = namespace("names").await else { return };
+    type Naming = fn(&str) -> Value;
+    let places: [(&str, Naming); 8] = [
+        (
+            "spec.auth.users[0].passwordSecretRef.name",
+            |name| json!({"auth": {"users": [{"name": "alice", "passwordSecretRef": {"name": name}}]}}),
+        ),
+        (
+            "spec.auth.usersFrom[0].secretRef.name",
+            |name| json!({"auth": {"usersFrom": [{"secretRef": {"name": name}}]}}),
+        ),
+        ("spec.tls.secret.name", |name| json!({"tls": {"secret": {"name": name}}})),
+        ("spec.tls.privateCA.caSecretRef.name", |name| json!({"tls": {"privateCA": {"caSecretRef": {"name": name}}}})),
+        (
+            "spec.tls.privateCA.caSecretRef.namespace",
+            |name| json!({"tls": {"privateCA": {"caSecretRef": {"name": "ca", "namespace": name}}}}),
+        ),
+        ("spec.storage.existingClaim.name", given),
+        (
+            "spec.route.ingress.className",
+            |name| json!({"route": {"ingress": {"className": name, "hosts": ["a.example.com"]}}}),
+        ),
+        ("spec.pullSecrets[0].name", |name| json!({"pullSecrets": [{"name": name}]})),
+    ];
+    for (place, spec) in places {
+        assert_eq!(online(&team, &new(spec("a-name")), 0).await, vec![], "{place}");
+        for name in ["other/secrets/ca", "../ca", "a?watch=true&x=", "a#b", "a%2fb", "a b", ""] {
+            let change = new(spec(name));
+            let said = online(&team, &change, 0).await;
+            assert!(said.iter().any(|(at, _)| at == place), "{place}: {name:?}: {said:?}");
+            assert!(checked(&change).contains(place), "{place}: {name:?}: {}", checked(&change));
+        }
+    }
+}

@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 62] = [
+const NAMESPACES: [&str; 63] = [
     "admins",
     "again",
     "always",
@@ -65,6 +65,7 @@ const NAMESPACES: [&str; 62] = [
     "fronted",
     "fronted-alone",
     "fronted-broken",
+    "fronted-gate",
     "fronted-job",
     "fronted-large",
     "fronted-renewed",

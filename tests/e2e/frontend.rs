@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use nix::sys::signal::Signal::SIGTERM;
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP, SIGTERM};
 use private_registry_operator::pki::CertificateFacts;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -90,6 +90,78 @@ async fn images_go_through_a_front_end_and_refusals_are_the_registrys_own() {
     }
     let begun = admin.hears("/v2/team/app/blobs/uploads/", &["--data", ""]).await;
     assert!(begun.to_lowercase().contains("\nlocation: /v2/team/app/blobs/uploads/"), "a relative place: {begun}");
+}
+
+#[tokio::test]
+async fn the_gate_gives_what_the_registry_would_give_to_whom_it_would_give_it() {
+    let Some(cluster) = node("stops a registry's process for a while").await else { return };
+    cluster.namespace("fronted-gate").await;
+    cluster.secret("fronted-gate", "alice", &[("password", "alice's password")]).await;
+    cluster.secret("fronted-gate", "bob", &[("password", "bob's password")]).await;
+    let user = |name| json!({"name": name, "passwordSecretRef": {"name": name}});
+    let spec = json!({"config": {"allowDeletes": true}, "auth": {"users": [user("alice"), user("bob")]}});
+    let Some(registry) = fronted(&cluster, "fronted-gate", spec).await else { return };
+    let alice = registry.user("alice", "alice's password").await;
+    let bob = registry.user("bob", "bob's password").await;
+    let digest = alice.pushes("team/app:1", "gone soon").await;
+    let blob = format!("/v2/team/app/blobs/{}", alice.first_layer("team/app:1").await);
+    let [tagged, named] = ["1", &digest].map(|reference| format!("/v2/team/app/manifests/{reference}"));
+    let accept = ["--header", "Accept: application/vnd.oci.image.manifest.v1+json"];
+    // The gate leaves this to the registry.
+    let registrys_own = [accept[0], accept[1], "--header", "If-None-Match: \"another\""];
+
+    for path in [&tagged, &named] {
+        for how in [&[][..], &["--head"]] {
+            let from_the_gate = heads_and_body(&alice.hears(path, &[&accept[..], how].concat()).await);
+            let from_the_registry = heads_and_body(&alice.hears(path, &[&registrys_own[..], how].concat()).await);
+            assert!(from_the_gate.0.contains(&format!("docker-content-digest: {digest}")), "{from_the_gate:?}");
+            assert_eq!(from_the_gate, from_the_registry, "{path} {how:?}");
+        }
+    }
+
+    // Both have been let in before, so that no password has to be hashed; the registry cannot be asked.
+    assert_eq!(bob.sees(&blob).await, "200");
+    let pod = registry.kill(SIGSTOP).await.metadata.name.unwrap();
+    let seen = futures::join!(
+        alice.sees(&blob),
+        bob.sees(&blob),
+        alice.sees_with(&accept, &tagged),
+        bob.sees_with(&accept, &named)
+    );
+    let waits = alice.sees_with(&["--max-time", "2"], "/v2/").await;
+    cluster.place.kill("fronted-gate", &pod, SIGCONT).await;
+    assert_eq!(seen, ["200"; 4].map(str::to_owned).into());
+    assert!(waits.contains("timed out"), "the registry was not stopped: {waits}");
+    wait("the registry goes on", async || match alice.sees("/v2/").await {
+        code if code == "200" => Ok(()),
+        code => Err(code),
+    })
+    .await;
+
+    registry.change(json!({"auth": {"users": [user("alice")]}})).await;
+    wait("a removed user pulls nothing more", async || {
+        let seen = futures::join!(bob.sees(&blob), bob.sees_with(&accept, &tagged));
+        if seen == ("401".to_owned(), "401".to_owned()) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let refused = bob.hears(&blob, &[]).await;
+    assert_eq!(refused.to_lowercase().matches("www-authenticate: basic realm=\"team-a\"").count(), 1, "{refused}");
+
+    alice.tries_to_delete(&format!("team/app@{digest}")).await.unwrap();
+    for path in [&tagged, &named] {
+        let answer = alice.hears(path, &accept).await;
+        assert!(answer.starts_with("HTTP/2 404") && answer.contains("MANIFEST_UNKNOWN"), "{path}: {answer}");
+    }
+    assert_eq!(alice.sees_with(&["--request", "DELETE"], &blob).await, "202");
+    let answer = alice.hears(&blob, &[]).await;
+    assert!(answer.starts_with("HTTP/2 404") && answer.contains("BLOB_UNKNOWN"), "{answer}");
+}
+
+/// An answer's heads without the time, in order, and its body.
+fn heads_and_body(answer: &str) -> (BTreeSet<String>, String) {
+    let (heads, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+    let heads = heads.to_lowercase().lines().filter(|head| !head.starts_with("date:")).map(str::to_owned).collect();
+    (heads, body.to_owned())
 }
 
 #[tokio::test]

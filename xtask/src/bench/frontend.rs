@@ -1,4 +1,4 @@
-//! What a front end costs or gains, against the registry's own TLS: both on one node, in turns, in one run.
+//! What a front end costs or gains, without logins and with, against the registry's own TLS without logins: all on one node, in turns, in one run.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -12,11 +12,9 @@ use testbed::{
 };
 
 use super::{
-    objects::{self, registry},
     person::{Person, REPOSITORY},
-    served_node::{ServedNode, reached},
+    served_node::{ServedNode, all_ready},
     table::Row,
-    world::NAMESPACE,
 };
 
 /// Of each number that many are taken, in turns.
@@ -29,8 +27,12 @@ const NGINX_AT_MOST: u64 = 32 << 10;
 
 const MEDIA: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// What is compared: how much better the front end must be.
-const BLOBS: [(&str, usize, f64); 2] = [("8 KiB", 8 << 10, 2.5), ("1 MiB", 1 << 20, 1.5)];
+/// The registries that are compared: the first serves by itself, the others behind a front end.
+const REGISTRIES: [&str; 3] = ["bare", "front", "logins"];
+/// How much better than the first the others must be.
+type Goals = [Option<f64>; 2];
+const BLOBS: [(&str, usize, Goals); 2] =
+    [("8 KiB", 8 << 10, [Some(2.5), Some(5.0)]), ("1 MiB", 1 << 20, [Some(1.5), Some(1.5)])];
 
 pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<Row>> {
     if testbed::missing(Mode::Node).is_some() {
@@ -42,62 +44,61 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
     let options = node::Options { images: vec![nginx], ..node::Options::default() };
     let more = ["--frontend-image", image::FRONTEND];
     let ServedNode { node, client, .. } = &ServedNode::start(program, options, &more).await?;
-    let started = Instant::now();
-    for (name, spec) in [("bare", json!({})), ("front", json!({"frontend": {"nginx": {}}}))] {
-        let mut manifest = registry(NAMESPACE, name);
-        manifest["spec"] = spec;
-        manifest["spec"]["auth"] = json!({"none": {}});
-        objects::apply(client, &manifest).await?;
+    let specs = [
+        json!({"auth": {"none": {}}}),
+        json!({"auth": {"none": {}}, "frontend": {"nginx": {}}}),
+        json!({"frontend": {"nginx": {}}}),
+    ];
+    all_ready(client, &REGISTRIES.into_iter().zip(specs).collect::<Vec<_>>()).await?;
+    let mut people = Vec::new();
+    for name in REGISTRIES {
+        people.push(Person::new(node, client, name).await?);
     }
-    for name in ["bare", "front"] {
-        reached(client, "PrivateRegistry", name, "Ready", started).await?;
-    }
-    let both = [Person::new(node, client, "bare").await?, Person::new(node, client, "front").await?];
     step.done();
 
     let mut rows = Vec::new();
-    for (words, size, goal) in BLOBS {
+    for (words, size, goals) in BLOBS {
         let step = progress.step(format!("front end: pull blobs of {words}"));
-        let blob = everywhere(&both, &filler(size)).await?;
+        let blob = everywhere(&people, &filler(size)).await?;
         let path = format!("/v2/{REPOSITORY}/blobs/{blob}");
-        let [bare, front] = in_turns(async |person: usize| requests_a_second(node, &both[person], &path).await).await?;
-        rows.push(faster(&format!("pulls of {words}, requests a second"), bare, front, goal));
+        let found = in_turns(async |who: usize| requests_a_second(node, &people[who], &path).await).await?;
+        rows.extend(faster(&format!("pulls of {words}, requests a second"), found, goals));
         step.done();
     }
     let step = progress.step("front end: pull a blob of 128 MiB");
-    let blob = everywhere(&both, &filler(LARGE)).await?;
+    let blob = everywhere(&people, &filler(LARGE)).await?;
     let path = format!("/v2/{REPOSITORY}/blobs/{blob}");
     let mut memory = 0;
-    let [bare, front] = in_turns(async |person: usize| {
+    let found = in_turns(async |who: usize| {
         let began = Instant::now();
         for _ in 0..3 {
-            good(both[person].asks(&path, "200", "", &[]).await?)?;
+            good(people[who].asks(&path, "200", "", &[]).await?)?;
         }
         memory = memory.max(memory_of("nginx"));
         Ok(1.0 / began.elapsed().as_secs_f64())
     })
     .await?;
-    rows.push(faster("three pulls of 128 MiB", bare, front, 1.5));
+    rows.extend(faster("three pulls of 128 MiB", found, [Some(1.5), Some(1.5)]));
     step.done();
 
     let step = progress.step("front end: manifests and pushes");
-    let manifest = manifest(&both).await?;
-    let [bare, front] = in_turns(async |person: usize| requests_a_second(node, &both[person], &manifest).await).await?;
-    rows.push(faster("manifests, requests a second", bare, front, 0.9));
+    let manifest = manifest(&people).await?;
+    let found = in_turns(async |who: usize| requests_a_second(node, &people[who], &manifest).await).await?;
+    rows.extend(faster("manifests, requests a second", found, [Some(0.9), Some(0.7)]));
     let mut number = 0_u32;
-    let [bare, front] = in_turns(async |person: usize| {
+    let found = in_turns(async |who: usize| {
         let began = Instant::now();
         for _ in 0..PUSHES {
             number += 1;
             let mut content = filler(1 << 20);
             content[..4].copy_from_slice(&number.to_be_bytes());
-            good(both[person].push(&content).await?)?;
+            good(people[who].push(&content).await?)?;
         }
         memory = memory.max(memory_of("nginx"));
         Ok(1.0 / began.elapsed().as_secs_f64())
     })
     .await?;
-    rows.push(faster("pushes of 1 MiB", bare, front, 0.9));
+    rows.extend(faster("pushes of 1 MiB", found, [Some(0.9), None]));
     step.done();
     rows.push(Row {
         name: "front end",
@@ -111,11 +112,11 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
 }
 
 /// Each side in turns, so that what else the machine does weighs on both. The medians.
-async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64; 2]> {
-    let mut found = [Vec::new(), Vec::new()];
+async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64; 3]> {
+    let mut found = REGISTRIES.map(|_| Vec::new());
     for _ in 0..ROUNDS {
-        for (person, found) in found.iter_mut().enumerate() {
-            found.push(one(person).await?);
+        for (who, found) in found.iter_mut().enumerate() {
+            found.push(one(who).await?);
         }
     }
     Ok(found.map(|mut all| {
@@ -124,16 +125,18 @@ async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64
     }))
 }
 
-fn faster(what: &str, bare: f64, front: f64, goal: f64) -> Row {
-    let ratio = front / bare;
-    Row {
-        name: "front end",
-        what: format!("{what}, against the registry's own TLS"),
-        result: format!("{ratio:.2}x"),
-        goal: format!("≥ {goal}x"),
-        is_met: Some(ratio >= goal),
-        values: json!({"bare": bare, "front": front}),
-    }
+fn faster(what: &str, [bare, front, logins]: [f64; 3], goals: Goals) -> impl Iterator<Item = Row> {
+    [("", front), (" with logins", logins)].into_iter().zip(goals).map(move |((how, found), goal)| {
+        let ratio = found / bare;
+        Row {
+            name: "front end",
+            what: format!("{what}{how}, against the registry's own TLS"),
+            result: format!("{ratio:.2}x"),
+            goal: goal.map(|goal| format!("≥ {goal}x")).unwrap_or_default(),
+            is_met: goal.map(|goal| ratio >= goal),
+            values: json!({"bare": bare, "front": found}),
+        }
+    })
 }
 
 /// Nothing that packs well.
@@ -145,26 +148,26 @@ fn good<T>(answer: Result<T, String>) -> Result<T> {
     answer.map_err(|why| anyhow::anyhow!(why))
 }
 
-async fn everywhere(both: &[Person<'_>], content: &[u8]) -> Result<String> {
+async fn everywhere(people: &[Person<'_>], content: &[u8]) -> Result<String> {
     let mut digest = String::new();
-    for person in both {
+    for person in people {
         digest = good(person.push(content).await?)?;
     }
     Ok(digest)
 }
 
 /// Pushes one and gives its path.
-async fn manifest(both: &[Person<'_>]) -> Result<String> {
-    let config = everywhere(both, b"{}").await?;
+async fn manifest(people: &[Person<'_>]) -> Result<String> {
+    let config = everywhere(people, b"{}").await?;
     let layer = filler(8 << 10);
-    let digest = everywhere(both, &layer).await?;
+    let digest = everywhere(people, &layer).await?;
     let manifest: Value = json!({
         "schemaVersion": 2, "mediaType": MEDIA,
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2},
         "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": layer.len()}],
     });
     let path = format!("/v2/{REPOSITORY}/manifests/1");
-    for person in both {
+    for person in people {
         let file = person.file("manifest");
         fs::write(&file, manifest.to_string())?;
         let (kind, content) = (format!("Content-Type: {MEDIA}"), format!("@{}", file.display()));
@@ -179,6 +182,11 @@ async fn requests_a_second(node: &Node, person: &Person<'_>, path: &str) -> Resu
     let mut command = node.sandbox().command(Place::Inside, "wrk");
     let duration = format!("{SECONDS}s");
     command.args(["--threads", "1", "--connections", "8", "--duration", &duration]);
+    // A file, because everybody can read what a program was started with.
+    let script = person.file("wrk.lua");
+    let login = person.authorization.as_deref().map(|login| format!("wrk.headers[\"Authorization\"] = \"{login}\"\n"));
+    fs::write(&script, login.unwrap_or_default())?;
+    command.arg("--script").arg(script);
     command.arg("--header").arg(format!("Accept: {MEDIA}")).arg(format!("{}{path}", person.address));
     let output = tokio::task::spawn_blocking(move || command.output()).await?.context("run wrk")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

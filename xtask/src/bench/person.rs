@@ -23,6 +23,8 @@ pub(super) struct Person<'a> {
     client: &'a Client,
     name: &'a str,
     pub(super) address: String,
+    /// The header of its login.
+    pub(super) authorization: Option<String>,
     home: TempDir,
 }
 
@@ -32,9 +34,11 @@ impl<'a> Person<'a> {
         let service = api(client, NAMESPACE, "Service").get(name).await?;
         let address = service.data["spec"]["clusterIP"].as_str().context("the Service has no address")?;
         let login = api(client, NAMESPACE, "Secret").get_opt(&format!("{name}-admin")).await?;
-        let user = login.map(|login| curls_user(&login)).transpose()?.unwrap_or_default();
-        fs::write(home.path().join("login"), user).context("write the login")?;
-        let person = Self { node, client, name, address: format!("https://{address}:5000"), home };
+        let login = login.map(|login| name_and_password(&login)).transpose()?;
+        let user = login.as_ref().map(|login| format!("user = \"{login}\"\n"));
+        fs::write(home.path().join("login"), user.unwrap_or_default()).context("write the login")?;
+        let authorization = login.map(|login| format!("Basic {}", STANDARD.encode(login)));
+        let person = Self { node, client, name, address: format!("https://{address}:5000"), authorization, home };
         person.learn().await?;
         Ok(person)
     }
@@ -105,11 +109,10 @@ impl<'a> Person<'a> {
     }
 }
 
-/// A line of curl's configuration.
-fn curls_user(login: &DynamicObject) -> Result<String> {
+fn name_and_password(login: &DynamicObject) -> Result<String> {
     let text = |key: &str| -> Result<String> {
         let encoded = login.data["data"][key].as_str().with_context(|| format!("the login has no {key}"))?;
         Ok(String::from_utf8(STANDARD.decode(encoded)?)?)
     };
-    Ok(format!("user = \"{}:{}\"\n", text("username")?, text("password")?))
+    Ok(format!("{}:{}", text("username")?, text("password")?))
 }

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use testbed::{Family, Mode, Node, Progress, Tools, image, node};
 
 use super::{
-    objects::{self, api, registry},
+    objects::api,
     person::{Person, REPOSITORY},
     samples::milliseconds,
-    served_node::{ServedNode, reached},
+    served_node::{ServedNode, all_ready},
     table::Row,
     world::NAMESPACE,
 };
@@ -73,15 +73,8 @@ pub(super) async fn measure(program: &Path, minutes: u32, progress: &Progress) -
     let short = format!("{NAMESPACE}={LIVES}");
     let more = ["--short-certificates-for-tests", &short, "--frontend-image", image::FRONTEND];
     let ServedNode { node, client, .. } = &ServedNode::start(program, options, &more).await?;
-    let started = Instant::now();
-    for shape in &shapes {
-        let mut manifest = registry(NAMESPACE, shape.name);
-        manifest["spec"] = shape.spec.clone();
-        objects::apply(client, &manifest).await?;
-    }
-    for shape in &shapes {
-        reached(client, "PrivateRegistry", shape.name, "Ready", started).await?;
-    }
+    let wanted: Vec<_> = shapes.iter().map(|shape| (shape.name, shape.spec.clone())).collect();
+    all_ready(client, &wanted).await?;
     step.done();
 
     let step = progress.step("renewals: pull and push all the time");
@@ -104,11 +97,10 @@ async fn watch(node: &Node, client: &Client, shape: &Shape, until: Instant, minu
         both
     };
     let (both, renewed) = futures::join!(clients, renewals(client, shape.name, &done));
-    let (kept, anew) = both?;
+    let (kept, (anew, gap)) = both?;
     let (certificates, authorities) = renewed?;
     ensure!(certificates > 0, "no certificate of {} was renewed in {minutes} min", shape.name);
     let (all, failed) = (kept.all + anew.all, kept.failed + anew.failed);
-    let gap = kept.gap.max(anew.gap);
     let why = [kept.why, anew.why].concat();
     let result = if shape.is_gapless { format!("{failed} of {all}") } else { format!("{:.1} s", gap.as_secs_f64()) };
     let what = if shape.is_gapless { "failed requests" } else { "longest gap" };
@@ -146,34 +138,39 @@ async fn renewals(client: &Client, name: &str, done: &AtomicBool) -> Result<(usi
 struct Seen {
     all: u32,
     failed: u32,
-    /// The longest time without a good answer.
-    gap: Duration,
-    /// Since when there was none.
-    since: Option<Instant>,
     /// The first failures, in words.
     why: Vec<String>,
 }
 
 impl Seen {
-    fn answer(&mut self, answer: Result<(), String>, began: Instant) {
+    fn answer(&mut self, answer: Result<(), String>) {
         self.all += 1;
-        match answer {
-            Ok(()) => self.since = None,
-            Err(why) => {
-                self.failed += 1;
-                let since = *self.since.get_or_insert(began);
-                self.gap = self.gap.max(since.elapsed());
-                if self.why.len() < 5 {
-                    self.why.push(why);
-                }
-            }
+        let Err(why) = answer else { return };
+        self.failed += 1;
+        if self.why.len() < 5 {
+            self.why.push(why);
         }
     }
 }
 
-/// Pulls and pushes, each over a connection of its own.
-async fn connects_anew(person: &Person<'_>, blob: &str, until: Instant) -> Result<Seen> {
-    let (mut seen, mut learned, mut round) = (Seen::default(), Instant::now(), 0_u32);
+/// How long a client went without a good answer.
+#[derive(Default)]
+struct Gap {
+    longest: Duration,
+    /// Since when there is none.
+    since: Option<Instant>,
+}
+
+impl Gap {
+    fn answer(&mut self, is_good: bool, began: Instant) {
+        self.since = (!is_good).then(|| self.since.unwrap_or(began));
+        self.longest = self.longest.max(self.since.map_or(Duration::ZERO, |since| since.elapsed()));
+    }
+}
+
+/// Pulls and pushes, each over a connection of its own. Also gives the longest gap.
+async fn connects_anew(person: &Person<'_>, blob: &str, until: Instant) -> Result<(Seen, Duration)> {
+    let (mut seen, mut gap, mut learned, mut round) = (Seen::default(), Gap::default(), Instant::now(), 0_u32);
     while Instant::now() < until {
         if learned.elapsed() > NEWS {
             person.learn().await?;
@@ -181,22 +178,23 @@ async fn connects_anew(person: &Person<'_>, blob: &str, until: Instant) -> Resul
         }
         let began = Instant::now();
         let pulled = person.asks(&format!("/v2/{REPOSITORY}/blobs/{blob}"), "200", "", &[]).await?;
-        seen.answer(pulled.map(drop), began);
+        gap.answer(pulled.is_ok(), began);
+        seen.answer(pulled.map(drop));
         let began = Instant::now();
         let pushed = person.push(format!("round {round}").as_bytes()).await?;
-        seen.answer(pushed.map(drop), began);
+        gap.answer(pushed.is_ok(), began);
+        seen.answer(pushed.map(drop));
         round += 1;
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(seen)
+    Ok((seen, gap.longest))
 }
 
-/// Pulls over connections that it keeps for half a minute.
+/// Pulls over connections that it keeps for half a minute. What it sees is told together at the end, so how long a gap was is for the other client to say.
 async fn keeps_connections(person: &Person<'_>, blob: &str, until: Instant) -> Result<Seen> {
     let mut seen = Seen::default();
     let count = KEPT * EACH_SECOND;
     while Instant::now() < until {
-        let began = Instant::now();
         let path = format!("/v2/{REPOSITORY}/blobs/{blob}?[1-{count}]");
         let rate = format!("{EACH_SECOND}/s");
         let output = person.curl(&path, &["--rate", &rate, "--write-out", "%{http_code}\n"]).await?;
@@ -204,15 +202,12 @@ async fn keeps_connections(person: &Person<'_>, blob: &str, until: Instant) -> R
         let codes: Vec<_> = said.lines().collect();
         for number in 0..count as usize {
             let code = codes.get(number).copied().unwrap_or("nothing");
-            let began = began + Duration::from_secs(number as u64) / EACH_SECOND;
             let answer = if code == "200" {
                 Ok(())
             } else {
                 Err(format!("kept connection: {code} {}", error.lines().next().unwrap_or_default()))
             };
-            // Told together at the end, so how long a gap was is for the other client to say.
-            seen.answer(answer, began.min(Instant::now()));
-            seen.gap = Duration::ZERO;
+            seen.answer(answer);
         }
     }
     Ok(seen)

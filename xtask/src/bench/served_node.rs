@@ -11,11 +11,12 @@ use kube::{
     api::DynamicObject,
     runtime::wait::{Condition, await_condition},
 };
+use serde_json::Value;
 use testbed::{Node, image, node, sandbox::Place};
 use tokio::time::timeout;
 
 use super::{
-    objects::{self, api},
+    objects::{self, api, registry},
     operator::Operator,
     wait::PATIENCE,
     world::NAMESPACE,
@@ -46,6 +47,20 @@ impl ServedNode {
         let operator = Operator::start(program, node.sandbox(), Place::Inside, &kubeconfig, &arguments)?;
         Ok(Self { _operator: operator, node, client })
     }
+}
+
+/// Applies registries of these names and specs, and waits until all are ready.
+pub(super) async fn all_ready(client: &Client, wanted: &[(&str, Value)]) -> Result<()> {
+    let started = Instant::now();
+    for (name, spec) in wanted {
+        let mut manifest = registry(NAMESPACE, name);
+        manifest["spec"] = spec.clone();
+        objects::apply(client, &manifest).await?;
+    }
+    for (name, _) in wanted {
+        reached(client, "PrivateRegistry", name, "Ready", started).await?;
+    }
+    Ok(())
 }
 
 /// Waits through a watch until an object's condition is true for what its spec says now.

@@ -1,0 +1,397 @@
+//! The gate: nginx asks it before it sends a blob, and lets it answer for manifests, so that what is pulled most is hashed, parsed and looked up by nobody
+//! else. It says yes where the registry would: the login is in the same table, and the repository has the link on the same volume. It never says no for the
+//! registry but to a login: whatever else it is not sure of, nginx asks the registry.
+//!
+//! | answer | nginx |
+//! |---|---|
+//! | 200 | sends the blob; passes the manifest on |
+//! | 401 | answers as to a failed login |
+//! | 403 | asks the registry |
+
+mod logins;
+mod question;
+mod volume;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::files;
+use crate::credentials::Htpasswd;
+use crate::secret::Sensitive;
+use logins::{Check, Login, Logins};
+use question::Question;
+use volume::{Found, Manifest, Volume};
+
+/// Passwords that are hashed at once: the pod may have few processors, and the registry needs them too.
+const HASHING: usize = 2;
+/// How long a login waits for its turn to be hashed.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After a failed accept, for example without free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The table's file in the folder that the kubelet shows.
+const TABLE: &str = "htpasswd";
+
+/// What the gate looks at.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the registry's data.
+    pub data: PathBuf,
+    /// Folder in which the kubelet shows the users' table; `None`: everybody may come in.
+    pub logins: Option<PathBuf>,
+}
+
+/// What is asked, and what is known.
+pub(super) struct Gate {
+    volume: Volume,
+    users: Option<Users>,
+}
+
+/// The table as the kubelet shows it.
+struct Users {
+    folder: PathBuf,
+    known: Mutex<Known>,
+    hashing: Semaphore,
+}
+
+struct Known {
+    logins: Logins,
+    /// Which version of its files was read last.
+    version: Option<PathBuf>,
+    /// Whether that was a table.
+    is_table: bool,
+}
+
+impl Gate {
+    pub(super) fn new(options: &Options) -> io::Result<Self> {
+        let users = options.logins.clone().map(Users::new).transpose()?;
+        Ok(Self { volume: Volume::new(&options.data), users })
+    }
+
+    /// Answers at this socket until it is dropped.
+    pub(super) async fn serve(self, socket: &Path) -> io::Result<Infallible> {
+        // Of a process that was killed.
+        match std::fs::remove_file(socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let (listener, gate) = (UnixListener::bind(socket)?, Arc::new(self));
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                let answer = service_fn(|request: Request<Incoming>| {
+                    let gate = Arc::clone(&gate);
+                    async move { Ok::<_, Infallible>(gate.answer(request.uri().path(), request.headers()).await) }
+                });
+                // Only nginx comes here, and it closes what it no longer needs.
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            });
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let entry = match &self.users {
+            Some(users) => users.admit(headers.get(AUTHORIZATION)).await,
+            None => Entry::Yes,
+        };
+        match entry {
+            Entry::Yes => {}
+            Entry::No => return bare(StatusCode::UNAUTHORIZED),
+            Entry::Unclear => return bare(StatusCode::FORBIDDEN),
+        }
+        // A network volume may hang: that must hold up nobody else.
+        let (gate, path) = (Arc::clone(self), path.to_owned());
+        let found = tokio::task::spawn_blocking(move || gate.volume.find(&Question::parse(&path)?)).await;
+        match found.ok().flatten() {
+            Some(Found::Blob) => bare(StatusCode::OK),
+            Some(Found::Manifest(manifest)) if takes(headers, manifest.media_type) => whole(manifest),
+            Some(Found::Manifest(_)) | None => bare(StatusCode::FORBIDDEN),
+        }
+    }
+}
+
+/// Whether somebody may come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Yes,
+    No,
+    /// The registry may know.
+    Unclear,
+}
+
+impl Users {
+    fn new(folder: PathBuf) -> io::Result<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let key = key.map_err(|_| io::Error::other("the system gives no random numbers"))?;
+        let known = Known { logins: Logins::new(key, Instant::now()), version: None, is_table: false };
+        Ok(Self { folder, known: Mutex::new(known), hashing: Semaphore::new(HASHING) })
+    }
+
+    async fn admit(&self, authorization: Option<&HeaderValue>) -> Entry {
+        let Some(authorization) = authorization else { return Entry::No };
+        let login = self.with(|logins| logins.look_up(authorization.as_bytes(), Instant::now()));
+        match login {
+            Some(Login::Remembered) => Entry::Yes,
+            Some(Login::New(check)) => self.hash(check).await,
+            Some(Login::Missing) | None => Entry::Unclear,
+        }
+    }
+
+    async fn hash(&self, check: Check) -> Entry {
+        let Ok(Ok(_turn)) = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await else { return Entry::Unclear };
+        let hashed = tokio::task::spawn_blocking(move || check.is_right().then_some(check)).await;
+        match hashed {
+            Ok(Some(check)) => {
+                self.with(|logins| logins.remember(&check, Instant::now()));
+                Entry::Yes
+            }
+            Ok(None) => Entry::No,
+            Err(_) => Entry::Unclear,
+        }
+    }
+
+    /// Works with the table that is shown now. `None`: what is shown is none.
+    fn with<T>(&self, work: impl FnOnce(&mut Logins) -> T) -> Option<T> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = files::version(&self.folder);
+        if known.version != version {
+            let table = version.as_deref().ok_or("there is no table".to_owned()).and_then(read);
+            known.is_table = table.is_ok();
+            match table {
+                Ok(table) => known.logins.replace(table),
+                Err(error) => {
+                    warn!(error, "the gate cannot read the table of users; the registry is asked about every login");
+                }
+            }
+            known.version = version;
+        }
+        known.is_table.then(|| work(&mut known.logins))
+    }
+}
+
+fn read(folder: &Path) -> Result<Htpasswd, String> {
+    let text = Sensitive::new(std::fs::read_to_string(folder.join(TABLE)).map_err(|error| error.to_string())?);
+    Htpasswd::parse(text.expose()).map_err(|error| error.to_string())
+}
+
+/// Whether a client says that it takes this kind, and asks for the whole. Of everybody else the registry knows what he gets.
+fn takes(headers: &HeaderMap, media_type: &str) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let kinds = lines.flat_map(|line| line.split(',')).map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    !headers.contains_key(IF_NONE_MATCH) && kinds.into_iter().any(|kind| kind == media_type)
+}
+
+fn bare(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+/// A manifest with the heads that the registry gives it.
+fn whole(manifest: Manifest) -> Response<Full<Bytes>> {
+    let digest = manifest.digest;
+    let mut response = Response::new(Full::new(Bytes::from(manifest.text)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(manifest.media_type));
+    headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    for (name, value) in [("docker-content-digest", digest.clone()), (ETAG.as_str(), format!("\"{digest}\""))] {
+        headers.insert(
+            http::HeaderName::from_bytes(name.as_bytes()).expect("a header's name"),
+            HeaderValue::from_str(&value).expect("a digest has no other letters"),
+        );
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use base64::Engine as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const KIND: &str = "application/vnd.oci.image.index.v1+json";
+
+    /// A volume with a blob and a manifest of one digest, a folder as a kubelet shows it, and a gate that looks at both.
+    struct World(tempfile::TempDir);
+
+    impl World {
+        async fn new(has_logins: bool) -> Self {
+            let world = Self(tempfile::tempdir().unwrap());
+            let digest = digest();
+            let hex = digest.strip_prefix("sha256:").unwrap();
+            for (path, text) in [
+                (format!("repositories/app/_layers/sha256/{hex}/link"), digest.as_str()),
+                (format!("repositories/app/_manifests/revisions/sha256/{hex}/link"), &digest),
+                ("repositories/app/_manifests/tags/1/current/link".to_owned(), &digest),
+                (format!("blobs/sha256/ab/{hex}/data"), &manifest()),
+            ] {
+                let path = world.0.path().join("data/docker/registry/v2").join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let options =
+                Options { data: world.0.path().join("data"), logins: has_logins.then(|| world.0.path().join("users")) };
+            let (gate, socket) = (Gate::new(&options).unwrap(), world.socket());
+            fs::write(&socket, "of a process that was killed").unwrap();
+            tokio::spawn(async move { gate.serve(&socket).await });
+            while UnixStream::connect(world.socket()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            world
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.0.path().join("gate.sock")
+        }
+
+        /// Shows another table, as a kubelet does.
+        fn shows(&self, version: &str, table: &str) {
+            let folder = self.0.path().join("users");
+            fs::create_dir_all(folder.join(version)).unwrap();
+            fs::write(folder.join(version).join(TABLE), table).unwrap();
+            symlink(version, folder.join("..next")).unwrap();
+            fs::rename(folder.join("..next"), folder.join("..data")).unwrap();
+        }
+
+        async fn asks(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+            let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+            let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+
+        /// The status for a `HEAD` of the blob.
+        async fn lets_in(&self, login: Option<&str>) -> u16 {
+            let header = login.map(|login| ("authorization", login));
+            let path = format!("/v2/app/blobs/{}", digest());
+            let answer = self.asks("HEAD", &path, header.as_slice()).await;
+            answer[9..12].parse().unwrap()
+        }
+    }
+
+    fn digest() -> String {
+        format!("sha256:{}", "ab".repeat(32))
+    }
+
+    fn manifest() -> String {
+        format!(r#"{{"mediaType":"{KIND}","manifests":[]}}"#)
+    }
+
+    fn line(name: &str, password: &str) -> String {
+        format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap())
+    }
+
+    fn login(name: &str, password: &str) -> String {
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}")))
+    }
+
+    #[tokio::test]
+    async fn who_is_in_the_table_that_is_shown_now_is_let_in() {
+        let world = World::new(true).await;
+        let (ann, ben) = (login("ann", "of Ann's"), login("ben", "of Ben's"));
+        assert_eq!(world.lets_in(Some(&ann)).await, 403, "nothing is shown yet");
+        world.shows("1", &line("ann", "of Ann's"));
+        for (login, status) in [
+            (Some(ann.as_str()), 200),
+            (Some(&ann), 200),
+            (Some(&ben), 401),
+            (Some("Bearer of-something"), 403),
+            (None, 401),
+        ] {
+            assert_eq!(world.lets_in(login).await, status, "{login:?}");
+        }
+        world.shows("2", &line("ben", "of Ben's"));
+        assert_eq!([world.lets_in(Some(&ann)).await, world.lets_in(Some(&ben)).await], [401, 200]);
+        world.shows("3", "a line that is cut off");
+        assert_eq!([world.lets_in(Some(&ann)).await, world.lets_in(Some(&ben)).await], [403, 403]);
+        world.shows("4", "");
+        assert_eq!(world.lets_in(Some(&ben)).await, 401, "a table without users is one");
+    }
+
+    #[tokio::test]
+    async fn a_manifest_has_the_heads_of_the_registrys_answer() {
+        let world = World::new(false).await;
+        for (method, reference) in [("GET", digest()), ("GET", "1".to_owned()), ("HEAD", "1".to_owned())] {
+            let accept = [
+                ("accept", "text/html;q=0.5, application/x"),
+                ("accept", "x/y , application/vnd.oci.image.index.v1+json;q=1"),
+            ];
+            let answer = world.asks(method, &format!("/v2/app/manifests/{reference}"), &accept).await;
+            let (heads, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(heads.starts_with("HTTP/1.1 200 "), "{answer}");
+            for head in [
+                format!("content-type: {KIND}"),
+                format!("content-length: {}", manifest().len()),
+                format!("docker-content-digest: {}", digest()),
+                format!("etag: \"{}\"", digest()),
+                "docker-distribution-api-version: registry/2.0".to_owned(),
+            ] {
+                assert!(heads.lines().any(|line| line == head), "{head}: {heads}");
+            }
+            assert_eq!(body, if method == "GET" { manifest() } else { String::new() });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_gate_is_not_sure_of_is_the_registrys() {
+        let world = World::new(false).await;
+        let (tag, accept) = ("/v2/app/manifests/1", ("accept", KIND));
+        for (path, headers) in [
+            (tag, vec![]),
+            (tag, vec![("accept", "*/*")]),
+            (tag, vec![("accept", "application/vnd.oci.image.manifest.v1+json")]),
+            (tag, vec![accept, ("if-none-match", "\"x\"")]),
+            ("/v2/app/manifests/2", vec![accept]),
+            ("/v2/other/manifests/1", vec![accept]),
+            ("/v2/app/manifests/%31", vec![accept]),
+            ("/v2/app/../app/manifests/1", vec![accept]),
+            ("/v2/", vec![accept]),
+        ] {
+            let answer = world.asks("GET", path, &headers).await;
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{path} {headers:?}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_that_waits_too_long_for_its_turn_is_the_registrys() {
+        let world = World::new(true).await;
+        world.shows("1", &line("ann", "of Ann's"));
+        let users = Users::new(world.0.path().join("users")).unwrap();
+        let header = HeaderValue::from_str(&login("ann", "of Ann's")).unwrap();
+        let turns = users.hashing.acquire_many(HASHING as u32).await.unwrap();
+        tokio::time::pause();
+        assert_eq!(users.admit(Some(&header)).await, Entry::Unclear);
+        tokio::time::resume();
+        drop(turns);
+        assert_eq!(users.admit(Some(&header)).await, Entry::Yes);
+        let _turns = users.hashing.acquire_many(HASHING as u32).await.unwrap();
+        assert_eq!(users.admit(Some(&header)).await, Entry::Yes, "it is remembered");
+    }
+}
