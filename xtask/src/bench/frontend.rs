@@ -1,6 +1,6 @@
 //! What a front end costs or gains, without logins and with, against the registry's own TLS without logins: all on one node, in turns, in one run.
 
-use std::{fs, path::Path, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -195,7 +195,7 @@ async fn requests_a_second(node: &Node, person: &Person<'_>, path: &str) -> Resu
     Ok(number.trim().parse()?)
 }
 
-/// KiB of all processes of this name, what they share counted once.
+/// KiB of the processes of this name in one container, what they share counted once: of the container with the most.
 fn memory_of(program: &str) -> u64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let of_it =
@@ -204,5 +204,11 @@ fn memory_of(program: &str) -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
     };
-    of_it.filter_map(|one| share(fs::read_to_string(one.path().join("smaps_rollup")).ok()?)).sum()
+    let mut containers = BTreeMap::<_, u64>::new();
+    for process in of_it {
+        let container = fs::read_link(process.path().join("ns/pid")).ok();
+        let text = fs::read_to_string(process.path().join("smaps_rollup")).ok();
+        *containers.entry(container).or_default() += text.and_then(share).unwrap_or_default();
+    }
+    containers.into_values().max().unwrap_or_default()
 }
