@@ -279,14 +279,20 @@ impl Upload {
 impl Registry {
     /// Tells the node's container runtime which authorities to trust for this registry, under the name that images have.
     pub(crate) async fn trusted_by_the_node(&self, authorities: &str) {
-        let host = HostPort::parse(&self.host()).unwrap();
+        let folder = self.cluster.place.node().certs_d();
+        self.trusted_by(Runtime::Containerd, &folder, &self.host(), authorities);
+    }
+
+    /// Writes what a runtime reads that looks for hosts in this folder, as a person does.
+    pub(crate) fn trusted_by(&self, runtime: Runtime, folder: &Path, host: &str, authorities: &str) {
+        let host = HostPort::parse(host).unwrap();
         let trust = Trust {
             mark: Mark::of_a_person(Owner::new(Some(&self.namespace), RegistryName::parse(&self.name).unwrap())),
             endpoint: host.clone(),
             host,
             authorities: Bundle::read(authorities),
         };
-        for file in Runtime::Containerd.files(&self.cluster.place.node().certs_d(), &trust) {
+        for file in runtime.files(folder, &trust) {
             fs::create_dir_all(file.path.parent().unwrap()).unwrap();
             fs::write(file.path, file.text).unwrap();
         }

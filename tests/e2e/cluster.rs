@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 63] = [
+const NAMESPACES: [&str; 64] = [
     "admins",
     "again",
     "always",
@@ -97,6 +97,7 @@ const NAMESPACES: [&str; 63] = [
     "suspend-o",
     "suspend-u",
     "trusted",
+    "trusted-cri-o",
     "trusted-older",
     "trusted-unconfigured",
     "types",
@@ -180,6 +181,8 @@ impl Cluster {
         if has_roles_only() {
             all.push(format!("watch.namespaces={{{}}}", NAMESPACES.join(",")));
             all.push("nodeTrust.enabled=false".to_owned());
+        } else {
+            all.push("nodeTrust.paths.podman=/etc/containers".to_owned());
         }
         all.push(format!("extraArgs[0]=--short-certificates-for-tests={SHORT_LIVES}={SHORT_LIFE}"));
         all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));

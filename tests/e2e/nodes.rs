@@ -1,4 +1,5 @@
 //! Nodes that trust registries because the node agent, as the chart's DaemonSet runs it, has written so. No runtime is ever restarted.
+//! CRI-O is also told as a person tells it, where there is no agent.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,6 +11,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use kube::Api;
 use kube::api::ListParams;
+use private_registry_operator::node::trust_files::Runtime;
 use serde_json::{Value, json};
 use testbed::Mode;
 use testbed::node::{Options, Trust};
@@ -26,6 +28,23 @@ impl Registry {
     async fn is_trusted_by_nodes(&self) {
         self.change(json!({"trust": {"nodes": {}}})).await;
         self.is_proved().await;
+    }
+
+    /// Has the files written that CRI-O reads: by the node agent, or where there is none by somebody who has asked for the bundle.
+    async fn is_trusted_by_cri_o(&self, host: &str) {
+        if has_roles_only() {
+            let folder = self.cluster.place.node().file("/etc/containers/certs.d");
+            self.trusted_by(Runtime::Podman, &folder, host, &self.bundle().await);
+        } else {
+            self.change(json!({"trust": {"nodes": {"runtimes": ["Containerd", "Podman"]}}})).await;
+            self.is_proved().await;
+        }
+    }
+
+    /// The address of its Service.
+    async fn address(&self) -> String {
+        let service = self.own::<Service>().get(&self.name).await.unwrap();
+        service.spec.unwrap().cluster_ip.unwrap()
     }
 
     /// Waits until it is trusted on every node, which a pull has proved, and no pod of that is left.
@@ -115,6 +134,31 @@ async fn a_node_pulls_by_the_services_name_while_it_is_ordered_to_trust_and_neit
     registry.is_refused("after", UNTRUSTED).await;
 }
 
+#[tokio::test]
+async fn cri_o_pulls_once_it_is_told_whom_to_trust_and_follows_a_new_authority_without_a_restart() {
+    let Some(cluster) = node("runs CRI-O on the node").await else { return };
+    let registry = cluster.registry("trusted-cri-o", "team-a", json!({})).await.ready().await;
+    let admin = registry.admin().await;
+    let pushed = [admin.pushes("team/app:1", "trusted").await, admin.pushes("team/app:2", "rotated").await];
+    let login = json!(registry.secret("team-a-admin").await);
+    // The only name that both it and the node agent take: it cannot be led from a Service's name to the address.
+    let host = format!("{}:{}", registry.address().await, registry.port);
+    let crio = cluster.place.node().crio().await.unwrap();
+    let pull = async |tag| crio.pull(&format!("{host}/team/app:{tag}"), &login).await.unwrap();
+    let refused = pull("1").await.unwrap_err();
+    assert!(refused.contains(UNTRUSTED), "{refused}");
+
+    registry.is_trusted_by_cri_o(&host).await;
+    assert_eq!(pull("1").await, Ok(format!("{host}/team/app@{}", pushed[0])));
+
+    let before = (registry.pod().await, registry.bundle().await);
+    registry.annotate("privateregistry.dev/renew", "ca-now-1").await;
+    registry.successor_of(&before.0).await;
+    assert_ne!(registry.bundle().await, before.1);
+    registry.is_trusted_by_cri_o(&host).await;
+    assert_eq!(pull("2").await, Ok(format!("{host}/team/app@{}", pushed[1])));
+}
+
 /// A cluster of this test's own, for a node that is like this; `None`, said aloud, where there can be none.
 async fn own(options: Options) -> Option<Cluster> {
     if crate::place::is_given()
@@ -152,8 +196,7 @@ async fn a_containerd_that_nobody_has_configured_trusts_as_ordered_and_is_left_c
     let on_443 = json!({"type": "NodePort", "port": 443, "nodePort": 30443});
     registry.change(json!({"addresses": names, "service": on_443})).await;
     registry.is("Settled").await;
-    let service = registry.own::<Service>().get("team-a").await.unwrap();
-    let address = service.spec.unwrap().cluster_ip.unwrap();
+    let address = registry.address().await;
     let known = format!("127.0.0.1 localhost\n{address} registry.example.com\n");
     fs::write(cluster.place.node().file("/etc/hosts"), known).unwrap();
     for (pod, host) in [("by-host", "registry.example.com"), ("by-address", &address), ("by-port", &by_port)] {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -11,7 +10,6 @@ use crate::image::{Built, PAUSE};
 use crate::sandbox::{Place, Process, Sandbox};
 
 const NAMESPACE: &str = "k8s.io";
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where containerd's programs are.
 #[derive(Debug, Clone)]
@@ -51,18 +49,7 @@ impl Containerd {
 
     /// Waits until it takes connections.
     pub(super) async fn listens(&self) -> Result<()> {
-        let started = Instant::now();
-        while tokio::net::UnixStream::connect(self.socket()).await.is_err() {
-            self.process.check()?;
-            if started.elapsed() > START_LIMIT {
-                bail!(
-                    "containerd did not listen after {START_LIMIT:?}; its last words:\n{}",
-                    self.process.last_words(15)
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
+        self.process.listens(&self.socket()).await
     }
 
     /// Where it listens, or will.

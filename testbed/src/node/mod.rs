@@ -3,6 +3,7 @@
 
 mod containerd;
 mod containers;
+mod crio;
 mod services;
 
 use std::ffi::OsStr;
@@ -23,6 +24,7 @@ use crate::image::{self, Image};
 use crate::sandbox::{Kind, Place, Sandbox};
 use crate::{Family, Progress, Tools, debian, provisioner};
 use containerd::Containerd;
+pub use crio::Crio;
 use services::Services;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -179,6 +181,11 @@ impl Node {
     /// Gives the node an image from an archive, as [`crate::image::Built::write_archive`] makes it.
     pub async fn import_archive(&self, archive: &Path) -> Result<()> {
         self.containerd.import_archive(self.sandbox(), archive).await
+    }
+
+    /// Starts CRI-O beside the node's own runtime. Builds it if it is missing.
+    pub async fn crio(&self) -> Result<Crio<'_>> {
+        Crio::start(self).await
     }
 
     /// Sends a signal to the first process of a pod's first container, as if it had died by itself or been killed by the kernel.

