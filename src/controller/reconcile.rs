@@ -162,7 +162,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
     let route = route::settle(pass, &certificate).await;
-    let trust = trust::settle(pass, &certificate, &address, is_held).await;
+    let trust = trust::settle(pass, &certificate, &address, &running, is_held).await;
 
     let keep = [&certificate.keep, &logins.keep, &running.keep, &route.keep, &trust.keep];
     let keep = keep.into_iter().flatten().cloned().collect();

@@ -187,7 +187,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     let certificate = certificate_finding(findings);
     let users = users_finding(findings);
     let storage = storage_finding(findings);
-    let available = available_finding(findings);
+    let available = available_finding(findings.workload.as_ref(), &findings.answer);
     let address = address_finding(findings);
     let verdict = verdict(findings, [&certificate, &users, &storage], &available);
     let waiting_since = verdict.waiting.then(|| waiting_since(before, &verdict.reason, &verdict.message, now));
@@ -412,9 +412,15 @@ fn is_too_long(since: Timestamp, now: Timestamp) -> bool {
     now.duration_since(since) >= PATIENCE
 }
 
-fn available_finding(findings: &Findings<'_>) -> Finding {
+/// Whether it serves, by what runs and how it answered.
+#[must_use]
+pub fn is_available(workload: Option<&Workload>, answer: &Answer) -> bool {
+    available_finding(workload, answer).status == Truth::True
+}
+
+fn available_finding(workload: Option<&Workload>, answer: &Answer) -> Finding {
     let say = |status: Truth, reason: &str, message: &str| Finding::new(condition::AVAILABLE, status, reason, message);
-    match (&findings.workload, &findings.answer) {
+    match (workload, answer) {
         (None, _) => {
             say(Truth::False, reason::NOT_RUNNING, "no pod is started before the certificate and the users are there")
         }

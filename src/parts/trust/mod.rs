@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::address::Address;
 use super::certificate::Certificate;
+use super::workload::State;
 use super::{Error, Keep, Pass, words};
 use crate::api::reason;
 use crate::desired::Object;
@@ -56,11 +57,17 @@ struct Plan {
 }
 
 /// Brings it to what is wanted. `is_held`: the registry does not go before what it has in other namespaces.
-pub async fn settle(pass: &Pass<'_>, certificate: &Certificate, address: &Address, is_held: bool) -> Trust {
+pub async fn settle(
+    pass: &Pass<'_>,
+    certificate: &Certificate,
+    address: &Address,
+    running: &State,
+    is_held: bool,
+) -> Trust {
     let there = pass.ctx.engine.elsewhere(&pass.owner);
     let mut namespaces = namespaces::plan(pass, certificate, &there);
     let mut cluster = cluster::plan(pass, certificate, &there);
-    let mut nodes = nodes::plan(pass, certificate, address, &there).await;
+    let mut nodes = nodes::plan(pass, certificate, address, running, &there).await;
     let until = Instant::now() + AT_ONCE;
     let mut work = Work { pass, until, is_unfinished: false, has_failed: false, look_again: None };
 

@@ -8,20 +8,27 @@ use operator_engine::work::queue::Key;
 use super::super::address::Address;
 use super::super::certificate::Certificate;
 use super::super::context::host_of_a_node;
+use super::super::workload::State;
 use super::super::{Error, Pass};
 use super::proofs::{self, Found};
 use super::reports::Tally;
 use super::{Plan, named, nothing_to_trust};
-use crate::api::{PrivateRegistry, condition};
+use crate::api::PrivateRegistry;
 use crate::desired::kinds;
 use crate::desired::node_order::{self, Refused};
 use crate::desired::node_proof::{self, Proofs};
 use crate::model::{NodeAgents, Resolved};
 use crate::node::orders;
 use crate::node::proof::Verdict;
-use crate::status::{Problem, Reach};
+use crate::status::{Problem, Reach, summary};
 
-pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &Address, there: &[ObjectRef]) -> Plan {
+pub(super) async fn plan(
+    pass: &Pass<'_>,
+    certificate: &Certificate,
+    address: &Address,
+    running: &State,
+    there: &[ObjectRef],
+) -> Plan {
     let registry = pass.registry;
     let name = node_order::name(registry);
     let agents = pass.ctx.settings.node_agents.as_ref();
@@ -83,7 +90,7 @@ pub(super) async fn plan(pass: &Pass<'_>, certificate: &Certificate, address: &A
     {
         let written = tally.written.get(&ordered).cloned().unwrap_or_default();
         plan.keep.insert((home.clone(), kinds::CONFIG_MAP, proofs_name(registry)));
-        match prove(pass, agents, &ordered, &host.host, &written).await {
+        match prove(pass, agents, running, &ordered, &host.host, &written).await {
             Ok(Some(found)) => {
                 plan.write.push(node_proof::build(registry, &home, &found.proofs));
                 plan.look_again = later.into_iter().chain(found.look_again).min();
@@ -108,6 +115,7 @@ fn proofs_name(registry: &Resolved) -> String {
 async fn prove(
     pass: &Pass<'_>,
     agents: &NodeAgents,
+    running: &State,
     ordered: &str,
     host: &str,
     written: &BTreeSet<String>,
@@ -115,7 +123,8 @@ async fn prove(
     let name = proofs_name(pass.registry);
     let stored = pass.ctx.engine.read_in(&pass.owner, kinds::CONFIG_MAP, &agents.orders, &name).await?;
     let stored = proofs::read(stored.as_ref().map(|live| &live.value()["data"]));
-    if pass.registry.suspend || !pass.before.says(condition::AVAILABLE, "True") {
+    // What this pass found, not what was reported before it: nothing need happen after that, and so no other pass.
+    if pass.registry.suspend || !summary::is_available(running.workload.as_ref(), &running.answer) {
         let is_proved = |node: &String| stored.get(node).is_some_and(|proof| proof.is_of(ordered));
         // What is proved stays so.
         return Ok(written.iter().all(is_proved).then_some(Found { proofs: stored, look_again: None }));
