@@ -101,6 +101,11 @@ impl Configuration<'_> {
             // Evaluated once for each handshake, so that certificate and key come from one pair even while it is exchanged.
             http.push(block("map", ["$realpath_root", "$pair"], vec![set("default", ["$realpath_root"])]));
         }
+        if self.pulls != Pulls::Registry {
+            // Paths that nginx has understood in another way than they are written.
+            let same = set("\"~^([^ ]+) \\1(\\?|$)\"", [""]);
+            http.push(block("map", ["$uri $request_uri", "$rewritten"], vec![set("default", ["1"]), same]));
+        }
         if self.asks_for_certificates() {
             // Probes have no certificate. What they ask for tells nothing, and is compared as it came: other ways to write a path may be understood differently.
             let exempt = [ALIVE, "/"].map(|path| set(&format!("\"~^NONE {path}$\""), [""]));
@@ -183,6 +188,7 @@ impl Configuration<'_> {
             server.push(block("location", ["~", BLOB], self.blob()));
             server.push(block("location", ["=", ALLOWED], self.allowed()));
             server.push(block("location", ["@registry"], self.everything()));
+            server.push(block("location", ["@outside"], self.outside()));
         }
         if self.pulls == Pulls::AskingGate {
             server.push(block("location", ["~", MANIFEST], self.manifest()));
@@ -234,10 +240,15 @@ impl Configuration<'_> {
 
     /// Where not everything is answered: what is not, the client is to hear from the registry.
     fn some(&self) -> Vec<Directive> {
+        let failures = ["400", "403", "404", "412", "414", "418", "431", "500", "502", "503", "504", "=", "@registry"];
         let mut location = vec![
             // So that what the registry says is looked at once more.
             set("recursive_error_pages", ["on"]),
-            set("error_page", ["403", "404", "416", "418", "500", "502", "503", "504", "=", "@registry"]),
+            set("error_page", failures),
+            elsewhere("($rewritten)"),
+            // A body would be gone when the registry is asked.
+            elsewhere("($content_length)"),
+            elsewhere("($http_transfer_encoding)"),
         ];
         let refusal = if self.pulls == Pulls::AskingGate { "@unknown" } else { "@refused" };
         location.extend(self.logins.then(|| set("error_page", ["401", "=", refusal])));
@@ -250,7 +261,12 @@ impl Configuration<'_> {
         location.extend([
             elsewhere("($request_method != GET)"),
             elsewhere("($http_if_none_match)"),
+            // Other ways to write a range are understood in more than one way.
+            elsewhere("($http_range !~ \"^(bytes=[0-9]*-[0-9]*)?$\")"),
+            set("error_page", ["416", "=", "@outside"]),
             set("auth_request", [ALLOWED]),
+            // Who can write the volume could make a link to what only nginx may read.
+            set("disable_symlinks", ["on", &format!("from={}/docker", pod::DATA)]),
             set("alias", [&format!("{}/docker/registry/v2/blobs/sha256/$shard/$digest/data", pod::DATA)]),
             // A volume that is slow holds up one request and not all of a worker's.
             set("aio", ["threads"]),
@@ -269,6 +285,16 @@ impl Configuration<'_> {
             header("Last-Modified", ""),
         ]);
         location.extend(SECURITY.map(|(name, value)| set("add_header", [name, value, "always"])));
+        location
+    }
+
+    /// A range that the blob does not have. nginx keeps what it would have said of the blob.
+    fn outside(&self) -> Vec<Directive> {
+        let mut location = self.everything();
+        let twice = ["Content-Range", "Docker-Content-Digest", "Docker-Distribution-Api-Version"];
+        location.extend(twice.map(|name| set("proxy_hide_header", [name])));
+        // Whoever hides one has to repeat what all hide.
+        location.push(set("proxy_hide_header", ["X-Content-Type-Options"]));
         location
     }
 
@@ -309,6 +335,7 @@ impl Configuration<'_> {
         let mut location = vec![
             set("limit_req", ["zone=failed_logins", &format!("burst={AT_ONCE}")]),
             set("proxy_pass", [REGISTRY]),
+            set("error_page", ["502", "504", "=", "@absent"]),
             set("proxy_method", ["GET"]),
             set("proxy_pass_request_body", ["off"]),
             set("proxy_set_header", ["Content-Length", ""]),

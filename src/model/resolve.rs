@@ -172,10 +172,16 @@ fn pulls(extra: &Map<String, Value>) -> Pulls {
     match () {
         // A cache of another registry asks that one for what it has not, and a middleware may keep or send blobs in a way of its own.
         () if has("proxy") || has("middleware") => Pulls::Registry,
-        // It tells of the pulls that it hears of.
-        () if has("notifications") => Pulls::AskingRegistry,
+        // It tells of the pulls that it hears of, and refuses all while a check of the user's own fails.
+        () if has("notifications") || checks_more(extra) => Pulls::AskingRegistry,
         () => Pulls::AskingGate,
     }
+}
+
+/// Whether the registry looks at more than its storage to say whether it is well.
+fn checks_more(extra: &Map<String, Value>) -> bool {
+    let checks = extra.get("health").and_then(Value::as_object);
+    checks.is_some_and(|checks| checks.keys().any(|check| check != "storagedriver"))
 }
 
 fn trusted_namespaces(spec: Option<&TrustSpec>) -> Result<Option<TrustedNamespaces>, Blocked> {
@@ -521,6 +527,21 @@ mod tests {
             "spec": spec,
         }));
         resolve(&registry.unwrap(), observed, &Settings::default())
+    }
+
+    #[test]
+    fn the_gate_is_asked_unless_the_registry_must_hear_of_pulls_or_answer_them() {
+        for (extra, who) in [
+            (json!({}), Pulls::AskingGate),
+            (json!({"catalog": {"maxentries": 10}}), Pulls::AskingGate),
+            (json!({"health": {"storagedriver": {"interval": "5s"}}}), Pulls::AskingGate),
+            (json!({"health": {"file": [{"file": "/tmp/down"}]}}), Pulls::AskingRegistry),
+            (json!({"notifications": {}}), Pulls::AskingRegistry),
+            (json!({"proxy": {}}), Pulls::Registry),
+            (json!({"middleware": {}, "notifications": {}}), Pulls::Registry),
+        ] {
+            assert_eq!(pulls(extra.as_object().unwrap()), who, "{extra}");
+        }
     }
 
     #[test]

@@ -607,7 +607,7 @@ async fn what_is_no_name_of_an_object_is_refused_with_its_field_here_and_on_the_
             "spec.route.ingress.className",
             |name| json!({"route": {"ingress": {"className": name, "hosts": ["a.example.com"]}}}),
         ),
-        ("spec.pullSecrets[0].name", |name| json!({"pullSecrets": [{"name": name}]})),
+        ("spec.pullSecrets[0].name", |name| json!({"pullSecrets": [{"name": name, "user": "admin"}]})),
     ];
     for (place, spec) in places {
         assert_eq!(online(&team, &new(spec("a-name")), 0).await, vec![], "{place}");

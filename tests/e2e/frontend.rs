@@ -62,6 +62,26 @@ async fn images_go_through_a_front_end_and_refusals_are_the_registrys_own() {
         assert_eq!(sent.matches(&header).count(), 1, "{header}: {answer}");
     }
 
+    // What the registry understands in another way than nginx is the registry's.
+    let path = format!("/v2/team/app/blobs/{blob}");
+    let matches = format!("If-Match: \"{blob}\"");
+    for (path, more, code) in [
+        (path.clone(), vec!["--header", &matches], "200"),
+        (path.clone(), vec!["--header", "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT"], "200"),
+        (path.clone(), vec!["--header", "Range: items=0-9"], "416"),
+        (path.clone(), vec!["--range", "999999999-"], "416"),
+        (path.replace("/team/", "//team/"), vec!["--path-as-is"], "301"),
+        (path.replace("/team/", "/./team/"), vec!["--path-as-is"], "301"),
+        (format!("{path}%0A"), vec![], "404"),
+        ("/v2/team/app/manifests/a<b".to_owned(), vec!["--path-as-is"], "404"),
+    ] {
+        let answer = admin.hears(&path, &more).await;
+        assert!(answer.starts_with(&format!("HTTP/2 {code}")), "{path} {more:?}: {answer}");
+        for header in ["content-range", "docker-content-digest", "docker-distribution-api-version"] {
+            assert!(answer.to_lowercase().matches(&format!("\n{header}:")).count() <= 1, "{header}: {answer}");
+        }
+    }
+
     let missing = format!("/v2/team/app/blobs/sha256:{}", "0".repeat(64));
     let elsewhere = format!("/v2/team/other/blobs/{blob}");
     for (path, code) in [

@@ -4,6 +4,7 @@
 //! What is remembered covers the user's line in the table: a login is forgotten with the line that it fitted.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -17,6 +18,10 @@ use crate::secret::Sensitive;
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// Logins that are remembered of such a time. A registry has at most 10,000 users.
 const MOST: usize = 10_000;
+/// The dearest hash that is computed here, as a power of two: the most that the operator makes. Lines that somebody brought may be dearer by days.
+const DEAREST: u32 = 12;
+/// What the registry's own stand-in for nobody's hash costs.
+const CHEAPEST: u32 = 5;
 
 /// A login, its user's line in the table, and nothing that can be read.
 type Mark = [u8; 32];
@@ -28,8 +33,8 @@ pub(super) enum Login {
     Remembered,
     /// It needs to be hashed.
     New(Check),
-    /// There is none, or none of this kind.
-    Missing,
+    /// There is none, none of this kind, or one that is too dear to look at.
+    Unclear,
 }
 
 /// A login that is to be hashed.
@@ -39,18 +44,40 @@ pub(super) struct Check {
     hash: BcryptHash,
     is_user: bool,
     mark: Mark,
+    /// What a wrong login costs, whoever it is.
+    dearest: u32,
 }
 
 impl Check {
-    /// Hashes, which takes two milliseconds or much more. Takes as long for who is no user, so that nobody finds out names by it.
-    pub(super) fn is_right(&self) -> bool {
-        bcrypt::verify(self.password.expose(), self.hash.expose()).unwrap_or(false) && self.is_user
+    /// Hashes, which takes two milliseconds or much more. A wrong login takes as long for who is no user, or one with a cheap hash, as for anybody else, so
+    /// that nobody finds out names by it. `None`: the hash is one that only the registry understands.
+    pub(super) fn is_right(&self) -> Option<bool> {
+        let fits = |hash: &BcryptHash| bcrypt::verify(self.password.expose(), hash.expose());
+        let is_right = fits(&self.hash).ok()? && self.is_user;
+        if !is_right {
+            for cost in self.lacking() {
+                let _ = fits(&nobodys(cost));
+            }
+        }
+        Some(is_right)
     }
+
+    /// What is hashed besides, so that together with the first hash it is as much as the dearest.
+    fn lacking(&self) -> Range<u32> {
+        self.hash.cost()..self.dearest
+    }
+}
+
+/// A hash that no password fits.
+fn nobodys(cost: u32) -> BcryptHash {
+    BcryptHash::new(&format!("$2b${cost:02}${}", ".".repeat(53))).expect("a hash of this form")
 }
 
 /// The table, and the logins that fitted it lately.
 pub(super) struct Logins {
     table: Htpasswd,
+    /// The dearest hash in it that is computed here.
+    dearest: u32,
     key: hmac::Key,
     /// Those of the present time and of the one before: the older ones go all at once.
     remembered: [BTreeSet<Mark>; 2],
@@ -60,26 +87,33 @@ pub(super) struct Logins {
 impl Logins {
     /// Nobody may come in. `key` makes marks worthless outside of this process.
     pub(super) fn new(key: hmac::Key, now: Instant) -> Self {
-        Self { table: Htpasswd::default(), key, remembered: Default::default(), since: now }
+        Self { table: Htpasswd::default(), dearest: CHEAPEST, key, remembered: Default::default(), since: now }
     }
 
     /// From now on these are the users.
     pub(super) fn replace(&mut self, table: Htpasswd) {
+        let costs = table.names().filter_map(|name| table.hash(name)).map(BcryptHash::cost);
+        self.dearest = costs.filter(|cost| *cost <= DEAREST).max().unwrap_or(CHEAPEST);
         self.table = table;
     }
 
     /// What is known of the login in an `Authorization` header.
     pub(super) fn look_up(&mut self, authorization: &[u8], now: Instant) -> Login {
-        if now.duration_since(self.since) >= REMEMBERED {
+        let age = now.duration_since(self.since);
+        if age >= REMEMBERED {
             self.turn(now);
         }
-        let Some((name, password)) = basic(authorization) else { return Login::Missing };
+        if age >= 2 * REMEMBERED {
+            self.turn(now);
+        }
+        let Some((name, password)) = basic(authorization) else { return Login::Unclear };
         let line = UserName::new(&name).ok().and_then(|name| self.table.hash(&name));
-        let (is_user, hash) = (line.is_some(), line.cloned().unwrap_or_else(|| self.nobody()));
+        let (is_user, hash) = (line.is_some(), line.cloned().unwrap_or_else(|| nobodys(self.dearest)));
         let mark = self.mark(&hash, password.expose());
         match is_user && self.remembered.iter().any(|marks| marks.contains(&mark)) {
             true => Login::Remembered,
-            false => Login::New(Check { password, hash, is_user, mark }),
+            false if hash.cost() > DEAREST => Login::Unclear,
+            false => Login::New(Check { password, hash, is_user, mark, dearest: self.dearest }),
         }
     }
 
@@ -95,12 +129,6 @@ impl Logins {
         self.remembered.swap(0, 1);
         self.remembered[0].clear();
         self.since = now;
-    }
-
-    /// A hash that no password fits, and as slow as those of users.
-    fn nobody(&self) -> BcryptHash {
-        let cost = self.table.names().filter_map(|name| self.table.hash(name)).map(BcryptHash::cost).max();
-        BcryptHash::new(&format!("$2b${:02}${}", cost.unwrap_or(5), ".".repeat(53))).expect("a hash of this form")
     }
 
     fn mark(&self, hash: &BcryptHash, password: &[u8]) -> Mark {
@@ -149,12 +177,15 @@ mod tests {
     fn comes(logins: &mut Logins, login: &str, now: Instant) -> &'static str {
         match logins.look_up(&header(login), now) {
             Login::Remembered => "remembered",
-            Login::Missing => "missing",
-            Login::New(check) if check.is_right() => {
-                logins.remember(&check, now);
-                "right"
-            }
-            Login::New(_) => "wrong",
+            Login::Unclear => "unclear",
+            Login::New(check) => match check.is_right() {
+                Some(true) => {
+                    logins.remember(&check, now);
+                    "right"
+                }
+                Some(false) => "wrong",
+                None => "unclear",
+            },
         }
     }
 
@@ -174,7 +205,7 @@ mod tests {
             ("zoe:of:Ann's", "wrong"),
             ("zoe:of:Ann's", "wrong"),
             (":of:Ann's", "wrong"),
-            ("ann", "missing"),
+            ("ann", "unclear"),
         ] {
             assert_eq!(comes(&mut logins, login, now), how, "{login}");
         }
@@ -202,13 +233,16 @@ mod tests {
             (REMEMBERED, "remembered"),
             (2 * REMEMBERED - second, "remembered"),
             (2 * REMEMBERED, "right"),
+            // Nobody came meanwhile.
+            (4 * REMEMBERED, "right"),
+            (6 * REMEMBERED - second, "remembered"),
         ] {
             assert_eq!(comes(&mut logins, "ann:of Ann's", now + later), how, "{later:?}");
         }
         let Login::New(mut check) = logins.look_up(&header("zoe:any"), now) else { panic!("hashed") };
         for number in 0..3 * MOST as u64 {
             check.mark[..8].copy_from_slice(&number.to_le_bytes());
-            logins.remember(&check, now + 2 * REMEMBERED);
+            logins.remember(&check, now + 6 * REMEMBERED);
         }
         let counts = logins.remembered.each_ref().map(BTreeSet::len);
         assert!(counts.iter().all(|count| *count <= MOST) && counts.iter().sum::<usize>() >= MOST, "{counts:?}");
@@ -230,18 +264,39 @@ mod tests {
             (String::new(), false),
         ] {
             let login = logins.look_up(authorization.as_bytes(), now);
-            assert_eq!(!matches!(login, Login::Missing), is_login, "{authorization:?}: {login:?}");
+            assert_eq!(!matches!(login, Login::Unclear), is_login, "{authorization:?}: {login:?}");
         }
     }
 
     #[test]
-    fn who_is_no_user_costs_as_much_as_the_dearest_of_them() {
-        let (mut logins, now) = logins(&[("ann", "of Ann's")]);
-        let dear = BcryptHash::new(&bcrypt::hash("of Ben's", 6).unwrap()).unwrap();
-        logins.replace([(UserName::new("ann").unwrap(), dear)].into_iter().collect());
-        let Login::New(check) = logins.look_up(&header("zoe:any"), now) else { panic!("hashed") };
-        assert_eq!(check.hash.cost(), 6);
-        assert!(!check.is_right());
+    fn a_wrong_login_costs_as_much_as_the_dearest_whoever_it_is() {
+        let (mut logins, now) = logins(&[]);
+        let line = |name: &str, hash: &str| (UserName::new(name).unwrap(), BcryptHash::new(hash).unwrap());
+        let hashed = |cost| bcrypt::hash("of everybody's", cost).unwrap();
+        // A hash that would take days.
+        let days = hashed(4).replace("$04$", "$31$");
+        logins
+            .replace([line("cheap", &hashed(4)), line("dear", &hashed(6)), line("days", &days)].into_iter().collect());
+        for (name, first) in [("cheap", 4), ("dear", 6), ("nobody", 6)] {
+            let Login::New(check) = logins.look_up(&header(&format!("{name}:wrong")), now) else { panic!("{name}") };
+            assert_eq!((check.hash.cost(), check.is_right()), (first, Some(false)), "{name}");
+            let rounds = 1_u32 << first;
+            assert_eq!(rounds + check.lacking().map(|cost| 1_u32 << cost).sum::<u32>(), 1 << 6, "{name}");
+        }
+        assert!(matches!(logins.look_up(&header("days:of everybody's"), now), Login::Unclear));
+        assert_eq!(comes(&mut logins, "cheap:of everybody's", now), "right");
+        logins.replace([line("days", &days)].into_iter().collect());
+        assert_eq!(logins.dearest, CHEAPEST);
+    }
+
+    #[test]
+    fn a_hash_that_only_the_registry_understands_is_its_affair() {
+        let (mut logins, now) = logins(&[]);
+        let hash = bcrypt::hash("of Ann's", 4).unwrap();
+        // The last letter of a salt has bits that mean nothing, which not every reader takes.
+        let strange = format!("{}z{}", &hash[..28], &hash[29..]);
+        logins.replace([(UserName::new("ann").unwrap(), BcryptHash::new(&strange).unwrap())].into_iter().collect());
+        assert_eq!(comes(&mut logins, "ann:of Ann's", now), "unclear");
     }
 
     #[test]

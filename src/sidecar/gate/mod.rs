@@ -40,6 +40,10 @@ use volume::{Found, Manifest, Volume};
 
 /// Passwords that are hashed at once: the pod may have few processors, and the registry needs them too.
 const HASHING: usize = 2;
+/// Questions that the volume is asked at once. One that hangs holds up no more than these.
+const LOOKING: usize = 16;
+/// Threads for both.
+pub const THREADS: usize = HASHING + LOOKING;
 /// How long a login waits for its turn to be hashed.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failed accept, for example without free file descriptors.
@@ -59,14 +63,15 @@ pub struct Options {
 /// What is asked, and what is known.
 pub(super) struct Gate {
     volume: Volume,
-    users: Option<Users>,
+    looking: Arc<Semaphore>,
+    users: Option<Arc<Users>>,
 }
 
 /// The table as the kubelet shows it.
 struct Users {
     folder: PathBuf,
     known: Mutex<Known>,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
 }
 
 struct Known {
@@ -79,8 +84,8 @@ struct Known {
 
 impl Gate {
     pub(super) fn new(options: &Options) -> io::Result<Self> {
-        let users = options.logins.clone().map(Users::new).transpose()?;
-        Ok(Self { volume: Volume::new(&options.data), users })
+        let users = options.logins.clone().map(Users::new).transpose()?.map(Arc::new);
+        Ok(Self { volume: Volume::new(&options.data), looking: Arc::new(Semaphore::new(LOOKING)), users })
     }
 
     /// Answers at this socket until it is dropped.
@@ -110,7 +115,7 @@ impl Gate {
 
     async fn answer(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let entry = match &self.users {
-            Some(users) => users.admit(headers.get(AUTHORIZATION)).await,
+            Some(users) => Arc::clone(users).admit(headers.get(AUTHORIZATION)).await,
             None => Entry::Yes,
         };
         match entry {
@@ -118,9 +123,14 @@ impl Gate {
             Entry::No => return bare(StatusCode::UNAUTHORIZED),
             Entry::Unclear => return bare(StatusCode::FORBIDDEN),
         }
-        // A network volume may hang: that must hold up nobody else.
+        // A network volume may hang. Whoever asked may go, the question stays.
+        let Ok(turn) = Arc::clone(&self.looking).try_acquire_owned() else { return bare(StatusCode::FORBIDDEN) };
         let (gate, path) = (Arc::clone(self), path.to_owned());
-        let found = tokio::task::spawn_blocking(move || gate.volume.find(&Question::parse(&path)?)).await;
+        let look = move || {
+            let _turn = turn;
+            gate.volume.find(&Question::parse(&path)?)
+        };
+        let found = tokio::task::spawn_blocking(look).await;
         match found.ok().flatten() {
             Some(Found::Blob) => bare(StatusCode::OK),
             Some(Found::Manifest(manifest)) if takes(headers, manifest.media_type) => whole(manifest),
@@ -143,29 +153,35 @@ impl Users {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         let key = key.map_err(|_| io::Error::other("the system gives no random numbers"))?;
         let known = Known { logins: Logins::new(key, Instant::now()), version: None, is_table: false };
-        Ok(Self { folder, known: Mutex::new(known), hashing: Semaphore::new(HASHING) })
+        Ok(Self { folder, known: Mutex::new(known), hashing: Arc::new(Semaphore::new(HASHING)) })
     }
 
-    async fn admit(&self, authorization: Option<&HeaderValue>) -> Entry {
+    async fn admit(self: Arc<Self>, authorization: Option<&HeaderValue>) -> Entry {
         let Some(authorization) = authorization else { return Entry::No };
         let login = self.with(|logins| logins.look_up(authorization.as_bytes(), Instant::now()));
         match login {
             Some(Login::Remembered) => Entry::Yes,
             Some(Login::New(check)) => self.hash(check).await,
-            Some(Login::Missing) | None => Entry::Unclear,
+            Some(Login::Unclear) | None => Entry::Unclear,
         }
     }
 
-    async fn hash(&self, check: Check) -> Entry {
-        let Ok(Ok(_turn)) = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await else { return Entry::Unclear };
-        let hashed = tokio::task::spawn_blocking(move || check.is_right().then_some(check)).await;
-        match hashed {
-            Ok(Some(check)) => {
+    async fn hash(self: Arc<Self>, check: Check) -> Entry {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.hashing).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Entry::Unclear };
+        // Whoever asked may go: what is begun is done, and its turn is over only then.
+        let hash = move || {
+            let _turn = turn;
+            let is_right = check.is_right()?;
+            if is_right {
                 self.with(|logins| logins.remember(&check, Instant::now()));
-                Entry::Yes
             }
-            Ok(None) => Entry::No,
-            Err(_) => Entry::Unclear,
+            Some(is_right)
+        };
+        match tokio::task::spawn_blocking(hash).await {
+            Ok(Some(true)) => Entry::Yes,
+            Ok(Some(false)) => Entry::No,
+            Ok(None) | Err(_) => Entry::Unclear,
         }
     }
 
@@ -193,11 +209,19 @@ fn read(folder: &Path) -> Result<Htpasswd, String> {
     Htpasswd::parse(text.expose()).map_err(|error| error.to_string())
 }
 
-/// Whether a client says that it takes this kind, and asks for the whole. Of everybody else the registry knows what he gets.
+/// Whether a client says that it takes this kind, and asks for the whole. Of everybody else, and of what only looks like it, the registry knows what it is.
 fn takes(headers: &HeaderMap, media_type: &str) -> bool {
+    let is_weight = |text: &str| text.trim().strip_prefix("q=").is_some_and(is_number);
+    let is_it = |kind: &str| match kind.split_once(';') {
+        None => kind.trim() == media_type,
+        Some((kind, parameters)) => kind.trim() == media_type && is_weight(parameters),
+    };
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let kinds = lines.flat_map(|line| line.split(',')).map(|kind| kind.split(';').next().unwrap_or_default().trim());
-    !headers.contains_key(IF_NONE_MATCH) && kinds.into_iter().any(|kind| kind == media_type)
+    !headers.contains_key(IF_NONE_MATCH) && lines.flat_map(|line| line.split(',')).any(is_it)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 fn bare(status: StatusCode) -> Response<Full<Bytes>> {
@@ -301,7 +325,7 @@ mod tests {
     }
 
     fn manifest() -> String {
-        format!(r#"{{"mediaType":"{KIND}","manifests":[]}}"#)
+        format!(r#"{{"schemaVersion":2,"mediaType":"{KIND}","manifests":[]}}"#)
     }
 
     fn line(name: &str, password: &str) -> String {
@@ -366,6 +390,10 @@ mod tests {
         for (path, headers) in [
             (tag, vec![]),
             (tag, vec![("accept", "*/*")]),
+            (tag, vec![("accept", &format!("{KIND};q"))]),
+            (tag, vec![("accept", &format!("{KIND};q="))]),
+            (tag, vec![("accept", &format!("{KIND};q=1;q=1"))]),
+            (tag, vec![("accept", &format!("text/html;x=\"a,{KIND};y\""))]),
             (tag, vec![("accept", "application/vnd.oci.image.manifest.v1+json")]),
             (tag, vec![accept, ("if-none-match", "\"x\"")]),
             ("/v2/app/manifests/2", vec![accept]),
@@ -383,15 +411,59 @@ mod tests {
     async fn a_login_that_waits_too_long_for_its_turn_is_the_registrys() {
         let world = World::new(true).await;
         world.shows("1", &line("ann", "of Ann's"));
-        let users = Users::new(world.0.path().join("users")).unwrap();
+        let users = Arc::new(Users::new(world.0.path().join("users")).unwrap());
         let header = HeaderValue::from_str(&login("ann", "of Ann's")).unwrap();
+        let comes = || Arc::clone(&users).admit(Some(&header));
         let turns = users.hashing.acquire_many(HASHING as u32).await.unwrap();
         tokio::time::pause();
-        assert_eq!(users.admit(Some(&header)).await, Entry::Unclear);
+        assert_eq!(comes().await, Entry::Unclear);
         tokio::time::resume();
         drop(turns);
-        assert_eq!(users.admit(Some(&header)).await, Entry::Yes);
+        assert_eq!(comes().await, Entry::Yes);
         let _turns = users.hashing.acquire_many(HASHING as u32).await.unwrap();
-        assert_eq!(users.admit(Some(&header)).await, Entry::Yes, "it is remembered");
+        assert_eq!(comes().await, Entry::Yes, "it is remembered");
+    }
+
+    #[tokio::test]
+    async fn who_goes_before_he_is_answered_takes_nobodys_turn() {
+        let world = World::new(true).await;
+        let hash = bcrypt::hash("of Ann's", 8).unwrap();
+        world.shows("1", &format!("ann:{hash}\n"));
+        let users = Arc::new(Users::new(world.0.path().join("users")).unwrap());
+        let right = HeaderValue::from_str(&login("ann", "of Ann's")).unwrap();
+        let mut leaving = Box::pin(Arc::clone(&users).admit(Some(&right)));
+        assert!(futures::poll!(&mut leaving).is_pending(), "it is being hashed");
+        drop(leaving);
+        assert_eq!(users.hashing.available_permits(), HASHING - 1, "it is hashed all the same");
+        let all = users.hashing.acquire_many(HASHING as u32).await.unwrap();
+        assert_eq!(Arc::clone(&users).admit(Some(&right)).await, Entry::Yes, "and remembered");
+        drop(all);
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_hangs_holds_up_nobody_who_does_not_need_it() {
+        let world = World::new(true).await;
+        world.shows("1", &line("ann", "of Ann's"));
+        let stuck = world.0.path().join("data/docker/registry/v2/repositories/app/_manifests/tags/stuck/current");
+        fs::create_dir_all(&stuck).unwrap();
+        nix::unistd::mkfifo(&stuck.join("link"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let ann = login("ann", "of Ann's");
+        assert_eq!(world.lets_in(Some(&ann)).await, 200);
+        let mut waiting = Vec::new();
+        for _ in 0..LOOKING {
+            let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+            let request = format!("GET /v2/app/manifests/stuck HTTP/1.1\r\nhost: x\r\nauthorization: {ann}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            waiting.push(stream);
+        }
+        while world.lets_in(Some(&ann)).await != 403 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.lets_in(Some(&login("ann", "another"))).await, 401, "passwords are hashed all the same");
+        // Somebody writes into it: those who read get an end.
+        fs::OpenOptions::new().write(true).open(stuck.join("link")).unwrap();
+        while world.lets_in(Some(&ann)).await != 200 {
+            tokio::task::yield_now().await;
+        }
     }
 }

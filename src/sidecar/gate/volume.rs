@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::question::{Digest, Question, Wanted};
 
-/// Bytes of the largest manifest that is answered here: few have more, and the registry's limit times the number of requests would be much memory.
-const LARGEST: u64 = 256 << 10;
+/// Bytes of the largest manifest that is answered here: few have more. It lies in the socket as a whole, so that no client gets half of one whose sidecar ends.
+const LARGEST: u64 = 128 << 10;
 /// Bytes of a link: `sha256:` and 64 letters.
 const LINK: usize = 71;
 
@@ -86,7 +86,7 @@ impl Volume {
         let size = file.metadata().ok().map(|facts| facts.len()).filter(|size| *size <= LARGEST)?;
         let mut text = Vec::with_capacity(size as usize);
         file.take(size).read_to_end(&mut text).ok()?;
-        let MediaType(said) = serde_json::from_slice(&text).ok()?;
+        let Kind(said) = serde_json::from_slice(&text).ok()?;
         let media_type = MEDIA_TYPES.into_iter().find(|known| *known == said)?;
         Some(Manifest { digest: format!("sha256:{hex}"), media_type, text })
     }
@@ -94,44 +94,51 @@ impl Volume {
 
 /// What a link's file says. A registry that is just writing it has written less.
 fn link_text(link: PathBuf) -> Option<String> {
-    fs::read_to_string(link).ok().filter(|text| text.len() == LINK)
+    let mut text = String::new();
+    File::open(link).ok()?.take(LINK as u64 + 1).read_to_string(&mut text).ok()?;
+    (text.len() == LINK).then_some(text)
 }
 
-/// What a manifest says it is: the value of `mediaType`, if that stands there once, with a key of exactly these letters. The registry's reader takes a key
-/// in any case, and the last of several.
-struct MediaType(String);
+/// What a manifest of version 2 says it is: the value of `mediaType`. Both stand there once, with keys of exactly these letters. The registry's reader takes
+/// a key in any case, and the last of several.
+struct Kind(String);
 
-impl<'de> Deserialize<'de> for MediaType {
+impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MediaTypeVisitor)
+        deserializer.deserialize_map(KindVisitor)
     }
 }
 
-struct MediaTypeVisitor;
+struct KindVisitor;
 
-impl<'de> Visitor<'de> for MediaTypeVisitor {
-    type Value = MediaType;
+impl<'de> Visitor<'de> for KindVisitor {
+    type Value = Kind;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with one mediaType")
+        f.write_str("an object with one mediaType and one schemaVersion")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MediaType, A::Error> {
-        let unclear = || serde::de::Error::custom("mediaType is missing, or stands there twice");
-        let mut said = None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kind, A::Error> {
+        let (mut said, mut version) = (None, None);
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match key.as_ref() {
                 "mediaType" if said.is_none() => said = Some(map.next_value()?),
-                other if other.eq_ignore_ascii_case("mediaType") => return Err(unclear()),
+                "schemaVersion" if version.is_none() => version = Some(map.next_value::<u32>()?),
+                other if ["mediaType", "schemaVersion"].iter().any(|ours| other.eq_ignore_ascii_case(ours)) => {
+                    return Err(serde::de::Error::custom("it is not clear which of two counts"));
+                }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
         }
-        said.map(MediaType).ok_or_else(unclear)
+        let said = said.filter(|_| version == Some(2));
+        said.map(Kind).ok_or_else(|| serde::de::Error::custom("it does not say what it is"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
@@ -206,20 +213,27 @@ mod tests {
         let image = MEDIA_TYPES[0];
         disk.write(&format!("repositories/app/_manifests/revisions/sha256/{hex}/link"), &name);
         for (text, is_clear) in [
-            (format!(r#"{{"mediaType":"{image}","layers":[{{"mediaType":"x"}}]}}"#), true),
-            (format!(r#"{{"layers":[],"mediaType":"{image}"}}"#), true),
-            (format!(r#"{{"media\u0054ype":"{image}"}}"#), true),
-            (format!(r#"{{"mediatype":"{image}"}}"#), false),
-            (format!(r#"{{"mediaType":"{image}","MediaType":"other"}}"#), false),
-            (format!(r#"{{"MEDIATYPE":"other","mediaType":"{image}"}}"#), false),
-            (format!(r#"{{"mediaType":"{image}","mediaType":"{image}"}}"#), false),
-            (format!(r#"{{"mediaType":"{image}"}} and more"#), false),
-            (format!(r#"{{"mediaType":["{image}"]}}"#), false),
+            (format!(r#"{{"schemaVersion":2,"mediaType":"{image}","layers":[{{"mediaType":"x"}}]}}"#), true),
+            (format!(r#"{{"layers":[],"mediaType":"{image}","schemaVersion":2}}"#), true),
+            (format!(r#"{{"schemaVersion":2,"media\u0054ype":"{image}"}}"#), true),
+            (format!(r#"{{"schemaVersion":2,"mediatype":"{image}"}}"#), false),
+            (format!(r#"{{"schemaVersion":2,"mediaType":"{image}","MediaType":"other"}}"#), false),
+            (format!(r#"{{"schemaVersion":2,"MEDIATYPE":"other","mediaType":"{image}"}}"#), false),
+            (format!(r#"{{"schemaVersion":2,"mediaType":"{image}","mediaType":"{image}"}}"#), false),
+            (format!(r#"{{"mediaType":"{image}"}}"#), false),
+            (format!(r#"{{"schemaVersion":1,"mediaType":"{image}"}}"#), false),
+            (format!(r#"{{"schemaVersion":"2","mediaType":"{image}"}}"#), false),
+            (format!(r#"{{"schemaVersion":2,"SchemaVersion":1,"mediaType":"{image}"}}"#), false),
+            (format!(r#"{{"schemaVersion":2,"mediaType":"{image}"}} and more"#), false),
+            (format!(r#"{{"schemaVersion":2,"mediaType":["{image}"]}}"#), false),
             (format!(r#"["{image}"]"#), false),
-            (r#"{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}"#.to_owned(), false),
-            (r#"{"mediaType":"text/html"}"#.to_owned(), false),
+            (
+                r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}"#.to_owned(),
+                false,
+            ),
+            (r#"{"schemaVersion":2,"mediaType":"text/html"}"#.to_owned(), false),
             (r#"{"schemaVersion":2}"#.to_owned(), false),
-            (format!(r#"{{"mediaType":"{image}","annotations":"{}"}}"#, "x".repeat(LARGEST as usize)), false),
+            (format!(r#"{{"schemaVersion":2,"mediaType":"{image}","a":"{}"}}"#, "x".repeat(LARGEST as usize)), false),
             (String::new(), false),
         ] {
             disk.write(&format!("blobs/sha256/dd/{hex}/data"), &text);
