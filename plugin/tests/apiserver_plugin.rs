@@ -146,7 +146,7 @@ async fn what_has_nothing_to_rotate_is_refused_with_what_to_do_instead() {
     for (name, words) in [
         ("own", "put the new one into the Secret company-tls"),
         ("plain", "spec.tls.none"),
-        ("other", "kubectl get privateregistries --all-namespaces"),
+        ("other", "kubectl registry list --all-namespaces"),
     ] {
         let (code, said) = team.ask(&["rotate", "leaf", name]).await;
         assert!(code == Some(1) && said.contains(words), "{name}: {said}");

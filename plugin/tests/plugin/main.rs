@@ -36,7 +36,22 @@ fn told(arguments: &[&str], input: &str) -> Answer {
 #[test]
 fn help_shows_for_every_command_how_it_is_called() {
     let of = |command: &str| ask(&[command, "--help"]).out;
-    for command in ["check", "render", "csr", "set-certificate", "rotate", "trust", "completions"] {
+    for command in [
+        "list",
+        "status",
+        "login",
+        "logout",
+        "repos",
+        "tags",
+        "inspect",
+        "check",
+        "render",
+        "csr",
+        "set-certificate",
+        "rotate",
+        "trust",
+        "completions",
+    ] {
         assert!(ask(&["--help"]).out.contains(&format!("\n  {command} ")), "{command} is not listed");
         assert!(of(command).contains("Usage: kubectl registry "), "{command}");
         assert!(of(command).contains("Examples:\n  "), "{command}");
