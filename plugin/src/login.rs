@@ -86,9 +86,10 @@ fn told(found: &PrivateRegistry, config: &DockerConfig, keeper: &Keeper, address
         text.push_str("Note: it speaks plain HTTP, which clients must be told to accept.\n");
     } else if tls.secret.is_none() {
         let space = found.metadata.namespace.as_deref().unwrap_or_default();
+        let at = if scope.is_none() { format!(" --address {address}") } else { String::new() };
         let _ = writeln!(
             text,
-            "Its authority must be trusted here, too: kubectl registry trust {name} --namespace {space}"
+            "Its authority must be trusted here, too: kubectl registry trust {name} --namespace {space}{at}"
         );
     }
     text

@@ -2,6 +2,7 @@
 //! disk.
 #![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
+mod logins;
 mod manifests;
 mod trust;
 
@@ -67,8 +68,15 @@ fn the_version_is_that_of_the_operator() {
 
 #[test]
 fn without_a_cluster_it_says_how_to_name_one() {
-    for arguments in [["rotate", "leaf", "team-a"], ["trust", "team-a", "--docker"]] {
-        let answer = ask(&arguments);
+    for arguments in [
+        &["rotate", "leaf", "team-a"][..],
+        &["trust", "team-a", "--docker"],
+        &["list"],
+        &["status", "team-a"],
+        &["login", "team-a", "--authfile", "/nowhere/auth.json"],
+        &["repos", "team-a"],
+    ] {
+        let answer = ask(arguments);
         assert_eq!((answer.code, answer.out.as_str()), (Some(1), ""));
         assert!(
             answer.err.starts_with("kubectl registry: no cluster to talk to") && answer.err.contains("--kubeconfig"),
