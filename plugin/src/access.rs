@@ -106,7 +106,11 @@ impl Access {
                 "the cluster does not know who signed the certificate of {title}: give the authority with --ca FILE; \
                  for one that systems know anyway, that is their own file, such as /etc/ssl/certs/ca-certificates.crt"
             ),
-            None => bail!("{title} has no certificate yet: kubectl registry status {} says why", registry.name),
+            None => bail!(
+                "{title} has no certificate yet: kubectl registry status {} --namespace {} says why",
+                registry.name,
+                registry.namespace
+            ),
         }
     }
 

@@ -151,7 +151,12 @@ impl Registry {
         let pods = listed.with_context(|| format!("list the pods of {}", self.title()))?.items;
         match pods.into_iter().find(is_ready).and_then(|pod| pod.metadata.name) {
             Some(name) => Ok((api, name)),
-            None => bail!("no pod of {} is ready: kubectl registry status {} says why", self.title(), self.name),
+            None => bail!(
+                "no pod of {} is ready: kubectl registry status {} --namespace {} says why",
+                self.title(),
+                self.name,
+                self.namespace
+            ),
         }
     }
 

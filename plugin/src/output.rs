@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_nothing_trails() {
         let rows = [vec!["a".to_owned(), String::new()], vec!["größer".to_owned(), "b".to_owned()]];
-        assert_eq!(table(&["NAME", "X"], &rows), "NAME     X\na        -\ngrößer   b\n");
+        assert_eq!(table(&["NAME", "LAST"], &rows), "NAME     LAST\na        -\ngrößer   b\n");
         assert_eq!(table(&["NAME"], &[]), "NAME\n");
     }
 
@@ -116,6 +116,7 @@ mod tests {
             (10_799, "179m"),
             (10_800, "3h"),
             (12_000, "3h20m"),
+            (23_400, "6h30m"),
             (100_000, "27h"),
             (172_800, "2d"),
             (180_000, "2d2h"),

@@ -67,10 +67,6 @@ impl<W: Way> Client<W> {
     pub(crate) async fn ask(&mut self, path: &str, accept: &str, most: usize) -> Result<Answer> {
         let what = format!("ask {} for {path}", self.way.place());
         let answer = tokio::time::timeout(PATIENCE, self.answer(path, accept, most)).await;
-        // Whatever is still to come would be taken for the next answer.
-        if !matches!(answer, Ok(Ok(_))) {
-            self.open = None;
-        }
         answer.unwrap_or_else(|_| Err(anyhow!("no whole answer within {} s", PATIENCE.as_secs()))).context(what)
     }
 
@@ -121,7 +117,7 @@ impl<W: Way> Client<W> {
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes().to_vec() })
     }
 
-    /// The open connection, or a new one.
+    /// The open connection, or a new one: hyper closes one of which an answer was not read to its end.
     async fn connected(&mut self) -> Result<&mut SendRequest<Empty<Bytes>>> {
         let still = match &mut self.open {
             Some(open) => open.ready().await.is_ok(),
