@@ -75,7 +75,7 @@ impl Access {
             None => {
                 let (api, pod) = registry.ready_pod().await?;
                 let names = names(&registry, &found.status.clone().unwrap_or_default());
-                Door::Pod { api, pod, names, tls }
+                Door::Pod { api: Box::new(api), pod, names, tls }
             }
         };
         let login = self.login(&registry, &found).await?;

@@ -73,13 +73,11 @@ impl DockerConfig {
             // Some say that they forgot what they never had: of the other addresses, only those are asked for that the file has.
             let helper = config.helper(address)?.filter(|_| was_there || number == 0);
             match helper {
-                Some(helper) => {
-                    if helper::erase(&helper, address).await? || was_there {
-                        erased.push((address.clone(), Keeper::Helper(helper)));
-                    }
+                Some(helper) if helper::erase(&helper, address).await? || was_there => {
+                    erased.push((address.clone(), Keeper::Helper(helper)));
                 }
                 None if was_there => erased.push((address.clone(), Keeper::File)),
-                None => {}
+                Some(_) | None => {}
             }
         }
         if is_changed {

@@ -264,7 +264,7 @@ fn told_events(found: &PrivateRegistry, events: &Result<Vec<Event>, String>, now
     if events.is_empty() {
         return String::new();
     }
-    events.sort_by(|one, other| other.0.cmp(&one.0));
+    events.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
     let row = |(at, event): &(Option<Timestamp>, &Event)| {
         let age = at.map_or(String::new(), |at| output::age(at, now));

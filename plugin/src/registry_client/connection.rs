@@ -41,7 +41,7 @@ pub(crate) enum Door {
     /// Through the API server to a pod.
     Pod {
         /// Those of the registry's namespace.
-        api: Api<Pod>,
+        api: Box<Api<Pod>>,
         /// The pod.
         pod: String,
         /// Names that the certificate may have, the likeliest first. There is one at least.

@@ -213,7 +213,7 @@ mod tests {
             let found = repositories(&mut client(&script)).await.map_err(|error| format!("{error:#}"));
             match words {
                 Some(words) => {
-                    assert!(found.as_ref().is_err_and(|error| error.contains(words)), "{answers:?}: {found:?}")
+                    assert!(found.as_ref().is_err_and(|error| error.contains(words)), "{answers:?}: {found:?}");
                 }
                 None => assert!(found.as_ref().is_ok_and(Vec::is_empty), "{answers:?}: {found:?}"),
             }
