@@ -5,19 +5,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, Client, Config};
 use operator_engine::process::api_error;
 use operator_engine::process::client::{ClientSettings, locate};
 use operator_engine::process::flag_values;
 use private_registry_operator::api::PrivateRegistry;
+use private_registry_operator::credentials::UserName;
 use private_registry_operator::desired::secrets::{BUNDLE_KEY, REQUEST_KEY};
-use private_registry_operator::model::{Child, RegistryName, answer_secret};
+use private_registry_operator::model::{Child, RegistryName, answer_secret, labels};
 use serde_json::Value;
+
+use crate::registry_client::Login;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Objects in an answer.
+const PAGE: u32 = 500;
+/// More than any cluster has.
+const MOST_REGISTRIES: usize = 100_000;
 /// As whom we write.
 const MANAGER: &str = "kubectl-registry";
 
@@ -38,13 +45,58 @@ pub(crate) struct Place {
 /// One registry of a cluster.
 pub(crate) struct Registry {
     client: Client,
+    config: Config,
     pub(crate) namespace: String,
     pub(crate) name: RegistryName,
+}
+
+/// The registries of a namespace, or of all.
+pub(crate) struct Registries {
+    /// `None` stands for all.
+    pub(crate) namespace: Option<String>,
+    /// As they came, without what nobody reads.
+    pub(crate) objects: Vec<Value>,
 }
 
 impl Place {
     /// The registry of this name. Sends nothing yet.
     pub(crate) async fn registry(&self, name: &RegistryName) -> Result<Registry> {
+        let (client, config, namespace) = self.connect().await?;
+        Ok(Registry { client, config, namespace, name: name.clone() })
+    }
+
+    /// Every registry of the namespace, or of all namespaces.
+    pub(crate) async fn registries(&self, all: bool) -> Result<Registries> {
+        let (client, _, namespace) = self.connect().await?;
+        let resource = ApiResource::erase::<PrivateRegistry>(&());
+        let api: Api<DynamicObject> =
+            if all { Api::all_with(client, &resource) } else { Api::namespaced_with(client, &namespace, &resource) };
+        let namespace = (!all).then_some(namespace);
+        let mut objects = Vec::new();
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let listed = api.list(&page).await;
+            if matches!(&listed, Err(kube::Error::Api(status)) if status.code == 404) {
+                bail!(
+                    "this cluster has no PrivateRegistries: the chart private-registry-crds installs their definition"
+                );
+            }
+            let listed = listed.map_err(explained).context("list PrivateRegistries")?;
+            for mut object in listed.items {
+                object.metadata.managed_fields = None;
+                objects.push(serde_json::to_value(object).context("read a PrivateRegistry")?);
+            }
+            if objects.len() > MOST_REGISTRIES {
+                bail!("there are more than {MOST_REGISTRIES} PrivateRegistries: list them by namespace");
+            }
+            match listed.metadata.continue_.filter(|more| !more.is_empty()) {
+                Some(more) => page = page.continue_token(&more),
+                None => return Ok(Registries { namespace, objects }),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(Client, Config, String)> {
         let settings = ClientSettings {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
@@ -55,8 +107,8 @@ impl Place {
         config.read_timeout = Some(PATIENCE);
         config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.trim().to_owned());
-        let client = Client::try_from(config).map_err(explained).context("connect to the cluster")?;
-        Ok(Registry { client, namespace, name: name.clone() })
+        let client = Client::try_from(config.clone()).map_err(explained).context("connect to the cluster")?;
+        Ok((client, config, namespace))
     }
 }
 
@@ -71,10 +123,59 @@ impl Registry {
         match found.map_err(explained).with_context(|| format!("read {}", self.title()))? {
             Some(registry) => Ok(registry),
             None => bail!(
-                "there is no {}: give its namespace with -n; kubectl get privateregistries --all-namespaces shows all",
+                "there is no {}: give its namespace with -n; kubectl registry list --all-namespaces shows all",
                 self.title()
             ),
         }
+    }
+
+    /// What has been said of it, the last first.
+    pub(crate) async fn events(&self, found: &PrivateRegistry) -> Result<Vec<Event>> {
+        let uid = found.metadata.uid.clone().unwrap_or_default();
+        let of = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(PAGE);
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let listed = api.list(&of).await.map_err(explained);
+        Ok(listed.with_context(|| format!("list the events of {}", self.title()))?.items)
+    }
+
+    /// A pod of it that answers, to be asked for a way there.
+    pub(crate) async fn ready_pod(&self) -> Result<(Api<Pod>, String)> {
+        let labels = labels::selector(&self.name).into_iter().map(|(key, value)| format!("{key}={value}"));
+        let of = ListParams::default().labels(&labels.collect::<Vec<_>>().join(",")).limit(PAGE);
+        // What is forwarded may be silent for as long as the registry thinks.
+        let mut config = self.config.clone();
+        config.read_timeout = None;
+        let client = Client::try_from(config).map_err(explained).context("connect to the cluster")?;
+        let api: Api<Pod> = Api::namespaced(client, &self.namespace);
+        let listed = api.list(&of).await.map_err(explained);
+        let pods = listed.with_context(|| format!("list the pods of {}", self.title()))?.items;
+        match pods.into_iter().find(is_ready).and_then(|pod| pod.metadata.name) {
+            Some(name) => Ok((api, name)),
+            None => bail!(
+                "no pod of {} is ready: kubectl registry status {} --namespace {} says why",
+                self.title(),
+                self.name,
+                self.namespace
+            ),
+        }
+    }
+
+    /// The login that the operator made, if it made one.
+    pub(crate) async fn admin(&self) -> Result<Option<Login>> {
+        let name = self.name.child(Child::Admin);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = api.get_opt(&name).await.map_err(explained);
+        let found = found.with_context(|| {
+            format!("read Secret {}/{name}, where the generated login is (or give another with --user)", self.namespace)
+        })?;
+        let Some(mut data) = found.and_then(|secret| secret.data) else { return Ok(None) };
+        let mut text = |key: &str| {
+            let value = data.remove(key).map(|value| String::from_utf8(value.0)).and_then(Result::ok);
+            value.with_context(|| format!("Secret {}/{name} has no text under {key}", self.namespace))
+        };
+        let password = text("password")?.into();
+        let user = UserName::new(&text("username")?).with_context(|| format!("Secret {}/{name}", self.namespace))?;
+        Ok(Some(Login { user, password }))
     }
 
     /// Sets one of its annotations.
@@ -133,6 +234,12 @@ impl Registry {
     fn api(&self) -> Api<PrivateRegistry> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let is_ready = conditions.into_iter().flatten().any(|known| known.type_ == "Ready" && known.status == "True");
+    is_ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// Runs what waits for answers.

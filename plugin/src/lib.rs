@@ -2,6 +2,9 @@
 //!
 //! | file | command |
 //! |---|---|
+//! | `list`, `status` | which registries are there, how is one? |
+//! | `repos`, `tags`, `inspect` | what is in a registry? |
+//! | `login`, `logout` | docker and podman know a registry's login |
 //! | [`check`] | are these manifests valid? |
 //! | [`render`] | what would be made of them? |
 //! | `csr`, `set-certificate` | a request for a certificate to have signed, and the answer |
@@ -10,15 +13,26 @@
 //!
 //! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
 
+mod access;
 pub mod check;
 mod cluster;
 mod csr;
+mod docker_config;
+mod inspect;
+mod list;
+mod login;
+mod logout;
 mod manifests;
+mod output;
+mod registry_client;
 pub mod render;
+mod repos;
 mod rotate;
 mod set_certificate;
 mod shell;
+mod status;
 mod structure;
+mod tags;
 mod trust;
 
 use std::process::ExitCode;
@@ -40,6 +54,53 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the registries of a namespace, or of all, in a line each: address, whether it is ready and why not, version of the image.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry list\n  \
+        kubectl registry list --all-namespaces\n  \
+        kubectl registry list -A -o json | jq '.items[].status.address'")]
+    List(list::Options),
+    /// Show how a registry is: addresses, certificate, users, storage, what is not well and what to do, its last events.
+    ///
+    /// Exit code 0: it is as its manifest says; 1: it is not, or cannot be read. With -o json or yaml, 0 if it can be read.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry status team-a\n  \
+        kubectl registry status team-a --namespace registries -o json | jq -r .certificate.notAfter")]
+    Status(status::Options),
+    /// Let docker, podman and what is like them know a registry's login.
+    ///
+    /// It is that of the generated admin, which is read from the cluster, or of --user. It is tried first: what the registry refuses is not written. A
+    /// credential helper that the file names (credsStore, credHelpers) keeps it; else the file does, which nobody else can read.
+    ///
+    /// The login stands under the address that image names begin with, or under --address. It takes the rights to read the registry and its Secret
+    /// NAME-admin, and to forward ports of pods: kubectl auth can-i create pods/portforward.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry login team-a\n  \
+        pass show team-a/ci | kubectl registry login team-a --user ci --password-stdin\n  \
+        kubectl registry login team-a --authfile \"$XDG_RUNTIME_DIR/containers/auth.json\"    # podman's own file\n  \
+        kubectl registry login team-a --address localhost:5000    # as it is called here, with kubectl port-forward service/team-a 5000")]
+    Login(login::Options),
+    /// Take a registry's logins out of where docker and podman keep them, under each of its addresses.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry logout team-a\n  \
+        kubectl registry logout team-a --address registry.example.com    # also when the registry is gone")]
+    Logout(logout::Options),
+    /// Show the repositories of a registry.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry repos team-a\n  \
+        kubectl registry repos team-a --user ci --address registry.example.com -o json")]
+    Repos(repos::Options),
+    /// Show the tags of a repository.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry tags team-a shop/web\n  \
+        kubectl registry tags team-a shop/web -o name | xargs -n 1 kubectl registry inspect team-a")]
+    Tags(tags::Options),
+    /// Show what is in an image without pulling it: digest, platforms, sizes, layers, labels, entrypoint.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry inspect team-a shop/web:1.4\n  \
+        kubectl registry inspect team-a shop/web:1.4 -o name      # with its digest\n  \
+        kubectl registry inspect team-a shop/web -o json | jq '.images[].compressedBytes'")]
+    Inspect(inspect::Options),
     /// Validate manifests without a cluster, with the rules that the API server applies.
     ///
     /// Exit code 0: all are valid; 1: some are not or cannot be read, and each line says file, object, field and reason.
@@ -117,6 +178,13 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::List(options) => list::run(&options).map(|()| true),
+        Command::Status(options) => status::run(&options),
+        Command::Login(options) => login::run(&options).map(|()| true),
+        Command::Logout(options) => logout::run(&options).map(|()| true),
+        Command::Repos(options) => repos::run(&options).map(|()| true),
+        Command::Tags(options) => tags::run(&options).map(|()| true),
+        Command::Inspect(options) => inspect::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),
         Command::Csr(options) => csr::run(&options).map(|()| true),

@@ -146,7 +146,7 @@ async fn what_has_nothing_to_rotate_is_refused_with_what_to_do_instead() {
     for (name, words) in [
         ("own", "put the new one into the Secret company-tls"),
         ("plain", "spec.tls.none"),
-        ("other", "kubectl get privateregistries --all-namespaces"),
+        ("other", "kubectl registry list --all-namespaces"),
     ] {
         let (code, said) = team.ask(&["rotate", "leaf", name]).await;
         assert!(code == Some(1) && said.contains(words), "{name}: {said}");
@@ -398,4 +398,77 @@ async fn authorities_that_the_manifest_names_decide_and_who_asks_nobody_is_told(
         assert!(code == Some(1) && said.contains(words), "{name}: {said}");
         assert!(team.answer(name).await.is_none());
     }
+}
+
+#[tokio::test]
+async fn registries_are_listed_whatever_is_known_of_them() {
+    let Some(team) = namespace("list-one").await else { return };
+    let Some(other) = namespace("list-other").await else { return };
+    let (code, said) = team.ask(&["list"]).await;
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(0), "there is no PrivateRegistry in namespace list-one: -A shows those of all namespaces\n")
+    );
+
+    team.registry("team-a", json!({})).await;
+    other.registry("team-b", json!({})).await;
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Settled", "message": "", "lastTransitionTime": "2026-11-30T12:00:00Z"});
+    team.status("team-a", json!({"address": "registry.example.com", "image": "registry:3.1.2", "conditions": [ready]}))
+        .await;
+    let (_, said) = team.ask(&["list"]).await;
+    let lines: Vec<Vec<_>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "ADDRESS", "READY", "REASON", "VERSION", "AGE"]);
+    assert_eq!(lines[1][..5], ["team-a", "registry.example.com", "True", "Settled", "3.1.2"], "{said}");
+    assert_eq!(lines.len(), 2, "{said}");
+
+    // `ask` names a namespace, which excludes all.
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubectl-registry"));
+    program.env_clear().args(["list", "-A", "-o", "json", "--kubeconfig"]).arg(&team.kubeconfig);
+    let listed: Value = serde_json::from_slice(&program.output().await.unwrap().stdout).unwrap();
+    let items = listed["items"].as_array().unwrap();
+    for (space, name) in [("list-one", "team-a"), ("list-other", "team-b")] {
+        let is_it = |item: &Value| item["metadata"]["namespace"] == space && item["metadata"]["name"] == name;
+        let found = items.iter().find(|item| is_it(item)).unwrap_or_else(|| panic!("{name}: {listed:#}"));
+        assert!(found["kind"] == "PrivateRegistry" && found["metadata"]["managedFields"].is_null(), "{found:#}");
+    }
+    assert_eq!(team.ask(&["list", "-o", "name"]).await.1, "privateregistry.privateregistry.dev/team-a\n");
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_run_has_a_page_and_takes_no_login() {
+    let Some(team) = namespace("status-idle").await else { return };
+    team.registry("team-a", json!({})).await;
+    let (code, said) = team.ask(&["status", "team-a"]).await;
+    assert!(code == Some(1) && said.contains("no operator has looked at it yet"), "{said}");
+    let (code, said) = team.ask(&["status", "team-a", "-o", "yaml"]).await;
+    assert_eq!((code, said.as_str()), (Some(0), "{}\n"));
+
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("config.json");
+    let login = async || team.ask(&["login", "team-a", "--authfile", file.to_str().unwrap()]).await;
+    let (code, said) = login().await;
+    assert!(code == Some(1) && said.contains("has no certificate yet"), "{said}");
+    let profile = AuthorityProfile {
+        common_name: "team-a CA".to_owned(),
+        duration: AuthorityProfile::DEFAULT_DURATION,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
+    };
+    let authority = issue_authority(&profile, Timestamp::now()).unwrap().certificate_pem;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "team-a-ca-bundle"}, "data": {"ca.crt": authority}});
+    let maps: Api<ConfigMap> = Api::namespaced(team.client.clone(), &team.name);
+    maps.patch("team-a-ca-bundle", &PatchParams::apply("test").force(), &Patch::Apply(&map)).await.unwrap();
+    let (code, said) = login().await;
+    assert!(code == Some(1) && said.contains("no pod of PrivateRegistry status-idle/team-a is ready"), "{said}");
+    // Nobody listens there.
+    let (code, said) = team.ask(&["repos", "team-a", "--address", "127.0.0.1:1"]).await;
+    assert!(code == Some(1) && said.contains("has no generated admin"), "{said}");
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "team-a-admin"},
+        "stringData": {"username": "admin", "password": "planted-password"},
+    });
+    let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.name);
+    secrets.patch("team-a-admin", &PatchParams::apply("test").force(), &Patch::Apply(&secret)).await.unwrap();
+    let (code, said) = team.ask(&["repos", "team-a", "--address", "127.0.0.1:1"]).await;
+    assert!(code == Some(1) && said.contains("ask 127.0.0.1:1 for /v2/_catalog?n=1000: connect: "), "{said}");
+    assert!(!said.contains("planted") && !file.exists(), "{said}");
 }

@@ -68,6 +68,11 @@ impl Person {
         self
     }
 
+    /// Where crane looks for the login.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// Pushes an image of this content as `name` (`team/app:1`) and gives its digest.
     pub(crate) async fn pushes(&self, name: &str, content: &str) -> String {
         // Stored as published images are: crane expects packed layers when it compares all digests.

@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 64] = [
+const NAMESPACES: [&str; 68] = [
     "admins",
     "again",
     "always",
@@ -96,6 +96,10 @@ const NAMESPACES: [&str; 64] = [
     "suspend-n",
     "suspend-o",
     "suspend-u",
+    "terminal",
+    "terminal-logins",
+    "terminal-open",
+    "terminal-status",
     "trusted",
     "trusted-cri-o",
     "trusted-older",

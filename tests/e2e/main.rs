@@ -26,4 +26,5 @@ mod pushing;
 mod restarts;
 mod routes;
 mod storage;
+mod terminal;
 mod users;

@@ -127,7 +127,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// Opened anew for each client: it leads to one pod, and ends with it.
-    async fn open(&self, kubeconfig: &Path) -> Child {
+    pub(crate) async fn open(&self, kubeconfig: &Path) -> Child {
         let near = self.near.rsplit(':').next().unwrap_or_default();
         wait_for(Duration::from_secs(60), format!("kubectl port-forward to {}", self.service), async || {
             let mut command = Command::new(program("kubectl"));
@@ -147,7 +147,7 @@ impl Line {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }

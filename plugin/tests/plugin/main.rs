@@ -2,6 +2,7 @@
 //! disk.
 #![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
+mod logins;
 mod manifests;
 mod trust;
 
@@ -36,7 +37,22 @@ fn told(arguments: &[&str], input: &str) -> Answer {
 #[test]
 fn help_shows_for_every_command_how_it_is_called() {
     let of = |command: &str| ask(&[command, "--help"]).out;
-    for command in ["check", "render", "csr", "set-certificate", "rotate", "trust", "completions"] {
+    for command in [
+        "list",
+        "status",
+        "login",
+        "logout",
+        "repos",
+        "tags",
+        "inspect",
+        "check",
+        "render",
+        "csr",
+        "set-certificate",
+        "rotate",
+        "trust",
+        "completions",
+    ] {
         assert!(ask(&["--help"]).out.contains(&format!("\n  {command} ")), "{command} is not listed");
         assert!(of(command).contains("Usage: kubectl registry "), "{command}");
         assert!(of(command).contains("Examples:\n  "), "{command}");
@@ -52,8 +68,15 @@ fn the_version_is_that_of_the_operator() {
 
 #[test]
 fn without_a_cluster_it_says_how_to_name_one() {
-    for arguments in [["rotate", "leaf", "team-a"], ["trust", "team-a", "--docker"]] {
-        let answer = ask(&arguments);
+    for arguments in [
+        &["rotate", "leaf", "team-a"][..],
+        &["trust", "team-a", "--docker"],
+        &["list"],
+        &["status", "team-a"],
+        &["login", "team-a", "--authfile", "/nowhere/auth.json"],
+        &["repos", "team-a"],
+    ] {
+        let answer = ask(arguments);
         assert_eq!((answer.code, answer.out.as_str()), (Some(1), ""));
         assert!(
             answer.err.starts_with("kubectl registry: no cluster to talk to") && answer.err.contains("--kubeconfig"),
