@@ -240,7 +240,7 @@ impl Configuration<'_> {
 
     /// Where not everything is answered: what is not, the client is to hear from the registry.
     fn some(&self) -> Vec<Directive> {
-        let failures = ["400", "403", "404", "412", "414", "418", "431", "500", "502", "503", "504", "=", "@registry"];
+        let failures = ["400", "403", "404", "414", "418", "431", "500", "502", "503", "504", "=", "@registry"];
         let mut location = vec![
             // So that what the registry says is looked at once more.
             set("recursive_error_pages", ["on"]),
@@ -261,6 +261,9 @@ impl Configuration<'_> {
         location.extend([
             elsewhere("($request_method != GET)"),
             elsewhere("($http_if_none_match)"),
+            // nginx would compare with the time of the file, and with a mark of its own.
+            elsewhere("($http_if_match)"),
+            elsewhere("($http_if_unmodified_since)"),
             // Other ways to write a range are understood in more than one way.
             elsewhere("($http_range !~ \"^(bytes=[0-9]*-[0-9]*)?$\")"),
             set("error_page", ["416", "=", "@outside"]),
