@@ -50,11 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn page(inspected: &Inspected) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = writeln!(text, "{name:<12} {value}");
-        }
-    };
+    let mut line = |name: &str, value: &str| add(&mut text, name, value);
     line("Image", &inspected.reference);
     line("Digest", &inspected.digest);
     line("Type", &inspected.media_type);
@@ -67,6 +63,13 @@ fn page(inspected: &Inspected) -> String {
         line(if number == 0 { "Annotations" } else { "" }, pair);
     }
     inspected.images.iter().fold(text, |text, image| text + &one(image))
+}
+
+/// A line of a page, if there is anything to say.
+fn add(text: &mut String, name: &str, value: &str) {
+    if !value.is_empty() {
+        let _ = writeln!(text, "{name:<12} {value}");
+    }
 }
 
 /// A line for each platform.
@@ -95,11 +98,7 @@ fn platforms(inspected: &Inspected) -> String {
 /// What there is to know of one image.
 fn one(image: &Image) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = writeln!(text, "{name:<12} {value}");
-        }
-    };
+    let mut line = |name: &str, value: &str| add(&mut text, name, value);
     let layers = image.layers.len();
     line("Platform", &image.platform);
     line(

@@ -237,12 +237,9 @@ fn whole(manifest: Manifest) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(manifest.media_type));
     headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
-    for (name, value) in [("docker-content-digest", digest.clone()), (ETAG.as_str(), format!("\"{digest}\""))] {
-        headers.insert(
-            http::HeaderName::from_bytes(name.as_bytes()).expect("a header's name"),
-            HeaderValue::from_str(&value).expect("a digest has no other letters"),
-        );
-    }
+    let text = |text: &str| HeaderValue::from_str(text).expect("a digest has no other letters");
+    headers.insert("docker-content-digest", text(&digest));
+    headers.insert(ETAG, text(&format!("\"{digest}\"")));
     response
 }
 

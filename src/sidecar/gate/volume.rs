@@ -57,27 +57,21 @@ impl Volume {
     /// Looks for what is wanted. `None`: it is not there, cannot be read, or is nothing that is answered here.
     pub(super) fn find(&self, Question { repository, wanted }: &Question<'_>) -> Option<Found> {
         let repository = self.0.join("repositories").join(repository);
-        let revision =
-            |digest: Digest<'_>| repository.join("_manifests/revisions/sha256").join(digest.hex()).join("link");
-        let leads_to = |link: PathBuf, digest: Digest<'_>| {
+        let leads_to = |link: &str, digest: Digest<'_>| {
+            let link = repository.join(link).join(digest.hex()).join("link");
             Digest::parse(&link_text(link)?).filter(|read| *read == digest).map(drop)
         };
-        match *wanted {
-            Wanted::Blob(digest) => {
-                leads_to(repository.join("_layers/sha256").join(digest.hex()).join("link"), digest)?;
-                Some(Found::Blob)
-            }
-            Wanted::Manifest(digest) => {
-                leads_to(revision(digest), digest)?;
-                self.manifest(digest).map(Found::Manifest)
-            }
+        let current;
+        let digest = match *wanted {
+            Wanted::Blob(digest) => return leads_to("_layers/sha256", digest).map(|()| Found::Blob),
+            Wanted::Manifest(digest) => digest,
             Wanted::Tag(tag) => {
-                let current = link_text(repository.join("_manifests/tags").join(tag).join("current/link"))?;
-                let digest = Digest::parse(&current)?;
-                leads_to(revision(digest), digest)?;
-                self.manifest(digest).map(Found::Manifest)
+                current = link_text(repository.join("_manifests/tags").join(tag).join("current/link"))?;
+                Digest::parse(&current)?
             }
-        }
+        };
+        leads_to("_manifests/revisions/sha256", digest)?;
+        self.manifest(digest).map(Found::Manifest)
     }
 
     fn manifest(&self, digest: Digest<'_>) -> Option<Manifest> {
