@@ -9,6 +9,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`access`] | who may do what: rules, scopes, tokens |
 //! | [`api`] | what a user writes: the custom resource, its rules, its status |
 //! | [`model`] | what we know to be true: validated names, `resolve(spec, observed)` |
 //! | [`observe`] | reads of the objects that a manifest refers to |
@@ -26,6 +27,7 @@
 //!
 //! Comparing and writing, the queue, the watches and the process around them know no registry: they are the crate [`operator_engine`].
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod controller;

@@ -5,6 +5,7 @@
 //! | `list`, `status` | which registries are there, how is one? |
 //! | `repos`, `tags`, `inspect` | what is in a registry? |
 //! | `login`, `logout` | docker and podman know a registry's login |
+//! | `can-i` | may somebody do something, and by which rule? |
 //! | [`check`] | are these manifests valid? |
 //! | [`render`] | what would be made of them? |
 //! | `csr`, `set-certificate` | a request for a certificate to have signed, and the answer |
@@ -14,6 +15,7 @@
 //! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
 
 mod access;
+mod can_i;
 pub mod check;
 mod cluster;
 mod csr;
@@ -101,6 +103,14 @@ enum Command {
         kubectl registry inspect team-a shop/web:1.4 -o name      # with its digest\n  \
         kubectl registry inspect team-a shop/web -o json | jq '.images[].compressedBytes'")]
     Inspect(inspect::Options),
+    /// Show whether somebody may do something with a repository, and which rule says so.
+    ///
+    /// Exit code 0: yes; 1: no, or it cannot be said.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry can-i team-a push red/app --as alice\n  \
+        kubectl registry can-i team-a pull public/app     # without a login\n  \
+        kubectl registry can-i team-a catalog --as robot -f registry.yaml     # before it is applied")]
+    CanI(can_i::Options),
     /// Validate manifests without a cluster, with the rules that the API server applies.
     ///
     /// Exit code 0: all are valid; 1: some are not or cannot be read, and each line says file, object, field and reason.
@@ -185,6 +195,7 @@ pub fn main() -> ExitCode {
         Command::Repos(options) => repos::run(&options).map(|()| true),
         Command::Tags(options) => tags::run(&options).map(|()| true),
         Command::Inspect(options) => inspect::run(&options).map(|()| true),
+        Command::CanI(options) => can_i::run(&options),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),
         Command::Csr(options) => csr::run(&options).map(|()| true),

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use private_registry_operator::api::GenerateAdmin;
 use private_registry_operator::desired::{
-    self, AdminLogin, Authority, Material, Run, ServingCertificate, SigningRequest, Table,
+    self, AdminLogin, Authority, Material, Run, ServingCertificate, SigningRequest, Table, TokenKeys,
 };
 use private_registry_operator::model::{Resolved, Tls, Users};
 use serde_json::{Value, json};
@@ -111,7 +112,19 @@ fn placeholders(registry: &Resolved) -> Material {
             _ => None,
         },
         bundle: own_authority.then(text),
-        table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned() }),
+        table: has_logins.then(|| Table {
+            file: text().into(),
+            sources: "{}".to_owned(),
+            access: registry.policy().map(|_| text()),
+        }),
+        tokens: registry.policy().map(|_| TokenKeys {
+            signing: text().into(),
+            next: text().into(),
+            former: None,
+            refresh: text().into(),
+            since: Timestamp::UNIX_EPOCH,
+            public: text(),
+        }),
         admin: has_admin(&registry.users)
             .then(|| AdminLogin { password: text().into(), kind: AdminLogin::KIND.to_owned() }),
         pull: (has_admin(&registry.users) || !registry.pull_secrets.is_empty()).then(|| text().into()),

@@ -14,6 +14,9 @@ pub struct AuthSpec {
     /// Names and passwords, checked by the registry itself. The default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub htpasswd: Option<HtpasswdSpec>,
+    /// Names and passwords, and rules for who may do what with which repositories: clients log in once and get tokens. Brings the front end with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenSpec>,
     /// No login: everybody who reaches the registry may push and pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<NoAuth>,
@@ -42,6 +45,80 @@ pub struct HtpasswdSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 12))]
     pub bcrypt_cost: Option<u32>,
+}
+
+/// Rules for who may do what. What no rule allows is refused. The generated admin may do everything.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::TEAMS_EXIST)]
+pub struct TokenSpec {
+    /// Names for several users together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub teams: Vec<TeamSpec>,
+    /// What is allowed. The order does not matter: something is allowed if any rule says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub rules: Vec<RuleSpec>,
+}
+
+/// A team.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TeamSpec {
+    /// Its name, which can be part of a repository's name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::LABEL))]
+    pub name: String,
+    /// Names of its users.
+    #[schemars(length(max = 512), inner(length(min = 1, max = 255), regex(pattern = rules::USER_NAME)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub users: Vec<String>,
+}
+
+/// One rule: these users may do these things with these repositories.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::RULE_IS_FOR_SOMEBODY, validation = rules::RULE_HAS_REPOSITORIES, validation = rules::ANONYMOUS_ONLY_READS, validation = rules::TEAM_PATTERNS_NEED_TEAMS)]
+pub struct RuleSpec {
+    /// For these users; `*` is everybody who has logged in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = rules::USER_NAME)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub users: Vec<String>,
+    /// For everybody in these teams; `*` is every team.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub teams: Vec<String>,
+    /// `true`: for everybody, without a login too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<bool>,
+    /// With repositories that have such a name: `*` stands for any letters up to the next slash, `**` for any number of whole parts between slashes,
+    /// `${user}` for the user's name, `${team}` for the team's. So `${team}/**` is what each team has for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 255), regex(pattern = rules::REPOSITORY_PATTERN)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub repositories: Vec<String>,
+    /// What is allowed: pull, push, delete; and catalog, which lists the names of all repositories. Clients that push need pull beside it.
+    #[schemars(length(min = 1, max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub actions: Vec<RuleAction>,
+}
+
+/// What a rule allows.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleAction {
+    /// Read.
+    Pull,
+    /// Write.
+    Push,
+    /// Delete.
+    Delete,
+    /// List the names of all repositories.
+    Catalog,
 }
 
 /// The user that the operator makes itself. Name and password are in the Secret NAME-admin.

@@ -24,6 +24,9 @@ pub const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of a signer's name: a domain, a slash, and a path.
 pub const SIGNER_NAME: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// Pattern of a pattern for repositories' names: parts between slashes, of letters, stars, `${user}` and `${team}`; `model` looks closer.
+pub const REPOSITORY_PATTERN: &str =
+    r"^([a-z0-9._*-]|\$\{user\}|\$\{team\})+(/([a-z0-9._*-]|\$\{user\}|\$\{team\})+)*$";
 /// Pattern of a kind's name.
 pub const KIND_NAME: &str = r"^[A-Z][A-Za-z0-9]*$";
 /// Pattern of an IP address, coarse; `model` parses it.
@@ -144,7 +147,7 @@ pub const VERSION_NEEDS_TLS: Rule = (
 );
 /// A kubelet has no certificate for its probes, and the registry itself would ask for one at every path.
 pub const CLIENT_CERTIFICATES_NEED_THE_FRONT_END: Rule = (
-    "!has(self.tls) || !has(self.tls.clientCASecretRef) || (has(self.frontend) && has(self.frontend.nginx))",
+    "!has(self.tls) || !has(self.tls.clientCASecretRef) || (has(self.frontend) && has(self.frontend.nginx)) || (has(self.auth) && has(self.auth.token))",
     "spec.tls.clientCASecretRef needs the front end, which lets probes pass: add spec.frontend.nginx: {}",
 );
 /// Whoever chooses and is not asked would believe to have chosen.
@@ -162,8 +165,35 @@ pub const AT_LEAST_A_MINUTE: Rule =
     ("duration(self) >= duration('1m')", "must be a duration of at least 1m, for instance 720h");
 
 /// Authentication is a union.
-pub const ONE_AUTH: Rule =
-    ("!has(self.htpasswd) || !has(self.none)", "spec.auth takes at most one of htpasswd and none");
+pub const ONE_AUTH: Rule = (
+    "[has(self.htpasswd), has(self.token), has(self.none)].filter(given, given).size() <= 1",
+    "spec.auth takes at most one of htpasswd, token and none",
+);
+/// A typing error would leave a team without its rights.
+pub const TEAMS_EXIST: Rule = (
+    "!has(self.rules) || self.rules.all(rule, !has(rule.teams) || rule.teams.all(team, team == '*' || (has(self.teams) && self.teams.exists(known, known.name == team))))",
+    "spec.auth.token.rules names a team that is not among spec.auth.token.teams: add it there, or correct its name",
+);
+/// A rule for nobody is a slip.
+pub const RULE_IS_FOR_SOMEBODY: Rule = (
+    "(has(self.users) && self.users.size() > 0) || (has(self.teams) && self.teams.size() > 0) || (has(self.anonymous) && self.anonymous)",
+    "a rule needs users, teams or anonymous: true, so that it is for somebody",
+);
+/// A rule about nothing is a slip, and so are repositories that do not count.
+pub const RULE_HAS_REPOSITORIES: Rule = (
+    "(has(self.repositories) && self.repositories.size() > 0) == self.actions.exists(action, action != 'catalog')",
+    "a rule needs repositories for pull, push and delete, and has none if it allows nothing but catalog, which is about all of them",
+);
+/// Whoever writes is somebody.
+pub const ANONYMOUS_ONLY_READS: Rule = (
+    "!has(self.anonymous) || !self.anonymous || self.actions.all(action, action in ['pull', 'catalog'])",
+    "a rule with anonymous: true may allow pull and catalog only: whoever pushes or deletes has to log in",
+);
+/// It would stand for nothing.
+pub const TEAM_PATTERNS_NEED_TEAMS: Rule = (
+    "!has(self.repositories) || !self.repositories.exists(pattern, pattern.contains('${team}')) || (has(self.teams) && self.teams.size() > 0)",
+    "a rule with ${team} in its repositories needs teams; teams: ['*'] is every team",
+);
 /// Who lets everybody in has no users.
 pub const NO_AUTH_ALONE: Rule = (
     "!has(self.none) || ((!has(self.users) || self.users.size() == 0) && (!has(self.usersFrom) || self.usersFrom.size() == 0) && !has(self.admin))",
@@ -198,13 +228,13 @@ pub const COMMON_LABELS: Rule = (
 
 /// What the operator writes cannot be what it reads: it would refuse the object as not its own, or take it away.
 pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || has(self.spec.tls.privateCA.caSecretRef.namespace) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.certManager) || !has(self.spec.tls.certManager.caBundleSecretRef) || self.spec.tls.certManager.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
-    "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store your own under another name",
+    "!has(self.spec.tls) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config', '-token'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.tls.secret) || (self.spec.tls.secret.name != child && (!has(self.spec.tls.secret.passphraseSecretRef) || self.spec.tls.secret.passphraseSecretRef.name != child))) && (!has(self.spec.tls.privateCA) || !has(self.spec.tls.privateCA.caSecretRef) || has(self.spec.tls.privateCA.caSecretRef.namespace) || self.spec.tls.privateCA.caSecretRef.name != child) && (!has(self.spec.tls.certificateSigningRequest) || !has(self.spec.tls.certificateSigningRequest.caBundleSecretRef) || self.spec.tls.certificateSigningRequest.caBundleSecretRef.name != child) && (!has(self.spec.tls.certManager) || !has(self.spec.tls.certManager.caBundleSecretRef) || self.spec.tls.certManager.caBundleSecretRef.name != child) && (!has(self.spec.tls.clientCASecretRef) || self.spec.tls.clientCASecretRef.name != child))",
+    "spec.tls names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config, -token): store your own under another name",
 );
 /// The same for users.
 pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.auth) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
-    "spec.auth refers to a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): store users' passwords in one of another name; auth.admin keeps the generated user",
+    "!has(self.spec.auth) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config', '-token'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
+    "spec.auth refers to a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config, -token): store users' passwords in one of another name; auth.admin keeps the generated user",
 );
 /// The same for the volume.
 pub const CLAIM_IS_NO_CHILD: Rule = (
@@ -214,8 +244,8 @@ pub const CLAIM_IS_NO_CHILD: Rule = (
 
 /// What a controller shows is public, and the operator's Secrets are not; NAME-tls it shows by itself.
 pub const ROUTE_SHOWS_NO_CHILD: Rule = (
-    "!has(self.spec.route) || !has(self.spec.route.ingress) || !has(self.spec.route.ingress.tlsSecretName) || !(['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config'].map(suffix, self.metadata.name + suffix).exists(child, child == self.spec.route.ingress.tlsSecretName))",
-    "spec.route.ingress.tlsSecretName names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config): leave it out to show NAME-tls, or name one of your own",
+    "!has(self.spec.route) || !has(self.spec.route.ingress) || !has(self.spec.route.ingress.tlsSecretName) || !(['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config', '-token'].map(suffix, self.metadata.name + suffix).exists(child, child == self.spec.route.ingress.tlsSecretName))",
+    "spec.route.ingress.tlsSecretName names a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config, -token): leave it out to show NAME-tls, or name one of your own",
 );
 
 /// A retry limit belongs to one type.

@@ -72,8 +72,11 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         data: Option<PathBuf>,
         /// The folder in which the kubelet shows the users' table; absent if everybody may come in.
-        #[arg(long, value_name = "FOLDER", requires = "data")]
+        #[arg(long, value_name = "FOLDER")]
         logins: Option<PathBuf>,
+        /// The folder in which it shows the keys of tokens, if clients get them.
+        #[arg(long, value_name = "FOLDER", requires = "logins")]
+        tokens: Option<PathBuf>,
     },
     /// Make a node trust registries, as the operator orders. The chart's DaemonSet runs it.
     #[command(hide = true)]
@@ -103,8 +106,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::CheckVolume { folder } => volume::check(&folder),
-        Command::Sidecar { folder, certificate, listen, data, logins } => {
-            let gate = data.map(|data| crate::sidecar::gate::Options { data, logins });
+        Command::Sidecar { folder, certificate, listen, data, logins, tokens } => {
+            let is_asked = data.is_some() || tokens.is_some();
+            let gate = is_asked.then_some(crate::sidecar::gate::Options { data, logins, tokens });
             sidecar::run(&crate::sidecar::Options { folder, certificate, listen, gate })
         }
         Command::NodeAgent(options) => node_agent::run(*options),

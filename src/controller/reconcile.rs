@@ -157,8 +157,9 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     let storage = storage::settle(pass).await;
     let found = workload::look(pass).await;
     let rollout = found.as_ref().map(|found| found.rollout(pass.registry)).unwrap_or_default();
+    let is_rolling = rollout.is_pending;
     let certificate = certificate::settle(pass, &address, rollout).await;
-    let logins = logins::settle(pass, &address).await;
+    let logins = logins::settle(pass, &address, is_rolling).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
     let route = route::settle(pass, &certificate).await;
@@ -211,7 +212,8 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
 /// When a part wants to be looked at again although nothing has changed.
 fn looks(pass: &Pass<'_>, certificate: &Certificate, logins: &Logins, running: &State) -> Vec<Duration> {
     let until = |at: Timestamp| at.duration_since(pass.now).max(SignedDuration::from_secs(1)).unsigned_abs();
-    let mut looks: Vec<_> = certificate.look_again.map(until).into_iter().chain(running.soon).collect();
+    let mut looks: Vec<_> =
+        [certificate.look_again, logins.look_again].into_iter().flatten().map(until).chain(running.soon).collect();
     if logins.is_unfinished {
         looks.push(Duration::from_millis(1));
     }

@@ -18,3 +18,6 @@ pub use htpasswd::{BcryptHash, Htpasswd};
 pub use name::UserName;
 pub use password::Password;
 pub use plan::{Login, Plan, Problem, Source, SourceKind, Table, UserFact, Wanted, plan};
+
+/// The dearest hash that the sidecar computes, as a power of two: the most that the operator makes. Lines that somebody brought may be dearer by days.
+pub const DEAREST: u32 = 12;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{frontend, merge, pod};
+use super::secrets::JWKS_KEY;
+use super::{frontend, merge, nginx, pod};
 use crate::api::{GoDuration, TlsVersion};
 use crate::model::{Resolved, Users};
 use crate::secret::Sensitive;
@@ -100,8 +101,22 @@ struct Debug {
 }
 
 #[derive(Serialize)]
-struct Auth<'a> {
-    htpasswd: Htpasswd<'a>,
+#[serde(rename_all = "lowercase")]
+enum Auth<'a> {
+    Htpasswd(Htpasswd<'a>),
+    Token(Token),
+}
+
+/// Where clients get tokens, and which of them count.
+#[derive(Serialize)]
+struct Token {
+    realm: String,
+    autoredirect: bool,
+    autoredirectpath: &'static str,
+    service: String,
+    issuer: String,
+    jwks: String,
+    signingalgorithms: [&'static str; 1],
 }
 
 #[derive(Serialize)]
@@ -165,9 +180,20 @@ pub fn render(registry: &Resolved, http_secret: &Sensitive<String>) -> String {
         },
         auth: match &registry.users {
             Users::Everybody => None,
-            Users::Table { .. } => Some(Auth {
-                htpasswd: Htpasswd { realm: registry.name.as_str(), path: format!("{}/htpasswd", pod::AUTH) },
-            }),
+            Users::Table { policy: None, .. } => Some(Auth::Htpasswd(Htpasswd {
+                realm: registry.name.as_str(),
+                path: format!("{}/htpasswd", pod::AUTH),
+            })),
+            Users::Table { policy: Some(_), .. } => Some(Auth::Token(Token {
+                // Where it redirects by itself, to the address that the client has used, this is not looked at; but it must be there.
+                realm: nginx::TOKENS.to_owned(),
+                autoredirect: true,
+                autoredirectpath: nginx::TOKENS,
+                service: registry.token_service(),
+                issuer: registry.token_service(),
+                jwks: format!("{}/{JWKS_KEY}", pod::CONFIG),
+                signingalgorithms: ["ES256"],
+            })),
         },
         more: sections(registry),
     };

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::nginx::ALIVE;
 use super::pod::{
-    AUTH, DATA, FRONTEND_CONFIG, Life, PORT, TLS, asks, container_context, has_logins, mount, port, requirements,
-    withdrawn,
+    AUTH, DATA, FRONTEND_CONFIG, Life, PORT, TLS, TOKENS, asks, container_context, has_logins, mount, port,
+    requirements, withdrawn,
 };
 use super::secrets::NGINX_KEY;
 use crate::model::{Frontend, Pulls, Resolved};
@@ -78,13 +78,18 @@ pub(super) fn sidecar(registry: &Resolved, frontend: &Frontend, image: &str) -> 
         args.push(format!("--certificate={TLS}"));
         mounts.push(mount("tls", TLS, true));
     }
-    if frontend.pulls == Pulls::AskingGate {
+    let (has_tokens, pulls) = (registry.policy().is_some(), frontend.pulls == Pulls::AskingGate);
+    if pulls {
         args.push(format!("--data={DATA}"));
         mounts.push(mount("data", DATA, true));
-        if has_logins(registry) {
-            args.push(format!("--logins={AUTH}"));
-            mounts.push(mount("auth", AUTH, true));
-        }
+    }
+    if has_logins(registry) && (pulls || has_tokens) {
+        args.push(format!("--logins={AUTH}"));
+        mounts.push(mount("auth", AUTH, true));
+    }
+    if has_tokens {
+        args.push(format!("--tokens={TOKENS}"));
+        mounts.push(mount("token", TOKENS, true));
     }
     let is_ready = ["/usr/local/bin/private-registry-operator", "sidecar-is-ready", FOLDER].map(str::to_owned);
     Container {

@@ -1,5 +1,7 @@
 //! Secret material that was kept or made before the plan: the builders only put it into objects.
 
+use jiff::Timestamp;
+
 use crate::model::{Resolved, Users};
 use crate::secret::Sensitive;
 
@@ -16,6 +18,8 @@ pub struct Material {
     pub bundle: Option<String>,
     /// Who may log in; `None` without logins, or while there is nobody yet.
     pub table: Option<Table>,
+    /// Keys that sign tokens; `None` without tokens, or while there are none yet.
+    pub tokens: Option<TokenKeys>,
     /// The generated admin.
     pub admin: Option<AdminLogin>,
     /// Login for pods of the registry's namespace, as `.dockerconfigjson`.
@@ -99,6 +103,25 @@ pub struct Table {
     pub file: Sensitive<String>,
     /// Where each hash came from: JSON, no secret in it.
     pub sources: String,
+    /// Who of them may do what, as the sidecar reads it: JSON; `None`: everybody everything.
+    pub access: Option<String>,
+}
+
+/// Keys that sign tokens.
+#[derive(Debug, Clone)]
+pub struct TokenKeys {
+    /// The one that signs, PEM.
+    pub signing: Sensitive<String>,
+    /// The one that is to sign next, PEM.
+    pub next: Sensitive<String>,
+    /// What checks tokens of the one that signed before: a JSON Web Key.
+    pub former: Option<String>,
+    /// What seals refresh tokens: 32 bytes in base64.
+    pub refresh: Sensitive<String>,
+    /// Since when the first one signs.
+    pub since: Timestamp,
+    /// What checks tokens of all of them: a JSON Web Key Set.
+    pub public: String,
 }
 
 impl Material {
@@ -111,6 +134,7 @@ impl Material {
             request: None,
             bundle: None,
             table: None,
+            tokens: None,
             admin: None,
             pull: None,
             http_secret,
@@ -122,6 +146,7 @@ impl Material {
     pub fn is_complete(&self, registry: &Resolved) -> bool {
         let encrypted = !registry.has_tls() || self.certificate.is_some();
         let guarded = matches!(registry.users, Users::Everybody) || self.table.is_some();
-        encrypted && guarded
+        let signs = registry.policy().is_none() || self.tokens.is_some();
+        encrypted && guarded && signs
     }
 }

@@ -14,6 +14,14 @@ use crate::model::{Protocol, Pulls, Resolved, Users};
 /// Path that nginx answers itself, whatever the registry does. No repository can have it.
 pub const ALIVE: &str = "/-/alive";
 
+/// Where clients get tokens. No repository can have it.
+pub const TOKENS: &str = "/auth/token";
+
+/// Where nginx asks whether a request may pass, where clients have tokens.
+const JUDGE: &str = "/-/judge";
+/// A push that may be asking for a layer of another repository.
+const UPLOADS: &str = "^/v2/(?<repository>[a-z0-9][a-z0-9._/-]*)/blobs/uploads/$";
+
 /// Where nginx asks whether a blob may be sent. Nobody can call it from outside.
 const ALLOWED: &str = "/-/allowed";
 /// Failed logins that a client's address gets answered in a second. The others wait for their turn.
@@ -34,7 +42,9 @@ const TEMPORARY: [&str; 5] = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"
 /// What the registry's manifest decides of it.
 struct Configuration<'a> {
     tls: Option<&'a Protocol>,
+    /// Whether the registry itself is told name and password.
     logins: bool,
+    tokens: bool,
     pulls: Pulls,
     access_log: bool,
 }
@@ -45,7 +55,8 @@ pub fn render(registry: &Resolved) -> Option<String> {
     let frontend = registry.frontend.as_ref()?;
     let configuration = Configuration {
         tls: registry.has_tls().then_some(&registry.protocol),
-        logins: !matches!(registry.users, Users::Everybody),
+        logins: matches!(registry.users, Users::Table { policy: None, .. }),
+        tokens: registry.policy().is_some(),
         pulls: frontend.pulls,
         access_log: registry.config.access_log.unwrap_or(true),
     };
@@ -67,6 +78,8 @@ impl Configuration<'_> {
     }
 
     fn http(&self) -> Vec<Directive> {
+        // What the gate says of who asks, as the answer to a question of nginx or to the client.
+        let user = if self.tokens { "$who$upstream_http_x_user" } else { "$remote_user" };
         let mut http = vec![
             set("default_type", ["application/octet-stream"]),
             set("server_tokens", ["off"]),
@@ -76,9 +89,11 @@ impl Configuration<'_> {
                 [
                     "access",
                     "escape=json",
-                    "{\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\"user\":\"$remote_user\",\"method\":\"$request_method\",\
+                    &format!(
+                        "{{\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\"user\":\"{user}\",\"method\":\"$request_method\",\
                      \"path\":\"$uri\",\"protocol\":\"$server_protocol\",\"status\":$status,\"received\":$request_length,\"sent\":$bytes_sent,\
-                     \"seconds\":$request_time,\"registry\":\"$upstream_status\",\"limit\":\"$limit_req_status\",\"agent\":\"$http_user_agent\"}",
+                     \"seconds\":$request_time,\"registry\":\"$upstream_status\",\"limit\":\"$limit_req_status\",\"agent\":\"$http_user_agent\"}}"
+                    ),
                 ],
             ),
             // A connection without a request is no access.
@@ -116,7 +131,7 @@ impl Configuration<'_> {
             block("upstream", [name], vec![set("server", [&format!("unix:{socket}")]), set("keepalive", ["32"])])
         };
         http.push(upstream("registry", SOCKET));
-        http.extend((self.pulls == Pulls::AskingGate).then(|| upstream("gate", GATE)));
+        http.extend((self.pulls == Pulls::AskingGate || self.tokens).then(|| upstream("gate", GATE)));
         http.push(block("server", [], self.server()));
         http
     }
@@ -184,10 +199,24 @@ impl Configuration<'_> {
             vec![set("access_log", ["off"]), set("default_type", ["text/plain"]), set("return", ["200", "alive\n"])],
         ));
         server.push(block("location", ["/"], self.everything()));
+        if self.tokens {
+            server.push(block("location", ["=", TOKENS], self.token_server()));
+            server.push(block("location", ["=", JUDGE], self.judge()));
+            server.push(block("location", ["/v2/"], self.judged(REGISTRY)));
+            server.push(block(
+                "location",
+                ["~", UPLOADS],
+                self.judged(&format!("{REGISTRY}/v2/$repository/blobs/uploads/$query")),
+            ));
+            server.push(block("location", ["@denied"], denied()));
+            server.push(block("location", ["@slowed"], slowed()));
+            server.push(block("location", ["@unjudged"], unjudged()));
+        }
         if self.pulls != Pulls::Registry {
             server.push(block("location", ["~", BLOB], self.blob()));
             server.push(block("location", ["=", ALLOWED], self.allowed()));
-            server.push(block("location", ["@registry"], self.everything()));
+            let registry = if self.tokens { self.judged(REGISTRY) } else { self.everything() };
+            server.push(block("location", ["@registry"], registry));
             server.push(block("location", ["@outside"], self.outside()));
         }
         if self.pulls == Pulls::AskingGate {
@@ -227,6 +256,8 @@ impl Configuration<'_> {
             // Without TLS somebody stands before it who ends it, and knows.
             headers.push(header("X-Forwarded-For", "$proxy_add_x_forwarded_for"));
         }
+        // Whose wrong logins are counted together.
+        headers.extend(self.tokens.then(|| header("X-Client", "$remote_addr")));
         headers
     }
 
@@ -235,6 +266,55 @@ impl Configuration<'_> {
         if self.logins {
             location.extend([set("proxy_intercept_errors", ["on"]), set("error_page", ["401", "=", "@refused"])]);
         }
+        location
+    }
+
+    /// Passes on what may pass, as the judge says it.
+    fn judged(&self, to: &str) -> Vec<Directive> {
+        let mut location = vec![
+            set("auth_request", [JUDGE]),
+            set("auth_request_set", ["$granted", "$upstream_http_x_authorization"]),
+            set("auth_request_set", ["$query", "$upstream_http_x_query"]),
+            set("auth_request_set", ["$who", "$upstream_http_x_user"]),
+            set("auth_request_set", ["$wait", "$upstream_http_retry_after"]),
+            set("error_page", ["401", "=", "@denied"]),
+            set("error_page", ["403", "=", "@slowed"]),
+            set("error_page", ["500", "=", "@unjudged"]),
+            set("error_page", ["502", "504", "=", "@absent"]),
+            set("proxy_pass", [to]),
+            set("proxy_set_header", ["Authorization", "$granted"]),
+        ];
+        location.extend(self.forwarded());
+        location
+    }
+
+    /// Asks the gate about a request.
+    fn judge(&self) -> Vec<Directive> {
+        let mut location = vec![
+            set("internal", []),
+            set("proxy_pass", [&format!("{GATES}{JUDGE}")]),
+            set("proxy_read_timeout", [GATES_TIME]),
+            set("proxy_method", ["GET"]),
+            set("proxy_pass_request_body", ["off"]),
+            set("proxy_set_header", ["Content-Length", ""]),
+            set("proxy_set_header", ["X-Original-Method", "$request_method"]),
+            set("proxy_set_header", ["X-Original-URI", "$request_uri"]),
+        ];
+        location.extend(self.forwarded());
+        location
+    }
+
+    /// Passes a client on that asks for a token.
+    fn token_server(&self) -> Vec<Directive> {
+        let mut location = vec![
+            set("proxy_pass", [GATES]),
+            set("proxy_read_timeout", ["30s"]),
+            set("client_max_body_size", ["64k"]),
+            set("proxy_request_buffering", ["on"]),
+            set("client_body_buffer_size", ["64k"]),
+            set("error_page", ["502", "504", "=", "@unjudged"]),
+        ];
+        location.extend(self.forwarded());
         location
     }
 
@@ -279,6 +359,12 @@ impl Configuration<'_> {
             set("etag", ["off"]),
             set("if_modified_since", ["off"]),
         ]);
+        if self.tokens {
+            location.extend([
+                set("auth_request_set", ["$who", "$upstream_http_x_user"]),
+                set("error_page", ["401", "=", "@denied"]),
+            ]);
+        }
         let header = |name: &str, value: &str| set("add_header", [name, value]);
         location.extend([
             header("Docker-Content-Digest", "sha256:$digest"),
@@ -293,7 +379,7 @@ impl Configuration<'_> {
 
     /// A range that the blob does not have. nginx keeps what it would have said of the blob.
     fn outside(&self) -> Vec<Directive> {
-        let mut location = self.everything();
+        let mut location = if self.tokens { self.judged(REGISTRY) } else { self.everything() };
         let twice = ["Content-Range", "Docker-Content-Digest", "Docker-Distribution-Api-Version"];
         location.extend(twice.map(|name| set("proxy_hide_header", [name])));
         // Whoever hides one has to repeat what all hide.
@@ -310,6 +396,10 @@ impl Configuration<'_> {
             set("proxy_read_timeout", [GATES_TIME]),
             set("proxy_intercept_errors", ["on"]),
         ]);
+        if self.tokens {
+            // Whoever hides one has to repeat what all hide.
+            location.extend(["X-User", "X-Content-Type-Options"].map(|name| set("proxy_hide_header", [name])));
+        }
         location
     }
 
@@ -378,6 +468,33 @@ fn ciphers(protocol: &Protocol) -> String {
 fn absent() -> Vec<Directive> {
     let words =
         "{\"errors\":[{\"code\":\"UNAVAILABLE\",\"message\":\"the registry behind the front end does not run\"}]}\n";
+    vec![
+        set("default_type", ["application/json"]),
+        set("add_header", ["Retry-After", "5", "always"]),
+        set("return", ["503", words]),
+    ]
+}
+
+/// Who asks has no login, or none that counts here. What a client needs a token for stands in the challenge, which nginx has kept.
+fn denied() -> Vec<Directive> {
+    let words =
+        "{\"errors\":[{\"code\":\"UNAUTHORIZED\",\"message\":\"a login is needed, or it does not allow this\"}]}\n";
+    vec![set("default_type", ["application/json"]), set("return", ["401", words])]
+}
+
+/// Too many logins were wrong.
+fn slowed() -> Vec<Directive> {
+    let words = "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"too many logins of this user from this address were wrong\"}]}\n";
+    vec![
+        set("default_type", ["application/json"]),
+        set("add_header", ["Retry-After", "$wait", "always"]),
+        set("return", ["429", words]),
+    ]
+}
+
+/// The sidecar does not answer, or cannot read who may do what. Nothing passes.
+fn unjudged() -> Vec<Directive> {
+    let words = "{\"errors\":[{\"code\":\"UNAVAILABLE\",\"message\":\"logins cannot be checked now: see container sidecar of this pod\"}]}\n";
     vec![
         set("default_type", ["application/json"]),
         set("add_header", ["Retry-After", "5", "always"]),

@@ -25,6 +25,8 @@ pub const DATA: &str = "/var/lib/registry";
 pub const TLS: &str = "/etc/registry/tls";
 /// Where the users' table is mounted. Always as a folder: a subPath would never be refreshed.
 pub const AUTH: &str = "/etc/registry/auth";
+/// Where what signs tokens is mounted, in the sidecar.
+pub const TOKENS: &str = "/etc/registry/token";
 /// Where the configuration is mounted.
 pub const CONFIG: &str = "/etc/registry/config";
 /// Name of the init container that probes the volume.
@@ -64,7 +66,9 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
     let mut annotations = wanted.annotations.clone();
     let clients = registry.protocol.client_authorities.as_deref().unwrap_or_default();
     let front = nginx::render(registry).unwrap_or_default() + clients;
-    let configuration = config::render(registry, &material.http_secret) + &front;
+    // The registry reads them once, when it starts.
+    let checks = material.tokens.as_ref().map_or("", |keys| keys.public.as_str());
+    let configuration = config::render(registry, &material.http_secret) + &front + checks;
     let checksum = super::workload::sha256(configuration.as_bytes());
     annotations.insert(labels::CONFIG_CHECKSUM.to_owned(), checksum);
     // The front end serves a new one without being started again.
@@ -124,7 +128,7 @@ fn container(registry: &Resolved, life: Life) -> Container {
         Some(_) => mounts.push(mount(frontend::SOCKET_VOLUME, frontend::SOCKET_FOLDER, false)),
         None => mounts.extend(registry.has_tls().then(|| mount("tls", TLS, true))),
     }
-    mounts.extend(has_logins(registry).then(|| mount("auth", AUTH, true)));
+    mounts.extend((has_logins(registry) && registry.policy().is_none()).then(|| mount("auth", AUTH, true)));
     Container {
         name: CONTAINER.to_owned(),
         image: Some(registry.image.clone()),
@@ -199,12 +203,20 @@ fn volumes(registry: &Resolved) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
-    let mut volumes = vec![secret("config", Child::Config, &[secrets::CONFIG_KEY])];
+    let (has_tokens, [signing, next, former, refresh, _]) = (registry.policy().is_some(), secrets::TOKEN_KEYS);
+    let checks = has_tokens.then_some(secrets::JWKS_KEY);
+    let mut volumes =
+        vec![secret("config", Child::Config, &[secrets::CONFIG_KEY].into_iter().chain(checks).collect::<Vec<_>>())];
     if registry.has_tls() {
         volumes.push(secret("tls", Child::Tls, &["tls.crt", "tls.key"]));
     }
     if has_logins(registry) {
-        volumes.push(secret("auth", Child::Htpasswd, &[secrets::HTPASSWD_KEY]));
+        let access = has_tokens.then_some(secrets::ACCESS_KEY);
+        let keys: Vec<_> = [secrets::HTPASSWD_KEY].into_iter().chain(access).collect();
+        volumes.push(secret("auth", Child::Htpasswd, &keys));
+    }
+    if has_tokens {
+        volumes.push(secret("token", Child::Token, &[signing, next, former, refresh]));
     }
     if registry.frontend.is_some() {
         let clients = registry.protocol.client_authorities.as_ref().map(|_| secrets::CLIENT_CA_KEY);

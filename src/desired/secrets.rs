@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    AdminLogin, Authority, Hold, Material, Object, ServingCertificate, SigningRequest, Table, config, nginx, object,
+    AdminLogin, Authority, Hold, Material, Object, ServingCertificate, SigningRequest, Table, TokenKeys, config, nginx,
+    object,
 };
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
@@ -16,14 +17,21 @@ use crate::secret::Sensitive;
 pub const HTPASSWD_KEY: &str = "htpasswd";
 /// Key in the same Secret of where each hash came from. Not mounted.
 pub const SOURCES_KEY: &str = "sources";
+/// Key in the same Secret of who may do what, if clients get tokens.
+pub const ACCESS_KEY: &str = "access.json";
 /// Key of the configuration file in its Secret.
 pub const CONFIG_KEY: &str = "config.yml";
 /// Key in the same Secret of the front end's configuration, if there is one.
 pub const NGINX_KEY: &str = "nginx.conf";
 /// Key in the same Secret of the authorities that sign clients' certificates, if clients must show one.
 pub const CLIENT_CA_KEY: &str = "client-ca.crt";
+/// Key in the same Secret of what checks tokens, if clients get them.
+pub const JWKS_KEY: &str = "jwks.json";
 /// Key in the same Secret of what signs uploads, so that it can be kept.
 pub const HTTP_SECRET_KEY: &str = "http-secret";
+/// Keys of the Secret with what signs tokens: what signs, what signs next, what checks the former one's, what seals refresh tokens, and since when the first
+/// signs.
+pub const TOKEN_KEYS: [&str; 5] = ["signing.key", "next.key", "former.jwk", "refresh.key", "since"];
 /// Key of a request in its Secret and in its ConfigMap.
 pub const REQUEST_KEY: &str = "tls.csr";
 /// Key of the bundle in its ConfigMap.
@@ -44,6 +52,7 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
     );
     objects.extend(material.bundle.as_ref().map(|made| bundle(registry, made)));
     objects.extend(material.table.as_ref().map(|made| table(registry, made)));
+    objects.extend(material.tokens.as_ref().map(|made| tokens(registry, made)));
     objects.extend(material.admin.as_ref().map(|made| admin(registry, made)));
     if let Some(made) = &material.pull {
         let default = || registry.name.child(Child::Pull);
@@ -117,11 +126,28 @@ fn config_map(registry: &Resolved, child: Child, key: &str, value: &str) -> Obje
     object(&map, Hold::Disposable)
 }
 
-/// `NAME-htpasswd`: who may log in, and where each hash came from.
+/// `NAME-htpasswd`: who may log in and do what, and where each hash came from. One Secret, so that whoever is in it has the rights that were meant.
 #[must_use]
 pub fn table(registry: &Resolved, table: &Table) -> Object {
     let data = [(HTPASSWD_KEY, table.file.expose().as_str()), (SOURCES_KEY, table.sources.as_str())];
-    secret(registry.metadata(Child::Htpasswd), "Opaque", data, Hold::Disposable)
+    let access = table.access.as_deref().map(|access| (ACCESS_KEY, access));
+    secret(registry.metadata(Child::Htpasswd), "Opaque", data.into_iter().chain(access), Hold::Disposable)
+}
+
+/// `NAME-token`: what signs tokens.
+#[must_use]
+pub fn tokens(registry: &Resolved, keys: &TokenKeys) -> Object {
+    let [signing, next, former, refresh, since] = TOKEN_KEYS;
+    let at = keys.since.to_string();
+    let data = [
+        (signing, keys.signing.expose().as_str()),
+        (next, keys.next.expose()),
+        (refresh, keys.refresh.expose()),
+        (since, &at),
+        // Pods mount each by its name, and do not start while one is missing.
+        (former, keys.former.as_deref().unwrap_or_default()),
+    ];
+    secret(registry.metadata(Child::Token), "Opaque", data, Hold::Disposable)
 }
 
 /// `NAME-admin`: the generated user.
@@ -146,7 +172,8 @@ pub fn configuration(registry: &Resolved, material: &Material) -> Object {
     let front = nginx::render(registry);
     let data = [(CONFIG_KEY, file.as_str()), (HTTP_SECRET_KEY, material.http_secret.expose())];
     let clients = registry.protocol.client_authorities.as_deref().map(|authorities| (CLIENT_CA_KEY, authorities));
-    let data = data.into_iter().chain(front.as_deref().map(|front| (NGINX_KEY, front))).chain(clients);
+    let checks = material.tokens.as_ref().map(|keys| (JWKS_KEY, keys.public.as_str()));
+    let data = data.into_iter().chain(front.as_deref().map(|front| (NGINX_KEY, front))).chain(clients).chain(checks);
     secret(registry.metadata(Child::Config), "Opaque", data, Hold::Disposable)
 }
 

@@ -73,6 +73,8 @@ pub enum Child {
     Htpasswd,
     /// Generated admin. Kept.
     Admin,
+    /// Keys that sign tokens.
+    Token,
     /// Pull secret for pods of the registry's namespace.
     Pull,
     /// The registry's configuration file.
@@ -87,8 +89,8 @@ pub enum Child {
 
 impl Child {
     /// Every Secret that the operator writes: none of them can be an input.
-    pub const SECRETS: [Self; 7] =
-        [Self::Tls, Self::Ca, Self::Csr, Self::Htpasswd, Self::Admin, Self::Pull, Self::Config];
+    pub const SECRETS: [Self; 8] =
+        [Self::Tls, Self::Ca, Self::Csr, Self::Htpasswd, Self::Admin, Self::Pull, Self::Config, Self::Token];
 
     /// What stands behind the registry's name.
     pub(crate) const fn suffix(self) -> &'static str {
@@ -101,6 +103,7 @@ impl Child {
             Self::Csr => "-csr",
             Self::Htpasswd => "-htpasswd",
             Self::Admin => "-admin",
+            Self::Token => "-token",
             Self::Pull => "-pull",
             Self::Config => "-config",
         }

@@ -17,8 +17,8 @@ use super::route::{route, written_addresses};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
-    AccessMode, BundleKind, DEFAULT_SIZE, FrontendSpec, GoDuration, IssuerRef, PrivateRegistry, Rotation, ServiceSpec,
-    StorageSpec, TlsSpec, TrustSpec, annotation,
+    AccessMode, BundleKind, DEFAULT_SIZE, GoDuration, IssuerRef, NginxSpec, PrivateRegistry, PrivateRegistrySpec,
+    Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -106,7 +106,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         faults.trusted_nodes = Some(blocked);
         None
     });
-    let frontend = frontend(spec.frontend.as_ref(), &extra_config, settings);
+    let frontend = frontend(spec, &extra_config, settings);
     let client_authorities = client_authorities::authorities(spec, observed).unwrap_or_else(|blocked| {
         faults.workload.get_or_insert(blocked);
         None
@@ -162,9 +162,17 @@ fn service(spec: Option<&ServiceSpec>) -> Service {
     }
 }
 
-fn frontend(spec: Option<&FrontendSpec>, extra: &Map<String, Value>, settings: &Settings) -> Option<Frontend> {
-    let nginx = spec?.nginx.as_ref()?;
-    Some(Frontend { image: settings.frontend_image.clone(), resources: nginx.resources.clone(), pulls: pulls(extra) })
+/// Tokens are given and looked at in it.
+fn frontend(spec: &PrivateRegistrySpec, extra: &Map<String, Value>, settings: &Settings) -> Option<Frontend> {
+    let has_tokens = spec.auth.as_ref().is_some_and(|auth| auth.token.is_some());
+    let nginx = spec.frontend.as_ref().and_then(|frontend| frontend.nginx.clone());
+    let nginx = nginx.or_else(|| has_tokens.then(NginxSpec::default))?;
+    let pulls = match pulls(extra) {
+        // It knows tokens only, and clients may come with a password.
+        Pulls::AskingRegistry if has_tokens => Pulls::Registry,
+        pulls => pulls,
+    };
+    Some(Frontend { image: settings.frontend_image.clone(), resources: nginx.resources, pulls })
 }
 
 fn pulls(extra: &Map<String, Value>) -> Pulls {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::image::Version;
 use super::resolve::answer_secret;
 use super::{Blocked, Host, HostPort, RegistryName, Route};
+use crate::access::Policy;
 use crate::api::{
     AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
     KeyAlgorithm, NodeRuntime, PodSpec, Resources, RestartType, ServiceType, TlsVersion,
@@ -356,6 +357,8 @@ pub enum Users {
     Everybody,
     /// The users of a table.
     Table {
+        /// Who may do what; `None`: everybody everything. The generated admin is added when it is known.
+        policy: Option<Box<Policy>>,
         /// In the order of precedence: users, then usersFrom.
         candidates: Vec<Wanted>,
         /// References that lead nowhere, in words a user can act on.
@@ -425,6 +428,21 @@ pub struct Fault {
 }
 
 impl Resolved {
+    /// Who may do what, if clients get tokens.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Policy> {
+        match &self.users {
+            Users::Table { policy, .. } => policy.as_deref(),
+            Users::Everybody => None,
+        }
+    }
+
+    /// Whom a registry's tokens are for, and who gives them: no other registry has the same.
+    #[must_use]
+    pub fn token_service(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
     /// Whether the registry speaks TLS.
     #[must_use]
     pub fn has_tls(&self) -> bool {

@@ -1,15 +1,20 @@
 //! Who may log in, as far as the manifest and the Secrets that it names tell: candidates, what is missing, what is refused. Each
 //! user by itself: a fault of one is a line in the condition and stops nobody else.
 
+use std::collections::BTreeSet;
+
 use super::resolved::{Admin, Fault, Users};
 use super::{Observed, SecretContent};
-use crate::api::{AuthSpec, HtpasswdSecretRef};
-use crate::credentials::{Login, Source, SourceKind, Wanted, given};
+use crate::access::{Action, Policy, RepositoryGlob, Rule};
+use crate::api::{AuthSpec, HtpasswdSecretRef, RuleAction, RuleSpec, TokenSpec};
+use crate::credentials::{DEAREST, Login, Source, SourceKind, Wanted, given};
 
 /// Users that are looked at, twice as many as a table holds: lines of an htpasswd file are short.
 const CANDIDATES: usize = 10_000;
 /// Flawed lines of one file that are told.
 const FLAWS: usize = 20;
+/// Bytes of teams and rules: they lie beside the table of users, in one Secret.
+const POLICY: usize = 256 << 10;
 const DEFAULT_ADMIN: &str = "admin";
 const DEFAULT_COST: u32 = 5;
 const PASSWORD_KEY: &str = "password";
@@ -30,6 +35,7 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         unread: Vec::new(),
         faults: Vec::new(),
         is_full: false,
+        has_tokens: spec.token.is_some(),
     };
     for user in spec.users {
         let reference = &user.password_secret_ref;
@@ -44,7 +50,9 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
             found.lines(reference);
         }
     }
+    let policy = spec.token.as_ref().map(|spec| Box::new(policy(spec, &mut found.faults)));
     Users::Table {
+        policy,
         candidates: found.candidates,
         missing: found.missing,
         unread: found.unread,
@@ -57,6 +65,61 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
     }
 }
 
+/// Teams and rules. A rule that cannot be followed allows nothing, and is told.
+fn policy(spec: &TokenSpec, faults: &mut Vec<Fault>) -> Policy {
+    let teams = spec.teams.iter().map(|team| (team.name.clone(), team.users.iter().cloned().collect())).collect();
+    let mut followed = |(number, given)| match rule(given) {
+        Ok(rule) => Some(rule),
+        Err(why) => {
+            faults.push(Fault {
+                reason: "RuleInvalid",
+                message: format!("spec.auth.token.rules[{number}] {why}; it allows nothing until it is corrected"),
+            });
+            None
+        }
+    };
+    let rules = spec.rules.iter().enumerate().map(&mut followed).collect();
+    let policy = Policy { administrators: BTreeSet::new(), teams, rules };
+    let size = serde_json::to_vec(&policy).map_or(usize::MAX, |text| text.len());
+    if size <= POLICY {
+        return policy;
+    }
+    faults.push(Fault {
+        reason: "RulesTooLarge",
+        message: format!(
+            "spec.auth.token: teams and rules have {size} bytes, of {POLICY} that there is room for, and none of them counts; name fewer users in teams and rules"
+        ),
+    });
+    Policy::default()
+}
+
+fn rule(given: &RuleSpec) -> Result<Rule, String> {
+    let pattern = |text: &String| RepositoryGlob::parse(text).map_err(|error| format!("has {text:?}, which {error}"));
+    Ok(Rule {
+        users: given.users.iter().cloned().collect(),
+        teams: given.teams.iter().cloned().collect(),
+        anonymous: given.anonymous.unwrap_or(false),
+        repositories: given.repositories.iter().map(pattern).collect::<Result<_, _>>()?,
+        actions: given.actions.iter().copied().map(action).collect(),
+    })
+}
+
+fn action(given: RuleAction) -> Action {
+    match given {
+        RuleAction::Pull => Action::Pull,
+        RuleAction::Push => Action::Push,
+        RuleAction::Delete => Action::Delete,
+        RuleAction::Catalog => Action::Catalog,
+    }
+}
+
+/// The rules of a manifest, for those who explain them without a cluster's Secrets, and what is wrong with some of them.
+#[must_use]
+pub fn rules_of(spec: &TokenSpec) -> (Policy, Vec<Fault>) {
+    let mut faults = Vec::new();
+    (policy(spec, &mut faults), faults)
+}
+
 struct Found<'a> {
     observed: &'a Observed,
     candidates: Vec<Wanted>,
@@ -65,6 +128,8 @@ struct Found<'a> {
     faults: Vec<Fault>,
     /// Whether it was said that no more users are taken.
     is_full: bool,
+    /// Whether passwords are looked at by the sidecar alone.
+    has_tokens: bool,
 }
 
 impl<'a> Found<'a> {
@@ -133,6 +198,14 @@ impl<'a> Found<'a> {
         let mut flaws = 0;
         for line in given::lines(text.expose()) {
             match line {
+                Ok((user, hash)) if self.has_tokens && hash.cost() > DEAREST => self.faults.push(Fault {
+                    reason: "HashTooDear",
+                    message: format!(
+                        "Secret {}, key {key}: the hash of user {user} has cost {}, and with spec.auth.token those up to {DEAREST} are looked at; make the line anew with htpasswd -B -C 10",
+                        reference.name,
+                        hash.cost()
+                    ),
+                }),
                 Ok((user, hash)) => {
                     let source = source(SourceKind::UsersFrom, &reference.name, key, content);
                     self.candidate(Wanted { name: user.to_string(), source, login: Login::Hash(hash) });

@@ -1,9 +1,13 @@
 //! Our process beside the front end. It brings nginx what only the running pod knows: which addresses there are to listen on, and each renewed certificate.
-//! And it answers what nginx asks. One process, the roles that the manifest needs: the reloader, and the [`gate`].
+//! And it answers what nginx asks. One process, the roles that the manifest needs: the reloader, the [`gate`], and the token server.
 
 mod files;
 pub mod gate;
+mod logins;
 mod reloader;
+mod softlock;
+mod tokens;
+mod users;
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};

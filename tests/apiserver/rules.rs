@@ -74,6 +74,18 @@ fn users_from(entry: Value) -> Change {
     new(json!({"auth": {"usersFrom": [entry]}}))
 }
 
+fn rule(rule: Value) -> Change {
+    new(json!({"auth": {"token": {"rules": [rule]}}}))
+}
+
+/// A rule for these, who may pull everything.
+fn pulls(who: &Value) -> Value {
+    let mut rule = who.clone();
+    rule["repositories"] = json!(["**"]);
+    rule["actions"] = json!(["pull"]);
+    rule
+}
+
 fn user_of(secret: &str) -> Change {
     new(json!({"auth": {"users": [{"name": "ci", "passwordSecretRef": {"name": secret}}]}}))
 }
@@ -361,7 +373,39 @@ fn cases() -> Vec<Case> {
         (
             rules::ONE_AUTH,
             vec![new(json!({"auth": {}})), new(json!({"auth": {"htpasswd": {"bcryptCost": 12}}}))],
-            vec![new(json!({"auth": {"none": {}, "htpasswd": {}}}))],
+            vec![new(json!({"auth": {"none": {}, "htpasswd": {}}})), new(json!({"auth": {"token": {}, "htpasswd": {}}}))],
+        ),
+        (
+            rules::TEAMS_EXIST,
+            vec![
+                new(json!({"auth": {"token": {}}})),
+                rule(json!({"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]})),
+                new(json!({"auth": {"token": {"teams": [{"name": "red", "users": []}], "rules": [{"teams": ["red"], "repositories": ["**"], "actions": ["pull"]}]}}})),
+            ],
+            vec![
+                rule(json!({"teams": ["red"], "repositories": ["**"], "actions": ["pull"]})),
+                new(json!({"auth": {"token": {"teams": [{"name": "red", "users": ["a"]}], "rules": [{"teams": ["red", "bleu"], "repositories": ["**"], "actions": ["pull"]}]}}})),
+            ],
+        ),
+        (
+            rules::RULE_IS_FOR_SOMEBODY,
+            [json!({"users": ["*"]}), json!({"anonymous": true})].map(|who| rule(pulls(&who))).into(),
+            [json!({}), json!({"users": [], "teams": []}), json!({"anonymous": false})].map(|who| rule(pulls(&who))).into(),
+        ),
+        (
+            rules::RULE_HAS_REPOSITORIES,
+            vec![rule(json!({"users": ["a"], "actions": ["catalog"]})), rule(json!({"users": ["a"], "repositories": ["a/*"], "actions": ["catalog", "pull"]}))],
+            vec![rule(json!({"users": ["a"], "actions": ["pull"]})), rule(json!({"users": ["a"], "repositories": ["a/*"], "actions": ["catalog"]}))],
+        ),
+        (
+            rules::ANONYMOUS_ONLY_READS,
+            vec![rule(json!({"anonymous": true, "repositories": ["a"], "actions": ["pull", "catalog"]}))],
+            ["push", "delete"].map(|action| rule(json!({"anonymous": true, "repositories": ["a"], "actions": ["pull", action]}))).into(),
+        ),
+        (
+            rules::TEAM_PATTERNS_NEED_TEAMS,
+            vec![rule(json!({"users": ["*"], "repositories": ["users/${user}/**"], "actions": ["pull"]}))],
+            vec![rule(json!({"users": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]}))],
         ),
         (
             rules::NO_AUTH_ALONE,

@@ -34,6 +34,9 @@ impl Registry<'_> {
             ("-config", "http-secret"),
             ("-pull", ".dockerconfigjson"),
             ("-htpasswd", "htpasswd"),
+            ("-token", "signing.key"),
+            ("-token", "next.key"),
+            ("-token", "refresh.key"),
         ] {
             let secret = self.child("Secret", suffix);
             if secret.find().await.is_some() {
@@ -101,6 +104,7 @@ async fn planted_secrets_never_get_out() {
         ("good", own("good")),
         ("wrong", own("wrong")),
         ("garbage", own("garbage")),
+        ("tokens", json!({"auth": {"token": {}}})),
         ("asking", json!({"tls": {"certificateSigningRequest": {}}})),
     ];
     let mut registries = Vec::new();
@@ -111,7 +115,7 @@ async fn planted_secrets_never_get_out() {
     registries[2].says("CertificateReady", "True", "").await;
     registries[3].says("CertificateReady", "False", "").await;
     registries[4].says("CertificateReady", "False", "").await;
-    registries[5].says("CertificateReady", "False", "WaitingForSignature").await;
+    registries[6].says("CertificateReady", "False", "WaitingForSignature").await;
     // Errors quote things: some that the API server refuses, and repairs.
     registries[0].tls().edit(json!({"metadata": {"labels": {"app.kubernetes.io/name": "drifted"}}})).await;
     registries[0].admin().delete().await;

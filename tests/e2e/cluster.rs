@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 68] = [
+const NAMESPACES: [&str; 70] = [
     "admins",
     "again",
     "always",
@@ -100,6 +100,8 @@ const NAMESPACES: [&str; 68] = [
     "terminal-logins",
     "terminal-open",
     "terminal-status",
+    "tokens",
+    "tokens-removed",
     "trusted",
     "trusted-cri-o",
     "trusted-older",

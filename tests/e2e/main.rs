@@ -27,4 +27,5 @@ mod restarts;
 mod routes;
 mod storage;
 mod terminal;
+mod tokens;
 mod users;

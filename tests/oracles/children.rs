@@ -173,7 +173,9 @@ impl Words<'_> {
             let text = value.as_str().unwrap().to_owned();
             *value = match key.as_str() {
                 "htpasswd" => table(&text),
-                "password" | "http-secret" => json!(format!("RANDOM of {}", text.len())),
+                "password" | "http-secret" | "refresh.key" => json!(format!("RANDOM of {}", text.len())),
+                "since" => json!("TIME"),
+                "jwks.json" => json!(format!("{} keys", text.matches("\"kid\"").count())),
                 ".dockerconfigjson" => self.logins(&text),
                 _ if text.contains("-----BEGIN") => json!(self.blocks(&text)),
                 _ => json!(secret.iter().fold(text, |text, secret| text.replace(secret, "HTTP-SECRET"))),

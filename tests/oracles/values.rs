@@ -48,6 +48,13 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("tls.secret.name", vec![json!("own-one"), json!("own-two")]),
         ("htpasswdSecretRef.name", vec![json!("lines-one"), json!("lines-two")]),
         ("htpasswdSecretRef.key", vec![json!("htpasswd"), json!("other")]),
+        ("token.teams[].name", vec![json!("red"), json!("blue")]),
+        ("token.teams[].users[]", vec![json!("alice"), json!("bob")]),
+        ("token.rules[].users[]", vec![json!("alice"), json!("bob")]),
+        ("token.rules[].teams[]", vec![json!("red"), json!("blue")]),
+        ("token.rules[].repositories[]", vec![json!("one/**"), json!("two/*")]),
+        // The catalog is about no repository.
+        ("token.rules[].actions[]", vec![json!("push"), json!("delete")]),
         ("pullSecrets[].user", vec![json!("alice"), json!("bob")]),
         ("pullSecrets[].name", vec![json!("pull-one"), json!("pull-two")]),
         ("storage.existingClaim.name", vec![json!("given-one"), json!("given-two")]),
@@ -101,6 +108,8 @@ fn items() -> Vec<(&'static str, Value)> {
     let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}});
     vec![
         ("auth.users", json!({"name": "alice", "passwordSecretRef": {"name": "login-one"}})),
+        ("token.teams", json!({"name": "green", "users": ["alice"]})),
+        ("token.rules", json!({"teams": ["*"], "repositories": ["**"], "actions": ["pull"]})),
         ("pod.env", json!({"name": "ORACLE"})),
         ("pod.imagePullSecrets", json!({"name": "login-one"})),
         ("pod.tolerations", json!({"key": "one", "operator": "Equal", "effect": "NoExecute"})),
@@ -163,6 +172,11 @@ fn ground(path: &str) -> Value {
         // Without another user every value but Never means the same.
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
         "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
+        path if path.starts_with("auth.token.rules") => {
+            let teams = json!([{"name": "red", "users": ["alice"]}, {"name": "blue", "users": ["bob"]}]);
+            ground["auth"] = json!({"token": {"teams": teams}});
+        }
+        path if path.starts_with("auth.token") => ground["auth"] = json!({"token": {}}),
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
             ground["tls"] = json!({"secret": {"name": "own-one"}});
         }

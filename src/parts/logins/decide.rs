@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use operator_engine::apply::Live;
 use serde_json::Value;
 
+use crate::access::{AccessFile, Policy};
 use crate::api::{GenerateAdmin, UserSource, UserSourceKind, UserStatus};
 use crate::credentials::plan::{HASH_FAILED, Stored as StoredTable};
 use crate::credentials::{
@@ -111,6 +112,7 @@ pub(super) async fn table(
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
         return Ok(Decided { table: None, is_unfinished: false, pull: Vec::new(), report: Logins::default() });
     };
+    let empty = access(registry, &[]).map_or(0, |text| text.len());
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
     let memory = stored.and_then(|live| text(live, SOURCES_KEY));
     let mut wanted = candidates.clone();
@@ -120,7 +122,7 @@ pub(super) async fn table(
     }
     let mut plan =
         credentials::plan(wanted.clone(), *cost, StoredTable { file: file.as_deref(), memory: memory.as_deref() });
-    let left_out = plan.fit(MOST_BYTES);
+    let left_out = plan.fit(MOST_BYTES.saturating_sub(empty));
     let (table, left) = if plan.is_settled() {
         hashing::advance(plan, now, deadline)
     } else {
@@ -154,13 +156,22 @@ pub(super) async fn table(
     let users: Vec<_> = table.users.iter().map(user_status).collect();
     // An empty table would still be a table: everybody gets 401, and nobody is let in by accident.
     let nobody_yet = table.users.is_empty() && stored.is_none();
-    let written = desired::Table { file: table.file, sources: table.memory };
+    let access = access(registry, &table.users);
+    let written = desired::Table { file: table.file, sources: table.memory, access };
     Ok(Decided {
         table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
         report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems, untold: None },
         pull,
     })
+}
+
+/// Who of these users may do what, if clients get tokens. The generated admin may do everything; a user who has its name from elsewhere may not.
+fn access(registry: &Resolved, users: &[credentials::UserFact]) -> Option<String> {
+    let generated = users.iter().filter(|user| user.source.kind == SourceKind::GeneratedAdmin);
+    let administrators = generated.map(|user| user.name.to_string()).collect();
+    let policy = Policy { administrators, ..registry.policy()?.clone() };
+    Some(AccessFile { service: registry.token_service(), policy }.render())
 }
 
 /// Users of the stored table of whom the manifest still tells, or may tell, but whose Secret could not be read.

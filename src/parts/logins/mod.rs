@@ -2,11 +2,13 @@
 //! whatever else is wrong; who cannot be hashed in this pass follows in the next ones.
 
 mod decide;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use decide::Admin;
+use jiff::Timestamp;
 use kube::Resource as _;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use operator_engine::work::backoff::Class;
@@ -29,6 +31,7 @@ const IMMUTABLE: &str = "Immutable";
 const PODS_KEEP_OLD_TABLE: &str = "PodsKeepOldTable";
 
 /// What the part gives back.
+#[derive(Default)]
 pub struct Logins {
     /// Whether the workload may start: everybody is let in, or there is a table.
     pub is_guarded: bool,
@@ -38,10 +41,27 @@ pub struct Logins {
     pub keep: Keep,
     /// Whether some users are not hashed yet: the next pass goes on at once.
     pub is_unfinished: bool,
+    /// What signs tokens, if clients get them and there is one.
+    pub tokens: Option<desired::TokenKeys>,
+    /// When keys are to be exchanged.
+    pub look_again: Option<Timestamp>,
 }
 
-/// Keeps, makes or drops hashes, the generated admin and the pull Secret.
-pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
+/// Keeps, makes or drops hashes, the generated admin, the pull Secret and the keys of tokens. `is_rolling`: pods are being replaced.
+pub async fn settle(pass: &Pass<'_>, address: &Address, is_rolling: bool) -> Logins {
+    let users = users(pass, address).await;
+    if pass.registry.policy().is_none() {
+        return users;
+    }
+    let keys = tokens::settle(pass, is_rolling).await;
+    let mut users = users;
+    users.keep.insert(pass.named(kinds::SECRET, Child::Token));
+    users.report.problems.splice(0..0, keys.problem);
+    let is_guarded = users.is_guarded && keys.keys.is_some();
+    Logins { is_guarded, tokens: keys.keys, look_again: keys.look_again, ..users }
+}
+
+async fn users(pass: &Pass<'_>, address: &Address) -> Logins {
     // The admin's password is never pruned: it is let go on purpose, when others can log in.
     let admin = pass.named(kinds::SECRET, Child::Admin);
     let table_name = pass.named(kinds::SECRET, Child::Htpasswd);
@@ -52,13 +72,13 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     };
     if matches!(pass.registry.users, Users::Everybody) {
         let report = status::Logins::default();
-        return Logins { is_guarded: true, report, keep: Keep::from([admin]), is_unfinished: false };
+        return Logins { is_guarded: true, report, keep: Keep::from([admin]), ..Logins::default() };
     }
     let table = match read_table(pass).await {
         Ok(table) => table,
         Err(problem) => {
             let report = status::Logins::as_before(pass.before, problem);
-            return Logins { is_guarded: true, report, keep: all(), is_unfinished: false };
+            return Logins { is_guarded: true, report, keep: all(), ..Logins::default() };
         }
     };
     let admin_name = admin.clone();
@@ -69,7 +89,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
         Ok(decided) => decided,
         Err(error) => {
             let report = status::Logins::as_before(pass.before, pass.problem(error));
-            return Logins { is_guarded: table.is_some(), report, keep: all(), is_unfinished: false };
+            return Logins { is_guarded: table.is_some(), report, keep: all(), ..Logins::default() };
         }
     };
     let mut report = decided.report;
@@ -107,7 +127,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     report.problems.splice(0..0, problems);
     let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
     let keep = [admin_name, table_name].into_iter().chain(pull).collect();
-    Logins { is_guarded, keep, is_unfinished: decided.is_unfinished, report }
+    Logins { is_guarded, keep, is_unfinished: decided.is_unfinished, report, ..Logins::default() }
 }
 
 /// Takes those out of the table who are not wanted any more, of a registry that was deleted and is held by others. Makes nothing anew: the garbage
@@ -142,7 +162,11 @@ pub async fn revoke(pass: &Pass<'_>) -> Option<Problem> {
 /// Sees to it that running pods hear of a change. Why they could not.
 async fn told(pass: &Pass<'_>, table: &desired::Table) -> Option<Problem> {
     // The digest tells one table from the next, not the table: its hashes are salted.
-    kubelets::tell(pass, News::Users, || desired::workload::sha256(table.file.expose().as_bytes())).await
+    kubelets::tell(pass, News::Users, || {
+        let access = table.access.as_deref().unwrap_or_default();
+        desired::workload::sha256(&[table.file.expose().as_bytes(), access.as_bytes()].concat())
+    })
+    .await
 }
 
 /// Why what is written does not reach running pods: a kubelet never looks at an immutable Secret again, not even at another of its name, as long as a pod

@@ -140,7 +140,7 @@ pub async fn settle(
     };
     match certificate {
         Some(certificate) if blocked.is_none() && logins.is_guarded && storage.is_usable => {
-            match run(pass, &found, address, certificate, storage).await {
+            match run(pass, &found, address, certificate, logins, storage).await {
                 Ok(state) => state,
                 Err(error) => {
                     let problem = Some(pass.problem(error));
@@ -198,6 +198,7 @@ fn everything(pass: &Pass<'_>) -> Keep {
         pass.named(kinds::SECRET, Child::Config),
         pass.named(kinds::SECRET, Child::Tls),
         pass.named(kinds::SECRET, Child::Htpasswd),
+        pass.named(kinds::SECRET, Child::Token),
         pass.named(kinds::DEPLOYMENT, Child::Workload),
         pass.named(kinds::JOB, Child::Workload),
         pass.named(kinds::POD_DISRUPTION_BUDGET, Child::DisruptionBudget),
@@ -209,6 +210,7 @@ async fn run(
     found: &Found,
     address: &Address,
     certificate: Option<desired::ServingCertificate>,
+    logins: &Logins,
     storage: &Storage,
 ) -> Result<State, Error> {
     let (registry, before, ctx) = (pass.registry, pass.before, pass.ctx);
@@ -226,7 +228,8 @@ async fn run(
         let as_before = State::as_before(pass, Some(found));
         return Ok(State { workload, answer: Answer::NotAsked, soon: Some(MAKE_WAY), ..as_before });
     }
-    let material = Material { certificate, ..Material::without_secrets(found.http_secret.clone()) };
+    let tokens = logins.tokens.clone();
+    let material = Material { certificate, tokens, ..Material::without_secrets(found.http_secret.clone()) };
     // The pod that runs would read the new configuration when its process starts again, and go away with the old workload, although the new one is refused.
     if !rests && (found.rewrites(registry) || running.changes_kind(registry, &pass.owner, ctx).await?) {
         ctx.engine.rehearse(&pass.owner, &workload::build(registry, &material, &run)).await?;

@@ -8,15 +8,14 @@
 //! | 401 | answers as to a failed login |
 //! | 403 | asks the registry |
 
-mod logins;
 mod question;
 mod volume;
 
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -25,67 +24,47 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use ring::hmac;
-use ring::rand::SystemRandom;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
-use tracing::warn;
 
-use super::files;
-use crate::credentials::Htpasswd;
-use crate::secret::Sensitive;
-use logins::{Check, Login, Logins};
+use super::tokens::{JUDGE, SERVER, Tokens, USER};
+use super::users::{Entry, HASHING, Users};
 use question::Question;
 use volume::{Found, Manifest, Volume};
 
-/// Passwords that are hashed at once: the pod may have few processors, and the registry needs them too.
-const HASHING: usize = 2;
 /// Questions that the volume is asked at once. One that hangs holds up no more than these.
 const LOOKING: usize = 16;
-/// Threads for both.
+/// Threads for questions and for hashing.
 pub const THREADS: usize = HASHING + LOOKING;
-/// How long a login waits for its turn to be hashed.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The table's file in the folder that the kubelet shows.
-const TABLE: &str = "htpasswd";
 
 /// What the gate looks at.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of the registry's data.
-    pub data: PathBuf,
+    /// Folder of the registry's data; `None`: nothing is answered from it.
+    pub data: Option<PathBuf>,
     /// Folder in which the kubelet shows the users' table; `None`: everybody may come in.
     pub logins: Option<PathBuf>,
+    /// Folder in which it shows the keys of tokens, if clients get them.
+    pub tokens: Option<PathBuf>,
 }
 
 /// What is asked, and what is known.
 pub(super) struct Gate {
-    volume: Volume,
+    volume: Option<Volume>,
     looking: Arc<Semaphore>,
     users: Option<Arc<Users>>,
-}
-
-/// The table as the kubelet shows it.
-struct Users {
-    folder: PathBuf,
-    known: Mutex<Known>,
-    hashing: Arc<Semaphore>,
-}
-
-struct Known {
-    logins: Logins,
-    /// Which version of its files was read last.
-    version: Option<PathBuf>,
-    /// Whether that was a table.
-    is_table: bool,
+    tokens: Option<Tokens>,
 }
 
 impl Gate {
     pub(super) fn new(options: &Options) -> io::Result<Self> {
-        let users = options.logins.clone().map(Users::new).transpose()?.map(Arc::new);
-        Ok(Self { volume: Volume::new(&options.data), looking: Arc::new(Semaphore::new(LOOKING)), users })
+        let users = options.logins.clone().map(|folder| Users::new(folder, options.tokens.is_some()));
+        let users = users.transpose()?.map(Arc::new);
+        let tokens = options.tokens.clone().zip(users.clone()).map(|(keys, users)| Tokens::new(keys, users));
+        let volume = options.data.as_deref().map(Volume::new);
+        Ok(Self { volume, looking: Arc::new(Semaphore::new(LOOKING)), users, tokens })
     }
 
     /// Answers at this socket until it is dropped.
@@ -105,7 +84,7 @@ impl Gate {
             tokio::spawn(async move {
                 let answer = service_fn(|request: Request<Incoming>| {
                     let gate = Arc::clone(&gate);
-                    async move { Ok::<_, Infallible>(gate.answer(request.uri().path(), request.headers()).await) }
+                    async move { Ok::<_, Infallible>(gate.answer(request).await) }
                 });
                 // Only nginx comes here, and it closes what it no longer needs.
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
@@ -113,100 +92,52 @@ impl Gate {
         }
     }
 
-    async fn answer(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let entry = match &self.users {
-            Some(users) => Arc::clone(users).admit(headers.get(AUTHORIZATION)).await,
-            None => Entry::Yes,
-        };
-        match entry {
-            Entry::Yes => {}
-            Entry::No => return bare(StatusCode::UNAUTHORIZED),
-            Entry::Unclear => return bare(StatusCode::FORBIDDEN),
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match (&self.tokens, request.uri().path()) {
+            (Some(tokens), SERVER) => tokens.give(request).await,
+            (Some(tokens), JUDGE) => tokens.judge(request.headers()).await,
+            (_, path) => self.pull(path, request.headers()).await,
         }
+    }
+
+    /// Answers for a pull.
+    async fn pull(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let user = match self.user(path, headers).await {
+            Ok(user) => user,
+            Err(refusal) => return *refusal,
+        };
+        let Some(volume) = self.volume.clone() else { return bare(StatusCode::FORBIDDEN) };
         // A network volume may hang. Whoever asked may go, the question stays.
         let Ok(turn) = Arc::clone(&self.looking).try_acquire_owned() else { return bare(StatusCode::FORBIDDEN) };
-        let (gate, path) = (Arc::clone(self), path.to_owned());
+        let path = path.to_owned();
         let look = move || {
             let _turn = turn;
-            gate.volume.find(&Question::parse(&path)?)
+            volume.find(&Question::parse(&path)?)
         };
         let found = tokio::task::spawn_blocking(look).await;
-        match found.ok().flatten() {
+        let mut answer = match found.ok().flatten() {
             Some(Found::Blob) => bare(StatusCode::OK),
             Some(Found::Manifest(manifest)) if takes(headers, manifest.media_type) => whole(manifest),
-            Some(Found::Manifest(_)) | None => bare(StatusCode::FORBIDDEN),
-        }
-    }
-}
-
-/// Whether somebody may come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
-    Yes,
-    No,
-    /// The registry may know.
-    Unclear,
-}
-
-impl Users {
-    fn new(folder: PathBuf) -> io::Result<Self> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        let key = key.map_err(|_| io::Error::other("the system gives no random numbers"))?;
-        let known = Known { logins: Logins::new(key, Instant::now()), version: None, is_table: false };
-        Ok(Self { folder, known: Mutex::new(known), hashing: Arc::new(Semaphore::new(HASHING)) })
-    }
-
-    async fn admit(self: Arc<Self>, authorization: Option<&HeaderValue>) -> Entry {
-        let Some(authorization) = authorization else { return Entry::No };
-        let login = self.with(|logins| logins.look_up(authorization.as_bytes(), Instant::now()));
-        match login {
-            Some(Login::Remembered) => Entry::Yes,
-            Some(Login::New(check)) => self.hash(check).await,
-            Some(Login::Unclear) | None => Entry::Unclear,
-        }
-    }
-
-    async fn hash(self: Arc<Self>, check: Check) -> Entry {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.hashing).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Entry::Unclear };
-        // Whoever asked may go: what is begun is done, and its turn is over only then.
-        let hash = move || {
-            let _turn = turn;
-            let is_right = check.is_right()?;
-            if is_right {
-                self.with(|logins| logins.remember(&check, Instant::now()));
-            }
-            Some(is_right)
+            Some(Found::Manifest(_)) | None => return bare(StatusCode::FORBIDDEN),
         };
-        match tokio::task::spawn_blocking(hash).await {
-            Ok(Some(true)) => Entry::Yes,
-            Ok(Some(false)) => Entry::No,
-            Ok(None) | Err(_) => Entry::Unclear,
+        if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
+            answer.headers_mut().insert(USER, user);
         }
+        answer
     }
 
-    /// Works with the table that is shown now. `None`: what is shown is none.
-    fn with<T>(&self, work: impl FnOnce(&mut Logins) -> T) -> Option<T> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = files::version(&self.folder);
-        if known.version != version {
-            let table = version.as_deref().ok_or("there is no table".to_owned()).and_then(read);
-            known.is_table = table.is_ok();
-            match table {
-                Ok(table) => known.logins.replace(table),
-                Err(error) => {
-                    warn!(error, "the gate cannot read the table of users; the registry is asked about every login");
-                }
-            }
-            known.version = version;
+    /// Who pulls, where that is for nginx to know, or why he may not.
+    async fn user(&self, path: &str, headers: &HeaderMap) -> Result<Option<String>, Box<Response<Full<Bytes>>>> {
+        if let Some(tokens) = &self.tokens {
+            return tokens.puller(path, headers).await.map(Some);
         }
-        known.is_table.then(|| work(&mut known.logins))
+        let Some(users) = &self.users else { return Ok(None) };
+        match users.admit(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes)).await {
+            Entry::Yes => Ok(None),
+            Entry::No => Err(Box::new(bare(StatusCode::UNAUTHORIZED))),
+            Entry::Later(_) | Entry::Unclear => Err(Box::new(bare(StatusCode::FORBIDDEN))),
+        }
     }
-}
-
-fn read(folder: &Path) -> Result<Htpasswd, String> {
-    let text = Sensitive::new(std::fs::read_to_string(folder.join(TABLE)).map_err(|error| error.to_string())?);
-    Htpasswd::parse(text.expose()).map_err(|error| error.to_string())
 }
 
 /// Whether a client says that it takes this kind, and asks for the whole. Of everybody else, and of what only looks like it, the registry knows what it is.
@@ -252,6 +183,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
 
+    use super::super::users::TABLE;
     use super::*;
 
     const KIND: &str = "application/vnd.oci.image.index.v1+json";
@@ -274,8 +206,8 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, text).unwrap();
             }
-            let options =
-                Options { data: world.0.path().join("data"), logins: has_logins.then(|| world.0.path().join("users")) };
+            let logins = has_logins.then(|| world.0.path().join("users"));
+            let options = Options { data: Some(world.0.path().join("data")), logins, tokens: None };
             let (gate, socket) = (Gate::new(&options).unwrap(), world.socket());
             fs::write(&socket, "of a process that was killed").unwrap();
             tokio::spawn(async move { gate.serve(&socket).await });
@@ -408,9 +340,9 @@ mod tests {
     async fn a_login_that_waits_too_long_for_its_turn_is_the_registrys() {
         let world = World::new(true).await;
         world.shows("1", &line("ann", "of Ann's"));
-        let users = Arc::new(Users::new(world.0.path().join("users")).unwrap());
-        let header = HeaderValue::from_str(&login("ann", "of Ann's")).unwrap();
-        let comes = || Arc::clone(&users).admit(Some(&header));
+        let users = Arc::new(Users::new(world.0.path().join("users"), false).unwrap());
+        let header = login("ann", "of Ann's");
+        let comes = || users.admit(Some(header.as_bytes()));
         let turns = users.hashing.acquire_many(HASHING as u32).await.unwrap();
         tokio::time::pause();
         assert_eq!(comes().await, Entry::Unclear);
@@ -426,14 +358,14 @@ mod tests {
         let world = World::new(true).await;
         let hash = bcrypt::hash("of Ann's", 8).unwrap();
         world.shows("1", &format!("ann:{hash}\n"));
-        let users = Arc::new(Users::new(world.0.path().join("users")).unwrap());
-        let right = HeaderValue::from_str(&login("ann", "of Ann's")).unwrap();
-        let mut leaving = Box::pin(Arc::clone(&users).admit(Some(&right)));
+        let users = Arc::new(Users::new(world.0.path().join("users"), false).unwrap());
+        let right = login("ann", "of Ann's");
+        let mut leaving = Box::pin(users.admit(Some(right.as_bytes())));
         assert!(futures::poll!(&mut leaving).is_pending(), "it is being hashed");
         drop(leaving);
         assert_eq!(users.hashing.available_permits(), HASHING - 1, "it is hashed all the same");
         let all = users.hashing.acquire_many(HASHING as u32).await.unwrap();
-        assert_eq!(Arc::clone(&users).admit(Some(&right)).await, Entry::Yes, "and remembered");
+        assert_eq!(users.admit(Some(right.as_bytes())).await, Entry::Yes, "and remembered");
         drop(all);
     }
 

@@ -58,6 +58,7 @@ impl Shelf {
             authority: settled.authority,
             request: settled.request,
             bundle: settled.bundle,
+            tokens: None,
             table: None,
             admin: None,
             pull: None,

@@ -11,20 +11,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
-use crate::credentials::{BcryptHash, Htpasswd, UserName};
+use crate::credentials::{BcryptHash, DEAREST, Htpasswd, UserName};
 use crate::secret::Sensitive;
 
 /// How long a login is remembered: once or twice this.
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// Logins that are remembered of such a time. A registry has at most 10,000 users.
 const MOST: usize = 10_000;
-/// The dearest hash that is computed here, as a power of two: the most that the operator makes. Lines that somebody brought may be dearer by days.
-const DEAREST: u32 = 12;
 /// What the registry's own stand-in for nobody's hash costs.
 const CHEAPEST: u32 = 5;
 
 /// A login, its user's line in the table, and nothing that can be read.
-type Mark = [u8; 32];
+pub(super) type Mark = [u8; 32];
 
 /// What is known of a login without hashing.
 #[derive(Debug)]
@@ -49,6 +47,11 @@ pub(super) struct Check {
 }
 
 impl Check {
+    /// What stands for this password of this user.
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+
     /// Hashes, which takes two milliseconds or much more. A wrong login takes as long for who is no user, or one with a cheap hash, as for anybody else, so
     /// that nobody finds out names by it. `None`: the hash is one that only the registry understands.
     pub(super) fn is_right(&self) -> Option<bool> {
@@ -99,6 +102,17 @@ impl Logins {
 
     /// What is known of the login in an `Authorization` header.
     pub(super) fn look_up(&mut self, authorization: &[u8], now: Instant) -> Login {
+        let Some((name, password)) = basic(authorization) else { return Login::Unclear };
+        self.look_up_user(&name, password, now)
+    }
+
+    /// The user's line in the table.
+    pub(super) fn line(&self, name: &str) -> Option<&BcryptHash> {
+        UserName::new(name).ok().and_then(|name| self.table.hash(&name))
+    }
+
+    /// What is known of a user with this password.
+    pub(super) fn look_up_user(&mut self, name: &str, password: Sensitive<Vec<u8>>, now: Instant) -> Login {
         let age = now.duration_since(self.since);
         if age >= REMEMBERED {
             self.turn(now);
@@ -106,8 +120,7 @@ impl Logins {
         if age >= 2 * REMEMBERED {
             self.turn(now);
         }
-        let Some((name, password)) = basic(authorization) else { return Login::Unclear };
-        let line = UserName::new(&name).ok().and_then(|name| self.table.hash(&name));
+        let line = self.line(name);
         let (is_user, hash) = (line.is_some(), line.cloned().unwrap_or_else(|| nobodys(self.dearest)));
         let mark = self.mark(&hash, password.expose());
         match is_user && self.remembered.iter().any(|marks| marks.contains(&mark)) {
@@ -115,6 +128,11 @@ impl Logins {
             false if hash.cost() > DEAREST => Login::Unclear,
             false => Login::New(Check { password, hash, is_user, mark, dearest: self.dearest }),
         }
+    }
+
+    /// Whether this login has been found right meanwhile.
+    pub(super) fn knows(&self, check: &Check) -> bool {
+        self.remembered.iter().any(|marks| marks.contains(&check.mark))
     }
 
     /// This login was right.
@@ -141,7 +159,7 @@ impl Logins {
 }
 
 /// Name and password of a `Basic` login (RFC 7617).
-fn basic(authorization: &[u8]) -> Option<(String, Sensitive<Vec<u8>>)> {
+pub(super) fn basic(authorization: &[u8]) -> Option<(String, Sensitive<Vec<u8>>)> {
     let (scheme, encoded) = authorization.split_at_checked(6)?;
     let decoded = scheme.eq_ignore_ascii_case(b"Basic ").then(|| STANDARD.decode(encoded))?.ok()?;
     let decoded = Sensitive::new(decoded);

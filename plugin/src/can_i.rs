@@ -1,0 +1,208 @@
+//! `can-i`: whether somebody may do something with a repository, and which rule says so. Decided by the operator's own rules.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use private_registry_operator::access::{Access, Action, Caller, Grant, Policy, Rule, is_repository};
+use private_registry_operator::api::{PrivateRegistry, UserSourceKind};
+use private_registry_operator::model::{RegistryName, rules_of};
+
+use crate::cluster::{self, Place};
+use crate::manifests;
+use crate::shell;
+
+/// Options of `can-i`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The registry
+    #[arg(value_parser = cluster::name)]
+    name: RegistryName,
+    /// What is to be done
+    #[arg(value_parser = ["pull", "push", "delete", "catalog"])]
+    action: String,
+    /// With which repository; of catalog none
+    repository: Option<String>,
+    /// Who asks [default: somebody without a login]
+    #[arg(long = "as", value_name = "USER")]
+    user: Option<String>,
+    /// A manifest to ask in the place of the cluster; - is standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "namespace")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// An answer, and in words why.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    is_yes: bool,
+    why: String,
+}
+
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let action: Action = options.action.parse().context("read the action")?;
+    let access = match (action, options.repository.as_deref()) {
+        (Action::Catalog, None) => Access::Catalog,
+        (Action::Catalog, Some(_)) => bail!("catalog is about all repositories: leave the repository out"),
+        (_, None) => bail!("which repository? For instance: kubectl registry can-i {} {action} team/app", options.name),
+        (_, Some(name)) if is_repository(name) => Access::Repository(name, action),
+        (_, Some(name)) => {
+            bail!("{name:?} is no name of a repository; write it without host and tag, for instance team/app")
+        }
+    };
+    let registry = match &options.file {
+        Some(file) => of_file(file, &options.name)?,
+        None => cluster::wait(async { options.place.registry(&options.name).await?.read().await })?,
+    };
+    let caller = options.user.as_deref().map_or(Caller::Anonymous, Caller::User);
+    let answer = answer(&registry, caller, access);
+    shell::print(&format!("{}: {}\n", if answer.is_yes { "yes" } else { "no" }, answer.why));
+    if let Some(user) = options.user.as_deref().filter(|user| is_unknown(&registry, user)) {
+        shell::complain(&format!("user {user} is not among those who can log in, as status.users has them"));
+    }
+    Ok(answer.is_yes)
+}
+
+fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
+    let found = manifests::find(std::slice::from_ref(file));
+    let named = |document: &manifests::Document| document.object["metadata"]["name"] == name.as_str();
+    let one = found.registries.into_iter().find(named);
+    let one = one.with_context(|| format!("{} holds no PrivateRegistry {name} that can be read", file.display()))?;
+    serde_json::from_value(one.object).with_context(|| format!("read PrivateRegistry {name} of {}", file.display()))
+}
+
+fn is_unknown(registry: &PrivateRegistry, user: &str) -> bool {
+    registry.status.as_ref().is_some_and(|status| status.users.iter().all(|known| known.name != user))
+}
+
+fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) -> Answer {
+    let yes = |why: &str| Answer { is_yes: true, why: why.to_owned() };
+    let auth = registry.spec.auth.clone().unwrap_or_default();
+    if auth.none.is_some() {
+        return yes("spec.auth.none lets everybody do everything");
+    }
+    let Some(token) = auth.token else {
+        return match caller {
+            Caller::User(_) => yes("without spec.auth.token whoever has logged in may do everything"),
+            Caller::Anonymous => Answer { is_yes: false, why: "this registry asks everybody for a login".to_owned() },
+        };
+    };
+    let (mut policy, faults) = rules_of(&token);
+    let users = registry.status.iter().flat_map(|status| &status.users);
+    let generated = users.filter(|user| user.source.kind == UserSourceKind::GeneratedAdmin);
+    policy.administrators = generated.map(|user| user.name.clone()).collect();
+    let faults = faults.iter().map(|fault| format!("; {}", fault.message)).collect::<String>();
+    let what = match access {
+        Access::Catalog => "list all repositories".to_owned(),
+        Access::Repository(name, action) => format!("{action} {name}"),
+    };
+    let who = match caller {
+        Caller::Anonymous => "somebody without a login",
+        Caller::User(name) => name,
+    };
+    match policy.allows(caller, access) {
+        Some(Grant::Administrator) => yes(&format!("{who} is the generated admin, who may do everything")),
+        Some(Grant::Rule(number)) => {
+            let rule = policy.rules.get(number).and_then(Option::as_ref).map(|rule| words(rule, &policy, caller));
+            yes(&format!("{who} may {what} by spec.auth.token.rules[{number}]{}", rule.unwrap_or_default()))
+        }
+        None => Answer { is_yes: false, why: format!("no rule of spec.auth.token.rules lets {who} {what}{faults}") },
+    }
+}
+
+/// What a rule says, and by which team it is for somebody.
+fn words(rule: &Rule, policy: &Policy, caller: Caller<'_>) -> String {
+    let list = |name: &str, values: Vec<String>| match values.is_empty() {
+        true => String::new(),
+        false => format!(", {name}: {}", values.join(" ")),
+    };
+    let user = match caller {
+        Caller::Anonymous => "",
+        Caller::User(name) => name,
+    };
+    let teams = policy.teams.iter().filter(|(_, users)| users.contains(user)).map(|(name, _)| name.as_str());
+    let teams: Vec<_> = teams.collect();
+    let member = if rule.teams.is_empty() || teams.is_empty() {
+        String::new()
+    } else {
+        format!(" ({user} is in {})", teams.join(" "))
+    };
+    let all = [
+        list("users", rule.users.iter().cloned().collect()),
+        list("teams", rule.teams.iter().cloned().collect()) + &member,
+        list("anonymous", rule.anonymous.then(|| "true".to_owned()).into_iter().collect()),
+        list("repositories", rule.repositories.iter().map(ToString::to_string).collect()),
+        list("actions", rule.actions.iter().map(ToString::to_string).collect()),
+    ];
+    format!(" ({})", all.concat().trim_start_matches(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn registry(auth: &Value) -> PrivateRegistry {
+        let source = json!({"kind": "GeneratedAdmin", "name": "team-a-admin", "key": "password"});
+        serde_json::from_value(json!({
+            "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
+            "metadata": {"name": "team-a"}, "spec": {"auth": auth},
+            "status": {"users": [{"name": "root", "source": source}]},
+        }))
+        .unwrap()
+    }
+
+    fn says(auth: &Value, user: &str, access: Access<'_>) -> String {
+        let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(user) };
+        let Answer { is_yes, why } = answer(&registry(auth), caller, access);
+        format!("{is_yes}: {why}")
+    }
+
+    #[test]
+    fn the_rule_that_decides_is_named() {
+        let auth = json!({"token": {
+            "teams": [{"name": "red", "users": ["ann"]}],
+            "rules": [
+                {"anonymous": true, "repositories": ["public/**"], "actions": ["pull"]},
+                {"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull", "push"]},
+            ],
+        }});
+        for (user, name, action, said) in [
+            (
+                "ann",
+                "red/app",
+                Action::Push,
+                "true: ann may push red/app by spec.auth.token.rules[1] (teams: * (ann is in red), repositories: ${team}/**, actions: pull push)",
+            ),
+            (
+                "",
+                "public/app",
+                Action::Pull,
+                "true: somebody without a login may pull public/app by spec.auth.token.rules[0] (anonymous: true, repositories: public/**, actions: pull)",
+            ),
+            ("ann", "red/app", Action::Delete, "false: no rule of spec.auth.token.rules lets ann delete red/app"),
+            ("root", "red/app", Action::Delete, "true: root is the generated admin, who may do everything"),
+        ] {
+            assert_eq!(says(&auth, user, Access::Repository(name, action)), said);
+        }
+        assert_eq!(
+            says(&auth, "ann", Access::Catalog),
+            "false: no rule of spec.auth.token.rules lets ann list all repositories"
+        );
+    }
+
+    #[test]
+    fn without_rules_a_login_decides() {
+        for (auth, user, said) in [
+            (json!({}), "ann", "true: without spec.auth.token whoever has logged in may do everything"),
+            (json!({}), "", "false: this registry asks everybody for a login"),
+            (json!({"none": {}}), "", "true: spec.auth.none lets everybody do everything"),
+        ] {
+            assert_eq!(says(&auth, user, Access::Catalog), said);
+        }
+        let broken = json!({"token": {"rules": [{"users": ["*"], "repositories": ["a**"], "actions": ["pull"]}]}});
+        let said = says(&broken, "ann", Access::Repository("ab", Action::Pull));
+        assert!(said.contains("rules[0] has \"a**\"") && said.starts_with("false"), "{said}");
+    }
+}

@@ -1,0 +1,529 @@
+//! The token server, and the judge of every request of a registry whose clients have tokens.
+//!
+//! | path | what is asked | answer |
+//! |---|---|---|
+//! | `/auth/token` | by clients: a token | a token for as much as the rules allow; 401 for a wrong login, 429 for one too many |
+//! | `/-/judge` | by nginx: may this request pass? | 200, and what the registry is told; 401 with what a client needs a token for |
+//!
+//! A token says what its user might do when it was given. The judge looks at users and rules as they are now, too: who is taken out of them is out with the
+//! next request. The registry checks each token by itself, so that a judge that is wrong opens nothing.
+
+mod keys;
+mod mount;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use jiff::Timestamp;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use self::keys::{Keys, Set};
+use self::request::{Login, TokenRequest};
+use super::logins::basic;
+use super::softlock::Who;
+use super::users::{Entry, Users};
+use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
+use crate::access::{Access, Action, Caller, Granted, Need, grant, need, refresh};
+
+/// Where clients get tokens.
+pub(super) const SERVER: &str = "/auth/token";
+/// Where nginx asks.
+pub(super) const JUDGE: &str = "/-/judge";
+/// Bytes of a form. nginx lets no more through.
+const LARGEST: usize = 64 << 10;
+/// How long a form may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds that a token holds which the judge gives the registry for one request.
+const FOR_ONE_REQUEST: u64 = 60;
+/// Tokens that are remembered as checked, twice as many at most.
+const CHECKED: usize = 4_096;
+
+/// What the registry is told in the place of what the client said.
+const TOLD: &str = "x-authorization";
+/// The query that the registry gets, with its question mark.
+const QUERY: &str = "x-query";
+/// Who asks, for nginx's log.
+pub(super) const USER: &str = "x-user";
+
+/// Gives and judges tokens.
+pub(super) struct Tokens {
+    users: Arc<Users>,
+    keys: Keys,
+    checked: Mutex<Checked>,
+}
+
+/// Tokens that were found good lately, by what they hash to. A signature takes a hundred times as long.
+#[derive(Default)]
+struct Checked {
+    /// Names of the keys that they were checked with.
+    keys: Vec<String>,
+    now: BTreeMap<[u8; 32], Arc<Claims>>,
+    before: BTreeMap<[u8; 32], Arc<Claims>>,
+}
+
+/// Why a request does not pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Denial {
+    /// Nobody has said who asks.
+    NoLogin,
+    /// The login is wrong.
+    WrongLogin,
+    /// Too many logins were.
+    Later(Duration),
+    /// The token is none that counts.
+    BadToken(String),
+    /// Who asks may not do that.
+    NotAllowed,
+    /// Users, rules or keys cannot be read.
+    Unreadable,
+}
+
+/// A request that passes.
+struct Yes {
+    user: String,
+    /// What the registry is told, if that is not what the client said.
+    authorization: Option<String>,
+}
+
+/// One request, as nginx tells of it.
+struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    query: &'a str,
+    headers: &'a HeaderMap,
+}
+
+impl Tokens {
+    pub(super) fn new(folder: PathBuf, users: Arc<Users>) -> Self {
+        Self { users, keys: Keys::new(folder), checked: Mutex::default() }
+    }
+
+    /// Answers a client that asks for a token.
+    pub(super) async fn give(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let client = client(&parts.headers);
+        let asked = match parts.method {
+            Method::GET => {
+                let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+                TokenRequest::of_query(parts.uri.query().unwrap_or_default(), authorization)
+            }
+            Method::POST => match tokio::time::timeout(PATIENCE, Limited::new(body, LARGEST).collect()).await {
+                Ok(Ok(body)) => TokenRequest::of_form(&body.to_bytes()),
+                Ok(Err(_)) => {
+                    return refused(StatusCode::PAYLOAD_TOO_LARGE, "DENIED", "the form is larger than 64 KiB");
+                }
+                Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "DENIED", "the form did not end within 10 s"),
+            },
+            _ => return refused(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "ask for a token by GET or POST"),
+        };
+        let Some((service, set)) = self.users.with(|known| known.access.service.clone()).zip(self.keys.shown()) else {
+            return Denial::Unreadable.answer("");
+        };
+        if asked.service.as_ref().is_some_and(|asked| *asked != service) {
+            let words = format!("this is the token server of {service}, and of no other service");
+            return refused(StatusCode::BAD_REQUEST, "DENIED", &words);
+        }
+        let user = match self.user(&set, &service, asked.login, client).await {
+            Ok(user) => user,
+            Err(no) => {
+                info!(
+                    audit = "token",
+                    client = client.map(display),
+                    allowed = false,
+                    why = no.words(),
+                    "a token was refused"
+                );
+                return no.answer(&format!("Basic realm=\"{service}\""));
+            }
+        };
+        let issued = self.users.with(|known| {
+            let caller = user.as_deref().map_or(Caller::Anonymous, Caller::User);
+            let granted = grant(&known.access.policy, caller, &asked.scopes);
+            // Taken out of the table meanwhile, he is nobody.
+            let mark = match &user {
+                Some(name) => Some(set.mark(name, known.logins.line(name)?)),
+                None => None,
+            };
+            Some((granted, mark))
+        });
+        let Some(Some((granted, mark))) = issued else { return Denial::Unreadable.answer("") };
+        let now = Timestamp::now();
+        let Some(token) = self.sign(&set, &service, user.as_deref(), mark.clone(), granted.clone(), LIFE, now) else {
+            return Denial::Unreadable.answer("");
+        };
+        info!(
+            audit = "token",
+            user,
+            client = client.map(display),
+            allowed = true,
+            granted = names(&granted),
+            "a token was given"
+        );
+        let refresh = user.zip(mark).filter(|_| asked.wants_refresh).map(|(user, login)| {
+            let until = seconds(now) + refresh::LIFE;
+            refresh::seal(&set.refresh, &refresh::Login { user, login, service: service.clone(), until })
+        });
+        let mut answer = json!({
+            "token": token, "access_token": token, "expires_in": LIFE, "issued_at": whole(now).to_string(),
+        });
+        if let Some(refresh) = refresh {
+            answer["refresh_token"] = refresh.into();
+        }
+        json_answer(StatusCode::OK, &answer)
+    }
+
+    /// Who asks for a token; `None`: nobody in particular.
+    async fn user(
+        &self,
+        set: &Set,
+        service: &str,
+        login: Login,
+        client: Option<IpAddr>,
+    ) -> Result<Option<String>, Denial> {
+        match login {
+            Login::None => {
+                let is_open = self.users.with(|known| known.access.policy.has_anonymous()).ok_or(Denial::Unreadable)?;
+                if is_open { Ok(None) } else { Err(Denial::NoLogin) }
+            }
+            Login::Password(name, password) => {
+                let who = Who::new(&name, client);
+                match self.users.admit_slowly(&name, password, who).await {
+                    Entry::Yes => Ok(Some(name)),
+                    Entry::No => Err(Denial::WrongLogin),
+                    Entry::Later(wait) => Err(Denial::Later(wait)),
+                    Entry::Unclear => Err(Denial::Unreadable),
+                }
+            }
+            Login::Refresh(text) => {
+                let login = refresh::open(&set.refresh, text.expose(), service, seconds(Timestamp::now()));
+                let login = login.ok_or(Denial::WrongLogin)?;
+                self.is_still(set, &login.user, &login.login)?.then_some(Some(login.user)).ok_or(Denial::WrongLogin)
+            }
+            Login::Unclear => Err(Denial::WrongLogin),
+        }
+    }
+
+    /// Whether a user has the password that a token was given for.
+    fn is_still(&self, set: &Set, user: &str, mark: &str) -> Result<bool, Denial> {
+        let line = self.users.with(|known| known.logins.line(user).cloned()).ok_or(Denial::Unreadable)?;
+        Ok(line.is_some_and(|line| set.mark(user, &line) == mark))
+    }
+
+    /// Answers nginx: whether a request may pass, and how the registry hears of it.
+    pub(super) async fn judge(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let uri = text("x-original-uri");
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let asked = Asked { method: text("x-original-method"), path, query, headers };
+        let need = need(asked.method, path);
+        let (needed, from) = (need.clone().unwrap_or(Need::Login), source(&asked, need.as_ref()));
+        let judged = self.look(&asked, &needed, from.as_deref()).await;
+        self.answered(&asked, &needed, from.is_some(), judged)
+    }
+
+    /// Who pulls, if he may; or what he is answered.
+    pub(super) async fn puller(&self, path: &str, headers: &HeaderMap) -> Result<String, Box<Response<Full<Bytes>>>> {
+        let asked = Asked { method: "GET", path, query: "", headers };
+        let needed = need("GET", path).unwrap_or(Need::Login);
+        match self.look(&asked, &needed, None).await {
+            Ok((yes, _)) => Ok(yes.user),
+            refused => Err(Box::new(self.answered(&asked, &needed, false, refused))),
+        }
+    }
+
+    fn answered(
+        &self,
+        asked: &Asked<'_>,
+        need: &Need<'_>,
+        mounts: bool,
+        judged: Result<(Yes, bool), Denial>,
+    ) -> Response<Full<Bytes>> {
+        let client = client(asked.headers);
+        match judged {
+            Ok((yes, may_mount)) => {
+                let is_news = !matches!(asked.method, "GET" | "HEAD");
+                if is_news {
+                    let user = Some(&yes.user).filter(|user| !user.is_empty());
+                    info!(
+                        audit = "request",
+                        user,
+                        client = client.map(display),
+                        allowed = true,
+                        method = asked.method,
+                        path = asked.path,
+                        "a request passes"
+                    );
+                }
+                let query = if mounts && !may_mount { mount::without(asked.query) } else { asked.query.to_owned() };
+                let query = if query.is_empty() { query } else { format!("?{query}") };
+                let mut answer = Response::default();
+                let as_said = asked.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+                let told = yes.authorization.as_deref().or(as_said).unwrap_or_default();
+                for (name, text) in [(TOLD, told), (QUERY, &query), (USER, &yes.user)] {
+                    if let Ok(value) = HeaderValue::from_str(text) {
+                        answer.headers_mut().insert(name, value);
+                    }
+                }
+                answer
+            }
+            Err(no) => {
+                // Each client begins without a login.
+                if no != Denial::NoLogin {
+                    info!(
+                        audit = "request",
+                        client = client.map(display),
+                        allowed = false,
+                        method = asked.method,
+                        path = asked.path,
+                        why = no.words(),
+                        "a request was refused"
+                    );
+                }
+                let mut answer = no.answer(&self.challenge(asked, need, &no));
+                // nginx, which asks, knows no other word for it.
+                if matches!(no, Denial::Later(_)) {
+                    *answer.status_mut() = StatusCode::FORBIDDEN;
+                }
+                answer
+            }
+        }
+    }
+
+    /// Whether a request may pass; and, if it would have a layer `from` another repository, whether it may.
+    async fn look(&self, asked: &Asked<'_>, need: &Need<'_>, from: Option<&str>) -> Result<(Yes, bool), Denial> {
+        let authorization = asked.headers.get(AUTHORIZATION).ok_or(Denial::NoLogin)?.as_bytes();
+        let set = self.keys.shown().ok_or(Denial::Unreadable)?;
+        let bearer = authorization.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+        let (user, claims) = match bearer {
+            Some((_, token)) => {
+                let token = str::from_utf8(token).map_err(|_| Denial::BadToken(Refusal::Malformed.to_string()))?;
+                let claims = self.check(&set, token)?;
+                (claims.sub.clone(), Some(claims))
+            }
+            None => {
+                let (name, password) = basic(authorization).ok_or(Denial::WrongLogin)?;
+                let who = Who::new(&name, client(asked.headers));
+                match self.users.admit_slowly(&name, password, who).await {
+                    Entry::Yes => (name, None),
+                    Entry::No => return Err(Denial::WrongLogin),
+                    Entry::Later(wait) => return Err(Denial::Later(wait)),
+                    Entry::Unclear => return Err(Denial::Unreadable),
+                }
+            }
+        };
+        let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(&user) };
+        let source = from.map(|name| Access::Repository(name, Action::Pull));
+        let (service, is_allowed, may_mount) = self
+            .users
+            .with(|known| {
+                let policy = &known.access.policy;
+                let may_mount = source.is_some_and(|source| policy.allows(caller, source).is_some());
+                (known.access.service.clone(), need.is_allowed(policy, caller), may_mount)
+            })
+            .ok_or(Denial::Unreadable)?;
+        let is_granted = claims.as_ref().is_none_or(|claims| need.is_granted(&claims.access));
+        if !is_allowed || !is_granted {
+            return Err(Denial::NotAllowed);
+        }
+        // Clients leave out what they would mount from, and send passwords: the registry gets a token for exactly this.
+        let authorization = if claims.is_none() || may_mount {
+            let mut granted = need.granted();
+            granted.extend(from.filter(|_| may_mount).map(|name| Granted {
+                kind: "repository".to_owned(),
+                name: name.to_owned(),
+                actions: [Action::Pull.to_string()].into(),
+            }));
+            let user = Some(user.as_str()).filter(|user| !user.is_empty());
+            let token = self.sign(&set, &service, user, None, granted, FOR_ONE_REQUEST, Timestamp::now());
+            Some(format!("Bearer {}", token.ok_or(Denial::Unreadable)?))
+        } else {
+            None
+        };
+        Ok((Yes { user, authorization }, may_mount))
+    }
+
+    /// What a token says, if it counts now: of this registry, in its time, of a user who has the same password.
+    fn check(&self, set: &Set, token: &str) -> Result<Arc<Claims>, Denial> {
+        let now = seconds(Timestamp::now());
+        let service = self.users.with(|known| known.access.service.clone()).ok_or(Denial::Unreadable)?;
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let bad = |refusal: Refusal| Denial::BadToken(refusal.to_string());
+        let known = self.checked(|checked| checked.find(set, &hash));
+        let claims = match known {
+            Some(claims) if now < claims.exp.saturating_add(token::LEEWAY) && claims.aud == service => claims,
+            _ => {
+                let claims = token::verify(token, &set.verifying, &service, &service, now).map_err(bad)?;
+                let claims = Arc::new(claims);
+                self.checked(|checked| checked.remember(hash, Arc::clone(&claims)));
+                claims
+            }
+        };
+        let is_somebodys = !claims.sub.is_empty();
+        if is_somebodys && !self.is_still(set, &claims.sub, &claims.login)? {
+            return Err(Denial::BadToken("the user was removed, or has another password".to_owned()));
+        }
+        Ok(claims)
+    }
+
+    fn checked<T>(&self, work: impl FnOnce(&mut Checked) -> T) -> T {
+        work(&mut self.checked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a claim of the token")]
+    fn sign(
+        &self,
+        set: &Set,
+        service: &str,
+        user: Option<&str>,
+        mark: Option<String>,
+        access: Vec<Granted>,
+        life: u64,
+        now: Timestamp,
+    ) -> Option<String> {
+        let now = seconds(now);
+        let mut id = [0; 12];
+        SystemRandom::new().fill(&mut id).ok()?;
+        let claims = Claims {
+            iss: service.to_owned(),
+            sub: user.unwrap_or_default().to_owned(),
+            aud: service.to_owned(),
+            exp: now + life,
+            nbf: now,
+            iat: now,
+            jti: BASE64.encode(id),
+            access,
+            login: mark.unwrap_or_default(),
+        };
+        set.signing.sign(&claims).inspect_err(|error| warn!(%error, "no token can be signed")).ok()
+    }
+
+    /// What a client is told to come back with: the same as the registry says, at the address that the client has used.
+    fn challenge(&self, asked: &Asked<'_>, need: &Need<'_>, no: &Denial) -> String {
+        let service = self.users.with(|known| known.access.service.clone()).unwrap_or_default();
+        let text = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok());
+        let host = text("x-forwarded-host").or_else(|| text(HOST.as_str())).filter(|host| is_host(host));
+        let scheme = text("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");
+        let realm = host.map_or_else(|| SERVER.to_owned(), |host| format!("{scheme}://{host}{SERVER}"));
+        let scope = Some(need.scope()).filter(|scope| !scope.is_empty());
+        let scope = scope.map(|scope| format!(",scope=\"{scope}\"")).unwrap_or_default();
+        let error = match no {
+            Denial::BadToken(_) => ",error=\"invalid_token\"",
+            Denial::NotAllowed => ",error=\"insufficient_scope\"",
+            _ => "",
+        };
+        format!("Bearer realm=\"{realm}\",service=\"{service}\"{scope}{error}")
+    }
+}
+
+impl Checked {
+    /// With other keys nothing that was checked counts any more.
+    fn find(&mut self, set: &Set, hash: &[u8; 32]) -> Option<Arc<Claims>> {
+        if !self.keys.iter().map(String::as_str).eq(set.verifying.iter().map(VerifyingKey::id)) {
+            let keys = set.verifying.iter().map(|key| key.id().to_owned()).collect();
+            *self = Self { keys, ..Self::default() };
+        }
+        self.now.get(hash).or_else(|| self.before.get(hash)).cloned()
+    }
+
+    fn remember(&mut self, hash: [u8; 32], claims: Arc<Claims>) {
+        if self.now.len() >= CHECKED {
+            self.before = std::mem::take(&mut self.now);
+        }
+        self.now.insert(hash, claims);
+    }
+}
+
+impl Denial {
+    fn words(&self) -> String {
+        match self {
+            Self::NoLogin => "authentication required".to_owned(),
+            Self::WrongLogin => "user name or password is wrong".to_owned(),
+            Self::Later(_) => {
+                "too many logins of this user from this address were wrong; wait, and try again".to_owned()
+            }
+            Self::BadToken(why) => why.clone(),
+            Self::NotAllowed => {
+                "no rule in spec.auth.token.rules allows this, or the token was asked for less".to_owned()
+            }
+            Self::Unreadable => "users, rules or keys cannot be read; see the log of container sidecar".to_owned(),
+        }
+    }
+
+    fn answer(&self, challenge: &str) -> Response<Full<Bytes>> {
+        let (status, code) = match self {
+            Self::NotAllowed => (StatusCode::UNAUTHORIZED, "DENIED"),
+            Self::NoLogin | Self::WrongLogin | Self::BadToken(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Later(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Self::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        };
+        let mut answer = refused(status, code, &self.words());
+        if let (StatusCode::UNAUTHORIZED, Ok(challenge)) = (status, HeaderValue::from_str(challenge)) {
+            answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Self::Later(wait) = self {
+            answer.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into());
+        }
+        answer
+    }
+}
+
+/// The repository that a push would have a layer from.
+fn source(asked: &Asked<'_>, need: Option<&Need<'_>>) -> Option<String> {
+    let is_upload = asked.method == "POST" && matches!(need, Some(Need::Repository(..)));
+    mount::source(asked.query).filter(|_| is_upload)
+}
+
+/// Where a request comes from, as nginx saw it.
+fn client(headers: &HeaderMap) -> Option<IpAddr> {
+    headers.get("x-client")?.to_str().ok()?.parse().ok()
+}
+
+/// What stands in a challenge between quotes.
+fn is_host(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+    !text.is_empty() && text.len() <= 300 && text.bytes().all(is_plain)
+}
+
+fn names(granted: &[Granted]) -> String {
+    let one = |entry: &Granted| {
+        let actions: Vec<_> = entry.actions.iter().map(String::as_str).collect();
+        format!("{}:{}:{}", entry.kind, entry.name, actions.join(","))
+    };
+    granted.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn seconds(at: Timestamp) -> u64 {
+    at.as_second().try_into().unwrap_or_default()
+}
+
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// In the registry's form, which every client can read.
+fn refused(status: StatusCode, code: &str, words: &str) -> Response<Full<Bytes>> {
+    json_answer(status, &json!({"errors": [{"code": code, "message": words, "detail": null}]}))
+}
+
+fn json_answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
