@@ -1,4 +1,4 @@
-//! What a front end costs or gains, without logins and with, against the registry's own TLS without logins: all on one node, in turns, in one run.
+//! What a front end costs or gains, without logins, with passwords and with tokens, against the registry's own TLS without logins: all on one node, in turns, in one run.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
@@ -28,11 +28,12 @@ const NGINX_AT_MOST: u64 = 32 << 10;
 const MEDIA: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The registries that are compared: the first serves by itself, the others behind a front end.
-const REGISTRIES: [&str; 3] = ["bare", "front", "logins"];
+const REGISTRIES: [&str; 4] = ["bare", "front", "logins", TOKENS];
+const TOKENS: &str = "tokens";
 /// How much better than the first the others must be.
-type Goals = [Option<f64>; 2];
+type Goals = [Option<f64>; 3];
 const BLOBS: [(&str, usize, Goals); 2] =
-    [("8 KiB", 8 << 10, [Some(2.5), Some(5.0)]), ("1 MiB", 1 << 20, [Some(1.5), Some(1.5)])];
+    [("8 KiB", 8 << 10, [Some(2.5), Some(5.0), Some(5.0)]), ("1 MiB", 1 << 20, [Some(1.5); 3])];
 
 pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<Row>> {
     if testbed::missing(Mode::Node).is_some() {
@@ -48,6 +49,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         json!({"auth": {"none": {}}}),
         json!({"auth": {"none": {}}, "frontend": {"nginx": {}}}),
         json!({"frontend": {"nginx": {}}}),
+        json!({"auth": {"token": {}}}),
     ];
     all_ready(client, &REGISTRIES.into_iter().zip(specs).collect::<Vec<_>>()).await?;
     let mut people = Vec::new();
@@ -61,6 +63,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         let step = progress.step(format!("front end: pull blobs of {words}"));
         let blob = everywhere(&people, &filler(size)).await?;
         let path = format!("/v2/{REPOSITORY}/blobs/{blob}");
+        take_tokens(&mut people).await?;
         let found = in_turns(async |who: usize| requests_a_second(node, &people[who], &path).await).await?;
         rows.extend(faster(&format!("pulls of {words}, requests a second"), found, goals));
         step.done();
@@ -69,6 +72,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
     let blob = everywhere(&people, &filler(LARGE)).await?;
     let path = format!("/v2/{REPOSITORY}/blobs/{blob}");
     let mut memory = 0;
+    take_tokens(&mut people).await?;
     let found = in_turns(async |who: usize| {
         let began = Instant::now();
         for _ in 0..3 {
@@ -78,13 +82,15 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         Ok(1.0 / began.elapsed().as_secs_f64())
     })
     .await?;
-    rows.extend(faster("three pulls of 128 MiB", found, [Some(1.5), Some(1.5)]));
+    rows.extend(faster("three pulls of 128 MiB", found, [Some(1.5); 3]));
     step.done();
 
     let step = progress.step("front end: manifests and pushes");
+    take_tokens(&mut people).await?;
     let manifest = manifest(&people).await?;
     let found = in_turns(async |who: usize| requests_a_second(node, &people[who], &manifest).await).await?;
-    rows.extend(faster("manifests, requests a second", found, [Some(0.9), Some(0.7)]));
+    rows.extend(faster("manifests, requests a second", found, [Some(0.9), Some(0.7), Some(0.7)]));
+    take_tokens(&mut people).await?;
     let mut number = 0_u32;
     let found = in_turns(async |who: usize| {
         let began = Instant::now();
@@ -98,7 +104,7 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
         Ok(1.0 / began.elapsed().as_secs_f64())
     })
     .await?;
-    rows.extend(faster("pushes of 1 MiB", found, [Some(0.9), None]));
+    rows.extend(faster("pushes of 1 MiB", found, [Some(0.9), None, None]));
     step.done();
     rows.push(Row {
         name: "front end",
@@ -111,8 +117,16 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
     Ok(rows)
 }
 
+/// So that each measurement begins with a fresh one.
+async fn take_tokens(people: &mut [Person<'_>]) -> Result<()> {
+    for (person, _) in people.iter_mut().zip(REGISTRIES).filter(|(_, name)| *name == TOKENS) {
+        person.takes_token().await?;
+    }
+    Ok(())
+}
+
 /// Each side in turns, so that what else the machine does weighs on both. The medians.
-async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64; 3]> {
+async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64; 4]> {
     let mut found = REGISTRIES.map(|_| Vec::new());
     for _ in 0..ROUNDS {
         for (who, found) in found.iter_mut().enumerate() {
@@ -125,18 +139,20 @@ async fn in_turns(mut one: impl AsyncFnMut(usize) -> Result<f64>) -> Result<[f64
     }))
 }
 
-fn faster(what: &str, [bare, front, logins]: [f64; 3], goals: Goals) -> impl Iterator<Item = Row> {
-    [("", front), (" with logins", logins)].into_iter().zip(goals).map(move |((how, found), goal)| {
-        let ratio = found / bare;
-        Row {
-            name: "front end",
-            what: format!("{what}{how}, against the registry's own TLS"),
-            result: format!("{ratio:.2}x"),
-            goal: goal.map(|goal| format!("≥ {goal}x")).unwrap_or_default(),
-            is_met: goal.map(|goal| ratio >= goal),
-            values: json!({"bare": bare, "front": found}),
-        }
-    })
+fn faster(what: &str, [bare, front, logins, tokens]: [f64; 4], goals: Goals) -> impl Iterator<Item = Row> {
+    [("", front), (" with logins", logins), (" with tokens", tokens)].into_iter().zip(goals).map(
+        move |((how, found), goal)| {
+            let ratio = found / bare;
+            Row {
+                name: "front end",
+                what: format!("{what}{how}, against the registry's own TLS"),
+                result: format!("{ratio:.2}x"),
+                goal: goal.map(|goal| format!("≥ {goal}x")).unwrap_or_default(),
+                is_met: goal.map(|goal| ratio >= goal),
+                values: json!({"bare": bare, "front": found}),
+            }
+        },
+    )
 }
 
 /// Nothing that packs well.

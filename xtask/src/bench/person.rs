@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::Output};
 use anyhow::{Context, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{Client, api::DynamicObject};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use testbed::{Node, sandbox::Place};
@@ -41,6 +42,23 @@ impl<'a> Person<'a> {
         let person = Self { node, client, name, address: format!("https://{address}:5000"), authorization, home };
         person.learn().await?;
         Ok(person)
+    }
+
+    /// Exchanges the password for a token, which holds for five minutes.
+    pub(super) async fn takes_token(&mut self) -> Result<()> {
+        let (password, answer) = (self.file("password"), self.file("answer"));
+        if !password.exists() {
+            fs::copy(self.file("login"), &password).context("keep the password")?;
+        }
+        fs::copy(&password, self.file("login")).context("take the password")?;
+        let path = format!("/auth/token?service={NAMESPACE}/{}&scope=repository:{REPOSITORY}:pull,push", self.name);
+        let more = ["--output", &answer.display().to_string()];
+        self.asks(&path, "200", "", &more).await?.map_err(|why| anyhow::anyhow!("ask for a token: {why}"))?;
+        let answer: Value = serde_json::from_slice(&fs::read(answer)?).context("read the token")?;
+        let header = format!("Bearer {}", answer["token"].as_str().context("there is no token in the answer")?);
+        fs::write(self.file("login"), format!("header = \"Authorization: {header}\"\n"))?;
+        self.authorization = Some(header);
+        Ok(())
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
