@@ -112,11 +112,7 @@ fn placeholders(registry: &Resolved) -> Material {
             _ => None,
         },
         bundle: own_authority.then(text),
-        table: has_logins.then(|| Table {
-            file: text().into(),
-            sources: "{}".to_owned(),
-            access: registry.policy().map(|_| text()),
-        }),
+        table: has_logins.then(|| Table { file: text().into(), sources: "{}".to_owned(), access: text() }),
         tokens: registry.policy().map(|_| TokenKeys {
             signing: text().into(),
             next: text().into(),

@@ -10,6 +10,8 @@ use super::RepositoryGlob;
 /// Everybody who has logged in, or every team.
 pub const ALL: &str = "*";
 
+const ANY_REPOSITORY: &str = "**";
+
 /// What somebody may do.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::Display, strum::EnumString,
@@ -119,6 +121,17 @@ impl fmt::Display for Grant {
 }
 
 impl Policy {
+    /// Whoever has logged in may do everything.
+    #[must_use]
+    pub fn everything() -> Self {
+        let all = || BTreeSet::from([ALL.to_owned()]);
+        let patterns = vec![RepositoryGlob::parse(ANY_REPOSITORY).expect("a pattern")];
+        let actions = [Action::Pull, Action::Push, Action::Delete].into();
+        let repositories = Rule { users: all(), repositories: patterns, actions, ..Rule::default() };
+        let catalog = Rule { users: all(), actions: [Action::Catalog].into(), ..Rule::default() };
+        Self { rules: vec![Some(repositories), Some(catalog)], ..Self::default() }
+    }
+
     /// The first rule that allows it, or `None`.
     #[must_use]
     pub fn allows(&self, caller: Caller<'_>, access: Access<'_>) -> Option<Grant> {
@@ -221,6 +234,17 @@ mod tests {
         }
         assert_eq!(policy.allows(Caller::User("root"), Access::Catalog), Some(Grant::Administrator));
         assert!(policy.has_anonymous() && !Policy::default().has_anonymous());
+    }
+
+    #[test]
+    fn without_rules_whoever_has_logged_in_may_do_everything() {
+        let policy = Policy::everything();
+        for access in
+            [Access::Catalog, Access::Repository("a/b", Action::Delete), Access::Repository("a", Action::Push)]
+        {
+            assert!(policy.allows(Caller::User("ann"), access).is_some());
+            assert_eq!(policy.allows(Caller::Anonymous, access), None);
+        }
     }
 
     #[test]

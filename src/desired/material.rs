@@ -103,8 +103,9 @@ pub struct Table {
     pub file: Sensitive<String>,
     /// Where each hash came from: JSON, no secret in it.
     pub sources: String,
-    /// Who of them may do what, as the sidecar reads it: JSON; `None`: everybody everything.
-    pub access: Option<String>,
+    /// Who of them may do what, as the sidecar reads it: JSON. Without tokens everybody everything: a pod with tokens that is still to be replaced reads it,
+    /// and would keep its users for ever if it were missing.
+    pub access: String,
 }
 
 /// Keys that sign tokens.

@@ -17,7 +17,7 @@ use crate::secret::Sensitive;
 pub const HTPASSWD_KEY: &str = "htpasswd";
 /// Key in the same Secret of where each hash came from. Not mounted.
 pub const SOURCES_KEY: &str = "sources";
-/// Key in the same Secret of who may do what, if clients get tokens.
+/// Key in the same Secret of who may do what, for the sidecar of a registry whose clients get tokens.
 pub const ACCESS_KEY: &str = "access.json";
 /// Key of the configuration file in its Secret.
 pub const CONFIG_KEY: &str = "config.yml";
@@ -129,9 +129,9 @@ fn config_map(registry: &Resolved, child: Child, key: &str, value: &str) -> Obje
 /// `NAME-htpasswd`: who may log in and do what, and where each hash came from. One Secret, so that whoever is in it has the rights that were meant.
 #[must_use]
 pub fn table(registry: &Resolved, table: &Table) -> Object {
-    let data = [(HTPASSWD_KEY, table.file.expose().as_str()), (SOURCES_KEY, table.sources.as_str())];
-    let access = table.access.as_deref().map(|access| (ACCESS_KEY, access));
-    secret(registry.metadata(Child::Htpasswd), "Opaque", data.into_iter().chain(access), Hold::Disposable)
+    let (file, access) = (table.file.expose().as_str(), table.access.as_str());
+    let data = [(HTPASSWD_KEY, file), (SOURCES_KEY, &table.sources), (ACCESS_KEY, access)];
+    secret(registry.metadata(Child::Htpasswd), "Opaque", data, Hold::Disposable)
 }
 
 /// `NAME-token`: what signs tokens.

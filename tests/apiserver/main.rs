@@ -46,5 +46,6 @@ mod signers;
 mod stopping;
 mod surroundings;
 mod switches;
+mod tokens;
 mod trust;
 mod volumes;

@@ -112,7 +112,7 @@ pub(super) async fn table(
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
         return Ok(Decided { table: None, is_unfinished: false, pull: Vec::new(), report: Logins::default() });
     };
-    let empty = access(registry, &[]).map_or(0, |text| text.len());
+    let room = MOST_BYTES.saturating_sub(access(registry, &[]).len());
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
     let memory = stored.and_then(|live| text(live, SOURCES_KEY));
     let mut wanted = candidates.clone();
@@ -122,7 +122,7 @@ pub(super) async fn table(
     }
     let mut plan =
         credentials::plan(wanted.clone(), *cost, StoredTable { file: file.as_deref(), memory: memory.as_deref() });
-    let left_out = plan.fit(MOST_BYTES.saturating_sub(empty));
+    let left_out = plan.fit(room);
     let (table, left) = if plan.is_settled() {
         hashing::advance(plan, now, deadline)
     } else {
@@ -166,12 +166,15 @@ pub(super) async fn table(
     })
 }
 
-/// Who of these users may do what, if clients get tokens. The generated admin may do everything; a user who has its name from elsewhere may not.
-fn access(registry: &Resolved, users: &[credentials::UserFact]) -> Option<String> {
+/// Who of these users may do what. The generated admin may do everything; a user who has its name from elsewhere may not.
+fn access(registry: &Resolved, users: &[credentials::UserFact]) -> String {
     let generated = users.iter().filter(|user| user.source.kind == SourceKind::GeneratedAdmin);
     let administrators = generated.map(|user| user.name.to_string()).collect();
-    let policy = Policy { administrators, ..registry.policy()?.clone() };
-    Some(AccessFile { service: registry.token_service(), policy }.render())
+    let policy = match registry.policy() {
+        Some(rules) => Policy { administrators, ..rules.clone() },
+        None => Policy::everything(),
+    };
+    AccessFile { service: registry.token_service(), policy }.render()
 }
 
 /// Users of the stored table of whom the manifest still tells, or may tell, but whose Secret could not be read.

@@ -163,8 +163,7 @@ pub async fn revoke(pass: &Pass<'_>) -> Option<Problem> {
 async fn told(pass: &Pass<'_>, table: &desired::Table) -> Option<Problem> {
     // The digest tells one table from the next, not the table: its hashes are salted.
     kubelets::tell(pass, News::Users, || {
-        let access = table.access.as_deref().unwrap_or_default();
-        desired::workload::sha256(&[table.file.expose().as_bytes(), access.as_bytes()].concat())
+        desired::workload::sha256(&[table.file.expose().as_bytes(), table.access.as_bytes()].concat())
     })
     .await
 }

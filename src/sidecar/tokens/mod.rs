@@ -239,7 +239,12 @@ impl Tokens {
     /// Who pulls, if he may; or what he is answered.
     pub(super) async fn puller(&self, path: &str, headers: &HeaderMap) -> Result<String, Box<Response<Full<Bytes>>>> {
         let asked = Asked { method: "GET", path, query: "", headers };
-        let needed = need("GET", path).unwrap_or(Need::Login);
+        // Nothing is given of a repository that no rule could be about.
+        let Some(needed) = need("GET", path) else {
+            let mut unclear = Response::default();
+            *unclear.status_mut() = StatusCode::FORBIDDEN;
+            return Err(Box::new(unclear));
+        };
         match self.look(&asked, &needed, None).await {
             Ok((yes, _)) => Ok(yes.user),
             refused => Err(Box::new(self.answered(&asked, &needed, false, refused))),

@@ -294,6 +294,24 @@ async fn a_password_passes_where_a_token_would_and_the_registry_gets_a_token() {
 }
 
 #[tokio::test]
+async fn nothing_is_pulled_past_the_rules() {
+    let world = World::settled().await;
+    let token = bearer(&world.token(Some("ann:of Ann's"), "repository:red/app:pull").await);
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    for (path, status) in [
+        // Without a volume everything that may be pulled is the registry's.
+        (format!("/v2/red/app/blobs/{digest}"), 403),
+        (format!("/v2/blue/app/blobs/{digest}"), 401),
+        ("/v2/blue/app/manifests/1".to_owned(), 401),
+        // Who reads the volume would understand it, and the rules do not.
+        ("/v2/a._b/manifests/1".to_owned(), 403),
+    ] {
+        let answer = world.asks("GET", &path, &[("host", "r"), ("authorization", &token)], "").await;
+        assert_eq!((answer.status, answer.head("x-user")), (status, ""), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_mount_is_made_where_both_may_be_read_and_is_an_upload_elsewhere() {
     let world = World::settled().await;
     let token = world.token(Some("ann:of Ann's"), "repository:red/app:pull,push").await;

@@ -24,6 +24,7 @@ const SECONDS: u32 = 6;
 const PUSHES: usize = 20;
 const LARGE: usize = 128 << 20;
 const NGINX_AT_MOST: u64 = 32 << 10;
+const SIDECAR_AT_MOST: u64 = 32 << 10;
 
 const MEDIA: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -106,6 +107,9 @@ pub(super) async fn measure(program: &Path, progress: &Progress) -> Result<Vec<R
     .await?;
     rows.extend(faster("pushes of 1 MiB", found, [Some(0.9), None, None]));
     step.done();
+    let step = progress.step("tokens: asked for, and guessed at");
+    rows.extend(tokens(node, &people[REGISTRIES.len() - 1]).await?);
+    step.done();
     rows.push(Row {
         name: "front end",
         what: "memory of nginx, the most that was seen".to_owned(),
@@ -123,6 +127,44 @@ async fn take_tokens(people: &mut [Person<'_>]) -> Result<()> {
         person.takes_token().await?;
     }
     Ok(())
+}
+
+/// How long a token takes whose password is remembered, and what a storm of guesses, each for another user, makes of the sidecar.
+async fn tokens(node: &Node, person: &Person<'_>) -> Result<[Row; 2]> {
+    let login = person.by_password.as_deref().context("there is no password")?;
+    let script = format!("wrk.headers[\"Authorization\"] = \"{login}\"\n");
+    let said = wrk(node, person, &person.token_path(), &script, "2", &["--latency"]).await?;
+    ensure!(!said.contains("Non-2xx"), "wrk said {said}");
+    let slow = said.lines().find_map(|line| line.trim().strip_prefix("99%")).context("wrk gave no latency")?;
+    let slow = milliseconds(slow.trim()).with_context(|| format!("wrk's latency {slow}"))?;
+    let guesses = "local n = 0\nrequest = function()\n  n = n + 1\n  return wrk.format(\"POST\", nil, nil, \
+                   \"grant_type=password&username=u\" .. n .. \"&password=guess\" .. n)\nend\n";
+    wrk(node, person, "/auth/token", guesses, "128", &[]).await?;
+    let memory = memory_where(|line| line.split('\0').nth(1) == Some("sidecar"));
+    Ok([
+        Row {
+            name: "front end",
+            what: "a token for a password that is remembered, two clients: p99".to_owned(),
+            result: format!("{slow:.1} ms"),
+            goal: "≤ 5 ms".to_owned(),
+            is_met: Some(slow <= 5.0),
+            values: json!({"milliseconds": slow}),
+        },
+        Row {
+            name: "front end",
+            what: format!("memory of the sidecar after {SECONDS} s of guesses by 128 clients, the largest of all"),
+            result: format!("{:.1} MiB", memory as f64 / 1024.0),
+            goal: "≤ 32 MiB".to_owned(),
+            is_met: Some(memory > 0 && memory <= SIDECAR_AT_MOST),
+            values: json!({"KiB": memory}),
+        },
+    ])
+}
+
+/// `950.00us`, `3.21ms`, `1.02s`.
+fn milliseconds(text: &str) -> Option<f64> {
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
+    units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
 }
 
 /// Each side in turns, so that what else the machine does weighs on both. The medians.
@@ -195,27 +237,44 @@ async fn manifest(people: &[Person<'_>]) -> Result<String> {
 
 /// Eight connections that ask for the same.
 async fn requests_a_second(node: &Node, person: &Person<'_>, path: &str) -> Result<f64> {
-    let mut command = node.sandbox().command(Place::Inside, "wrk");
-    let duration = format!("{SECONDS}s");
-    command.args(["--threads", "1", "--connections", "8", "--duration", &duration]);
-    // A file, because everybody can read what a program was started with.
-    let script = person.file("wrk.lua");
     let login = person.authorization.as_deref().map(|login| format!("wrk.headers[\"Authorization\"] = \"{login}\"\n"));
-    fs::write(&script, login.unwrap_or_default())?;
-    command.arg("--script").arg(script);
-    command.arg("--header").arg(format!("Accept: {MEDIA}")).arg(format!("{}{path}", person.address));
-    let output = tokio::task::spawn_blocking(move || command.output()).await?.context("run wrk")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success() && !said.contains("Non-2xx"), "wrk said {said}");
+    let said = wrk(node, person, path, &login.unwrap_or_default(), "8", &[]).await?;
+    ensure!(!said.contains("Non-2xx"), "wrk said {said}");
     let number = said.lines().find_map(|line| line.strip_prefix("Requests/sec:")).context("wrk gave no number")?;
     Ok(number.trim().parse()?)
 }
 
+/// What wrk says. The script is in a file, because everybody can read what a program was started with.
+async fn wrk(
+    node: &Node,
+    person: &Person<'_>,
+    path: &str,
+    script: &str,
+    connections: &str,
+    more: &[&str],
+) -> Result<String> {
+    let mut command = node.sandbox().command(Place::Inside, "wrk");
+    let duration = format!("{SECONDS}s");
+    command.args(["--threads", "1", "--connections", connections, "--duration", &duration]).args(more);
+    let file = person.file("wrk.lua");
+    fs::write(&file, script)?;
+    command.arg("--script").arg(file);
+    command.arg("--header").arg(format!("Accept: {MEDIA}")).arg(format!("{}{path}", person.address));
+    let output = tokio::task::spawn_blocking(move || command.output()).await?.context("run wrk")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "wrk said {said}");
+    Ok(said)
+}
+
 /// KiB of the processes of this name in one container, what they share counted once: of the container with the most.
 fn memory_of(program: &str) -> u64 {
+    memory_where(|line| line.split('\0').next().is_some_and(|name| name.starts_with(program)))
+}
+
+/// The same for processes that were started so.
+fn memory_where(is_it: impl Fn(&str) -> bool) -> u64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let of_it =
-        processes.filter(|one| fs::read_to_string(one.path().join("comm")).is_ok_and(|name| name.trim() == program));
+    let of_it = processes.filter(|one| fs::read_to_string(one.path().join("cmdline")).is_ok_and(|line| is_it(&line)));
     let share = |text: String| {
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()

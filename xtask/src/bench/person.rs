@@ -24,8 +24,10 @@ pub(super) struct Person<'a> {
     client: &'a Client,
     name: &'a str,
     pub(super) address: String,
-    /// The header of its login.
+    /// The header of its login: a password, or a token that was taken for it.
     pub(super) authorization: Option<String>,
+    /// The header with the password.
+    pub(super) by_password: Option<String>,
     home: TempDir,
 }
 
@@ -39,7 +41,8 @@ impl<'a> Person<'a> {
         let user = login.as_ref().map(|login| format!("user = \"{login}\"\n"));
         fs::write(home.path().join("login"), user.unwrap_or_default()).context("write the login")?;
         let authorization = login.map(|login| format!("Basic {}", STANDARD.encode(login)));
-        let person = Self { node, client, name, address: format!("https://{address}:5000"), authorization, home };
+        let (address, by_password) = (format!("https://{address}:5000"), authorization.clone());
+        let person = Self { node, client, name, address, authorization, by_password, home };
         person.learn().await?;
         Ok(person)
     }
@@ -51,7 +54,7 @@ impl<'a> Person<'a> {
             fs::copy(self.file("login"), &password).context("keep the password")?;
         }
         fs::copy(&password, self.file("login")).context("take the password")?;
-        let path = format!("/auth/token?service={NAMESPACE}/{}&scope=repository:{REPOSITORY}:pull,push", self.name);
+        let path = self.token_path();
         let more = ["--output", &answer.display().to_string()];
         self.asks(&path, "200", "", &more).await?.map_err(|why| anyhow::anyhow!("ask for a token: {why}"))?;
         let answer: Value = serde_json::from_slice(&fs::read(answer)?).context("read the token")?;
@@ -59,6 +62,11 @@ impl<'a> Person<'a> {
         fs::write(self.file("login"), format!("header = \"Authorization: {header}\"\n"))?;
         self.authorization = Some(header);
         Ok(())
+    }
+
+    /// Where a token is asked for.
+    pub(super) fn token_path(&self) -> String {
+        format!("/auth/token?service={NAMESPACE}/{}&scope=repository:{REPOSITORY}:pull,push", self.name)
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {

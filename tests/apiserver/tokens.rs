@@ -1,0 +1,118 @@
+//! What the operator makes of teams and rules, and of the keys that sign tokens, on the API server.
+
+use serde_json::{Value, json};
+
+use crate::cluster::namespace;
+use crate::registry::Registry;
+use crate::wait::{PATIENCE, eventually};
+
+impl Registry<'_> {
+    /// Who may do what, as the sidecar reads it.
+    async fn rules(&self) -> Value {
+        serde_json::from_str(&self.htpasswd().decoded("access.json").await).unwrap()
+    }
+
+    /// Which keys the registry knows.
+    async fn known_keys(&self) -> Vec<String> {
+        let set: Value = serde_json::from_str(&self.child("Secret", "-config").decoded("jwks.json").await).unwrap();
+        set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+#[tokio::test]
+async fn rules_reach_the_sidecar_with_the_users_and_one_that_cannot_be_followed_allows_nothing() {
+    let Some(team) = namespace("tokens-rules").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({"auth": {"token": {}}})).await.ready().await;
+    let rules = registry.rules().await;
+    assert_eq!(rules, json!({"service": "tokens-rules/team-a", "policy": {"administrators": ["admin"], "rules": []}}));
+
+    team.secret("admin-login", &[("password", "not generated")]).await;
+    let users = json!([{"name": "admin", "passwordSecretRef": {"name": "admin-login"}}]);
+    let good = json!({"users": ["*"], "repositories": ["a/**"], "actions": ["pull"]});
+    let bad = json!({"users": ["*"], "repositories": ["a**"], "actions": ["pull", "push"]});
+    registry.apply(json!({"auth": {"users": users, "token": {"rules": [bad, good]}}})).await.unwrap();
+    let words = registry.says("UsersReady", "False", "RuleInvalid").await;
+    assert!(words.contains("spec.auth.token.rules[0]") && words.contains("a**"), "{words}");
+    let policy = &registry.rules().await["policy"];
+    assert_eq!(
+        policy,
+        &json!({"rules": [null, good]}),
+        "who only has the admin's name is none, and the rule keeps its number"
+    );
+    registry.lets_in("admin", "not generated").await;
+
+    registry.apply(json!({"auth": {"users": users, "token": {"rules": [good]}}})).await.unwrap();
+    registry.says("UsersReady", "True", "Written").await;
+    assert_eq!(registry.rules().await["policy"], json!({"rules": [good]}));
+}
+
+#[tokio::test]
+async fn a_pod_with_tokens_that_cannot_be_replaced_yet_still_learns_who_is_out() {
+    let Some(team) = namespace("tokens-left").await else { return };
+    let _operator = team.operator().await;
+    team.secret("many", &[("ann", "of Ann's login"), ("ben", "of Ben's login")]).await;
+    let users = json!([{"secretRef": {"name": "many"}}]);
+    let registry = team.registry("team-a", json!({"auth": {"usersFrom": users, "token": {}}})).await.ready().await;
+    let (keys, runs) = (registry.child("Secret", "-token"), registry.deployment().at("/spec").await);
+
+    team.secret("many", &[("ann", "of Ann's login")]).await;
+    registry.apply(json!({"auth": {"usersFrom": users}, "extraConfig": {"http": {}}})).await.unwrap();
+    registry.says("Ready", "False", "InvalidManifest").await;
+    eventually(PATIENCE, "the removed user is out of the table", async || {
+        let table = registry.htpasswd().decoded("htpasswd").await;
+        if table.contains("ben:") { Err("he is in it".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(registry.deployment().at("/spec").await, runs);
+    let rules = registry.rules().await;
+    assert_eq!(rules["policy"]["rules"][0]["users"], json!(["*"]), "what the manifest says now: {rules}");
+    assert!(keys.find().await.is_some(), "the pod still signs with it");
+
+    registry.apply(json!({"auth": {"usersFrom": users}})).await.unwrap();
+    keys.disappears(PATIENCE).await;
+    let config = registry.child("Secret", "-config").decoded("config.yml").await;
+    assert!(config.contains("htpasswd:") && !config.contains("token:"), "{config}");
+}
+
+#[tokio::test]
+async fn keys_of_tokens_are_kept_while_they_can_be_read_and_made_anew_when_they_cannot() {
+    let Some(team) = namespace("tokens-keys").await else { return };
+    let _operator = team.operator().await;
+    let registry = team.registry("team-a", json!({"auth": {"token": {}}})).await.ready().await;
+    let keys = registry.child("Secret", "-token");
+    let (first, known) = (keys.at("/data").await, registry.known_keys().await);
+    assert_eq!(known.len(), 2, "the one that signs, and the next");
+
+    registry.apply(json!({"auth": {"token": {}}, "config": {"logLevel": "debug"}})).await.unwrap();
+    registry.says("Ready", "True", "").await;
+    assert_eq!((keys.at("/data").await, registry.known_keys().await), (first.clone(), known.clone()));
+
+    keys.delete().await;
+    eventually(PATIENCE, "other keys are published", async || {
+        let now = registry.known_keys().await;
+        if now.iter().any(|key| known.contains(key)) { Err(format!("{now:?}")) } else { Ok(()) }
+    })
+    .await;
+    assert_ne!(keys.at("/data/signing.key").await, first["signing.key"]);
+    let second = registry.known_keys().await;
+    keys.edit(json!({"data": {"next.key": "bm8ga2V5"}})).await;
+    eventually(PATIENCE, "a key that is none is put right", async || {
+        let next = keys.decoded("next.key").await;
+        if next.contains("PRIVATE KEY") { Ok(()) } else { Err(next) }
+    })
+    .await;
+    assert_eq!(registry.known_keys().await, second, "what was lately written is written again");
+}
+
+#[tokio::test]
+async fn somebody_elses_secret_signs_nothing() {
+    let Some(team) = namespace("tokens-foreign").await else { return };
+    let _operator = team.operator().await;
+    team.secret("team-a-token", &[("signing.key", "theirs")]).await;
+    let registry = team.registry("team-a", json!({"auth": {"token": {}}})).await;
+    let words = registry.says("UsersReady", "False", "NotOurs").await;
+    assert!(words.contains("team-a-token"), "{words}");
+    assert!(registry.deployment().find().await.is_none(), "nothing runs that could give no token");
+    assert_eq!(registry.child("Secret", "-token").decoded("signing.key").await, "theirs");
+}
