@@ -57,9 +57,9 @@ pub struct TokenSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub teams: Vec<TeamSpec>,
-    /// What is allowed. The order does not matter: something is allowed if any rule says so.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    /// What is allowed, at least one rule. The order does not matter: something is allowed if any rule says so.
+    // Required: a tool that applies on the server's side and takes the last rule away would take `token` with it, and open the registry.
+    #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Vec<RuleSpec>,
 }

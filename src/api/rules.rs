@@ -171,7 +171,7 @@ pub const ONE_AUTH: Rule = (
 );
 /// A typing error would leave a team without its rights.
 pub const TEAMS_EXIST: Rule = (
-    "!has(self.rules) || self.rules.all(rule, !has(rule.teams) || rule.teams.all(team, team == '*' || (has(self.teams) && self.teams.exists(known, known.name == team))))",
+    "self.rules.all(rule, !has(rule.teams) || rule.teams.all(team, team == '*' || (has(self.teams) && self.teams.exists(known, known.name == team))))",
     "spec.auth.token.rules names a team that is not among spec.auth.token.teams: add it there, or correct its name",
 );
 /// A rule for nobody is a slip.

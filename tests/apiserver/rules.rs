@@ -373,12 +373,11 @@ fn cases() -> Vec<Case> {
         (
             rules::ONE_AUTH,
             vec![new(json!({"auth": {}})), new(json!({"auth": {"htpasswd": {"bcryptCost": 12}}}))],
-            vec![new(json!({"auth": {"none": {}, "htpasswd": {}}})), new(json!({"auth": {"token": {}, "htpasswd": {}}}))],
+            vec![new(json!({"auth": {"none": {}, "htpasswd": {}}})), new(json!({"auth": {"token": {"rules": [pulls(&json!({"users": ["*"]}))]}, "htpasswd": {}}}))],
         ),
         (
             rules::TEAMS_EXIST,
             vec![
-                new(json!({"auth": {"token": {}}})),
                 rule(json!({"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]})),
                 new(json!({"auth": {"token": {"teams": [{"name": "red", "users": []}], "rules": [{"teams": ["red"], "repositories": ["**"], "actions": ["pull"]}]}}})),
             ],

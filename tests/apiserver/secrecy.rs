@@ -104,7 +104,10 @@ async fn planted_secrets_never_get_out() {
         ("good", own("good")),
         ("wrong", own("wrong")),
         ("garbage", own("garbage")),
-        ("tokens", json!({"auth": {"token": {}}})),
+        (
+            "tokens",
+            json!({"auth": {"token": {"rules": [{"users": ["*"], "repositories": ["**"], "actions": ["pull"]}]}}}),
+        ),
         ("asking", json!({"tls": {"certificateSigningRequest": {}}})),
     ];
     let mut registries = Vec::new();

@@ -6,6 +6,11 @@ use crate::cluster::namespace;
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, eventually};
 
+/// A registry whose users may pull everything.
+fn readers() -> Value {
+    json!({"rules": [{"users": ["*"], "repositories": ["**"], "actions": ["pull"]}]})
+}
+
 impl Registry<'_> {
     /// Who may do what, as the sidecar reads it.
     async fn rules(&self) -> Value {
@@ -23,9 +28,12 @@ impl Registry<'_> {
 async fn rules_reach_the_sidecar_with_the_users_and_one_that_cannot_be_followed_allows_nothing() {
     let Some(team) = namespace("tokens-rules").await else { return };
     let _operator = team.operator().await;
-    let registry = team.registry("team-a", json!({"auth": {"token": {}}})).await.ready().await;
+    let registry = team.registry("team-a", json!({"auth": {"token": readers()}})).await.ready().await;
     let rules = registry.rules().await;
-    assert_eq!(rules, json!({"service": "tokens-rules/team-a", "policy": {"administrators": ["admin"], "rules": []}}));
+    assert_eq!(
+        rules,
+        json!({"service": "tokens-rules/team-a", "policy": {"administrators": ["admin"], "rules": readers()["rules"]}})
+    );
 
     team.secret("admin-login", &[("password", "not generated")]).await;
     let users = json!([{"name": "admin", "passwordSecretRef": {"name": "admin-login"}}]);
@@ -53,7 +61,8 @@ async fn a_pod_with_tokens_that_cannot_be_replaced_yet_still_learns_who_is_out()
     let _operator = team.operator().await;
     team.secret("many", &[("ann", "of Ann's login"), ("ben", "of Ben's login")]).await;
     let users = json!([{"secretRef": {"name": "many"}}]);
-    let registry = team.registry("team-a", json!({"auth": {"usersFrom": users, "token": {}}})).await.ready().await;
+    let registry =
+        team.registry("team-a", json!({"auth": {"usersFrom": users, "token": readers()}})).await.ready().await;
     let (keys, runs) = (registry.child("Secret", "-token"), registry.deployment().at("/spec").await);
 
     team.secret("many", &[("ann", "of Ann's login")]).await;
@@ -79,12 +88,12 @@ async fn a_pod_with_tokens_that_cannot_be_replaced_yet_still_learns_who_is_out()
 async fn keys_of_tokens_are_kept_while_they_can_be_read_and_made_anew_when_they_cannot() {
     let Some(team) = namespace("tokens-keys").await else { return };
     let _operator = team.operator().await;
-    let registry = team.registry("team-a", json!({"auth": {"token": {}}})).await.ready().await;
+    let registry = team.registry("team-a", json!({"auth": {"token": readers()}})).await.ready().await;
     let keys = registry.child("Secret", "-token");
     let (first, known) = (keys.at("/data").await, registry.known_keys().await);
     assert_eq!(known.len(), 2, "the one that signs, and the next");
 
-    registry.apply(json!({"auth": {"token": {}}, "config": {"logLevel": "debug"}})).await.unwrap();
+    registry.apply(json!({"auth": {"token": readers()}, "config": {"logLevel": "debug"}})).await.unwrap();
     registry.says("Ready", "True", "").await;
     assert_eq!((keys.at("/data").await, registry.known_keys().await), (first.clone(), known.clone()));
 
@@ -110,7 +119,7 @@ async fn somebody_elses_secret_signs_nothing() {
     let Some(team) = namespace("tokens-foreign").await else { return };
     let _operator = team.operator().await;
     team.secret("team-a-token", &[("signing.key", "theirs")]).await;
-    let registry = team.registry("team-a", json!({"auth": {"token": {}}})).await;
+    let registry = team.registry("team-a", json!({"auth": {"token": readers()}})).await;
     let words = registry.says("UsersReady", "False", "NotOurs").await;
     assert!(words.contains("team-a-token"), "{words}");
     assert!(registry.deployment().find().await.is_none(), "nothing runs that could give no token");

@@ -48,7 +48,7 @@ async fn a_registry_behind_a_front_end_answers_the_ocis_suite_as_it_does_alone()
     let mut front = spec.clone();
     front["frontend"] = json!({"nginx": {"resources": {"requests": {"cpu": "1m", "memory": "16Mi"}}}});
     let mut tokens = front.clone();
-    tokens["auth"] = json!({"token": {}});
+    tokens["auth"] = json!({"token": {"rules": [{"users": ["nobody"], "repositories": ["**"], "actions": ["pull"]}]}});
     let bare = cluster.another("conforming", "bare", spec).await;
     let front = cluster.another("conforming", "front", front).await;
     let tokens = cluster.another("conforming", "tokens", tokens).await;

@@ -176,7 +176,10 @@ fn ground(path: &str) -> Value {
             let teams = json!([{"name": "red", "users": ["alice"]}, {"name": "blue", "users": ["bob"]}]);
             ground["auth"] = json!({"token": {"teams": teams}});
         }
-        path if path.starts_with("auth.token") => ground["auth"] = json!({"token": {}}),
+        path if path.starts_with("auth.token") => {
+            let rule = json!({"users": ["*"], "repositories": ["**"], "actions": ["pull"]});
+            ground["auth"] = json!({"token": {"rules": [rule]}});
+        }
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
             ground["tls"] = json!({"secret": {"name": "own-one"}});
         }
@@ -202,6 +205,8 @@ fn ground(path: &str) -> Value {
 const STAYS: &[&str] = &[
     "auth.none",
     "tls.none",
+    "token.rules[].teams[]",
+    "token.rules[].repositories[]",
     // With one the operator of these tests signs nothing, without it the Secret of its own namespace signs, and what is served stays.
     "caSecretRef.namespace",
     "values[]",
