@@ -101,6 +101,7 @@ fn items() -> Vec<(&'static str, Value)> {
     let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}});
     vec![
         ("auth.users", json!({"name": "alice", "passwordSecretRef": {"name": "login-one"}})),
+        ("pullSecrets", json!({"user": "alice"})),
         ("pod.env", json!({"name": "ORACLE"})),
         ("pod.imagePullSecrets", json!({"name": "login-one"})),
         ("pod.tolerations", json!({"key": "one", "operator": "Equal", "effect": "NoExecute"})),
@@ -125,7 +126,6 @@ fn items() -> Vec<(&'static str, Value)> {
 fn neighbours() -> Vec<(&'static str, Value)> {
     vec![
         ("restartPolicy.maxRetries", json!({"type": "OnFailure"})),
-        ("pullSecrets[].name", json!({"user": "alice"})),
         ("service.nodePort", json!({"type": "NodePort"})),
         ("service.loadBalancerClass", json!({"type": "LoadBalancer"})),
         ("service.loadBalancerSourceRanges[]", json!({"type": "LoadBalancer"})),
@@ -162,7 +162,7 @@ fn ground(path: &str) -> Value {
     match path {
         // Without another user every value but Never means the same.
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
-        "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
+        path if path.starts_with("pullSecrets[]") => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
             ground["tls"] = json!({"secret": {"name": "own-one"}});
         }

@@ -1,12 +1,13 @@
 //! Who may log in: the generated admin, the table of users, the pull Secret. A user who is not wanted any more is out as soon as this part can write,
 //! whatever else is wrong; who cannot be hashed in this pass follows in the next ones.
 
+pub(super) mod copies;
 mod decide;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use decide::Admin;
+use decide::{Admin, Lent};
 use kube::Resource as _;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use operator_engine::work::backoff::Class;
@@ -36,6 +37,8 @@ pub struct Logins {
     pub report: status::Logins,
     /// What must stay.
     pub keep: Keep,
+    /// What is known of the logins for other namespaces, entry by entry; `None`: nothing, this time.
+    pub(super) lent: Option<Vec<Lent>>,
     /// Whether some users are not hashed yet: the next pass goes on at once.
     pub is_unfinished: bool,
 }
@@ -52,13 +55,14 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     };
     if matches!(pass.registry.users, Users::Everybody) {
         let report = status::Logins::default();
-        return Logins { is_guarded: true, report, keep: Keep::from([admin]), is_unfinished: false };
+        let (keep, lent) = (Keep::from([admin]), Some(Vec::new()));
+        return Logins { is_guarded: true, report, keep, lent, is_unfinished: false };
     }
     let table = match read_table(pass).await {
         Ok(table) => table,
         Err(problem) => {
             let report = status::Logins::as_before(pass.before, problem);
-            return Logins { is_guarded: true, report, keep: all(), is_unfinished: false };
+            return Logins { is_guarded: true, report, keep: all(), lent: None, is_unfinished: false };
         }
     };
     let admin_name = admin.clone();
@@ -69,7 +73,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
         Ok(decided) => decided,
         Err(error) => {
             let report = status::Logins::as_before(pass.before, pass.problem(error));
-            return Logins { is_guarded: table.is_some(), report, keep: all(), is_unfinished: false };
+            return Logins { is_guarded: table.is_some(), report, keep: all(), lent: None, is_unfinished: false };
         }
     };
     let mut report = decided.report;
@@ -107,7 +111,7 @@ pub async fn settle(pass: &Pass<'_>, address: &Address) -> Logins {
     report.problems.splice(0..0, problems);
     let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
     let keep = [admin_name, table_name].into_iter().chain(pull).collect();
-    Logins { is_guarded, keep, is_unfinished: decided.is_unfinished, report }
+    Logins { is_guarded, keep, lent: Some(decided.lent), is_unfinished: decided.is_unfinished, report }
 }
 
 /// Takes those out of the table who are not wanted any more, of a registry that was deleted and is held by others. Makes nothing anew: the garbage
