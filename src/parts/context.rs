@@ -243,6 +243,8 @@ pub struct Recall {
     proving: Mutex<BTreeSet<Key>>,
     /// Where the work on a registry's objects in other namespaces goes on, of which one pass could not do all.
     copies: Mutex<BTreeMap<Key, Place>>,
+    /// What of them could not be written when its turn was last, and why.
+    failing: Mutex<BTreeMap<Key, BTreeMap<Place, String>>>,
     /// Who wants an object of a kind that the cluster lacks.
     lacking: Mutex<BTreeSet<(&'static Kind, Key)>>,
     /// For which nodes such a pod was made, and since when it was wanted.
@@ -313,6 +315,17 @@ impl Recall {
             Some(place) => _ = copies.insert(key.clone(), place),
             None => _ = copies.remove(key),
         }
+    }
+
+    /// What of its objects in other namespaces could not be written when its turn was last, and why.
+    pub(super) fn failing(&self, key: &Key) -> BTreeMap<Place, String> {
+        locked(&self.failing).get(key).cloned().unwrap_or_default()
+    }
+
+    /// That is so now.
+    pub(super) fn fails(&self, key: &Key, failing: BTreeMap<Place, String>) {
+        let mut all = locked(&self.failing);
+        if failing.is_empty() { _ = all.remove(key) } else { _ = all.insert(key.clone(), failing) }
     }
 
     /// It wants an object of a kind that the cluster lacks.
@@ -412,6 +425,7 @@ impl Recall {
         locked(&self.proving).remove(key);
         locked(&self.made).retain(|(of, _), _| of != key);
         locked(&self.copies).remove(key);
+        locked(&self.failing).remove(key);
         locked(&self.lacking).retain(|(_, of)| of != key);
     }
 

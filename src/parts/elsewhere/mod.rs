@@ -26,6 +26,9 @@ const GO_ON: Duration = Duration::from_millis(1);
 /// The same if something failed.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
+/// Failures of one registry that are remembered until their turn comes again.
+const REMEMBERED: usize = 64;
+
 /// What the part gives back.
 #[derive(Default)]
 pub struct Elsewhere {
@@ -154,6 +157,7 @@ impl Work<'_> {
         }
         tasks.sort_by_key(Task::place);
         let recall = &self.pass.ctx.recall;
+        let mut failing = recall.failing(self.pass.key);
         if let Some(from) = recall.next_copy(self.pass.key) {
             let start = tasks.partition_point(|task| task.place() < from);
             tasks.rotate_left(start);
@@ -172,6 +176,10 @@ impl Work<'_> {
                 }
                 Task::Write(number, object) => {
                     let why = self.write(object).await;
+                    match &why {
+                        Some(why) if failing.len() < REMEMBERED => _ = failing.insert(task.place(), why.clone()),
+                        _ => _ = failing.remove(&task.place()),
+                    }
                     let place = object.namespace.clone().unwrap_or_default();
                     if let Some(reach) = &mut plans[*number].reach {
                         reach.missing.extend(why.map(|why| (place, why)));
@@ -180,17 +188,30 @@ impl Work<'_> {
             }
         }
         recall.goes_on_with_copy(self.pass.key, tasks.get(done).map(Task::place));
+        let places: BTreeSet<_> = tasks.iter().map(Task::place).collect();
+        failing.retain(|place, _| places.contains(place));
+        let is_as_wanted = |object: &Object| self.pass.ctx.engine.is_as_wanted(&self.pass.owner, object);
         for (number, plan) in plans.into_iter().enumerate() {
             let Some(reach) = &mut plan.reach else { continue };
-            let unreached = tasks[done..].iter().filter_map(|task| match task {
-                Task::Write(of, object) if *of == number => object.namespace.clone(),
-                _ => None,
-            });
-            let unreached: BTreeSet<_> = unreached.collect();
+            let mut unreached = BTreeSet::new();
+            for task in &tasks[done..] {
+                let Task::Write(of, object) = task else { continue };
+                if *of != number || is_as_wanted(object) {
+                    continue;
+                }
+                let namespace = object.namespace.clone().unwrap_or_default();
+                // What could not be written when its turn was last is told until its turn comes again.
+                match failing.get(&task.place()) {
+                    Some(why) => reach.missing.push((namespace, why.clone())),
+                    None => _ = unreached.insert(namespace),
+                }
+            }
+            reach.missing.sort();
             reach.is_unfinished = !unreached.is_empty();
             let failed = reach.missing.iter().map(|(namespace, _)| namespace.clone());
             reach.lacking = unreached.into_iter().chain(failed).collect::<BTreeSet<_>>().len();
         }
+        recall.fails(self.pass.key, failing);
     }
 
     /// Gives the first reason why something of it is not as wanted.
