@@ -36,8 +36,9 @@ pub(crate) struct Options {
     place: Place,
 }
 
+/// What programs read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
+pub(crate) enum Form {
     /// JSON
     Json,
     /// YAML
@@ -290,7 +291,7 @@ fn told_events(found: &PrivateRegistry, events: &Result<Vec<Event>, String>, now
 }
 
 /// When an event was seen last.
-fn at(event: &Event) -> Option<Timestamp> {
+pub(crate) fn at(event: &Event) -> Option<Timestamp> {
     let time = |time: &Time| time.0;
     let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
     let last = event.last_timestamp.as_ref().map(time);

@@ -35,6 +35,7 @@ mod material;
 mod newer;
 mod nodes;
 mod parts;
+mod people;
 mod pods;
 mod pull_copies;
 mod quiet;
