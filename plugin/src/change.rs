@@ -156,6 +156,7 @@ pub(crate) fn said<'a>(
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use serde_json::json;
 

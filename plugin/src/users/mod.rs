@@ -301,6 +301,7 @@ fn how_to_read(registry: &Registry, place: &Place) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) reads best in its place")]
 mod tests {
     use super::*;
 
