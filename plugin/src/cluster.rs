@@ -22,11 +22,11 @@ use crate::registry_client::Login;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Objects in an answer.
-const PAGE: u32 = 500;
+pub(crate) const PAGE: u32 = 500;
 /// More than any cluster has.
 const MOST_REGISTRIES: usize = 100_000;
 /// As whom we write.
-const MANAGER: &str = "kubectl-registry";
+pub(crate) const MANAGER: &str = "kubectl-registry";
 
 /// Which cluster and namespace, with kubectl's own flags.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) struct Place {
 
 /// One registry of a cluster.
 pub(crate) struct Registry {
-    client: Client,
+    pub(crate) client: Client,
     config: Config,
     pub(crate) namespace: String,
     pub(crate) name: RegistryName,
@@ -138,15 +138,18 @@ impl Registry {
         Ok(listed.with_context(|| format!("list the events of {}", self.title()))?.items)
     }
 
+    /// A client for what may be silent for as long as the registry is.
+    pub(crate) fn patient_client(&self) -> Result<Client> {
+        let mut config = self.config.clone();
+        config.read_timeout = None;
+        Client::try_from(config).map_err(explained).context("connect to the cluster")
+    }
+
     /// A pod of it that answers, to be asked for a way there.
     pub(crate) async fn ready_pod(&self) -> Result<(Api<Pod>, String)> {
         let labels = labels::selector(&self.name).into_iter().map(|(key, value)| format!("{key}={value}"));
         let of = ListParams::default().labels(&labels.collect::<Vec<_>>().join(",")).limit(PAGE);
-        // What is forwarded may be silent for as long as the registry thinks.
-        let mut config = self.config.clone();
-        config.read_timeout = None;
-        let client = Client::try_from(config).map_err(explained).context("connect to the cluster")?;
-        let api: Api<Pod> = Api::namespaced(client, &self.namespace);
+        let api: Api<Pod> = Api::namespaced(self.patient_client()?, &self.namespace);
         let listed = api.list(&of).await.map_err(explained);
         let pods = listed.with_context(|| format!("list the pods of {}", self.title()))?.items;
         match pods.into_iter().find(is_ready).and_then(|pod| pod.metadata.name) {
@@ -231,7 +234,7 @@ impl Registry {
         Ok(found.map(|map| map.data.unwrap_or_default().remove(key).unwrap_or_default()))
     }
 
-    fn api(&self) -> Api<PrivateRegistry> {
+    pub(crate) fn api(&self) -> Api<PrivateRegistry> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 }
@@ -255,7 +258,7 @@ pub(crate) fn name(text: &str) -> Result<RegistryName, String> {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "shorter where it is used")]
-fn explained(error: kube::Error) -> anyhow::Error {
+pub(crate) fn explained(error: kube::Error) -> anyhow::Error {
     anyhow::Error::msg(api_error::explain(&error))
 }
 

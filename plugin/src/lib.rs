@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `list`, `status` | which registries are there, how is one? |
 //! | `repos`, `tags`, `inspect` | what is in a registry? |
+//! | `users` | who may log in |
+//! | `start`, `stop`, `restart` | whether it runs |
+//! | `events`, `logs` | what happened, and what its pods write |
 //! | `login`, `logout` | docker and podman know a registry's login |
 //! | `can-i` | may somebody do something, and by which rule? |
 //! | [`check`] | are these manifests valid? |
@@ -16,26 +19,33 @@
 
 mod access;
 mod can_i;
+mod change;
 pub mod check;
 mod cluster;
 mod csr;
 mod docker_config;
+mod events;
 mod inspect;
 mod list;
 mod login;
 mod logout;
+mod logs;
 mod manifests;
 mod output;
 mod registry_client;
 pub mod render;
 mod repos;
+mod restart;
 mod rotate;
 mod set_certificate;
 mod shell;
+mod start;
 mod status;
+mod stop;
 mod structure;
 mod tags;
 mod trust;
+mod users;
 
 use std::process::ExitCode;
 
@@ -69,6 +79,40 @@ enum Command {
         kubectl registry status team-a\n  \
         kubectl registry status team-a --namespace registries -o json | jq -r .certificate.notAfter")]
     Status(status::Options),
+    /// Show and change who may log in: list, add, passwd, rotate, remove.
+    #[command(subcommand)]
+    Users(users::Command),
+    /// Stop a registry, and keep everything that it has: its manifest says spec.suspend: true.
+    ///
+    /// Waits until the operator says that it is stopped. Pulls and pushes under way are given time to end.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry stop team-a")]
+    Stop(stop::Options),
+    /// Start a registry again, whatever stopped it: its manifest, somebody who scaled it to zero, or a process that ended.
+    ///
+    /// Waits until it answers.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry start team-a\n  \
+        kubectl registry start team-a --timeout 10m")]
+    Start(start::Options),
+    /// Replace the pods of a registry, as kubectl rollout restart does.
+    ///
+    /// Waits until the new ones answer. Needed for nothing that the operator does itself. With one replica on a volume of one node there is a gap of seconds.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry restart team-a")]
+    Restart(restart::Options),
+    /// Show the events of a registry and of what belongs to it, pods that are gone included.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry events team-a\n  \
+        kubectl registry events team-a --warnings")]
+    Events(events::Options),
+    /// Show what the pods of a registry write.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry logs team-a --tail 50\n  \
+        kubectl registry logs team-a --follow --since 10m\n  \
+        kubectl registry logs team-a --previous          # of the process before, which ended\n  \
+        kubectl registry logs team-a --container frontend   # nginx, where there is one")]
+    Logs(logs::Options),
     /// Let docker, podman and what is like them know a registry's login.
     ///
     /// It is that of the generated admin, which is read from the cluster, or of --user. It is tried first: what the registry refuses is not written. A
@@ -187,9 +231,21 @@ enum Command {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    if run(Cli::parse()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether it was done, and all is as it should be.
+#[must_use]
+pub fn run(cli: Cli) -> bool {
+    let done = match cli.command {
         Command::List(options) => list::run(&options).map(|()| true),
         Command::Status(options) => status::run(&options),
+        Command::Users(command) => users::run(&command).map(|()| true),
+        Command::Stop(options) => stop::run(&options).map(|()| true),
+        Command::Start(options) => start::run(&options).map(|()| true),
+        Command::Restart(options) => restart::run(&options).map(|()| true),
+        Command::Events(options) => events::run(&options).map(|()| true),
+        Command::Logs(options) => logs::run(&options).map(|()| true),
         Command::Login(options) => login::run(&options).map(|()| true),
         Command::Logout(options) => logout::run(&options).map(|()| true),
         Command::Repos(options) => repos::run(&options).map(|()| true),
@@ -209,14 +265,10 @@ pub fn main() -> ExitCode {
             Ok(true)
         }
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            shell::complain(&format!("kubectl registry: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        shell::complain(&format!("kubectl registry: {error:#}"));
+        false
+    })
 }
 
 #[cfg(test)]

@@ -36,8 +36,9 @@ pub(crate) struct Options {
     place: Place,
 }
 
+/// What programs read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
+pub(crate) enum Form {
     /// JSON
     Json,
     /// YAML
@@ -213,7 +214,11 @@ fn users(spec: &PrivateRegistrySpec, status: &PrivateRegistryStatus) -> Vec<Stri
     let shown = status.users.iter().take(MOST_USERS).map(user);
     let all = usize::try_from(status.user_count.unwrap_or(0)).unwrap_or(0).max(status.users.len());
     let more = (all > MOST_USERS).then(|| format!("and {} more", all - MOST_USERS.min(status.users.len())));
-    [count].into_iter().chain(shown).chain(more).collect()
+    let lent = status.pull_secrets.iter().flat_map(|copies| {
+        let count = format!("pods of {} of {} other namespaces have their login", copies.copied, copies.wanted);
+        [count].into_iter().chain(copies.missing.iter().map(|missing| format!("not {missing}")))
+    });
+    [count].into_iter().chain(shown).chain(more).chain(lent).collect()
 }
 
 fn storage(spec: &PrivateRegistrySpec, status: &PrivateRegistryStatus) -> String {
@@ -286,7 +291,7 @@ fn told_events(found: &PrivateRegistry, events: &Result<Vec<Event>, String>, now
 }
 
 /// When an event was seen last.
-fn at(event: &Event) -> Option<Timestamp> {
+pub(crate) fn at(event: &Event) -> Option<Timestamp> {
     let time = |time: &Time| time.0;
     let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
     let last = event.last_timestamp.as_ref().map(time);
@@ -432,6 +437,10 @@ mod tests {
         let crowded = registry(&json!({}), &json!({"userCount": 300, "users": many}));
         let lines = users(&crowded.spec, crowded.status.as_ref().unwrap());
         assert_eq!((lines.len(), lines[0].as_str(), lines[21].as_str()), (22, "300", "and 280 more"));
+        let lent = json!({"userCount": 0, "pullSecrets": {"wanted": 2, "copied": 1, "missing": ["shop: is not ours"]}});
+        let lent = registry(&json!({}), &lent);
+        let lines = users(&lent.spec, lent.status.as_ref().unwrap());
+        assert_eq!(lines, ["0", "pods of 1 of 2 other namespaces have their login", "not shop: is not ours"]);
         let growing = json!({"storage": {"claimName": "c", "capacity": "10Gi", "requested": "20Gi"}});
         let growing = registry(&json!({}), &growing);
         assert_eq!(storage(&growing.spec, growing.status.as_ref().unwrap()), "claim c, 10Gi, 20Gi wanted");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use private_registry_operator::pki::issue::{issue_authority, request};
 use private_registry_operator::pki::{AuthorityProfile, KeyAlgorithm, LeafProfile};
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Options};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OnceCell;
 
 static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
@@ -77,9 +78,18 @@ impl Place {
 
     /// Runs the program in this namespace: exit code, and what it printed in both places.
     async fn ask(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        self.tell("", arguments).await
+    }
+
+    /// The same with something on its standard input.
+    async fn tell(&self, input: &str, arguments: &[&str]) -> (Option<i32>, String) {
         let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubectl-registry"));
         program.env_clear().args(arguments).args(["--namespace", &self.name, "--kubeconfig"]).arg(&self.kubeconfig);
-        let Output { status, stdout, stderr } = program.output().await.unwrap();
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut program = program.spawn().unwrap();
+        // Whoever asks for nothing may have ended by now.
+        let _ = program.stdin.take().unwrap().write_all(input.as_bytes()).await;
+        let Output { status, stdout, stderr } = program.wait_with_output().await.unwrap();
         (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
     }
 }
@@ -471,4 +481,70 @@ async fn a_registry_that_does_not_run_has_a_page_and_takes_no_login() {
     let (code, said) = team.ask(&["repos", "team-a", "--address", "127.0.0.1:1"]).await;
     assert!(code == Some(1) && said.contains("ask 127.0.0.1:1 for /v2/_catalog?n=1000: connect: "), "{said}");
     assert!(!said.contains("planted") && !file.exists(), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_user_is_added_with_is_kept_only_if_the_manifest_takes_it() {
+    let Some(team) = namespace("users-add").await else { return };
+    let spec = json!({"auth": {"users": [{"name": "eve", "passwordSecretRef": {"name": "eve"}}]}});
+    team.registry("team-a", spec).await;
+    let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.name);
+    let users = async || team.registries().get("team-a").await.unwrap().spec.auth.unwrap().users;
+
+    // The operator's own; too short; with an argument that every process sees.
+    let (code, said) = team.ask(&["users", "add", "team-a", "ann", "--generate", "--secret", "team-a-tls"]).await;
+    assert!(code == Some(1) && said.contains("spec.auth refers to a Secret that the operator writes"), "{said}");
+    assert!(secrets.get_opt("team-a-tls").await.unwrap().is_none(), "nobody needs it");
+    let (code, said) = team.tell("short", &["users", "add", "team-a", "ann", "--password-stdin"]).await;
+    assert!(code == Some(1) && said.contains("shorter than 8 bytes"), "{said}");
+    let (code, _) = team.ask(&["users", "add", "team-a", "ann", "--password", "planted-password"]).await;
+    assert_eq!(code, Some(2));
+    assert_eq!(users().await.len(), 1);
+
+    let add = ["users", "add", "team-a", "ann", "--password-stdin", "--no-wait"];
+    let (code, said) = team.tell("planted-password\n", &add).await;
+    assert!(code == Some(0) && !said.contains("planted"), "{said}");
+    assert!(said.contains("get secret team-a-user-ann --output jsonpath='{.data.password}'"), "{said}");
+    let made = secrets.get("team-a-user-ann").await.unwrap().data.unwrap();
+    assert_eq!((made["username"].0.as_slice(), made["password"].0.as_slice()), (&b"ann"[..], &b"planted-password"[..]));
+    let names: Vec<_> = users().await.into_iter().map(|user| user.name).collect();
+    assert_eq!(names, ["eve", "ann"]);
+    let (code, said) = team.tell("planted-password", &["users", "passwd", "team-a", "ann", "--password-stdin"]).await;
+    assert!(code == Some(0) && said.contains("that is the password of ann already"), "{said}");
+    let (code, said) = team.tell("planted-password", &["users", "passwd", "team-a", "eve", "--password-stdin"]).await;
+    assert!(code == Some(1) && said.contains("there is no Secret users-add/eve"), "{said}");
+
+    // Nobody says that it is in force: the command ends, and says what it knows.
+    let (code, said) = team.ask(&["users", "rotate", "team-a", "ann", "--timeout", "1s"]).await;
+    assert!(code == Some(1) && said.contains("it is written, and not in force after 1 s"), "{said}");
+    assert!(said.contains("the operator has not looked at the change yet"), "{said}");
+}
+
+#[tokio::test]
+async fn events_are_those_of_the_registry_and_of_what_belongs_to_it() {
+    let Some(team) = namespace("events-of").await else { return };
+    team.registry("team-a", json!({})).await;
+    let (code, said) = team.ask(&["events", "team-a"]).await;
+    assert!(code == Some(0) && said.contains("nothing is said of"), "{said}");
+    let uid = team.registries().get("team-a").await.unwrap().metadata.uid.unwrap();
+    let events: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(team.client.clone(), &team.name);
+    for (name, kind, object, uid, words) in [
+        ("one", "PrivateRegistry", "team-a", uid.as_str(), "of the registry"),
+        ("two", "Pod", "team-a-7c9f8d6b5d-x2x4z", "gone", "of a pod that is gone"),
+        ("three", "Pod", "team-a-mirror-7c9f8d6b5d-x2x4z", "gone", "of another registry"),
+    ] {
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name}, "type": "Warning", "reason": "Test", "message": words,
+            "involvedObject": {"kind": kind, "name": object, "namespace": team.name, "uid": uid},
+        });
+        events.create(&PostParams::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
+    }
+    let (code, said) = team.ask(&["events", "team-a", "--warnings"]).await;
+    assert!(code == Some(0) && said.contains("of the registry") && said.contains("of a pod that is gone"), "{said}");
+    assert!(!said.contains("of another registry"), "{said}");
+    let (code, said) = team.ask(&["events", "team-a", "-o", "json"]).await;
+    let listed: Vec<Value> = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, listed.len()), (Some(0), 2));
+    let (code, said) = team.ask(&["logs", "team-a"]).await;
+    assert!(code == Some(1) && said.contains("has no pod"), "{said}");
 }

@@ -16,7 +16,8 @@ use super::PrivateRegistry;
 
 /// Fields that embed a type of Kubernetes' own. Their inner descriptions would make the definition five times as large, and
 /// `kubectl explain pod.spec` has them.
-const FOREIGN: [&str; 10] = [
+const FOREIGN: [&str; 11] = [
+    "/spec/pullSecrets/namespaces/selector",
     "/spec/trust/nodes/selector",
     "/spec/trust/namespaces/selector",
     "/spec/pod/tolerations",
@@ -189,9 +190,12 @@ fn write_whole_numbers(value: &mut Value) {
     }
 }
 
+/// A field by its path, which leads through the items of lists without a word.
 fn field<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
-    let pointer = path.split('/').skip(1).fold(String::new(), |pointer, field| format!("{pointer}/properties/{field}"));
-    schema.pointer_mut(&pointer).unwrap_or_else(|| panic!("{path} is in the schema"))
+    path.split('/').skip(1).fold(schema, |schema, name| {
+        let holder = if schema["type"] == "array" { &mut schema["items"] } else { schema };
+        holder.pointer_mut(&format!("/properties/{name}")).unwrap_or_else(|| panic!("{path} is in the schema"))
+    })
 }
 
 fn make_atomic(schema: &mut Value) {

@@ -27,14 +27,14 @@ pub use config::{ConfigSpec, LogLevel, UploadPurging};
 pub use crd::{crd, crd_yaml, schema, schema_outline};
 pub use frontend::{FrontendSpec, NginxSpec};
 pub use pod::{PodSpec, Resources};
-pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretSpec};
+pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretNamespaces, PullSecretSpec};
 pub use restart::{RestartPolicySpec, RestartType};
 pub use route::{GatewayMode, GatewayRef, GatewaySpec, IngressController, IngressSpec, RouteSpec};
 pub use scalar::{GoDuration, Quantity};
 pub use service::{ExternalTrafficPolicy, IpFamilyPolicy, ServiceSpec, ServiceType};
 pub use status::{
-    Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, PrivateRegistryStatus, ReachStatus,
-    StorageStatus, TrustStatus, UserSource, UserSourceKind, UserStatus, condition, reason,
+    Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, CopiesStatus, PrivateRegistryStatus,
+    ReachStatus, StorageStatus, TrustStatus, UserSource, UserSourceKind, UserStatus, condition, reason,
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{

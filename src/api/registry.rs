@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use operator_engine::work::followed::{Followed, unknown_field};
 use schemars::JsonSchema;
@@ -97,8 +98,8 @@ pub struct PrivateRegistrySpec {
     /// Who may log in. Absent: one generated user `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
-    /// Logins that pods of the registry's namespace pull with, each in a Secret of its own. Absent: the generated admin's, if there
-    /// is one, in NAME-pull.
+    /// Logins that pods pull with, each in a Secret of its own in the registry's namespace, and copied to others if they accept it. Absent:
+    /// the generated admin's, if there is one, in NAME-pull.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::PULL_SECRETS_HAVE_NAMES)]
@@ -136,7 +137,7 @@ pub struct PrivateRegistrySpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PullSecretSpec {
-    /// Name of the Secret, default NAME-pull.
+    /// Name of the Secret in the registry's namespace, default NAME-pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: Option<String>,
@@ -144,6 +145,20 @@ pub struct PullSecretSpec {
     /// a line of an htpasswd file will not do.
     #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]
     pub user: String,
+    /// Other namespaces whose pods pull as this user, too. Each gets a copy, as NAMESPACE.NAME-pull with the registry's namespace and name,
+    /// if it accepts it: its label privateregistry.dev/accept-pull-secrets-from says `Any`, or the registry's namespace. Where several entries
+    /// select a namespace, the first counts. Whoever reads Secrets there reads this password. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<PullSecretNamespaces>,
+}
+
+/// Which other namespaces get a login.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecretNamespaces {
+    /// Which of the namespaces that accept logins, by their labels; `{}` is all of them. Whoever may label a namespace may give it the
+    /// login, except by the label kubernetes.io/metadata.name, which Kubernetes sets itself.
+    pub selector: LabelSelector,
 }
 
 /// What happens to kept children when the registry is deleted.

@@ -27,6 +27,8 @@ pub mod condition {
     pub const USERS_READY: &str = "UsersReady";
     /// The volume is bound, writable and as large as wanted.
     pub const STORAGE_READY: &str = "StorageReady";
+    /// Every namespace that spec.pullSecrets selects, and that accepts it, has its login.
+    pub const PULL_SECRETS_COPIED: &str = "PullSecretsCopied";
     /// Every namespace of spec.trust.namespaces has the bundle.
     pub const NAMESPACES_TRUSTED: &str = "NamespacesTrusted";
     /// spec.trust.clusterTrustBundle: pods of every namespace can mount the bundle.
@@ -77,8 +79,10 @@ pub mod reason {
     pub const VALID: &str = "Valid";
     /// TLS or logins are switched off in the manifest.
     pub const SWITCHED_OFF: &str = "SwitchedOff";
-    /// The users' table is written.
+    /// The users' table is written, or the logins that are to be copied.
     pub const WRITTEN: &str = "Written";
+    /// Some namespaces lack the login that they are to have.
+    pub const NOT_ALL_WRITTEN: &str = "NotAllWritten";
     /// The volume is bound.
     pub const BOUND: &str = "Bound";
     /// The claim waits for a volume.
@@ -105,7 +109,7 @@ pub struct PrivateRegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Conditions: Ready, Reconciling, Stalled, Available, AddressReady, CertificateReady, UsersReady, StorageReady,
-    /// NamespacesTrusted, NodesTrusted.
+    /// PullSecretsCopied, NamespacesTrusted, NodesTrusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
@@ -129,6 +133,9 @@ pub struct PrivateRegistryStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub users: Vec<UserStatus>,
+    /// How far the logins of spec.pullSecrets have come in other namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secrets: Option<CopiesStatus>,
     /// The volume that holds the images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
@@ -296,6 +303,20 @@ pub struct StorageStatus {
     /// Size that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<String>,
+}
+
+/// How many of the namespaces that should have a login have it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CopiesStatus {
+    /// How many should have it.
+    pub wanted: i32,
+    /// How many have it.
+    pub copied: i32,
+    /// The first ten that lack it, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub missing: Vec<String>,
 }
 
 /// Who has been told which authorities to trust.

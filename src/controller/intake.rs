@@ -13,12 +13,11 @@ use operator_engine::work::queue::{Key, Urgency};
 use operator_engine::work::watches::{Meta, Scope, Sink, Watched};
 
 use crate::desired::kinds::{self, KINDS};
-use crate::desired::{bundle_copy, cluster_bundle, node_proof};
+use crate::desired::{bundle_copy, cluster_bundle, node_proof, pull_copy};
 use crate::model::labels;
 use crate::node::{orders, report};
 use crate::parts::Context;
 use crate::parts::context::{NAMESPACE, REPORT, any};
-use crate::parts::trust::accepting::ACCEPTS;
 use crate::parts::trust::reports;
 
 const POD: &str = "Pod";
@@ -26,8 +25,8 @@ const REQUEST: &str = "CertificateSigningRequest";
 /// Kinds that manifests refer to by name, so that objects without our label matter too.
 const REFERRED: [&str; 2] = ["Secret", "PersistentVolumeClaim"];
 
-/// Every kind to watch beside registries: what is written, pods, which tell why something does not run, and, in the whole cluster, namespaces that accept
-/// bundles and requests to signers: they belong to no namespace, so only who watches all can.
+/// Every kind to watch beside registries: what is written, pods, which tell why something does not run, and, in the whole cluster, namespaces, some of
+/// which accept bundles or logins, and requests to signers: they belong to no namespace, so only who watches all can.
 pub(super) fn watched(scope: &Scope, optional: &BTreeSet<String>) -> Vec<Watched> {
     let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
     let children = kinds::written(optional, *scope == Scope::All).map(|kind| Watched {
@@ -39,7 +38,8 @@ pub(super) fn watched(scope: &Scope, optional: &BTreeSet<String>) -> Vec<Watched
         is_optional: kind.is_optional,
     });
     let pods = Watched::kind_of::<k8s_openapi::api::core::v1::Pod>().selected_by(ours.clone());
-    let namespaces = Watched::kind_of::<k8s_openapi::api::core::v1::Namespace>().selected_by(ACCEPTS);
+    // All of them: no selector asks for one label or another.
+    let namespaces = Watched::kind_of::<k8s_openapi::api::core::v1::Namespace>();
     let requests = Watched::kind_of::<CertificateSigningRequest>().selected_by(ours.clone());
     let of_the_cluster = [namespaces, requests].into_iter().filter(|_| *scope == Scope::All);
     children.chain([pods]).chain(of_the_cluster).collect()
@@ -67,8 +67,8 @@ impl About {
 }
 
 /// Names of what a registry has outside of its namespace, by its namespace and name.
-const BELIEVED: [fn(&str, &str) -> String; 4] =
-    [bundle_copy::name, cluster_bundle::name, orders::name, node_proof::name];
+const BELIEVED: [fn(&str, &str) -> String; 5] =
+    [bundle_copy::name, pull_copy::name, cluster_bundle::name, orders::name, node_proof::name];
 
 /// What is believed of an object's metadata. Whoever rules a namespace may put our labels on whatever is there; but only what has the name of a copy, or of
 /// an order to nodes, is taken for one. So it is one object of a kind in a namespace, and not thousands.

@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::model::{Settings, labels};
 use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
-use crate::parts::trust::accepting::Accepting;
+use crate::parts::elsewhere::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 use crate::parts::{self, Context, Error};

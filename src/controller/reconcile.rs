@@ -17,7 +17,7 @@ use crate::parts::failures::soon;
 use crate::parts::logins::Logins;
 use crate::parts::workload::State;
 use crate::parts::{
-    self, Context, Error, Failures, Pass, address, certificate, logins, retention, route, storage, trust, workload,
+    self, Context, Error, Failures, Pass, address, certificate, elsewhere, logins, retention, route, storage, workload,
 };
 use crate::status::Findings;
 use crate::status::summary::{self, Problem};
@@ -163,9 +163,9 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
     let route = route::settle(pass, &certificate).await;
-    let trust = trust::settle(pass, &certificate, &address, &running, is_held).await;
+    let elsewhere = elsewhere::settle(pass, &certificate, &address, &running, &logins, is_held).await;
 
-    let keep = [&certificate.keep, &logins.keep, &running.keep, &route.keep, &trust.keep];
+    let keep = [&certificate.keep, &logins.keep, &running.keep, &route.keep, &elsewhere.keep];
     let keep = keep.into_iter().flatten().cloned().collect();
     let pruned = pass.ctx.engine.prune(&pass.owner, &keep).await;
     let holds = holds.or(pruned.err().map(|error| pass.problem(error)));
@@ -174,7 +174,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     }
     let (contested, repair) = pass.failures.contests();
     let mut looks = looks(pass, &certificate, &logins, &running);
-    looks.extend(trust.look_again);
+    looks.extend(elsewhere.look_again);
     let mut certificate = certificate;
     if running.is_behind {
         let note = "not served yet: what runs is not rolled while something stands in its way";
@@ -192,7 +192,8 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
         storage: storage.problem.clone(),
         certificate: certificate.report,
         logins: logins.report,
-        trust: trust.report,
+        copies: elsewhere.logins,
+        trust: elsewhere.trust,
         workload: running.workload,
         has_ended: running.has_ended,
         is_fleeting: running.is_fleeting,

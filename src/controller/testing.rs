@@ -29,7 +29,7 @@ use crate::model::Settings;
 use crate::parts::Context;
 use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
-use crate::parts::trust::accepting::Accepting;
+use crate::parts::elsewhere::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
 use crate::parts::workload::Answers;
 

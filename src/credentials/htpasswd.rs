@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::UserName;
+use super::{Password, UserName};
 use crate::secret::Sensitive;
 
 /// Users and their hashes, sorted by name.
@@ -104,6 +104,12 @@ impl BcryptHash {
     /// Rounds as a power of two.
     pub fn cost(&self) -> u32 {
         self.expose()[4..6].parse().unwrap_or_default()
+    }
+
+    /// Whether it is of this password. Slow by design.
+    #[must_use]
+    pub fn is_of(&self, password: &Password) -> bool {
+        bcrypt::verify(password.expose(), self.expose()).unwrap_or(false)
     }
 
     /// The text of the hash; see [`Sensitive::expose`].

@@ -15,6 +15,7 @@ pub mod nginx;
 pub mod node_order;
 pub mod node_proof;
 pub mod pod;
+pub mod pull_copy;
 pub mod route;
 pub mod secrets;
 pub mod service;

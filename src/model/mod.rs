@@ -19,10 +19,10 @@ pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
-pub use resolve::{Blocked, answer_of, answer_secret, authority_of, resolve, secrets_of};
+pub use resolve::{Blocked, answer_of, answer_secret, authority_of, has_login_copies, resolve, secrets_of};
 pub use resolved::{
-    Admin, Fault, Faults, Frontend, Issuer, Protocol, PullSecret, Pulls, Requested, Resolved, Shared, Signer, Storage,
-    Tls, TrustedNamespaces, TrustedNodes, Users,
+    Admin, Fault, Faults, Frontend, Issuer, LoginCopy, Protocol, PullSecret, Pulls, Requested, Resolved, Shared,
+    Signer, Storage, Tls, TrustedNamespaces, TrustedNodes, Users,
 };
 pub use route::{Route, routed_hosts, written_addresses};
 pub use settings::Settings;

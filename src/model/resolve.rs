@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 use super::client_authorities;
 use super::image::{self, Version};
 use super::resolved::{
-    Fault, Faults, Frontend, Issuer, Named, Protocol, PullSecret, Pulls, Requested, Resolved, Service, Shared, Signer,
-    Storage, Tls, TrustedNamespaces, TrustedNodes,
+    Fault, Faults, Frontend, Issuer, LoginCopy, Named, Protocol, PullSecret, Pulls, Requested, Resolved, Service,
+    Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes,
 };
 use super::route::{route, written_addresses};
 use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
     AccessMode, BundleKind, DEFAULT_SIZE, GoDuration, IssuerRef, NginxSpec, PrivateRegistry, PrivateRegistrySpec,
-    Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
+    PullSecretNamespaces, PullSecretSpec, Rotation, ServiceSpec, StorageSpec, TlsSpec, TrustSpec, annotation,
 };
 
 /// Values that `extraConfig` may hold, far more than the registry knows: each is copied, merged and rendered in every pass.
@@ -91,6 +91,10 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         Tls::Unreadable
     });
     let (pull_secrets, pull_faults) = pull_secrets(&name, registry);
+    let login_copies = login_copies(registry).unwrap_or_else(|blocked| {
+        faults.login_copies = Some(blocked);
+        Vec::new()
+    });
     let addresses = addresses(&written_addresses(registry), &mut faults.address);
     let route = route(&name, spec).unwrap_or_else(|blocked| {
         faults.route = Some(blocked);
@@ -135,6 +139,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         users: users(spec.auth.as_ref(), observed),
         pull_secrets,
         pull_faults,
+        login_copies,
         restart: restart.kind.unwrap_or_default(),
         max_retries: restart.max_retries,
         suspend: spec.suspend.unwrap_or(false),
@@ -307,6 +312,23 @@ fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<Pul
         }
     }
     (found, faults)
+}
+
+/// Whether a manifest wants logins in other namespaces.
+#[must_use]
+pub fn has_login_copies(manifest: &PrivateRegistry) -> bool {
+    manifest.spec.pull_secrets.iter().any(|entry| entry.namespaces.is_some())
+}
+
+/// Logins for pods of other namespaces. What is wrong with the name of a Secret at home is no matter there.
+fn login_copies(manifest: &PrivateRegistry) -> Result<Vec<LoginCopy>, Blocked> {
+    let entries = manifest.spec.pull_secrets.iter();
+    let asked = entries.filter_map(|entry| Some((entry, entry.namespaces.as_ref()?)));
+    let copy = |(entry, asked): (&PullSecretSpec, &PullSecretNamespaces)| {
+        let selector = selector("spec.pullSecrets[].namespaces.selector", Some(&asked.selector))?;
+        Ok(LoginCopy { selector, user: entry.user.clone() })
+    };
+    asked.map(copy).collect()
 }
 
 /// Names of the Secrets of its own namespace that a manifest refers to, those first that are small. Some may stand there twice.
@@ -582,6 +604,30 @@ mod tests {
         }
         let elsewhere = signed_by(json!({"name": "company", "namespace": "security"})).unwrap();
         assert!(elsewhere.pull_faults.is_empty());
+    }
+
+    #[test]
+    fn a_login_is_copied_by_the_first_entry_that_selects_whatever_its_secret_is_called_at_home() {
+        let to = |labels: serde_json::Value| json!({"selector": {"matchLabels": labels}});
+        let spec = json!({"pullSecrets": [
+            {"user": "home"},
+            {"name": "team-a-tls", "user": "builds", "namespaces": to(json!({"tier": "build"}))},
+            {"name": "others", "user": "deploy", "namespaces": {"selector": {}}},
+        ]});
+        let registry = part_by_part(&spec, &Observed::default()).unwrap();
+        let found = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            registry.login_copies.iter().find(|copy| copy.selects(&labels)).map(|copy| copy.user.as_str())
+        };
+        assert_eq!(found(&[("tier", "build")]), Some("builds"));
+        assert_eq!(found(&[("tier", "app")]), Some("deploy"));
+        assert_eq!(registry.pull_faults.len(), 1);
+        let wrong = json!({"matchExpressions": [{"key": "tier", "operator": "Like"}]});
+        let wrong = json!({"pullSecrets": [{"user": "a", "namespaces": {"selector": wrong}}]});
+        let registry = part_by_part(&wrong, &Observed::default()).unwrap();
+        let words = registry.faults.login_copies.unwrap().message;
+        assert!(words.contains("spec.pullSecrets[].namespaces.selector"), "{words}");
+        assert!(registry.login_copies.is_empty() && registry.pull_secrets.len() == 1, "the login at home is no worse");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Resolved {
     pub users: Users,
     /// Logins for pods of the namespace. Empty: the generated admin's, if there is one.
     pub pull_secrets: Vec<PullSecret>,
+    /// Logins for pods of others. The first that selects a namespace counts there.
+    pub login_copies: Vec<LoginCopy>,
     /// What is wrong with others of them.
     pub pull_faults: Vec<Fault>,
     /// What happens when the process ends.
@@ -103,6 +105,8 @@ pub struct Faults {
     pub certificate: Option<Blocked>,
     /// What runs.
     pub workload: Option<Blocked>,
+    /// Which other namespaces get a login.
+    pub login_copies: Option<Blocked>,
     /// Which other namespaces are told.
     pub trusted_namespaces: Option<Blocked>,
     /// Which nodes are told.
@@ -112,9 +116,10 @@ pub struct Faults {
 impl Faults {
     /// Every one, for those who need a manifest that can be followed as a whole.
     pub fn all(&self) -> impl Iterator<Item = &Blocked> {
-        let [namespaces, nodes] = [&self.trusted_namespaces, &self.trusted_nodes];
-        [&self.address, &self.route, &self.storage, &self.certificate, &self.workload, namespaces, nodes]
+        let others = [&self.login_copies, &self.trusted_namespaces, &self.trusted_nodes];
+        [&self.address, &self.route, &self.storage, &self.certificate, &self.workload]
             .into_iter()
+            .chain(others)
             .flatten()
     }
 }
@@ -407,6 +412,23 @@ pub struct PullSecret {
     pub name: String,
     /// The user that pods pull as.
     pub user: String,
+}
+
+/// A login for pods of other namespaces.
+#[derive(Debug, Clone)]
+pub struct LoginCopy {
+    /// Which of those that accept it, by their labels.
+    pub selector: Selector,
+    /// The user that pods pull as.
+    pub user: String,
+}
+
+impl LoginCopy {
+    /// Whether a namespace with these labels is meant.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.matches(labels)
+    }
 }
 
 /// The user that the operator makes itself.

@@ -20,15 +20,16 @@ use operator_engine::work::watches::Scope;
 use tokio::time::Instant;
 
 use super::certificate::Requests;
+use super::elsewhere::Place;
+use super::elsewhere::accepting::Accepting;
 use super::kubelets::News;
-use super::trust::accepting::Accepting;
 use super::trust::reports::Reports;
 use super::workload::Answers;
 use super::{Error, locked};
 use crate::api::PrivateRegistry;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
-use crate::model::{Child, Settings, labels, routed_hosts, written_addresses};
+use crate::model::{self, Child, Settings, labels, routed_hosts, written_addresses};
 use crate::observe;
 use crate::status::PodFacts;
 
@@ -92,7 +93,7 @@ pub struct Context {
     pub requests: Requests,
     /// Which registry refers to what.
     pub references: References,
-    /// Which namespaces accept bundles.
+    /// Which namespaces accept bundles, and which logins.
     pub accepting: Accepting,
     /// What the agents on nodes report.
     pub(crate) reports: Reports,
@@ -240,8 +241,10 @@ pub struct Recall {
     overtaken: Mutex<BTreeMap<Key, u32>>,
     /// Of whom there may be pods that prove trust on nodes.
     proving: Mutex<BTreeSet<Key>>,
-    /// Where the copies of a registry's bundle go on, of which one pass could not write all.
-    copies: Mutex<BTreeMap<Key, String>>,
+    /// Where the work on a registry's objects in other namespaces goes on, of which one pass could not do all.
+    copies: Mutex<BTreeMap<Key, Place>>,
+    /// What of them could not be written when its turn was last, and why.
+    failing: Mutex<BTreeMap<Key, BTreeMap<Place, String>>>,
     /// Who wants an object of a kind that the cluster lacks.
     lacking: Mutex<BTreeSet<(&'static Kind, Key)>>,
     /// For which nodes such a pod was made, and since when it was wanted.
@@ -300,18 +303,29 @@ impl Recall {
         }
     }
 
-    /// The namespace at which copies of its bundle go on.
-    pub(super) fn next_copy(&self, key: &Key) -> Option<String> {
+    /// The object at which the work in other namespaces goes on.
+    pub(super) fn next_copy(&self, key: &Key) -> Option<Place> {
         locked(&self.copies).get(key).cloned()
     }
 
-    /// Copies of its bundle go on at this namespace; `None`: all were tried.
-    pub(super) fn goes_on_with_copy(&self, key: &Key, namespace: Option<String>) {
+    /// The work in other namespaces goes on at this object; `None`: all were tried.
+    pub(super) fn goes_on_with_copy(&self, key: &Key, place: Option<Place>) {
         let mut copies = locked(&self.copies);
-        match namespace {
-            Some(namespace) => _ = copies.insert(key.clone(), namespace),
+        match place {
+            Some(place) => _ = copies.insert(key.clone(), place),
             None => _ = copies.remove(key),
         }
+    }
+
+    /// What of its objects in other namespaces could not be written when its turn was last, and why.
+    pub(super) fn failing(&self, key: &Key) -> BTreeMap<Place, String> {
+        locked(&self.failing).get(key).cloned().unwrap_or_default()
+    }
+
+    /// That is so now.
+    pub(super) fn fails(&self, key: &Key, failing: BTreeMap<Place, String>) {
+        let mut all = locked(&self.failing);
+        if failing.is_empty() { _ = all.remove(key) } else { _ = all.insert(key.clone(), failing) }
     }
 
     /// It wants an object of a kind that the cluster lacks.
@@ -411,6 +425,7 @@ impl Recall {
         locked(&self.proving).remove(key);
         locked(&self.made).retain(|(of, _), _| of != key);
         locked(&self.copies).remove(key);
+        locked(&self.failing).remove(key);
         locked(&self.lacking).retain(|(_, of)| of != key);
     }
 
@@ -451,7 +466,8 @@ fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
     let elsewhere = observe::elsewhere(registry).map(|(namespace, name)| ("Secret", namespace, name));
     let secrets = observe::secrets(registry).into_iter().map(|name| at("Secret", name)).chain(elsewhere);
     let trust = registry.spec.trust.as_ref();
-    let namespaces = trust.and_then(|trust| trust.namespaces.as_ref()).map(|_| any(NAMESPACE));
+    let has_bundles = trust.is_some_and(|trust| trust.namespaces.is_some());
+    let namespaces = (has_bundles || model::has_login_copies(registry)).then(|| any(NAMESPACE));
     let nodes = trust.and_then(|trust| trust.nodes.as_ref()).into_iter();
     let nodes = nodes.flat_map(|_| written_addresses(registry).into_iter().map(host_of_a_node).chain([any(REPORT)]));
     let routed = routed_hosts(&registry.spec).iter().cloned().map(routed_host);

@@ -9,13 +9,14 @@
 //! | [`certificate`] | CA, certificate, bundle | the Service's addresses |
 //! | [`logins`] | admin, table of users, pull Secret | the Service's addresses, for the pull Secret |
 //! | [`route`] | Ingress, or HTTPRoute or TLSRoute and BackendTLSPolicy | how the registry speaks: the certificate |
-//! | [`trust`] | copies of the bundle in other namespaces, an order to the agents on nodes | what the certificate has published, the Service's addresses |
+//! | [`elsewhere`] | what is in other namespaces: copies of the bundle and of logins, orders to the agents on nodes | what [`trust`] and [`logins`] say of it |
 //! | [`workload`] | configuration, identity, Deployment or Job, disruption budget | certificate, logins, storage |
 
 pub mod address;
 pub mod advice;
 pub mod certificate;
 pub mod context;
+pub mod elsewhere;
 pub mod error;
 pub mod failures;
 pub mod kubelets;

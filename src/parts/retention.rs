@@ -15,7 +15,7 @@ use super::trust::proofs;
 use super::{Context, Error, words};
 use crate::api::{DeletionPolicy, PrivateRegistry};
 use crate::desired::kinds;
-use crate::model::Child;
+use crate::model::{self, Child};
 
 /// The finalizer of a registry whose kept children would go with it, or whose copies would not.
 pub const FINALIZER: &str = "privateregistry.dev/holds";
@@ -46,7 +46,8 @@ pub async fn settle(
         say_what_is_left(registry, owner, ctx);
     }
     // Labels alone make nobody wait: whoever rules another namespace may write them.
-    let has_copies = registry.spec.trust.is_some() || has_finalizer && !ctx.engine.elsewhere(owner).is_empty();
+    let asks = registry.spec.trust.is_some() || model::has_login_copies(registry);
+    let has_copies = asks || has_finalizer && !ctx.engine.elsewhere(owner).is_empty();
     let is_wanted = !is_going && (policy == DeletionPolicy::Delete || has_copies);
     if is_wanted == has_finalizer || (is_wanted && !is_followed) {
         return Ok(has_finalizer);
@@ -55,7 +56,8 @@ pub async fn settle(
     Ok(is_wanted)
 }
 
-/// Takes the copies in other namespaces away. What is refused for good holds nobody: it may be somebody else's, and is public.
+/// Takes the copies in other namespaces away. What is refused for good holds nobody: it may be somebody else's, and is public,
+/// or a login to what is gone.
 async fn recall(owner: &Owner, ctx: &Context) -> Result<(), Error> {
     let key = Key::new(&owner.namespace, &owner.name);
     let mut errors: Vec<Error> = proofs::clear(&key, ctx).await.err().into_iter().collect();

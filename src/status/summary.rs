@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::merge::{self, Finding, Truth, merge};
 use super::route::Route;
-use super::trust::Trust;
+use super::trust::{Reach, Trust};
 use super::workload::Workload;
 use crate::api::{
     Address, AddressScope, CertificateStatus, PrivateRegistryStatus, StorageStatus, UserStatus, condition, reason,
@@ -150,6 +150,8 @@ pub struct Findings<'a> {
     pub certificate: Certificate,
     /// Who can log in.
     pub logins: Logins,
+    /// How far logins have come in other namespaces; `None`: the manifest asks for none.
+    pub copies: Option<Reach>,
     /// Who else has been told which authorities to trust.
     pub trust: Trust,
     /// How the Deployment or Job is doing; `None`: it could not be made yet.
@@ -169,7 +171,9 @@ impl Findings<'_> {
     fn problems(&self) -> impl Iterator<Item = &Problem> {
         let early = [&self.holds, &self.address, &self.storage, &self.certificate.problem];
         let route = self.route.iter().filter_map(|route| route.problem.as_ref());
-        let late = self.running.iter().chain(route).chain(self.trust.faults()).chain(&self.contested);
+        // What others do in their namespaces makes no registry ill; what its own manifest says wrong does.
+        let copies = self.copies.iter().filter_map(|reach| reach.fault.as_ref());
+        let late = self.running.iter().chain(route).chain(copies).chain(self.trust.faults()).chain(&self.contested);
         early.into_iter().flatten().chain(&self.logins.problems).chain(late)
     }
 
@@ -201,6 +205,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
     ];
     said.extend([address, certificate, users, storage]);
     said.extend(findings.route.as_ref().map(|route| route.finding.clone()));
+    said.extend(findings.copies.as_ref().map(Reach::of_logins));
     said.extend(findings.trust.findings());
     let addresses = addresses(registry, findings.service.unwrap_or(&Value::Null));
     PrivateRegistryStatus {
@@ -212,6 +217,7 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         certificate: findings.certificate.served.clone(),
         user_count: Some(i32::try_from(findings.logins.users.len()).unwrap_or(i32::MAX)),
         users: findings.logins.users.iter().take(LISTED_USERS).cloned().collect(),
+        pull_secrets: findings.copies.as_ref().map(Reach::copies),
         storage: Some(storage_status(findings, before.storage.as_ref())),
         trust: findings.trust.status(),
         image: Some(registry.image.clone()),
@@ -604,6 +610,15 @@ pub fn image_hosts(registry: &Resolved, service: &Value) -> BTreeSet<String> {
     let short = registry.service_names().into_iter().map(|name| registry.at_the_services_port(&name));
     // Without dot and port it would be a path of Docker Hub.
     found.chain(short.filter(|host| HostPort::parse(host).is_ok())).collect()
+}
+
+/// The same for clients in other namespaces. The Service's short name is another one's there, which must not be shown this login; unless the manifest
+/// itself names it as an address.
+#[must_use]
+pub fn hosts_of_others(registry: &Resolved, service: &Value) -> BTreeSet<String> {
+    let short = registry.at_the_services_port(registry.name.as_str());
+    let is_given = |host: &String| registry.addresses.iter().any(|given| given.to_string() == *host);
+    image_hosts(registry, service).into_iter().filter(|host| *host != short || is_given(host)).collect()
 }
 
 /// How an image is marked, in the message of `Ready`, whose name does not tell its version.

@@ -34,6 +34,7 @@ struct Case {
     running: Option<Problem>,
     certificate: Certificate,
     logins: Logins,
+    copies: Option<Reach>,
     workload: Option<Workload>,
     answer: Answer,
 }
@@ -59,6 +60,7 @@ impl Case {
                 ..Certificate::default()
             },
             logins: Logins { users: vec![user], ..Logins::default() },
+            copies: None,
             workload: Some(Workload::Running { ready: 1 }),
             answer: Answer::Good,
         }
@@ -76,6 +78,7 @@ impl Case {
             storage: self.refusal.clone().map(|why| Problem::stuck("ClaimRefused", why)),
             certificate: self.certificate.clone(),
             logins: self.logins.clone(),
+            copies: self.copies.clone(),
             trust: Trust::default(),
             workload: self.workload.clone(),
             has_ended: false,
@@ -364,4 +367,38 @@ fn ephemeral_storage_and_open_doors_are_said_aloud() {
     assert_eq!(condition_of(&status, "CertificateReady").reason, "SwitchedOff");
     assert_eq!(condition_of(&status, "UsersReady").reason, "SwitchedOff");
     assert_eq!(condition_of(&status, "Ready").status, "True");
+}
+
+#[test]
+fn what_others_keep_out_of_their_namespaces_makes_no_registry_ill_and_what_its_manifest_says_wrong_does() {
+    let mut case = Case::of(&json!({}));
+    let missing = vec![("shop".to_owned(), "is not ours".to_owned())];
+    case.copies = Some(Reach { wanted: 2, lacking: 1, missing, ..Reach::default() });
+    let status = case.status(&PrivateRegistryStatus::default(), "2026-01-01T00:00:00Z".parse().unwrap());
+    assert!(status.says(condition::READY, "True") && status.says(condition::PULL_SECRETS_COPIED, "False"));
+    assert_eq!(status.pull_secrets.map(|copies| (copies.wanted, copies.copied)), Some((2, 1)));
+
+    let fault = Some(Problem::stuck("InvalidManifest", "spec.pullSecrets[].namespaces.selector: no"));
+    case.copies = Some(Reach { fault, ..Reach::default() });
+    assert_eq!(case.verdict().3, "InvalidManifest");
+    case.copies = None;
+    let status = case.status(&PrivateRegistryStatus::default(), "2026-01-01T00:00:00Z".parse().unwrap());
+    assert!(status.condition(condition::PULL_SECRETS_COPIED).is_none() && status.pull_secrets.is_none());
+}
+
+#[test]
+fn a_login_for_other_namespaces_names_no_host_that_is_another_one_there() {
+    let hosts = |spec: Value| hosts_of_others(&registry(&spec), &service());
+    let own = "team-a:5000".to_owned();
+    let short = json!({"addresses": ["registry.example.com"]});
+    assert!(image_hosts(&registry(&short), &service()).contains(&own));
+    let others = hosts(short);
+    assert!(!others.contains(&own), "{others:?}");
+    for host in ["registry.example.com", "10.0.0.7:5000", "team-a.registries:5000", "team-a.registries.svc:5000"] {
+        assert!(others.contains(host), "{host}: {others:?}");
+    }
+    assert!(
+        hosts(json!({"addresses": ["team-a:5000"]})).contains(&own),
+        "the manifest itself says that it is one everywhere"
+    );
 }

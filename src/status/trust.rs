@@ -1,8 +1,8 @@
-//! Who has been told which authorities to trust, in numbers and words. Pure.
+//! Who else has been told which authorities to trust, or been given a login, in numbers and words. Pure.
 
 use super::merge::{Finding, Truth};
 use super::summary::Problem;
-use crate::api::{ReachStatus, TrustStatus, condition, reason};
+use crate::api::{CopiesStatus, ReachStatus, TrustStatus, condition, reason};
 
 /// Places that are named at most, in status and condition.
 const NAMED: usize = 10;
@@ -27,7 +27,37 @@ pub struct Cluster {
     pub problem: Option<Problem>,
 }
 
-/// How far the bundle has come.
+/// How what has come to others is called.
+struct Kind {
+    condition: &'static str,
+    places: &'static str,
+    /// What all of them have.
+    what: &'static str,
+    /// What is being done to more of them.
+    more: &'static str,
+    all: &'static str,
+    not_all: &'static str,
+}
+
+const NAMESPACES: Kind = Kind {
+    condition: condition::NAMESPACES_TRUSTED,
+    places: "namespaces",
+    what: "the bundle",
+    more: "told",
+    all: reason::TOLD,
+    not_all: reason::NOT_ALL_TOLD,
+};
+const NODES: Kind = Kind { condition: condition::NODES_TRUSTED, places: "nodes", ..NAMESPACES };
+const LOGINS: Kind = Kind {
+    condition: condition::PULL_SECRETS_COPIED,
+    what: "the login",
+    more: "written",
+    all: reason::WRITTEN,
+    not_all: reason::NOT_ALL_WRITTEN,
+    ..NAMESPACES
+};
+
+/// How far the bundle, or a login, has come.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
     /// Places that should have it.
@@ -54,8 +84,8 @@ impl Trust {
 
     /// Conditions, of what the manifest asks for.
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
-        let namespaces = self.namespaces.iter().map(|reach| reach.finding(condition::NAMESPACES_TRUSTED, "namespaces"));
-        let nodes = self.nodes.iter().map(|reach| reach.finding(condition::NODES_TRUSTED, "nodes"));
+        let namespaces = self.namespaces.iter().map(|reach| reach.finding(&NAMESPACES));
+        let nodes = self.nodes.iter().map(|reach| reach.finding(&NODES));
         namespaces.chain(self.cluster.iter().map(Cluster::finding)).chain(nodes)
     }
 
@@ -85,28 +115,36 @@ impl Cluster {
 }
 
 impl Reach {
-    fn finding(&self, kind: &'static str, places: &str) -> Finding {
+    /// The condition about logins in other namespaces.
+    pub(super) fn of_logins(&self) -> Finding {
+        self.finding(&LOGINS)
+    }
+
+    /// What the status says of them.
+    pub(super) fn copies(&self) -> CopiesStatus {
+        let ReachStatus { wanted, trusting, missing } = self.status();
+        CopiesStatus { wanted, copied: trusting, missing }
+    }
+
+    fn finding(&self, kind: &Kind) -> Finding {
         if let Some(Problem { reason, message, .. }) = self.fault.as_ref().or(self.problem.as_ref()) {
-            return Finding::new(kind, Truth::False, reason, message.clone());
+            return Finding::new(kind.condition, Truth::False, reason, message.clone());
         }
+        let Kind { condition, places, what, more, all, not_all } = *kind;
         let count = format!("{} of {} {places}", self.trusting(), self.wanted);
         if self.is_unfinished {
             let named = self.named().into_iter().map(|named| format!("; {named}")).collect::<String>();
-            return Finding::new(
-                kind,
-                Truth::False,
-                reason::PROGRESSING,
-                format!("{count}; more are being told{named}"),
-            );
+            let words = format!("{count}; more are being {more}{named}");
+            return Finding::new(condition, Truth::False, reason::PROGRESSING, words);
         }
         if self.wanted == 0 {
-            return Finding::new(kind, Truth::True, reason::TOLD, format!("none of the {places} is meant"));
+            return Finding::new(condition, Truth::True, all, format!("none of the {places} is meant"));
         }
         if self.lacking == 0 {
             let note = self.note.map(|note| format!("; {note}")).unwrap_or_default();
-            return Finding::new(kind, Truth::True, reason::TOLD, format!("{count} have the bundle{note}"));
+            return Finding::new(condition, Truth::True, all, format!("{count} have {what}{note}"));
         }
-        Finding::new(kind, Truth::False, reason::NOT_ALL_TOLD, format!("{count}; {}", self.named().join("; ")))
+        Finding::new(condition, Truth::False, not_all, format!("{count}; {}", self.named().join("; ")))
     }
 
     fn status(&self) -> ReachStatus {
@@ -154,6 +192,21 @@ mod tests {
         let many = reach(400, 300);
         assert_eq!(many.status().missing.len(), 11);
         assert!(said(many).2.ends_with("team-9: is not ours; and 290 more"));
+    }
+
+    #[test]
+    fn a_login_that_has_come_everywhere_is_said_in_words_of_its_own() {
+        let said = |reach: &Reach| {
+            let finding = reach.of_logins();
+            (finding.kind, finding.status, finding.reason, finding.message)
+        };
+        let words = |text: &str| text.to_owned();
+        let kind = "PullSecretsCopied";
+        let all = (kind, Truth::True, words("Written"), words("2 of 2 namespaces have the login"));
+        assert_eq!(said(&reach(2, 0)), all);
+        let some = (kind, Truth::False, words("NotAllWritten"), words("1 of 2 namespaces; team-0: is not ours"));
+        assert_eq!(said(&reach(2, 1)), some);
+        assert_eq!((reach(2, 1).copies().wanted, reach(2, 1).copies().copied), (2, 1));
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! Copies of the bundle in other namespaces: who gets one, who does not, and who takes them away again. A cluster of its own: this operator serves all of it.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, namespace_of_its_own_cluster};
 use crate::object::Object;
+use crate::others::Others;
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, always, eventually, within};
 
@@ -21,46 +19,6 @@ fn spec(trust: Value) -> Value {
     json!({"restartPolicy": {"type": "Never"}, "suspend": true, "trust": trust})
 }
 
-struct Cluster<'a>(&'a Namespace);
-
-impl Cluster<'_> {
-    async fn namespace(&self, name: &str, labels: Value) {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
-        let namespace: KubeNamespace = serde_json::from_value(namespace).unwrap();
-        self.namespaces().create(&PostParams::default(), &namespace).await.unwrap();
-    }
-
-    async fn label(&self, name: &str, labels: Value) {
-        let patch = json!({"metadata": {"labels": labels}});
-        self.namespaces().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    }
-
-    fn namespaces(&self) -> Api<KubeNamespace> {
-        Api::all(self.0.client.clone())
-    }
-
-    fn copy_in(&self, namespace: &str, kind: &str) -> Object {
-        Object::new(self.0.client.clone(), namespace, kind, COPY)
-    }
-
-    /// Where copies of this kind are.
-    async fn places(&self, kind: &str) -> BTreeSet<String> {
-        let api: Api<DynamicObject> = Api::all_with(self.0.client.clone(), &crate::object::resource(kind));
-        let all = api.list(&kube::api::ListParams::default()).await.unwrap();
-        let copies = all.items.into_iter().filter(|found| found.metadata.name.as_deref() == Some(COPY));
-        copies.filter_map(|found| found.metadata.namespace).collect()
-    }
-
-    async fn are_exactly(&self, kind: &str, expected: &[&str]) {
-        let expected: BTreeSet<_> = expected.iter().map(|name| (*name).to_owned()).collect();
-        eventually(PATIENCE, &format!("{kind} copies are in {expected:?}"), async || {
-            let places = self.places(kind).await;
-            if places == expected { Ok(()) } else { Err(format!("{places:?}")) }
-        })
-        .await;
-    }
-}
-
 async fn published(registry: &Registry<'_>) -> Value {
     registry.bundle().at("/data/ca.crt").await
 }
@@ -68,7 +26,7 @@ async fn published(registry: &Registry<'_>) -> Value {
 #[tokio::test]
 async fn namespaces_that_accept_it_have_the_bundle_and_nobody_else_has() {
     let Some(team) = namespace_of_its_own_cluster("trust").await else { return };
-    let cluster = Cluster(&team);
+    let cluster = Others::new(&team, COPY);
     for (name, labels) in [
         ("apps", json!({ACCEPTS: "Any", "tier": "app"})),
         ("tools", json!({ACCEPTS: "trust"})),
@@ -153,7 +111,7 @@ async fn namespaces_that_accept_it_have_the_bundle_and_nobody_else_has() {
 #[tokio::test]
 async fn what_others_do_in_their_namespaces_harms_no_registry() {
     let Some(team) = namespace_of_its_own_cluster("trust").await else { return };
-    let cluster = Cluster(&team);
+    let cluster = Others::new(&team, COPY);
     for name in ["apps", "full", "leaving", "hostile"] {
         cluster.namespace(name, json!({ACCEPTS: "Any"})).await;
     }
@@ -334,7 +292,7 @@ async fn an_operator_of_single_namespaces_says_that_it_cannot_see_others() {
 #[tokio::test]
 async fn a_namespace_that_never_answers_keeps_no_other_from_being_told() {
     let Some(team) = namespace_of_its_own_cluster("trust").await else { return };
-    let cluster = Cluster(&team);
+    let cluster = Others::new(&team, COPY);
     cluster.namespace("aaa", json!({ACCEPTS: "Any", "slow": "true"})).await;
     cluster.namespace("zzz", json!({ACCEPTS: "Any"})).await;
     // Somebody's webhook takes connections and says nothing.

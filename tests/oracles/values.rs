@@ -110,6 +110,7 @@ fn items() -> Vec<(&'static str, Value)> {
         ("auth.users", json!({"name": "alice", "passwordSecretRef": {"name": "login-one"}})),
         ("token.teams", json!({"name": "green", "users": ["alice"]})),
         ("token.rules", json!({"teams": ["*"], "repositories": ["**"], "actions": ["pull"]})),
+        ("pullSecrets", json!({"user": "alice"})),
         ("pod.env", json!({"name": "ORACLE"})),
         ("pod.imagePullSecrets", json!({"name": "login-one"})),
         ("pod.tolerations", json!({"key": "one", "operator": "Equal", "effect": "NoExecute"})),
@@ -134,7 +135,6 @@ fn items() -> Vec<(&'static str, Value)> {
 fn neighbours() -> Vec<(&'static str, Value)> {
     vec![
         ("restartPolicy.maxRetries", json!({"type": "OnFailure"})),
-        ("pullSecrets[].name", json!({"user": "alice"})),
         ("service.nodePort", json!({"type": "NodePort"})),
         ("service.loadBalancerClass", json!({"type": "LoadBalancer"})),
         ("service.loadBalancerSourceRanges[]", json!({"type": "LoadBalancer"})),
@@ -171,7 +171,6 @@ fn ground(path: &str) -> Value {
     match path {
         // Without another user every value but Never means the same.
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
-        "pullSecrets[].user" | "pullSecrets[].name" => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         path if path.starts_with("auth.token.rules") => {
             let teams = json!([{"name": "red", "users": ["alice"]}, {"name": "blue", "users": ["bob"]}]);
             ground["auth"] = json!({"token": {"teams": teams}});
@@ -180,6 +179,7 @@ fn ground(path: &str) -> Value {
             let rule = json!({"users": ["*"], "repositories": ["**"], "actions": ["pull"]});
             ground["auth"] = json!({"token": {"rules": [rule]}});
         }
+        path if path.starts_with("pullSecrets[]") => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
             ground["tls"] = json!({"secret": {"name": "own-one"}});
         }

@@ -141,6 +141,14 @@ impl Engine {
         self.settle(owner, child, &wanted, live).await
     }
 
+    /// Whether a child is known to be as wanted, so that [`Engine::apply`] would ask nothing.
+    #[must_use]
+    pub fn is_as_wanted(&self, owner: &Owner, child: &Child) -> bool {
+        let wanted = Wanted::new(owner, child, &self.marks);
+        let known = self.memory.recall(&wanted.target);
+        matches!(known, Recall::Known(known) if known.wanted == Some(wanted.hash) && !known.live.is_leaving())
+    }
+
     /// One read. What it says is remembered in full, until it has been compared.
     pub(super) async fn look(&self, target: &ObjectRef, owner: Option<&Owner>) -> Result<Option<Live>, Error> {
         let since = self.memory.begin(target, owner.map(Owner::key));

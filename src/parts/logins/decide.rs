@@ -32,6 +32,8 @@ pub(super) struct Decided {
     pub(super) is_unfinished: bool,
     /// Names of the pull Secrets, and whom pods of the namespace pull as with each; `None`: what is there stays.
     pub(super) pull: Vec<(String, Option<PullLogin>)>,
+    /// Whom pods of other namespaces pull as, entry by entry.
+    pub(super) lent: Vec<Lent>,
     /// What the status says.
     pub(super) report: Logins,
 }
@@ -39,12 +41,37 @@ pub(super) struct Decided {
 /// The generated admin, whose password is stored.
 pub(super) struct Admin(Wanted);
 
-/// Whom pods of the namespace pull as.
-pub(super) struct PullLogin(UserName, Password);
+/// Whom pods pull as.
+pub(in crate::parts) struct PullLogin(UserName, Password);
+
+/// What is known of a login that others are given.
+pub(in crate::parts) enum Lent {
+    /// It is this one.
+    Login(PullLogin),
+    /// It cannot be said at the moment: what is there stays.
+    Open,
+    /// There is none.
+    Nobody,
+}
+
+impl Lent {
+    /// The login, if it is known.
+    pub(in crate::parts) fn login(&self) -> Option<&PullLogin> {
+        match self {
+            Self::Login(login) => Some(login),
+            Self::Open | Self::Nobody => None,
+        }
+    }
+}
 
 impl PullLogin {
+    /// The login of this user, if its password is known.
+    fn of(user: &Wanted) -> Option<Self> {
+        user.login().map(|(name, password)| Self(name, password))
+    }
+
     /// A `.dockerconfigjson` with this login at every address.
-    pub(super) fn docker_config(&self, addresses: &BTreeSet<String>) -> Sensitive<String> {
+    pub(in crate::parts) fn docker_config(&self, addresses: &BTreeSet<String>) -> Sensitive<String> {
         docker_config(addresses, &self.0, &self.1)
     }
 }
@@ -110,7 +137,8 @@ pub(super) async fn table(
     now: Timestamp,
 ) -> Result<Decided, Error> {
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
-        return Ok(Decided { table: None, is_unfinished: false, pull: Vec::new(), report: Logins::default() });
+        let (pull, lent) = (Vec::new(), Vec::new());
+        return Ok(Decided { table: None, is_unfinished: false, pull, lent, report: Logins::default() });
     };
     let room = MOST_BYTES.saturating_sub(access(registry, &[]).len());
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
@@ -141,7 +169,9 @@ pub(super) async fn table(
     }));
     problems.extend(faults.iter().map(fault));
     let is_open = left > 0 || !observed.unread.is_empty();
-    let (pull, unknown) = pull_logins(registry, admin, &wanted, &table.users, is_open);
+    let known = Known { wanted: &wanted, users: &table.users, is_open };
+    let (pull, unknown) = pull_logins(registry, admin, &known);
+    let lent = registry.login_copies.iter().map(|copy| known.login_of(&copy.user)).collect();
     problems.extend(registry.pull_faults.iter().map(fault));
     problems.extend(unknown.iter().map(fault).filter(|_| missing.is_empty()));
     if let Some(first) = left_out.first() {
@@ -161,6 +191,7 @@ pub(super) async fn table(
     Ok(Decided {
         table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
+        lent,
         report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems, untold: None },
         pull,
     })
@@ -217,33 +248,49 @@ fn too_large(first: &UserName, count: usize) -> Problem {
 /// What is said where pods of the namespace get no login.
 const NO_PULL_SECRET: &str = "no pull Secret is written: name the user that pods pull as in spec.pullSecrets";
 
-/// Pods pull as the users that the manifest names, or as the generated admin; as nobody else, because every login may push too. `is_open`: who is not
-/// in the table, or whose password is not known, may be so only for now.
+/// Who can log in, as far as it is known.
+struct Known<'a> {
+    wanted: &'a [Wanted],
+    users: &'a [credentials::UserFact],
+    /// Whether somebody may not be in the table, or his password not be known, only for now.
+    is_open: bool,
+}
+
+impl Known<'_> {
+    fn login_of(&self, user: &str) -> Lent {
+        let in_table =
+            |of: &&Wanted| self.users.iter().any(|fact| fact.name.as_str() == of.name && fact.source == of.source);
+        let found = self.wanted.iter().filter(|candidate| candidate.name == user).find(in_table);
+        match found.and_then(PullLogin::of) {
+            Some(login) => Lent::Login(login),
+            None if self.is_open => Lent::Open,
+            None => Lent::Nobody,
+        }
+    }
+}
+
+/// Pods pull as the users that the manifest names, or as the generated admin; as nobody else, because every login may push too.
 fn pull_logins(
     registry: &Resolved,
     admin: Option<&Admin>,
-    wanted: &[Wanted],
-    users: &[credentials::UserFact],
-    is_open: bool,
+    known: &Known<'_>,
 ) -> (Vec<(String, Option<PullLogin>)>, Vec<Fault>) {
-    let login = |user: &Wanted| user.login().map(|(name, password)| PullLogin(name, password));
     let is_named = !registry.pull_secrets.is_empty() || !registry.pull_faults.is_empty();
     if !is_named {
         let name = registry.name.child(Child::Pull);
-        return (admin.map(|admin| (name, login(&admin.0))).into_iter().collect(), Vec::new());
+        return (admin.map(|admin| (name, PullLogin::of(&admin.0))).into_iter().collect(), Vec::new());
     }
-    let in_table =
-        |user: &&Wanted| users.iter().any(|fact| fact.name.as_str() == user.name && fact.source == user.source);
     let (mut logins, mut unknown) = (Vec::new(), Vec::new());
     for PullSecret { name, user } in &registry.pull_secrets {
-        match wanted.iter().filter(|candidate| candidate.name == *user).find(in_table).and_then(login) {
-            None if !is_open => unknown.push(Fault {
+        match known.login_of(user) {
+            Lent::Login(login) => logins.push((name.clone(), Some(login))),
+            Lent::Open => logins.push((name.clone(), None)),
+            Lent::Nobody => unknown.push(Fault {
                 reason: "PullUserUnknown",
                 message: format!(
                     "spec.pullSecrets names user {user}, who cannot log in or of whom only a hash is known; name one of auth.users or usersFrom.secretRef"
                 ),
             }),
-            found => logins.push((name.clone(), found)),
         }
     }
     (logins, unknown)

@@ -1,13 +1,14 @@
 //! Who may log in: the generated admin, the table of users, the pull Secret. A user who is not wanted any more is out as soon as this part can write,
 //! whatever else is wrong; who cannot be hashed in this pass follows in the next ones.
 
+pub(super) mod copies;
 mod decide;
 mod tokens;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use decide::Admin;
+use decide::{Admin, Lent};
 use jiff::Timestamp;
 use kube::Resource as _;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
@@ -39,6 +40,8 @@ pub struct Logins {
     pub report: status::Logins,
     /// What must stay.
     pub keep: Keep,
+    /// What is known of the logins for other namespaces, entry by entry; `None`: nothing, this time.
+    pub(super) lent: Option<Vec<Lent>>,
     /// Whether some users are not hashed yet: the next pass goes on at once.
     pub is_unfinished: bool,
     /// What signs tokens, if clients get them and there is one.
@@ -72,7 +75,8 @@ async fn users(pass: &Pass<'_>, address: &Address) -> Logins {
     };
     if matches!(pass.registry.users, Users::Everybody) {
         let report = status::Logins::default();
-        return Logins { is_guarded: true, report, keep: Keep::from([admin]), ..Logins::default() };
+        let (keep, lent) = (Keep::from([admin]), Some(Vec::new()));
+        return Logins { is_guarded: true, report, keep, lent, ..Logins::default() };
     }
     let table = match read_table(pass).await {
         Ok(table) => table,
@@ -127,7 +131,14 @@ async fn users(pass: &Pass<'_>, address: &Address) -> Logins {
     report.problems.splice(0..0, problems);
     let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
     let keep = [admin_name, table_name].into_iter().chain(pull).collect();
-    Logins { is_guarded, keep, is_unfinished: decided.is_unfinished, report, ..Logins::default() }
+    Logins {
+        is_guarded,
+        keep,
+        lent: Some(decided.lent),
+        is_unfinished: decided.is_unfinished,
+        report,
+        ..Logins::default()
+    }
 }
 
 /// Takes those out of the table who are not wanted any more, of a registry that was deleted and is held by others. Makes nothing anew: the garbage

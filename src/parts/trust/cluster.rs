@@ -6,21 +6,23 @@ use operator_engine::apply::ObjectRef;
 
 use super::super::Pass;
 use super::super::certificate::Certificate;
-use super::{Place, named, nothing_to_trust};
+use super::super::elsewhere::{Place, named};
+use super::nothing_to_trust;
 use crate::desired::{Object, cluster_bundle, kinds};
 use crate::status::{Cluster, Problem};
 
 /// What is wanted.
 #[derive(Default)]
-pub(super) struct Plan {
+pub struct Plan {
     /// What must stay if it is there.
     pub keep: BTreeSet<Place>,
+    /// What must be there.
     pub write: Option<Object>,
     /// What is said of it; `None`: the manifest does not ask for it.
     pub told: Option<Cluster>,
 }
 
-pub(super) fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRef]) -> Plan {
+pub fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRef]) -> Plan {
     const FIELD: &str = "spec.trust.clusterTrustBundle";
     let (registry, settings) = (pass.registry, &pass.ctx.settings);
     if !registry.is_trusted_by_the_cluster {

@@ -6,11 +6,13 @@ use operator_engine::apply::ObjectRef;
 
 use super::super::Pass;
 use super::super::certificate::Certificate;
-use super::{Plan, named, nothing_to_trust};
+use super::super::elsewhere::accepting::ACCEPTS_BUNDLES;
+use super::super::elsewhere::{Plan, named};
+use super::nothing_to_trust;
 use crate::desired::bundle_copy;
 use crate::status::{Problem, Reach};
 
-pub(super) fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRef]) -> Plan {
+pub fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRef]) -> Plan {
     let registry = pass.registry;
     let name = bundle_copy::name(&registry.namespace, registry.name.as_str());
     let told = |reach| Plan { keep: named(there, &name), reach: Some(reach), ..Plan::default() };
@@ -26,8 +28,9 @@ pub(super) fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRe
         let problem = Some(nothing_to_trust("spec.trust.namespaces"));
         return Plan { reach: Some(Reach { problem, ..Reach::default() }), ..Plan::default() };
     }
-    let accepting = pass.ctx.accepting.namespaces(&registry.namespace, |labels| asked.selects(labels));
-    let places = accepting.iter().flat_map(|namespace| asked.kinds.iter().map(move |kind| (namespace, *kind)));
+    let selected = |labels: &_| asked.selects(labels).then_some(());
+    let accepting = pass.ctx.accepting.namespaces(ACCEPTS_BUNDLES, &registry.namespace, selected);
+    let places = accepting.iter().flat_map(|(namespace, ())| asked.kinds.iter().map(move |kind| (namespace, *kind)));
     let keep: BTreeSet<_> =
         places.clone().map(|(namespace, kind)| (namespace.clone(), bundle_copy::kind(kind), name.clone())).collect();
     // While it cannot be said what the bundle is, what is there stays.

@@ -8,11 +8,12 @@ use operator_engine::work::queue::Key;
 use super::super::address::Address;
 use super::super::certificate::Certificate;
 use super::super::context::host_of_a_node;
+use super::super::elsewhere::{Plan, named};
 use super::super::workload::State;
 use super::super::{Error, Pass};
+use super::nothing_to_trust;
 use super::proofs::{self, Found};
 use super::reports::Tally;
-use super::{Plan, named, nothing_to_trust};
 use crate::api::PrivateRegistry;
 use crate::desired::kinds;
 use crate::desired::node_order::{self, Refused};
@@ -22,7 +23,7 @@ use crate::node::orders;
 use crate::node::proof::Verdict;
 use crate::status::{Problem, Reach, summary};
 
-pub(super) async fn plan(
+pub async fn plan(
     pass: &Pass<'_>,
     certificate: &Certificate,
     address: &Address,
