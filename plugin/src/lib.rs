@@ -3,8 +3,10 @@
 //! | file | command |
 //! |---|---|
 //! | `list`, `status` | which registries are there, how is one? |
-//! | `repos`, `tags`, `inspect` | what is in a registry? |
+//! | `repos`, `search`, `tags`, `inspect`, `layers`, `diff` | what is in a registry? |
 //! | `login`, `logout` | docker and podman know a registry's login |
+//! | `copy` | an image comes from one repository or registry into another |
+//! | `rm` | an image goes, and what would go with it is said before |
 //! | [`check`] | are these manifests valid? |
 //! | [`render`] | what would be made of them? |
 //! | `csr`, `set-certificate` | a request for a certificate to have signed, and the answer |
@@ -16,23 +18,30 @@
 mod access;
 pub mod check;
 mod cluster;
+mod copy;
 mod csr;
+mod diff;
 mod docker_config;
 mod inspect;
+mod layers;
 mod list;
 mod login;
 mod logout;
 mod manifests;
 mod output;
+mod progress;
 mod registry_client;
 pub mod render;
 mod repos;
+mod rm;
 mod rotate;
+mod search;
 mod set_certificate;
 mod shell;
 mod status;
 mod structure;
 mod tags;
+mod transfer;
 mod trust;
 
 use std::process::ExitCode;
@@ -101,6 +110,49 @@ enum Command {
         kubectl registry inspect team-a shop/web:1.4 -o name      # with its digest\n  \
         kubectl registry inspect team-a shop/web -o json | jq '.images[].compressedBytes'")]
     Inspect(inspect::Options),
+    /// Find repositories and tags by a part of their name, or by a pattern.
+    ///
+    /// A text is a part of a name. With * (any characters but /), ** (any) or ? (one), it is the whole name. With a colon, repository and tag are
+    /// looked for together; without one, each of them.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry search team-a web\n  \
+        kubectl registry search team-a 'shop/**:1.*' -o name\n  \
+        kubectl registry search team-a web --repositories         # looks at no tags, which is faster in large registries")]
+    Search(search::Options),
+    /// Show the layers of an image with their sizes, and which of them its platforms share; of two images, what both share.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry layers team-a shop/web:1.4\n  \
+        kubectl registry layers team-a shop/web:1.4 shop/web:1.5\n  \
+        kubectl registry layers team-a shop/web:1.4 shop/web:1.5 -o json | jq .shared.bytes")]
+    Layers(layers::Options),
+    /// Show how two images differ: layers, entrypoint, environment, labels, platforms. Nothing is pulled.
+    ///
+    /// Exit code 0: they are the same; 1: they differ; 2: one of them cannot be read.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry diff team-a shop/web:1.4 shop/web:1.5\n  \
+        kubectl registry diff team-a shop/web:1.4 shop/web:1.5 -o name       # only what differs")]
+    Diff(diff::Options),
+    /// Copy an image, with all its platforms, within a registry or to another one.
+    ///
+    /// What is there already is not sent, and within a registry nothing is: it is linked. Every digest is compared on the way, and is the same in the
+    /// end. Indexes, charts, signatures and whatever else has a manifest are copied alike. Run it again after a failure: it goes on.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry copy team-a shop/web:1.4 shop/web:stable\n  \
+        kubectl registry copy team-a shop/web:1.4 archive/web              # with the same tag\n  \
+        kubectl registry copy team-a shop/web:1.4 shop/web --to production/team-b\n  \
+        kubectl registry copy team-a shop/web:1.4 shop/web:arm --platform linux/arm64")]
+    Copy(copy::Options),
+    /// Delete an image, after showing which tags go with it and what space comes free.
+    ///
+    /// A tag alone is taken off if other tags share its digest, and they stay. If none does, the image is deleted with the platforms that no other image
+    /// uses. With a digest, all tags of that digest go. Space comes free with the next garbage collection.
+    ///
+    /// The registry must allow deletes: spec.config.allowDeletes.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry rm team-a shop/web:1.4 --dry-run\n  \
+        kubectl registry rm team-a shop/web:1.4 --yes\n  \
+        kubectl registry rm team-a shop/web@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1")]
+    Rm(rm::Options),
     /// Validate manifests without a cluster, with the rules that the API server applies.
     ///
     /// Exit code 0: all are valid; 1: some are not or cannot be read, and each line says file, object, field and reason.
@@ -185,6 +237,17 @@ pub fn main() -> ExitCode {
         Command::Repos(options) => repos::run(&options).map(|()| true),
         Command::Tags(options) => tags::run(&options).map(|()| true),
         Command::Inspect(options) => inspect::run(&options).map(|()| true),
+        Command::Search(options) => search::run(&options).map(|()| true),
+        Command::Layers(options) => layers::run(&options).map(|()| true),
+        Command::Diff(options) => match diff::run(&options) {
+            Err(error) => {
+                complain(&error);
+                return ExitCode::from(2);
+            }
+            done => done,
+        },
+        Command::Copy(options) => copy::run(&options).map(|()| true),
+        Command::Rm(options) => rm::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),
         Command::Csr(options) => csr::run(&options).map(|()| true),
@@ -202,10 +265,14 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            shell::complain(&format!("kubectl registry: {error:#}"));
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn complain(error: &anyhow::Error) {
+    shell::complain(&format!("kubectl registry: {error:#}"));
 }
 
 #[cfg(test)]
