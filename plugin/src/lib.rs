@@ -6,6 +6,7 @@
 //! | `repos`, `search`, `tags`, `inspect`, `layers`, `diff` | what is in a registry? |
 //! | `login`, `logout` | docker and podman know a registry's login |
 //! | `copy` | an image comes from one repository or registry into another |
+//! | `save`, `load` | images come into a file, and out of one |
 //! | `rm` | an image goes, and what would go with it is said before |
 //! | [`check`] | are these manifests valid? |
 //! | [`render`] | what would be made of them? |
@@ -16,6 +17,7 @@
 //! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
 
 mod access;
+mod archive;
 pub mod check;
 mod cluster;
 mod copy;
@@ -25,6 +27,7 @@ mod docker_config;
 mod inspect;
 mod layers;
 mod list;
+mod load;
 mod login;
 mod logout;
 mod manifests;
@@ -35,6 +38,7 @@ pub mod render;
 mod repos;
 mod rm;
 mod rotate;
+mod save;
 mod search;
 mod set_certificate;
 mod shell;
@@ -142,6 +146,27 @@ enum Command {
         kubectl registry copy team-a shop/web:1.4 shop/web --to production/team-b\n  \
         kubectl registry copy team-a shop/web:1.4 shop/web:arm --platform linux/arm64")]
     Copy(copy::Options),
+    /// Save images, with all their platforms, in a file or a folder.
+    ///
+    /// It is the OCI's layout, packed as a tar archive or not, with Docker's table beside it: kubectl registry load, docker load, podman load, skopeo
+    /// (oci-archive: and docker-archive:) and ctr images import read it. Docker's table has the platform of this machine.
+    ///
+    /// Every digest is compared. A file appears under its name when it is whole; a folder keeps what it has, and only the rest is fetched.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry save team-a shop/web:1.4 -o web.tar\n  \
+        kubectl registry save team-a shop/web:1.4 shop/api:2 -o images/      # a folder, in which both share their layers\n  \
+        kubectl registry save team-a shop/web:1.4 --platform linux/amd64 -o - | docker load")]
+    Save(save::Options),
+    /// Load images from a file or a folder into a registry.
+    ///
+    /// It takes what docker save, podman save, buildah, skopeo and kubectl registry save write, also packed with gzip. Images are called as the archive
+    /// says, without the host; one that has no name there must be given one. What the registry has is not sent: run it again after a failure, and it goes
+    /// on. What is missing or not what its digest says ends it before anything has a name.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry load team-a -i web.tar\n  \
+        docker save shop/web:1.4 | kubectl registry load team-a -i -\n  \
+        kubectl registry load team-a shop/web:1.4 -i layout/")]
+    Load(load::Options),
     /// Delete an image, after showing which tags go with it and what space comes free.
     ///
     /// A tag alone is taken off if other tags share its digest, and they stay. If none does, the image is deleted with the platforms that no other image
@@ -247,6 +272,8 @@ pub fn main() -> ExitCode {
             done => done,
         },
         Command::Copy(options) => copy::run(&options).map(|()| true),
+        Command::Save(options) => save::run(&options).map(|()| true),
+        Command::Load(options) => load::run(&options).map(|()| true),
         Command::Rm(options) => rm::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),

@@ -162,7 +162,7 @@ impl One<'_> {
                 let length = piece.len() as u64;
                 match blobs::pass_on(&into, piece).await? {
                     Sent::Whole => {}
-                    Sent::Unwanted => return Err(Stopped.into()),
+                    Sent::Unwanted => return Err(stopped()),
                 }
                 sent.set(sent.get() + length);
                 self.progress.add(length);
@@ -223,6 +223,11 @@ pub(crate) async fn carried(
         // A registry may say no before it has been sent everything.
         taken = &mut take => taken,
     }
+}
+
+/// That the receiver has ended.
+pub(crate) fn stopped() -> anyhow::Error {
+    Stopped.into()
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ fn help_shows_for_every_command_how_it_is_called() {
         "layers",
         "diff",
         "copy",
+        "save",
+        "load",
         "rm",
         "check",
         "render",
