@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use operator_engine::process::flag_values;
 use private_registry_operator::api::{AddressScope, PrivateRegistry, PrivateRegistryStatus};
 use private_registry_operator::credentials::UserName;
 use private_registry_operator::model::{Host, HostPort, RegistryName};
 
 use crate::cluster::{self, Place, Registry};
 use crate::registry_client::connection::{Door, trusting};
+use crate::registry_client::reference::Reference;
 use crate::registry_client::{Client, Login};
 use crate::shell;
 
@@ -34,6 +36,44 @@ pub(crate) struct Access {
     pub(crate) place: Place,
 }
 
+/// Options for a second registry, to which something goes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Elsewhere {
+    /// The registry where it goes, if it is another one
+    #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = other)]
+    to: Option<Other>,
+    /// Log in there as this user, whose password is asked for, instead of as the generated admin
+    #[arg(long, value_name = "NAME", value_parser = user, requires = "to")]
+    to_user: Option<UserName>,
+    /// Read the password of --to-user from standard input
+    #[arg(long, requires = "to_user", conflicts_with = "password_stdin")]
+    to_password_stdin: bool,
+    /// Go there directly, instead of through the cluster to a pod
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = address, requires = "to")]
+    to_address: Option<HostPort>,
+    /// The authority that signs there, in PEM, instead of those that the cluster knows
+    #[arg(long, value_name = "FILE", requires = "to")]
+    to_ca: Option<PathBuf>,
+    /// Context of the kubeconfig for the other registry's cluster
+    #[arg(long, value_name = "NAME", requires = "to")]
+    to_context: Option<String>,
+}
+
+/// A registry, in another namespace if one is given.
+#[derive(Debug, Clone)]
+struct Other {
+    namespace: Option<String>,
+    name: RegistryName,
+}
+
+fn other(text: &str) -> Result<Other, String> {
+    let (namespace, name) = match text.split_once('/') {
+        Some((namespace, name)) if namespace != "privateregistry" => (Some(flag_values::name(namespace)?), name),
+        _ => (None, text),
+    };
+    Ok(Other { namespace, name: cluster::name(name)? })
+}
+
 /// A registry that can be asked.
 pub(crate) struct Opened {
     pub(crate) registry: Registry,
@@ -47,6 +87,16 @@ impl Opened {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let known = self.found.status.clone().unwrap_or_default().addresses;
         known.into_iter().map(|known| known.address).collect()
+    }
+
+    /// That there is nothing of this name, and where to look.
+    pub(crate) fn has_no(&self, reference: &Reference) -> anyhow::Error {
+        let Registry { name, namespace, .. } = &self.registry;
+        anyhow!(
+            "{} has no {reference}: kubectl registry tags {name} {} --namespace {namespace} shows its tags",
+            self.registry.title(),
+            reference.repository
+        )
     }
 }
 
@@ -63,6 +113,20 @@ impl Access {
     /// Whether a login was named on the command line.
     pub(crate) fn names_a_user(&self) -> bool {
         self.user.is_some()
+    }
+
+    /// How one gets at the registry where something goes; `None` if it is the same.
+    pub(crate) fn elsewhere(&self, elsewhere: &Elsewhere) -> Option<Self> {
+        let Other { namespace, name } = elsewhere.to.clone()?;
+        let place = self.place.another(namespace, elsewhere.to_context.clone());
+        Some(Self {
+            name,
+            user: elsewhere.to_user.clone(),
+            password_stdin: elsewhere.to_password_stdin,
+            address: elsewhere.to_address.clone(),
+            ca: elsewhere.to_ca.clone(),
+            place,
+        })
     }
 
     /// Reads from the cluster what is needed to ask the registry. Nothing is sent to the registry yet.

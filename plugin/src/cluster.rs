@@ -59,6 +59,16 @@ pub(crate) struct Registries {
 }
 
 impl Place {
+    /// The same cluster, or another context of the same file.
+    pub(crate) fn another(&self, namespace: Option<String>, context: Option<String>) -> Self {
+        Self {
+            // Another context has a namespace of its own.
+            namespace: namespace.or_else(|| self.namespace.clone().filter(|_| context.is_none())),
+            context: context.or_else(|| self.context.clone()),
+            kubeconfig: self.kubeconfig.clone(),
+        }
+    }
+
     /// The registry of this name. Sends nothing yet.
     pub(crate) async fn registry(&self, name: &RegistryName) -> Result<Registry> {
         let (client, config, namespace) = self.connect().await?;
@@ -116,6 +126,12 @@ impl Registry {
     /// What a user calls it.
     pub(crate) fn title(&self) -> String {
         format!("PrivateRegistry {}/{}", self.namespace, self.name)
+    }
+
+    /// Whether it is the same one, as far as names say.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.config.cluster_url == other.config.cluster_url
+            && (&self.namespace, &self.name) == (&other.namespace, &other.name)
     }
 
     pub(crate) async fn read(&self) -> Result<PrivateRegistry> {
@@ -248,6 +264,17 @@ fn is_ready(pod: &Pod) -> bool {
 /// Runs what waits for answers.
 pub(crate) fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?.block_on(work)
+}
+
+/// Runs what moves much: connections encrypt on threads of their own. Whoever ends it leaves nothing half done under a final name.
+pub(crate) fn transfer<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("start")?.block_on(async {
+        tokio::select! {
+            done = work => done,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted; what is there already is not transferred again"),
+        }
+    })
 }
 
 /// A name of a registry on the command line.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::access::{Access, Opened};
 use crate::output::{self, Form};
@@ -27,17 +27,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::wait(async {
         let mut opened = options.access.open().await?;
-        let reference = Reference::parse(&options.image, &opened.addresses()).map_err(anyhow::Error::msg)?;
-        let Opened { registry, client, .. } = &mut opened;
-        let Some(inspected) = manifest::inspect(client, &reference).await? else {
-            bail!(
-                "{} has no {reference}: kubectl registry tags {} {} --namespace {} shows its tags",
-                registry.title(),
-                registry.name,
-                reference.repository,
-                registry.namespace
-            );
-        };
+        let inspected = read(&mut opened, &options.image).await?;
         shell::print(&match options.output {
             Form::Table => page(&inspected),
             Form::Name => format!("{}@{}\n", inspected.repository, inspected.digest),
@@ -46,6 +36,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
         Ok(())
     })
+}
+
+/// What a registry has under a name, or where to look if it has nothing.
+pub(crate) async fn read(opened: &mut Opened, image: &str) -> Result<Inspected> {
+    let reference = Reference::parse(image, &opened.addresses()).map_err(anyhow::Error::msg)?;
+    match manifest::inspect(&mut opened.client, &reference).await? {
+        Some(inspected) => Ok(inspected),
+        None => Err(opened.has_no(&reference)),
+    }
 }
 
 fn page(inspected: &Inspected) -> String {
@@ -125,7 +124,7 @@ fn pairs(all: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 /// As it is written in a Dockerfile.
-fn words(command: &[String]) -> String {
+pub(crate) fn words(command: &[String]) -> String {
     if command.is_empty() { String::new() } else { serde_json::to_string(command).unwrap_or_default() }
 }
 

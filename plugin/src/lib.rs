@@ -3,7 +3,10 @@
 //! | file | command |
 //! |---|---|
 //! | `list`, `status` | which registries are there, how is one? |
-//! | `repos`, `tags`, `inspect` | what is in a registry? |
+//! | `repos`, `search`, `tags`, `inspect`, `layers`, `diff` | what is in a registry? |
+//! | `copy` | an image comes from one repository or registry into another |
+//! | `save`, `load` | images come into a file, and out of one |
+//! | `rm` | an image goes, and what would go with it is said before |
 //! | `users` | who may log in |
 //! | `start`, `stop`, `restart` | whether it runs |
 //! | `events`, `logs` | what happened, and what its pods write |
@@ -18,25 +21,34 @@
 //! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
 
 mod access;
+mod archive;
 mod can_i;
 mod change;
 pub mod check;
 mod cluster;
+mod copy;
 mod csr;
+mod diff;
 mod docker_config;
 mod events;
 mod inspect;
+mod layers;
 mod list;
+mod load;
 mod login;
 mod logout;
 mod logs;
 mod manifests;
 mod output;
+mod progress;
 mod registry_client;
 pub mod render;
 mod repos;
 mod restart;
+mod rm;
 mod rotate;
+mod save;
+mod search;
 mod set_certificate;
 mod shell;
 mod start;
@@ -44,6 +56,7 @@ mod status;
 mod stop;
 mod structure;
 mod tags;
+mod transfer;
 mod trust;
 mod users;
 
@@ -147,6 +160,70 @@ enum Command {
         kubectl registry inspect team-a shop/web:1.4 -o name      # with its digest\n  \
         kubectl registry inspect team-a shop/web -o json | jq '.images[].compressedBytes'")]
     Inspect(inspect::Options),
+    /// Find repositories and tags by a part of their name, or by a pattern.
+    ///
+    /// A text is a part of a name. With * (any characters but /), ** (any) or ? (one), it is the whole name. With a colon, repository and tag are
+    /// looked for together; without one, each of them.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry search team-a web\n  \
+        kubectl registry search team-a 'shop/**:1.*' -o name\n  \
+        kubectl registry search team-a web --repositories         # looks at no tags, which is faster in large registries")]
+    Search(search::Options),
+    /// Show the layers of an image with their sizes, and which of them its platforms share; of two images, what both share.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry layers team-a shop/web:1.4\n  \
+        kubectl registry layers team-a shop/web:1.4 shop/web:1.5\n  \
+        kubectl registry layers team-a shop/web:1.4 shop/web:1.5 -o json | jq .shared.bytes")]
+    Layers(layers::Options),
+    /// Show how two images differ: layers, entrypoint, environment, labels, platforms. Nothing is pulled.
+    ///
+    /// Exit code 0: they are the same; 1: they differ; 2: one of them cannot be read.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry diff team-a shop/web:1.4 shop/web:1.5\n  \
+        kubectl registry diff team-a shop/web:1.4 shop/web:1.5 -o name       # only what differs")]
+    Diff(diff::Options),
+    /// Copy an image, with all its platforms, within a registry or to another one.
+    ///
+    /// What is there already is not sent, and within a registry nothing is: it is linked. Every digest is compared on the way, and is the same in the
+    /// end. Indexes, charts, signatures and whatever else has a manifest are copied alike. Run it again after a failure: it goes on.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry copy team-a shop/web:1.4 shop/web:stable\n  \
+        kubectl registry copy team-a shop/web:1.4 archive/web              # with the same tag\n  \
+        kubectl registry copy team-a shop/web:1.4 shop/web --to production/team-b\n  \
+        kubectl registry copy team-a shop/web:1.4 shop/web:arm --platform linux/arm64")]
+    Copy(copy::Options),
+    /// Save images, with all their platforms, in a file or a folder.
+    ///
+    /// It is the OCI's layout, packed as a tar archive or not, with Docker's table beside it: kubectl registry load, docker load, podman load, skopeo
+    /// (oci-archive: and docker-archive:) and ctr images import read it. Docker's table has the platform of this machine.
+    ///
+    /// Every digest is compared. A file appears under its name when it is whole; a folder keeps what it has, and only the rest is fetched.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry save team-a shop/web:1.4 -o web.tar\n  \
+        kubectl registry save team-a shop/web:1.4 shop/api:2 -o images/      # a folder, in which both share their layers\n  \
+        kubectl registry save team-a shop/web:1.4 --platform linux/amd64 -o - | docker load")]
+    Save(save::Options),
+    /// Load images from a file or a folder into a registry.
+    ///
+    /// It takes what docker save, podman save, buildah, skopeo and kubectl registry save write, also packed with gzip. Images are called as the archive
+    /// says, without the host; one that has no name there must be given one. What the registry has is not sent: run it again after a failure, and it goes
+    /// on. What is missing or not what its digest says ends it before anything has a name.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry load team-a -i web.tar\n  \
+        docker save shop/web:1.4 | kubectl registry load team-a -i -\n  \
+        kubectl registry load team-a shop/web:1.4 -i layout/")]
+    Load(load::Options),
+    /// Delete an image, after showing which tags go with it and what space comes free.
+    ///
+    /// A tag alone is taken off if other tags share its digest, and they stay. If none does, the image is deleted with the platforms that no other image
+    /// uses. With a digest, all tags of that digest go. Space comes free with the next garbage collection.
+    ///
+    /// The registry must allow deletes: spec.config.allowDeletes.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry rm team-a shop/web:1.4 --dry-run\n  \
+        kubectl registry rm team-a shop/web:1.4 --yes\n  \
+        kubectl registry rm team-a shop/web@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1")]
+    Rm(rm::Options),
     /// Show whether somebody may do something with a repository, and which rule says so.
     ///
     /// Exit code 0: yes; 1: no, or it cannot be said.
@@ -231,12 +308,12 @@ enum Command {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    if run(Cli::parse()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    ExitCode::from(run(Cli::parse()))
 }
 
-/// Whether it was done, and all is as it should be.
+/// The exit code: 0 if it was done and all is as it should be.
 #[must_use]
-pub fn run(cli: Cli) -> bool {
+pub fn run(cli: Cli) -> u8 {
     let done = match cli.command {
         Command::List(options) => list::run(&options).map(|()| true),
         Command::Status(options) => status::run(&options),
@@ -252,6 +329,19 @@ pub fn run(cli: Cli) -> bool {
         Command::Tags(options) => tags::run(&options).map(|()| true),
         Command::Inspect(options) => inspect::run(&options).map(|()| true),
         Command::CanI(options) => can_i::run(&options),
+        Command::Search(options) => search::run(&options).map(|()| true),
+        Command::Layers(options) => layers::run(&options).map(|()| true),
+        Command::Diff(options) => match diff::run(&options) {
+            Err(error) => {
+                complain(&error);
+                return 2;
+            }
+            done => done,
+        },
+        Command::Copy(options) => copy::run(&options).map(|()| true),
+        Command::Save(options) => save::run(&options).map(|()| true),
+        Command::Load(options) => load::run(&options).map(|()| true),
+        Command::Rm(options) => rm::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),
         Command::Csr(options) => csr::run(&options).map(|()| true),
@@ -265,10 +355,18 @@ pub fn run(cli: Cli) -> bool {
             Ok(true)
         }
     };
-    done.unwrap_or_else(|error| {
-        shell::complain(&format!("kubectl registry: {error:#}"));
-        false
-    })
+    match done {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(error) => {
+            complain(&error);
+            1
+        }
+    }
+}
+
+fn complain(error: &anyhow::Error) {
+    shell::complain(&format!("kubectl registry: {error:#}"));
 }
 
 #[cfg(test)]

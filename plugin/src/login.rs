@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             };
             bail!("{title} refuses {}: {why}. Nothing was written", login.user);
         }
-        client.accepted("/v2/", answer).context("try the login; nothing was written")?;
+        client.accepted(answer).context("try the login; nothing was written")?;
         let keeper = config.store(&address, &login).await?;
         shell::print(&format!("{title}: {} is logged in at {address}.\n", login.user));
         shell::print(&told(&found, &config, &keeper, &address));

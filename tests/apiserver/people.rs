@@ -20,7 +20,7 @@ impl Namespace {
             .collect();
         // It has a runtime of its own.
         let (tell, told) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || tell.send(kubectl_registry::run(Cli::parse_from(words))));
+        std::thread::spawn(move || tell.send(kubectl_registry::run(Cli::parse_from(words)) == 0));
         told.await.unwrap()
     }
 

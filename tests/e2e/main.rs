@@ -16,6 +16,7 @@ mod registry;
 mod certificates;
 mod configuring;
 mod conformance;
+mod content;
 mod frontend;
 mod installing;
 mod keeping;

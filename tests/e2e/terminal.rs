@@ -39,23 +39,23 @@ async fn program() -> &'static Path {
 }
 
 /// Somebody at a terminal, with a home folder and rights in the cluster.
-struct Terminal {
+pub(crate) struct Terminal {
     registry: Registry,
     home: TempDir,
 }
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Terminal {
-    fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         Self { registry: registry.clone(), home: tempfile::tempdir().unwrap() }
     }
 
-    async fn asks(&self, arguments: &[&str]) -> Said {
+    pub(crate) async fn asks(&self, arguments: &[&str]) -> Said {
         self.tells(arguments, "").await
     }
 
@@ -76,18 +76,18 @@ impl Terminal {
     }
 
     /// What it prints when all is well.
-    async fn sees(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn sees(&self, arguments: &[&str]) -> String {
         let said = self.asks(arguments).await;
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{arguments:?}: {}", said.out);
         said.out
     }
 
     /// The same as JSON.
-    async fn reads(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn reads(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.sees(&[arguments, &["-o", "json"]].concat()).await).unwrap()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 }

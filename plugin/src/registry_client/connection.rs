@@ -37,6 +37,7 @@ pub(crate) trait Way {
 }
 
 /// A way through the cluster, or past it.
+#[derive(Clone)]
 pub(crate) enum Door {
     /// Through the API server to a pod.
     Pod {

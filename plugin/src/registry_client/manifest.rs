@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use http::{Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256, Sha512};
+use serde_json::Value;
 
 use super::connection::Way;
 use super::reference::{Reference, Repository, Version};
-use super::{Answer, Client};
+use super::{Call, Client, Outgoing, digest};
 
 /// A registry that is not told all of them says that there is nothing.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                         application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Registries take no larger manifest.
-const MOST_MANIFEST: usize = 4 << 20;
+pub(crate) const MOST_MANIFEST: usize = 4 << 20;
 /// A configuration with a long history.
-const MOST_CONFIG: usize = 8 << 20;
+pub(crate) const MOST_CONFIG: usize = 8 << 20;
+/// Bytes of an answer that only says how it went.
+const MOST_WORDS: usize = 64 << 10;
 /// Platforms of an index.
 const MOST_PLATFORMS: usize = 200;
 
@@ -58,7 +61,21 @@ pub(crate) struct Image {
     pub(crate) entrypoint: Vec<String>,
     pub(crate) cmd: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub(crate) more: More,
     pub(crate) layers: Vec<Descriptor>,
+}
+
+/// What nobody asks for who looks at one image, but who compares two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct More {
+    pub(crate) config_digest: String,
+    pub(crate) env: Vec<String>,
+    pub(crate) user: String,
+    pub(crate) working_dir: String,
+    pub(crate) exposed_ports: Vec<String>,
+    pub(crate) volumes: Vec<String>,
+    pub(crate) stop_signal: String,
 }
 
 /// Something that a manifest points to.
@@ -69,12 +86,16 @@ pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) size: u64,
     #[serde(skip_serializing)]
-    platform: Option<Platform>,
+    pub(crate) platform: Option<Platform>,
+    #[serde(skip_serializing)]
+    pub(crate) urls: Option<Vec<String>>,
+    #[serde(skip_serializing)]
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-struct Platform {
+pub(crate) struct Platform {
     os: String,
     architecture: String,
     variant: String,
@@ -83,14 +104,14 @@ struct Platform {
 }
 
 /// A manifest or an index: what a registry has under a name.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Manifest {
+pub(crate) struct Manifest {
     media_type: Option<String>,
     artifact_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
+    pub(crate) config: Option<Descriptor>,
+    pub(crate) layers: Option<Vec<Descriptor>>,
+    pub(crate) manifests: Option<Vec<Descriptor>>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -110,21 +131,43 @@ struct Execution {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
+    env: Option<Vec<String>>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    exposed_ports: Option<BTreeMap<String, Value>>,
+    volumes: Option<BTreeMap<String, Value>>,
+    stop_signal: Option<String>,
 }
 
 /// A manifest with what the registry says of it.
-struct Found {
-    digest: String,
-    media_type: String,
-    manifest: Manifest,
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) digest: String,
+    pub(crate) media_type: String,
+    pub(crate) manifest: Manifest,
+    /// As it was sent: its digest is of these bytes.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Found {
+    /// A manifest that has been compared with its digest. `announced` is the type that somebody says it has.
+    pub(crate) fn read(digest: String, announced: &str, bytes: Vec<u8>) -> Result<Self> {
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| {
+            anyhow!("the manifest is not what it should be (line {}, column {})", error.line(), error.column())
+        })?;
+        // Clients go by what is announced; the field inside is a copy.
+        let announced = announced.split(';').next().unwrap_or_default().trim();
+        let media_type =
+            if announced.is_empty() { manifest.media_type.clone().unwrap_or_default() } else { announced.to_owned() };
+        Ok(Self { digest, media_type, manifest, bytes })
+    }
 }
 
 /// What there is under a name; `None` if there is nothing.
 pub(crate) async fn inspect<W: Way>(client: &mut Client<W>, reference: &Reference) -> Result<Option<Inspected>> {
     let repository = &reference.repository;
-    let Some(Found { digest, media_type, manifest }) = find(client, repository, &reference.version).await? else {
-        return Ok(None);
-    };
+    let Some(found) = find(client, repository, &reference.version).await? else { return Ok(None) };
+    let Found { digest, media_type, manifest, .. } = &found;
     let parts = manifest.manifests.clone();
     let mut inspected = Inspected {
         reference: reference.to_string(),
@@ -141,7 +184,7 @@ pub(crate) async fn inspect<W: Way>(client: &mut Client<W>, reference: &Referenc
         images: Vec::new(),
     };
     let Some(parts) = parts else {
-        inspected.images.push(image(client, repository, Found { digest, media_type, manifest }).await?);
+        inspected.images.push(image(client, repository, found).await?);
         return Ok(Some(inspected));
     };
     if parts.len() > MOST_PLATFORMS {
@@ -172,40 +215,84 @@ async fn part_of_index<W: Way>(client: &mut Client<W>, repository: &Repository, 
     Ok(found)
 }
 
-async fn find<W: Way>(client: &mut Client<W>, repository: &Repository, version: &Version) -> Result<Option<Found>> {
-    let path = format!("/v2/{repository}/manifests/{}", version.as_str());
+/// What a repository has of this name, compared with its digest; `None` if there is nothing.
+pub(crate) async fn find<W: Way>(
+    client: &mut Client<W>,
+    repository: &Repository,
+    version: &Version,
+) -> Result<Option<Found>> {
+    let path = path(repository, version.as_str());
     let Some(answer) = client.find(&path, ACCEPTED, MOST_MANIFEST).await? else { return Ok(None) };
     let digest = match version {
         Version::Digest(digest) => digest.clone(),
         Version::Tag(_) => answer.header("docker-content-digest").unwrap_or_default().to_owned(),
     };
-    let digest = if digest.is_empty() { hexadecimal("sha256", &Sha256::digest(&answer.body)) } else { digest };
-    compare(&answer, &digest).with_context(|| format!("manifest {repository}, {}", version.as_str()))?;
-    let manifest: Manifest = answer.json("the manifest")?;
-    // Clients go by the header; the field inside is a copy.
-    let announced =
-        answer.header("content-type").and_then(|text| text.split(';').next()).map(|text| text.trim().to_owned());
-    let media_type = announced.or_else(|| manifest.media_type.clone()).unwrap_or_default();
-    Ok(Some(Found { digest, media_type, manifest }))
+    let digest = if digest.is_empty() { digest::sha256(&answer.body) } else { digest };
+    digest::compare(&answer.body, &digest).with_context(|| format!("manifest {repository}, {}", version.as_str()))?;
+    let announced = answer.header("content-type").unwrap_or_default().to_owned();
+    Found::read(digest, &announced, answer.body).map(Some)
+}
+
+/// The digest under a name, as the registry says it; `None` if there is nothing.
+pub(crate) async fn digest_of<W: Way>(
+    client: &mut Client<W>,
+    repository: &Repository,
+    version: &Version,
+) -> Result<Option<String>> {
+    let call = Call::new(Method::HEAD, path(repository, version.as_str())).with(header::ACCEPT, ACCEPTED);
+    let answer = client.send(call, MOST_WORDS).await?;
+    let Some(answer) = client.found(answer)? else { return Ok(None) };
+    let digest = answer.header("docker-content-digest").map(str::to_owned);
+    let read = digest.and_then(|digest| Version::digest(&digest));
+    let read = read
+        .with_context(|| format!("{} does not say the digest of {repository}, {}", client.place(), version.as_str()))?;
+    Ok(Some(read.as_str().to_owned()))
+}
+
+/// Has a repository keep a manifest under a name.
+pub(crate) async fn put<W: Way>(
+    client: &mut Client<W>,
+    repository: &Repository,
+    version: &Version,
+    found: &Found,
+) -> Result<()> {
+    let call = Call::new(Method::PUT, path(repository, version.as_str()))
+        .with(header::CONTENT_TYPE, found.media_type.clone())
+        .sending(Outgoing::from(found.bytes.clone()));
+    let answer = client.send(call, MOST_WORDS).await?;
+    let answer = client.accepted(answer)?;
+    match answer.header("docker-content-digest") {
+        Some(kept) if kept.starts_with("sha256:") && found.digest.starts_with("sha256:") && kept != found.digest => {
+            bail!("{} keeps {} as {kept}", client.place(), found.digest)
+        }
+        _ if answer.status == StatusCode::CREATED => Ok(()),
+        _ => bail!("{} answers a manifest with {}", client.place(), answer.status),
+    }
+}
+
+/// Takes a tag or a manifest out; whether it was there.
+pub(crate) async fn delete<W: Way>(client: &mut Client<W>, repository: &Repository, version: &Version) -> Result<bool> {
+    let answer = client.send(Call::new(Method::DELETE, path(repository, version.as_str())), MOST_WORDS).await?;
+    Ok(client.found(answer)?.is_some())
+}
+
+fn path(repository: &Repository, version: &str) -> String {
+    format!("/v2/{repository}/manifests/{version}")
 }
 
 async fn image<W: Way>(client: &mut Client<W>, repository: &Repository, found: Found) -> Result<Image> {
-    let Found { digest, media_type, manifest } = found;
+    let Found { digest, media_type, manifest, .. } = found;
     let layers = manifest.layers.unwrap_or_default();
     let compressed_bytes = layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
     let image = Image { digest, media_type, compressed_bytes, layers, ..Image::default() };
-    let is_configuration = |config: &Descriptor| {
-        config.media_type.starts_with("application/vnd.oci.image.config.")
-            || config.media_type.starts_with("application/vnd.docker.container.image.")
-    };
-    // Charts and signatures have something else there.
-    let Some(config) = manifest.config.filter(is_configuration) else { return Ok(image) };
+    let Some(config) = manifest.config.filter(Descriptor::is_configuration) else { return Ok(image) };
     let named = Reference::parse(&format!("{repository}@{}", config.digest), &[]).map_err(anyhow::Error::msg)?;
     let path = format!("/v2/{repository}/blobs/{}", named.version.as_str());
     let Some(answer) = client.find(&path, "*/*", MOST_CONFIG).await? else {
         return Ok(Image { missing: Some("the registry does not have its configuration".to_owned()), ..image });
     };
-    compare(&answer, &config.digest).with_context(|| format!("configuration of {repository}"))?;
+    digest::compare(&answer.body, &config.digest).with_context(|| format!("configuration of {repository}"))?;
+    let config_digest = config.digest;
     let config: Configuration = answer.json("the image's configuration")?;
     let run = config.config.unwrap_or_default();
     Ok(Image {
@@ -214,37 +301,34 @@ async fn image<W: Way>(client: &mut Client<W>, repository: &Repository, found: F
         entrypoint: run.entrypoint.unwrap_or_default(),
         cmd: run.cmd.unwrap_or_default(),
         labels: run.labels.unwrap_or_default(),
+        more: More {
+            config_digest,
+            env: run.env.unwrap_or_default(),
+            user: run.user.unwrap_or_default(),
+            working_dir: run.working_dir.unwrap_or_default(),
+            exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
+            volumes: run.volumes.unwrap_or_default().into_keys().collect(),
+            stop_signal: run.stop_signal.unwrap_or_default(),
+        },
         ..image
     })
 }
 
+impl Descriptor {
+    /// Whether it is what a container runtime reads. Charts and signatures have something else there.
+    pub(crate) fn is_configuration(&self) -> bool {
+        self.media_type.starts_with("application/vnd.oci.image.config.")
+            || self.media_type.starts_with("application/vnd.docker.container.image.")
+    }
+}
+
 impl Platform {
     /// `linux/arm/v7`, as people give it on command lines.
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let parts = [&self.os, &self.architecture, &self.variant].into_iter().filter(|part| !part.is_empty());
         let words = parts.cloned().collect::<Vec<_>>().join("/");
         if self.version.is_empty() { words } else { format!("{words} {}", self.version) }
     }
-}
-
-/// Whether a body is what its digest says.
-fn compare(answer: &Answer, digest: &str) -> Result<()> {
-    let found = match digest.split_once(':') {
-        Some(("sha256", _)) => hexadecimal("sha256", &Sha256::digest(&answer.body)),
-        Some(("sha512", _)) => hexadecimal("sha512", &Sha512::digest(&answer.body)),
-        _ => bail!("{digest:?} is no digest of a known kind"),
-    };
-    if found == digest {
-        return Ok(());
-    }
-    Err(anyhow!(
-        "what the registry sends has the digest {found} instead of {digest}: its storage is damaged, or somebody stands between"
-    ))
-}
-
-fn hexadecimal(kind: &str, digest: &[u8]) -> String {
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{kind}:{digits}")
 }
 
 #[cfg(test)]
@@ -259,7 +343,7 @@ mod tests {
     const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
     fn digest(text: &str) -> String {
-        hexadecimal("sha256", &Sha256::digest(text))
+        digest::sha256(text)
     }
 
     fn said(kind: &str, body: &str) -> String {

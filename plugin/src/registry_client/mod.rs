@@ -1,19 +1,27 @@
 //! Talks to a registry over whatever leads there: one connection, one request after the other, each answer with a limit in bytes and
-//! in time. Follows no redirect and sends the login nowhere else.
+//! in time. Follows no redirect and sends the login nowhere else. What is large passes through in pieces, see [`blobs`].
 
+pub(crate) mod beside;
+pub(crate) mod blobs;
 pub(crate) mod connection;
+pub(crate) mod digest;
 pub(crate) mod manifest;
+mod outgoing;
 pub(crate) mod pages;
 pub(crate) mod reference;
+pub(crate) mod retries;
+#[cfg(test)]
+pub(crate) mod store;
+pub(crate) mod tree;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::body::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use private_registry_operator::credentials::UserName;
@@ -21,6 +29,8 @@ use private_registry_operator::secret::Sensitive;
 use serde_json::Value;
 
 use self::connection::Way;
+pub(crate) use self::outgoing::{Outgoing, Pieces};
+use self::retries::{Refusal, TooSlow};
 
 /// How long one answer may take, its body included. A catalog of many repositories takes the registry a while.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,12 +57,43 @@ pub(crate) struct Client<W> {
     way: W,
     login: Option<Login>,
     /// Closed by the other side at any time.
-    open: Option<SendRequest<Empty<Bytes>>>,
+    open: Option<SendRequest<Outgoing>>,
+}
+
+/// A request, but for what all have in common.
+pub(crate) struct Call {
+    method: Method,
+    path: String,
+    headers: Vec<(HeaderName, String)>,
+    body: Outgoing,
+}
+
+impl Call {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), headers: Vec::new(), body: Outgoing::Nothing }
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn sending(self, body: Outgoing) -> Self {
+        Self { body, ..self }
+    }
+
+    /// What it is called in messages, without what a registry keeps in its addresses for itself.
+    fn title(&self) -> String {
+        let path = self.path.split_once("?_state=").map_or(self.path.as_str(), |(path, _)| path);
+        format!("{} {path}", self.method)
+    }
 }
 
 /// What a registry said.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// To what it said it: `GET /v2/`.
+    pub(crate) asked: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
@@ -63,62 +104,108 @@ impl<W: Way> Client<W> {
         Self { way, login, open: None }
     }
 
-    /// The answer to a request, whatever it is; `most` is how many bytes its body may have.
+    /// Another connection to the same registry, for what is done beside.
+    pub(crate) fn beside(&self) -> Self
+    where
+        W: Clone,
+    {
+        Self { way: self.way.clone(), login: self.login.clone(), open: None }
+    }
+
+    /// What the registry is called in messages.
+    pub(crate) fn place(&self) -> String {
+        self.way.place()
+    }
+
+    /// The answer to a GET, whatever it is; `most` is how many bytes its body may have.
     pub(crate) async fn ask(&mut self, path: &str, accept: &str, most: usize) -> Result<Answer> {
-        let what = format!("ask {} for {path}", self.way.place());
-        let answer = tokio::time::timeout(PATIENCE, self.answer(path, accept, most)).await;
-        answer.unwrap_or_else(|_| Err(anyhow!("no whole answer within {} s", PATIENCE.as_secs()))).context(what)
+        self.send(Call::new(Method::GET, path).with(header::ACCEPT, accept), most).await
+    }
+
+    /// The answer to a request, whatever it is.
+    pub(crate) async fn send(&mut self, call: Call, most: usize) -> Result<Answer> {
+        self.send_within(PATIENCE, call, most).await
+    }
+
+    /// The same for what may take longer.
+    pub(crate) async fn send_within(&mut self, limit: Duration, call: Call, most: usize) -> Result<Answer> {
+        let what = format!("ask {} for {}", self.way.place(), call.title().trim_start_matches("GET "));
+        let answer = tokio::time::timeout(limit, self.answer(call, most)).await;
+        answer.unwrap_or_else(|_| Err(TooSlow("whole answer", limit).into())).context(what)
+    }
+
+    /// An answer whose body has not been read yet.
+    pub(crate) async fn begin(&mut self, call: Call) -> Result<Response<Incoming>> {
+        let what = format!("ask {} for {}", self.way.place(), call.title().trim_start_matches("GET "));
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(call)).await;
+        answer.unwrap_or_else(|_| Err(TooSlow("answer", PATIENCE).into())).context(what)
     }
 
     /// The answer of a registry that has what is asked for; `None` if there is no such thing.
     pub(crate) async fn find(&mut self, path: &str, accept: &str, most: usize) -> Result<Option<Answer>> {
         let answer = self.ask(path, accept, most).await?;
+        self.found(answer)
+    }
+
+    /// An answer, if it is a good one; `None` if it says that there is no such thing.
+    pub(crate) fn found(&self, answer: Answer) -> Result<Option<Answer>> {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        self.accepted(path, answer).map(Some)
+        self.accepted(answer).map(Some)
     }
 
     /// The answer, if it is a good one.
-    pub(crate) fn accepted(&self, path: &str, answer: Answer) -> Result<Answer> {
+    pub(crate) fn accepted(&self, answer: Answer) -> Result<Answer> {
         let place = self.way.place();
         match (answer.status, &self.login) {
-            (StatusCode::OK, _) => Ok(answer),
+            (status, _) if status.is_success() => Ok(answer),
             (StatusCode::UNAUTHORIZED, Some(login)) => bail!(
                 "{place} refuses the login of {}: the password is another one, or not told to the running pods yet",
                 login.user
             ),
             (StatusCode::UNAUTHORIZED, None) => bail!("{place} asks for a login: give one with --user"),
-            (status, _) => bail!("{place} answers GET {path} with {status}{}", answer.words()),
+            _ => Err(Refusal::of(&place, &answer).into()),
         }
     }
 
-    async fn answer(&mut self, path: &str, accept: &str, most: usize) -> Result<Answer> {
-        let mut request = Request::get(path)
+    async fn answer(&mut self, call: Call, most: usize) -> Result<Answer> {
+        let asked = call.title();
+        let (head, body) = self.exchange(call).await?.into_parts();
+        let body = Limited::new(body, most).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return anyhow!("its answer has more than {most} bytes, which this command does not take");
+            }
+            match error.downcast::<hyper::Error>() {
+                Ok(error) => anyhow::Error::new(*error).context("its answer breaks off"),
+                Err(other) => anyhow!("its answer breaks off: {other}"),
+            }
+        })?;
+        Ok(Answer { asked, status: head.status, headers: head.headers, body: body.to_bytes().to_vec() })
+    }
+
+    async fn exchange(&mut self, call: Call) -> Result<Response<Incoming>> {
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(call.path)
             .header(header::HOST, self.way.host())
             .header(header::USER_AGENT, concat!("kubectl-registry/", env!("CARGO_PKG_VERSION")))
-            .header(header::ACCEPT, accept)
-            .body(Empty::new())
+            .body(call.body)
             .context("write the request")?;
+        for (name, value) in call.headers {
+            request.headers_mut().insert(name, HeaderValue::from_str(&value).context("write the request")?);
+        }
         if let Some(login) = &self.login {
             let value = Sensitive::new(format!("Basic {}", login.encoded().expose()));
             let mut value = HeaderValue::from_str(value.expose()).context("write the login")?;
             value.set_sensitive(true);
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        let answer = self.connected().await?.send_request(request).await.context("send it")?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, most).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                return anyhow!("its answer has more than {most} bytes, which this command does not take");
-            }
-            anyhow!("its answer breaks off: {error}")
-        })?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes().to_vec() })
+        self.connected().await?.send_request(request).await.context("send it")
     }
 
     /// The open connection, or a new one: hyper closes one of which an answer was not read to its end.
-    async fn connected(&mut self) -> Result<&mut SendRequest<Empty<Bytes>>> {
+    async fn connected(&mut self) -> Result<&mut SendRequest<Outgoing>> {
         let still = match &mut self.open {
             Some(open) => open.ready().await.is_ok(),
             None => false,
@@ -313,8 +400,12 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_not_repeated() {
-        let answer =
-            Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: b"{\"a\": \"planted\"".to_vec() };
+        let answer = Answer {
+            asked: String::new(),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: b"{\"a\": \"planted\"".to_vec(),
+        };
         let error = answer.json::<Value>("the list").unwrap_err().to_string();
         assert!(
             error.starts_with("the list is not what it should be (line 1") && !error.contains("planted"),

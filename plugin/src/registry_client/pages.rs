@@ -42,7 +42,7 @@ async fn names<W: Way>(client: &mut Client<W>, path: &str, field: &str) -> Resul
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let answer = client.accepted(&next, answer)?;
+        let answer = client.accepted(answer)?;
         names.extend(page(&answer, field)?);
         if names.len() > MOST_NAMES {
             bail!("the list has more than {MOST_NAMES} names, which this command does not take");

@@ -57,6 +57,11 @@ impl Repository {
 impl Reference {
     /// Reads a name; what is said of the repository goes for it as well.
     pub(crate) fn parse(text: &str, addresses: &[String]) -> Result<Self, String> {
+        Self::parse_or(text, addresses, &Version::Tag(LATEST.to_owned()))
+    }
+
+    /// The same, with another version that is meant by none.
+    pub(crate) fn parse_or(text: &str, addresses: &[String], none: &Version) -> Result<Self, String> {
         let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
         // The colon of a port stands before a slash.
         let (name, tag) = match name.rsplit_once(':') {
@@ -67,16 +72,22 @@ impl Reference {
         if let Some(tag) = tag.filter(|tag| !TAG.is_match(tag)) {
             return Err(format!("{tag:?} is no tag: letters, digits and . _ -, 128 at most"));
         }
-        let version = match digest {
-            Some(digest) if DIGEST.is_match(digest) => Version::Digest(digest.to_owned()),
-            Some(digest) => return Err(format!("{digest:?} is no digest: sha256: and 64 hexadecimal digits")),
-            None => Version::Tag(tag.unwrap_or(LATEST).to_owned()),
+        let version = match (digest, tag) {
+            (Some(digest), _) if DIGEST.is_match(digest) => Version::Digest(digest.to_owned()),
+            (Some(digest), _) => return Err(format!("{digest:?} is no digest: sha256: and 64 hexadecimal digits")),
+            (None, Some(tag)) => Version::Tag(tag.to_owned()),
+            (None, None) => none.clone(),
         };
         Ok(Self { repository, version })
     }
 }
 
 impl Version {
+    /// What is read as a digest, and nothing else.
+    pub(crate) fn digest(text: &str) -> Option<Self> {
+        DIGEST.is_match(text).then(|| Self::Digest(text.to_owned()))
+    }
+
     /// As it stands in a request.
     pub(crate) fn as_str(&self) -> &str {
         match self {

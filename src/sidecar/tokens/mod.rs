@@ -27,6 +27,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -38,7 +39,8 @@ use super::logins::basic;
 use super::softlock::Who;
 use super::users::{Entry, Users};
 use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
-use crate::access::{Access, Action, Caller, Granted, Need, grant, need, refresh};
+use crate::access::{Action, Caller, Granted, Need, grant, need, refresh};
+use crate::secret::Sensitive;
 
 /// Where clients get tokens.
 pub(super) const SERVER: &str = "/auth/token";
@@ -93,6 +95,19 @@ enum Denial {
     Unreadable,
 }
 
+/// A request that does not pass, and who asked, as far as that was said.
+#[derive(Debug)]
+struct Refused {
+    user: Option<String>,
+    denial: Denial,
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self { user: None, denial }
+    }
+}
+
 /// A request that passes.
 struct Yes {
     user: String,
@@ -138,11 +153,13 @@ impl Tokens {
             let words = format!("this is the token server of {service}, and of no other service");
             return refused(StatusCode::BAD_REQUEST, "DENIED", &words);
         }
+        let is_by_password = matches!(asked.login, Login::Password(..));
         let user = match self.user(&set, &service, asked.login, client).await {
             Ok(user) => user,
-            Err(no) => {
+            Err(Refused { user, denial: no }) => {
                 info!(
                     audit = "token",
+                    user,
                     client = client.map(display),
                     allowed = false,
                     why = no.words(),
@@ -174,7 +191,8 @@ impl Tokens {
             granted = names(&granted),
             "a token was given"
         );
-        let refresh = user.zip(mark).filter(|_| asked.wants_refresh).map(|(user, login)| {
+        // One that was made from another would never end.
+        let refresh = user.zip(mark).filter(|_| asked.wants_refresh && is_by_password).map(|(user, login)| {
             let until = seconds(now) + refresh::LIFE;
             refresh::seal(&set.refresh, &refresh::Login { user, login, service: service.clone(), until })
         });
@@ -194,28 +212,39 @@ impl Tokens {
         service: &str,
         login: Login,
         client: Option<IpAddr>,
-    ) -> Result<Option<String>, Denial> {
+    ) -> Result<Option<String>, Refused> {
         match login {
             Login::None => {
                 let is_open = self.users.with(|known| known.access.policy.has_anonymous()).ok_or(Denial::Unreadable)?;
-                if is_open { Ok(None) } else { Err(Denial::NoLogin) }
+                if is_open { Ok(None) } else { Err(Denial::NoLogin.into()) }
             }
-            Login::Password(name, password) => {
-                let who = Who::new(&name, client);
-                match self.users.admit_slowly(&name, password, who).await {
-                    Entry::Yes => Ok(Some(name)),
-                    Entry::No => Err(Denial::WrongLogin),
-                    Entry::Later(wait) => Err(Denial::Later(wait)),
-                    Entry::Unclear => Err(Denial::Unreadable),
-                }
-            }
+            Login::Password(name, password) => self.by_password(name, password, client).await.map(Some),
             Login::Refresh(text) => {
                 let login = refresh::open(&set.refresh, text.expose(), service, seconds(Timestamp::now()));
                 let login = login.ok_or(Denial::WrongLogin)?;
-                self.is_still(set, &login.user, &login.login)?.then_some(Some(login.user)).ok_or(Denial::WrongLogin)
+                match self.is_still(set, &login.user, &login.login)? {
+                    true => Ok(Some(login.user)),
+                    false => Err(Denial::WrongLogin.of(&login.user)),
+                }
             }
-            Login::Unclear => Err(Denial::WrongLogin),
+            Login::Unclear => Err(Denial::WrongLogin.into()),
         }
+    }
+
+    /// The user, if this is the password.
+    async fn by_password(
+        &self,
+        name: String,
+        password: Sensitive<Vec<u8>>,
+        client: Option<IpAddr>,
+    ) -> Result<String, Refused> {
+        let denial = match self.users.admit_slowly(&name, password, Who::new(&name, client)).await {
+            Entry::Yes => return Ok(name),
+            Entry::No => Denial::WrongLogin,
+            Entry::Later(wait) => Denial::Later(wait),
+            Entry::Unclear => Denial::Unreadable,
+        };
+        Err(denial.of(&name))
     }
 
     /// Whether a user has the password that a token was given for.
@@ -226,14 +255,24 @@ impl Tokens {
 
     /// Answers nginx: whether a request may pass, and how the registry hears of it.
     pub(super) async fn judge(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let uri = text("x-original-uri");
+        let text = |name: &str| headers.get(name)?.to_str().ok();
+        let (Some(method), Some(uri)) = (text("x-original-method"), text("x-original-uri")) else {
+            return self.unclear(headers);
+        };
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
-        let asked = Asked { method: text("x-original-method"), path, query, headers };
-        let need = need(asked.method, path);
-        let (needed, from) = (need.clone().unwrap_or(Need::Login), source(&asked, need.as_ref()));
+        // As the registry reads it.
+        let Ok(path) = percent_decode_str(path).decode_utf8() else { return self.unclear(headers) };
+        let asked = Asked { method, path: &path, query, headers };
+        let Some(needed) = need(method, &path) else { return self.unclear(headers) };
+        let from = source(&asked, &needed);
         let judged = self.look(&asked, &needed, from.as_deref()).await;
         self.answered(&asked, &needed, from.is_some(), judged)
+    }
+
+    /// It cannot be said what a request is about: the registry, which is told of no login, refuses it in its own words or says where it belongs.
+    fn unclear(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        info!(audit = "request", client = client(headers).map(display), allowed = false, why = "it is not clear what it is about", "a request goes on without its login");
+        Response::default()
     }
 
     /// Who pulls, if he may; or what he is answered.
@@ -256,7 +295,7 @@ impl Tokens {
         asked: &Asked<'_>,
         need: &Need<'_>,
         mounts: bool,
-        judged: Result<(Yes, bool), Denial>,
+        judged: Result<(Yes, bool), Refused>,
     ) -> Response<Full<Bytes>> {
         let client = client(asked.headers);
         match judged {
@@ -286,11 +325,12 @@ impl Tokens {
                 }
                 answer
             }
-            Err(no) => {
+            Err(Refused { user, denial: no }) => {
                 // Each client begins without a login.
                 if no != Denial::NoLogin {
                     info!(
                         audit = "request",
+                        user,
                         client = client.map(display),
                         allowed = false,
                         method = asked.method,
@@ -300,6 +340,9 @@ impl Tokens {
                     );
                 }
                 let mut answer = no.answer(&self.challenge(asked, need, &no));
+                if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
+                    answer.headers_mut().insert(USER, user);
+                }
                 // nginx, which asks, knows no other word for it.
                 if matches!(no, Denial::Later(_)) {
                     *answer.status_mut() = StatusCode::FORBIDDEN;
@@ -310,7 +353,7 @@ impl Tokens {
     }
 
     /// Whether a request may pass; and, if it would have a layer `from` another repository, whether it may.
-    async fn look(&self, asked: &Asked<'_>, need: &Need<'_>, from: Option<&str>) -> Result<(Yes, bool), Denial> {
+    async fn look(&self, asked: &Asked<'_>, need: &Need<'_>, from: Option<&str>) -> Result<(Yes, bool), Refused> {
         let authorization = asked.headers.get(AUTHORIZATION).ok_or(Denial::NoLogin)?.as_bytes();
         let set = self.keys.shown().ok_or(Denial::Unreadable)?;
         let bearer = authorization.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
@@ -322,39 +365,29 @@ impl Tokens {
             }
             None => {
                 let (name, password) = basic(authorization).ok_or(Denial::WrongLogin)?;
-                let who = Who::new(&name, client(asked.headers));
-                match self.users.admit_slowly(&name, password, who).await {
-                    Entry::Yes => (name, None),
-                    Entry::No => return Err(Denial::WrongLogin),
-                    Entry::Later(wait) => return Err(Denial::Later(wait)),
-                    Entry::Unclear => return Err(Denial::Unreadable),
-                }
+                (self.by_password(name, password, client(asked.headers)).await?, None)
             }
         };
         let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(&user) };
-        let source = from.map(|name| Access::Repository(name, Action::Pull));
+        let source = from.map(|name| Need::Repository(name, &[Action::Pull]));
         let (service, is_allowed, may_mount) = self
             .users
             .with(|known| {
                 let policy = &known.access.policy;
-                let may_mount = source.is_some_and(|source| policy.allows(caller, source).is_some());
+                let may_mount = source.as_ref().is_some_and(|source| source.is_allowed(policy, caller));
                 (known.access.service.clone(), need.is_allowed(policy, caller), may_mount)
             })
             .ok_or(Denial::Unreadable)?;
-        let is_granted = claims.as_ref().is_none_or(|claims| need.is_granted(&claims.access));
-        if !is_allowed || !is_granted {
-            return Err(Denial::NotAllowed);
+        let gives = |need: &Need<'_>| claims.as_ref().is_none_or(|claims| need.is_granted(&claims.access));
+        if !is_allowed || !gives(need) {
+            return Err(Denial::NotAllowed.of(&user));
         }
-        // Clients leave out what they would mount from, and send passwords: the registry gets a token for exactly this.
-        let authorization = if claims.is_none() || may_mount {
+        let may_mount = may_mount && source.as_ref().is_some_and(gives);
+        // Who comes with a password: the registry gets a token for exactly this.
+        let authorization = if claims.is_none() {
             let mut granted = need.granted();
-            granted.extend(from.filter(|_| may_mount).map(|name| Granted {
-                kind: "repository".to_owned(),
-                name: name.to_owned(),
-                actions: [Action::Pull.to_string()].into(),
-            }));
-            let user = Some(user.as_str()).filter(|user| !user.is_empty());
-            let token = self.sign(&set, &service, user, None, granted, FOR_ONE_REQUEST, Timestamp::now());
+            granted.extend(source.filter(|_| may_mount).iter().flat_map(Need::granted));
+            let token = self.sign(&set, &service, Some(&user), None, granted, FOR_ONE_REQUEST, Timestamp::now());
             Some(format!("Bearer {}", token.ok_or(Denial::Unreadable)?))
         } else {
             None
@@ -454,6 +487,11 @@ impl Checked {
 }
 
 impl Denial {
+    /// The same, of this user.
+    fn of(self, user: &str) -> Refused {
+        Refused { user: Some(user.to_owned()).filter(|user| !user.is_empty()), denial: self }
+    }
+
     fn words(&self) -> String {
         match self {
             Self::NoLogin => "authentication required".to_owned(),
@@ -488,8 +526,8 @@ impl Denial {
 }
 
 /// The repository that a push would have a layer from.
-fn source(asked: &Asked<'_>, need: Option<&Need<'_>>) -> Option<String> {
-    let is_upload = asked.method == "POST" && matches!(need, Some(Need::Repository(..)));
+fn source(asked: &Asked<'_>, need: &Need<'_>) -> Option<String> {
+    let is_upload = asked.method == "POST" && matches!(need, Need::Repository(..));
     mount::source(asked.query).filter(|_| is_upload)
 }
 

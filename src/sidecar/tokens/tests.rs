@@ -217,6 +217,8 @@ async fn a_refresh_token_ends_with_its_password() {
         format!("grant_type=refresh_token&service={SERVICE}&refresh_token={refresh}&scope=repository:red/a:pull");
     let answer = world.posts(&form).await;
     assert_eq!((answer.status, &said(answer.body["token"].as_str().unwrap())["sub"]), (200, &json!("ann")));
+    let again = world.posts(&format!("{form}&access_type=offline")).await;
+    assert!(again.body["refresh_token"].is_null(), "none is made from another: {again:?}");
     let as_access = world.judges(Some(&bearer(&refresh)), "GET", "/v2/").await;
     assert_eq!(as_access.status, 401, "it is no token for the registry");
     world.shows_users("2", &[("ann", "another of Ann's")], &rules());
@@ -251,6 +253,8 @@ async fn a_request_passes_that_token_and_rules_allow() {
         let answer = world.judges(login, method, uri).await;
         let found = (answer.status, answer.head("www-authenticate"));
         assert_eq!(found, (401, challenge(scope, error).as_str()), "{login:?} {method} {uri}");
+        let is_named = error == "insufficient_scope" || login.is_some_and(|login| login.starts_with("Basic"));
+        assert_eq!(!answer.head("x-user").is_empty(), is_named, "{login:?} {uri}");
     }
     assert_eq!(world.judges(Some(&token), "GET", "/v2/").await.status, 200);
 }
@@ -312,29 +316,66 @@ async fn nothing_is_pulled_past_the_rules() {
 }
 
 #[tokio::test]
-async fn a_mount_is_made_where_both_may_be_read_and_is_an_upload_elsewhere() {
+async fn a_mount_is_made_where_token_and_rules_allow_it_and_is_an_upload_elsewhere() {
     let world = World::settled().await;
-    let token = world.token(Some("ann:of Ann's"), "repository:red/app:pull,push").await;
+    let narrow = bearer(&world.token(Some("ann:of Ann's"), "repository:red/app:pull,push").await);
+    let wide =
+        bearer(&world.token(Some("ann:of Ann's"), "repository:red/app:pull,push repository:shared/x:pull").await);
+    let ann = basic_of("ann:of Ann's");
     let uploads = |query: &str| format!("/v2/red/app/blobs/uploads/{query}");
-    for (query, passed, sources) in [
-        ("", "", None),
-        ("?digest=sha256:0", "?digest=sha256:0", None),
-        ("?mount=sha256:0&from=shared/x", "?mount=sha256:0&from=shared/x", Some("shared/x")),
-        ("?mount=sha256:0&from=blue/x&a=b", "?a=b", None),
-        ("?mount=sha256:0&from=..%2Fblue", "", None),
-        ("?mount=sha256:0", "", None),
+    let mount = "?mount=sha256:0&from=shared/x";
+    for (login, query, passed) in [
+        (&wide, "", ""),
+        (&wide, "?digest=sha256:0", "?digest=sha256:0"),
+        (&wide, mount, mount),
+        (&ann, mount, mount),
+        (&narrow, mount, ""),
+        (&ann, "?mount=sha256:0&from=blue/x&a=b", "?a=b"),
+        (&wide, "?mount=sha256:0&from=blue/x", ""),
+        (&wide, "?mount=sha256:0&from=..%2Fblue", ""),
+        (&wide, "?mount=sha256:0", ""),
     ] {
-        let answer = world.judges(Some(&bearer(&token)), "POST", &uploads(query)).await;
+        let answer = world.judges(Some(login), "POST", &uploads(query)).await;
         assert_eq!((answer.status, answer.head("x-query")), (200, passed), "{query}");
-        let told = answer.head("x-authorization").strip_prefix("Bearer ").unwrap();
-        match sources {
-            None => assert_eq!(told, token),
-            Some(name) => {
-                let also = json!({"type": "repository", "name": name, "actions": ["pull"]});
-                assert_eq!(said(told)["access"][1], also, "{query}");
-            }
+        let told = answer.head("x-authorization");
+        if login != &ann {
+            assert_eq!(told, login, "the registry gets the client's own");
+        } else if passed == mount {
+            let also = json!({"type": "repository", "name": "shared/x", "actions": ["pull"]});
+            assert_eq!(said(told.strip_prefix("Bearer ").unwrap())["access"][1], also);
         }
     }
+    // What has been taken from the rules is taken from mounts.
+    let less = json!({"teams": {"red": ["ann"]}, "rules": [rules()["rules"][0]]});
+    let known = fs::read_to_string(world.0.path().join("users/1").join(TABLE)).unwrap();
+    let access = json!({"service": SERVICE, "policy": less}).to_string();
+    world.shows("users", "2", &[(TABLE, known), (ACCESS, access)]);
+    assert_eq!(world.judges(Some(&wide), "POST", &uploads(mount)).await.head("x-query"), "");
+}
+
+#[tokio::test]
+async fn a_path_is_judged_as_the_registry_reads_it_and_one_that_is_unclear_goes_on_without_its_login() {
+    let world = World::settled().await;
+    let token = bearer(&world.token(Some("ann:of Ann's"), "repository:red/app:pull").await);
+    for (uri, status, is_told) in [
+        ("/v2/red/app/tags/list", 200, true),
+        ("/v2/red/ap%70/tags/list", 200, true),
+        ("/v2/red%2fapp/tags/list", 200, true),
+        ("/v2/red/app/manifests/sha256%3A00", 200, true),
+        ("/v2/blu%65/app/tags/list", 401, false),
+        ("/v2/%5fcatalog", 401, false),
+        ("/v2/red/app/tag%73/list/", 200, false),
+        ("/v2//red/app/tags/list", 200, false),
+        ("/v2/red/../blue/tags/list", 200, false),
+        ("/v2/red/app/%ff/tags/list", 200, false),
+        ("/v2/red/app/tags/list?\u{e9}", 200, false),
+    ] {
+        let answer = world.judges(Some(&token), "GET", uri).await;
+        let told = (answer.status, !answer.head("x-authorization").is_empty());
+        assert_eq!(told, (status, is_told), "{uri}: {answer:?}");
+    }
+    let without = world.asks("GET", JUDGE, &[("host", "gate"), ("authorization", &token)], "").await;
+    assert_eq!((without.status, without.head("x-authorization")), (200, ""), "nginx did not say what it is about");
 }
 
 #[tokio::test]
