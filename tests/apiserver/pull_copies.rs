@@ -153,7 +153,7 @@ async fn a_secret_that_somebody_else_made_is_never_touched_and_keeps_no_other_ou
     others.create("full", quota).await;
     team.secret("many", &[("cluster", "pulls for pods")]).await;
 
-    let _operator = team.operator_of_the_cluster(&[]).await;
+    let operator = team.operator_of_the_cluster(&["--log-level", "trace"]).await;
     let registry = team.registry("team-a", lent(json!({}))).await;
     let words = registry.says("PullSecretsCopied", "False", "NotAllWritten").await;
     assert!(words.starts_with("1 of 3 namespaces; "), "{words}");
@@ -187,6 +187,12 @@ async fn a_secret_that_somebody_else_made_is_never_touched_and_keeps_no_other_ou
     assert_eq!(others.copy_in("hostile", "Secret").decoded("key").await, "theirs");
     let forged = Object::new(team.client.clone(), "hostile", "Secret", "lending.team-b-pull");
     assert!(forged.find().await.is_some());
+    let log = operator.log();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log was loud");
+    assert!(
+        !log.contains("pulls for pods") && !log.contains("Y2x1c3RlcjpwdWxscyBmb3IgcG9kcw"),
+        "nor cluster:PASSWORD in base64"
+    );
 }
 
 #[tokio::test]

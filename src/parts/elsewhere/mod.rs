@@ -4,7 +4,7 @@
 
 pub mod accepting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use operator_engine::apply::{self, Applied, Kind, ObjectRef, Outcome};
@@ -86,8 +86,7 @@ pub async fn settle(
                 Some(Problem::retrying("NotOrdered", format!("what nodes are told, or have told, is not kept: {why}")));
         }
     }
-    let copied = if is_held { vec![&mut bundles, &mut copies] } else { Vec::new() };
-    work.take_turns(&there, &keep, copied).await;
+    work.take_turns(&there, &keep, [&mut bundles, &mut copies], is_held).await;
     let own = |place: &&Place| place.0 == pass.registry.namespace;
     // A namespace that answers late, or not at all, must not have this registry's passes take the place of others'.
     let pause = if work.has_failed { AFTER_A_FAILURE } else { GO_ON };
@@ -109,6 +108,10 @@ fn place_of(found: &ObjectRef) -> Place {
     (found.namespace.to_string(), found.kind, found.name.to_string())
 }
 
+fn place_in(object: &Object) -> Place {
+    (object.namespace.clone().unwrap_or_default(), object.kind, object.name.clone())
+}
+
 /// What is done in another namespace.
 enum Task {
     Remove(ObjectRef),
@@ -120,7 +123,7 @@ impl Task {
     fn place(&self) -> Place {
         match self {
             Self::Remove(found) => place_of(found),
-            Self::Write(_, object) => (object.namespace.clone().unwrap_or_default(), object.kind, object.name.clone()),
+            Self::Write(_, object) => place_in(object),
         }
     }
 }
@@ -148,8 +151,14 @@ impl Work<'_> {
     }
 
     /// Takes away what is not to be kept and writes the copies, beginning where the last pass stopped: an object about which each request takes long keeps
-    /// the others waiting for one turn at most.
-    async fn take_turns(&mut self, there: &[ObjectRef], keep: &BTreeSet<Place>, mut plans: Vec<&mut Plan>) {
+    /// the others waiting for one turn at most. What may not be written is said to be missing.
+    async fn take_turns(
+        &mut self,
+        there: &[ObjectRef],
+        keep: &BTreeSet<Place>,
+        mut plans: [&mut Plan; 2],
+        may_write: bool,
+    ) {
         let unwanted = there.iter().filter(|found| !keep.contains(&place_of(found)));
         let mut tasks: Vec<_> = unwanted.cloned().map(Task::Remove).collect();
         for (number, plan) in plans.iter_mut().enumerate() {
@@ -162,13 +171,14 @@ impl Work<'_> {
             let start = tasks.partition_point(|task| task.place() < from);
             tasks.rotate_left(start);
         }
-        let mut done = 0;
+        let (mut done, mut left) = (0, Vec::new());
         for task in &tasks {
             if self.is_over() {
                 break;
             }
             done += 1;
             match task {
+                Task::Write(number, object) if !may_write => left.push((*number, object)),
                 Task::Remove(found) => {
                     if let Err(error) = self.pass.ctx.engine.remove_elsewhere(&self.pass.owner, found).await {
                         self.failed(error);
@@ -190,18 +200,24 @@ impl Work<'_> {
         recall.goes_on_with_copy(self.pass.key, tasks.get(done).map(Task::place));
         let places: BTreeSet<_> = tasks.iter().map(Task::place).collect();
         failing.retain(|place, _| places.contains(place));
+        left.extend(tasks[done..].iter().filter_map(|task| match task {
+            Task::Write(number, object) => Some((*number, object)),
+            Task::Remove(_) => None,
+        }));
+        self.tell(plans, &left, &failing);
+        recall.fails(self.pass.key, failing);
+    }
+
+    /// Says of each plan what of it is missing. `left`: what was not written in this pass, with the number of its plan. `failing`: what could not be written
+    /// when its turn was last, which is told until its turn comes again.
+    fn tell(&self, plans: [&mut Plan; 2], left: &[(usize, &Object)], failing: &BTreeMap<Place, String>) {
         let is_as_wanted = |object: &Object| self.pass.ctx.engine.is_as_wanted(&self.pass.owner, object);
         for (number, plan) in plans.into_iter().enumerate() {
             let Some(reach) = &mut plan.reach else { continue };
             let mut unreached = BTreeSet::new();
-            for task in &tasks[done..] {
-                let Task::Write(of, object) = task else { continue };
-                if *of != number || is_as_wanted(object) {
-                    continue;
-                }
+            for (_, object) in left.iter().filter(|(of, object)| *of == number && !is_as_wanted(object)) {
                 let namespace = object.namespace.clone().unwrap_or_default();
-                // What could not be written when its turn was last is told until its turn comes again.
-                match failing.get(&task.place()) {
+                match failing.get(&place_in(object)) {
                     Some(why) => reach.missing.push((namespace, why.clone())),
                     None => _ = unreached.insert(namespace),
                 }
@@ -211,7 +227,6 @@ impl Work<'_> {
             let failed = reach.missing.iter().map(|(namespace, _)| namespace.clone());
             reach.lacking = unreached.into_iter().chain(failed).collect::<BTreeSet<_>>().len();
         }
-        recall.fails(self.pass.key, failing);
     }
 
     /// Gives the first reason why something of it is not as wanted.
