@@ -57,9 +57,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let caller = options.user.as_deref().map_or(Caller::Anonymous, Caller::User);
     let answer = answer(&registry, caller, access);
     shell::print(&format!("{}: {}\n", if answer.is_yes { "yes" } else { "no" }, answer.why));
-    if let Some(user) = options.user.as_deref().filter(|user| is_unknown(&registry, user)) {
-        shell::complain(&format!("user {user} is not among those who can log in, as status.users has them"));
-    }
     Ok(answer.is_yes)
 }
 
@@ -71,20 +68,34 @@ fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
     serde_json::from_value(one.object).with_context(|| format!("read PrivateRegistry {name} of {}", file.display()))
 }
 
+/// Whether somebody cannot log in, where the status names everybody who can.
 fn is_unknown(registry: &PrivateRegistry, user: &str) -> bool {
-    registry.status.as_ref().is_some_and(|status| status.users.iter().all(|known| known.name != user))
+    let Some(status) = &registry.status else { return false };
+    let names_all = status.user_count.is_some_and(|count| usize::try_from(count) == Ok(status.users.len()));
+    names_all && status.users.iter().all(|known| known.name != user)
 }
 
 fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) -> Answer {
     let yes = |why: &str| Answer { is_yes: true, why: why.to_owned() };
+    let no = |why: String| Answer { is_yes: false, why };
     let auth = registry.spec.auth.clone().unwrap_or_default();
+    if matches!(access, Access::Repository(_, Action::Delete))
+        && registry.spec.config.as_ref().is_none_or(|config| config.allow_deletes != Some(true))
+    {
+        return no("nobody deletes anything here: spec.config.allowDeletes is not set".to_owned());
+    }
     if auth.none.is_some() {
         return yes("spec.auth.none lets everybody do everything");
+    }
+    if let Caller::User(user) = caller
+        && is_unknown(registry, user)
+    {
+        return no(format!("{user} cannot log in: status.users has everybody who can"));
     }
     let Some(token) = auth.token else {
         return match caller {
             Caller::User(_) => yes("without spec.auth.token whoever has logged in may do everything"),
-            Caller::Anonymous => Answer { is_yes: false, why: "this registry asks everybody for a login".to_owned() },
+            Caller::Anonymous => no("this registry asks everybody for a login".to_owned()),
         };
     };
     let (mut policy, faults) = rules_of(&token);
@@ -106,7 +117,7 @@ fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) ->
             let rule = policy.rules.get(number).and_then(Option::as_ref).map(|rule| words(rule, &policy, caller));
             yes(&format!("{who} may {what} by spec.auth.token.rules[{number}]{}", rule.unwrap_or_default()))
         }
-        None => Answer { is_yes: false, why: format!("no rule of spec.auth.token.rules lets {who} {what}{faults}") },
+        None => no(format!("no rule of spec.auth.token.rules lets {who} {what}{faults}")),
     }
 }
 
@@ -147,8 +158,11 @@ mod tests {
         let source = json!({"kind": "GeneratedAdmin", "name": "team-a-admin", "key": "password"});
         serde_json::from_value(json!({
             "apiVersion": "privateregistry.dev/v1alpha1", "kind": "PrivateRegistry",
-            "metadata": {"name": "team-a"}, "spec": {"auth": auth},
-            "status": {"users": [{"name": "root", "source": source}]},
+            "metadata": {"name": "team-a"}, "spec": {"auth": auth, "config": {"allowDeletes": true}},
+            "status": {"userCount": 2, "users": [
+                {"name": "root", "source": source},
+                {"name": "ann", "source": {"kind": "Users", "name": "ann", "key": "password"}},
+            ]},
         }))
         .unwrap()
     }
@@ -183,6 +197,7 @@ mod tests {
             ),
             ("ann", "red/app", Action::Delete, "false: no rule of spec.auth.token.rules lets ann delete red/app"),
             ("root", "red/app", Action::Delete, "true: root is the generated admin, who may do everything"),
+            ("zoe", "public/app", Action::Pull, "false: zoe cannot log in: status.users has everybody who can"),
         ] {
             assert_eq!(says(&auth, user, Access::Repository(name, action)), said);
         }
@@ -190,6 +205,14 @@ mod tests {
             says(&auth, "ann", Access::Catalog),
             "false: no rule of spec.auth.token.rules lets ann list all repositories"
         );
+    }
+
+    #[test]
+    fn nobody_deletes_where_the_registry_does_not() {
+        let mut fixed = registry(&json!({"none": {}}));
+        fixed.spec.config = None;
+        let said = answer(&fixed, Caller::Anonymous, Access::Repository("app", Action::Delete));
+        assert!(!said.is_yes && said.why.contains("spec.config.allowDeletes"), "{}", said.why);
     }
 
     #[test]

@@ -112,6 +112,7 @@ impl Configuration<'_> {
                 set("limit_conn_zone", ["$login", "zone=logins:1m"]),
             ]);
         }
+        http.extend(self.tokens.then(|| set("limit_conn_zone", ["$binary_remote_addr", "zone=askers:1m"])));
         if self.tls.is_some() {
             // Evaluated once for each handshake, so that certificate and key come from one pair even while it is exchanged.
             http.push(block("map", ["$realpath_root", "$pair"], vec![set("default", ["$realpath_root"])]));
@@ -206,7 +207,7 @@ impl Configuration<'_> {
             server.push(block(
                 "location",
                 ["~", UPLOADS],
-                self.judged(&format!("{REGISTRY}/v2/$repository/blobs/uploads/$query")),
+                self.uploads(&format!("{REGISTRY}/v2/$repository/blobs/uploads/$query")),
             ));
             server.push(block("location", ["@denied"], denied()));
             server.push(block("location", ["@slowed"], slowed()));
@@ -288,6 +289,13 @@ impl Configuration<'_> {
         location
     }
 
+    /// Begins an upload. The registry would read what is to be mounted from a form, too, where nobody has judged it.
+    fn uploads(&self, to: &str) -> Vec<Directive> {
+        let mut location = self.judged(to);
+        location.push(set("proxy_set_header", ["Content-Type", ""]));
+        location
+    }
+
     /// Asks the gate about a request.
     fn judge(&self) -> Vec<Directive> {
         let mut location = vec![
@@ -309,6 +317,8 @@ impl Configuration<'_> {
         let mut location = vec![
             set("proxy_pass", [GATES]),
             set("proxy_read_timeout", ["30s"]),
+            set("limit_conn", ["askers", &AT_ONCE.to_string()]),
+            set("limit_conn_status", ["429"]),
             set("client_max_body_size", ["64k"]),
             set("proxy_request_buffering", ["on"]),
             set("client_body_buffer_size", ["64k"]),

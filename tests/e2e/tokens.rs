@@ -103,6 +103,9 @@ async fn everybody_has_what_the_rules_say_and_nothing_else() {
         let path = format!("/v2/red/app/blobs/uploads/?mount={blob}&from={from}");
         assert_eq!(ann.sees_with(&["--data", ""], &path).await, code, "{from}");
     }
+    // A form says the same to the registry as a query does.
+    let form = format!("mount={theirs}&from=blue/secret");
+    assert_eq!(ann.sees_with(&["--data", &form], "/v2/red/app/blobs/uploads/").await, "202");
     for (who, path, code) in [
         (&ann, "/v2/".to_owned(), "200"),
         (&stranger, "/v2/".to_owned(), "401"),
@@ -162,6 +165,15 @@ async fn who_is_removed_is_out_although_his_token_has_not_ended() {
     })
     .await;
     let from_the_team = removed.elapsed();
+    // However the path is written.
+    for path in [
+        "/v2/red/ap%70/tags/list",
+        "/v2/red%2fapp/tags/list",
+        "/v2/red/app/tag%73/list",
+        "/v2/red/app/tags/list?\u{e9}",
+    ] {
+        assert_eq!(sees(&of_ann, path).await, "401", "{path}");
+    }
     registry.change(json!({"auth": auth(&["ann", "keeper"], &["ann"])})).await;
     let removed = Instant::now();
     wait("a token of a removed user is refused", async || match sees(&of_ben, blue).await {

@@ -52,19 +52,19 @@ pub struct Logins {
 
 /// Keeps, makes or drops hashes, the generated admin, the pull Secret and the keys of tokens. `is_rolling`: pods are being replaced.
 pub async fn settle(pass: &Pass<'_>, address: &Address, is_rolling: bool) -> Logins {
-    let users = users(pass, address).await;
     if pass.registry.policy().is_none() {
-        return users;
+        return users(pass, address, None).await;
     }
     let keys = tokens::settle(pass, is_rolling).await;
-    let mut users = users;
+    let mut users = users(pass, address, keys.live.as_ref()).await;
     users.keep.insert(pass.named(kinds::SECRET, Child::Token));
     users.report.problems.splice(0..0, keys.problem);
     let is_guarded = users.is_guarded && keys.keys.is_some();
     Logins { is_guarded, tokens: keys.keys, look_again: keys.look_again, ..users }
 }
 
-async fn users(pass: &Pass<'_>, address: &Address) -> Logins {
+/// All of it but the keys of tokens, which are in this Secret.
+async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>) -> Logins {
     // The admin's password is never pruned: it is let go on purpose, when others can log in.
     let admin = pass.named(kinds::SECRET, Child::Admin);
     let table_name = pass.named(kinds::SECRET, Child::Htpasswd);
@@ -114,7 +114,7 @@ async fn users(pass: &Pass<'_>, address: &Address) -> Logins {
             Err(error) => problems.push(pass.problem(error)),
         }
     }
-    problems.extend(out_of_reach(pass, standing.as_ref()).await);
+    problems.extend(out_of_reach(pass, standing.as_ref(), keys).await);
     if problems.is_empty() && admin.is_none() && !report.users.is_empty() {
         problems.extend(end_admin(pass).await);
     }
@@ -181,16 +181,18 @@ async fn told(pass: &Pass<'_>, table: &desired::Table) -> Option<Problem> {
 
 /// Why what is written does not reach running pods: a kubelet never looks at an immutable Secret again, not even at another of its name, as long as a pod
 /// of its node mounts it.
-async fn out_of_reach(pass: &Pass<'_>, table: Option<&Live>) -> Option<Problem> {
-    let table = table?;
+async fn out_of_reach(pass: &Pass<'_>, table: Option<&Live>, keys: Option<&Live>) -> Option<Problem> {
+    table?;
     let way = "set spec.suspend to true until no pod is left, and then back";
-    let secret = format!("Secret {}", table.name());
-    if table.value()["immutable"] == true {
+    let all = || table.into_iter().chain(keys);
+    if let Some(fixed) = all().find(|secret| secret.value()["immutable"] == true) {
         let words = format!(
-            "{secret} is immutable, so that no change of a user reaches pods that run; delete it, it is made again, and {way}"
+            "Secret {} is immutable, so that no change of users or keys reaches pods that run; delete it, it is made again, and {way}",
+            fixed.name()
         );
         return Some(Problem::stuck(IMMUTABLE, words));
     }
+    let secret = format!("Secret {}", all().map(Live::name).collect::<Vec<_>>().join(" or "));
     let before = pass.before.condition(condition::USERS_READY)?;
     if ![IMMUTABLE, PODS_KEEP_OLD_TABLE].contains(&before.reason.as_str()) {
         return None;

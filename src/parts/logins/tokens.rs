@@ -17,6 +17,8 @@ use crate::status::Problem;
 
 /// What was found or made.
 pub(super) struct Keys {
+    /// The Secret.
+    pub(super) live: Option<Live>,
     pub(super) keys: Option<TokenKeys>,
     pub(super) problem: Option<Problem>,
     pub(super) look_again: Option<Timestamp>,
@@ -24,7 +26,7 @@ pub(super) struct Keys {
 
 /// Keeps, makes or exchanges them. What is not stored signs nothing.
 pub(super) async fn settle(pass: &Pass<'_>, is_rolling: bool) -> Keys {
-    let failed = |problem| Keys { keys: None, problem: Some(problem), look_again: None };
+    let failed = |problem| Keys { live: None, keys: None, problem: Some(problem), look_again: None };
     let stored = match pass.read_random(Child::Token).await {
         Ok(stored) => stored,
         Err(error) => return failed(pass.problem(error)),
@@ -48,7 +50,7 @@ pub(super) async fn settle(pass: &Pass<'_>, is_rolling: bool) -> Keys {
             let words = "the Secret of the keys that sign tokens is being deleted; it is made anew when it is gone";
             failed(Problem::retrying(reason::BEING_DELETED, words))
         }
-        Ok(_) => Keys { keys: Some(wanted), problem: None, look_again },
+        Ok(applied) => Keys { live: Some(applied.live), keys: Some(wanted), problem: None, look_again },
         Err(error) => failed(pass.problem(error)),
     }
 }

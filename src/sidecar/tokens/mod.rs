@@ -271,7 +271,13 @@ impl Tokens {
 
     /// It cannot be said what a request is about: the registry, which is told of no login, refuses it in its own words or says where it belongs.
     fn unclear(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        info!(audit = "request", client = client(headers).map(display), allowed = false, why = "it is not clear what it is about", "a request goes on without its login");
+        info!(
+            audit = "request",
+            client = client(headers).map(display),
+            allowed = false,
+            why = "it is not clear what it is about",
+            "a request goes on without its login"
+        );
         Response::default()
     }
 
