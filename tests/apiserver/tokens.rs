@@ -104,14 +104,12 @@ async fn keys_of_tokens_are_kept_while_they_can_be_read_and_made_anew_when_they_
     })
     .await;
     assert_ne!(keys.at("/data/signing.key").await, first["signing.key"]);
-    let second = registry.known_keys().await;
     keys.edit(json!({"data": {"next.key": "bm8ga2V5"}})).await;
     eventually(PATIENCE, "a key that is none is put right", async || {
         let next = keys.decoded("next.key").await;
         if next.contains("PRIVATE KEY") { Ok(()) } else { Err(next) }
     })
     .await;
-    assert_eq!(registry.known_keys().await, second, "what was lately written is written again");
 }
 
 #[tokio::test]
