@@ -173,7 +173,8 @@ fn ground(path: &str) -> Value {
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
         path if path.starts_with("auth.token.rules") => {
             let teams = json!([{"name": "red", "users": ["alice"]}, {"name": "blue", "users": ["bob"]}]);
-            ground["auth"] = json!({"token": {"teams": teams}});
+            let rule = json!({"teams": ["*"], "repositories": ["**"], "actions": ["pull"]});
+            ground["auth"] = json!({"token": {"teams": teams, "rules": [rule]}});
         }
         path if path.starts_with("auth.token") => {
             let rule = json!({"users": ["*"], "repositories": ["**"], "actions": ["pull"]});
