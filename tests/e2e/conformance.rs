@@ -68,8 +68,10 @@ async fn a_registry_behind_a_front_end_answers_the_ocis_suite_as_it_does_alone()
     let only = |one: &Results, other: &Results| -> Vec<_> {
         one.iter().filter(|(name, count)| other.get(name) != Some(count)).map(|(name, _)| name.clone()).collect()
     };
-    let alone = &all[0];
-    for behind in &all[1..] {
-        assert_eq!((only(alone, behind), only(behind, alone)), (Vec::new(), Vec::new()));
-    }
+    let [alone, behind, tokens] = &all[..] else { unreachable!() };
+    assert_eq!((only(alone, behind), only(behind, alone)), (Vec::new(), Vec::new()));
+    // The suite asks for no token of the repository that it mounts from: then a mount is an upload, as the specification allows.
+    let mounts = [only(alone, tokens), only(tokens, alone)].concat();
+    let others: Vec<_> = mounts.iter().filter(|(name, _)| !name.contains("/mount/")).collect();
+    assert!(others.is_empty() && !mounts.is_empty(), "{mounts:#?}");
 }
