@@ -83,18 +83,11 @@ impl<'a> Person<'a> {
 
     pub(super) async fn curl(&self, path: &str, more: &[&str]) -> Result<Output> {
         let mut command = self.node.sandbox().command(Place::Inside, "curl");
-        command
-            .args([
-                "--silent",
-                "--show-error",
-                "--max-time",
-                LIMIT,
-                "--connect-timeout",
-                CONNECTED,
-                "--output",
-                "/dev/null",
-            ])
-            .args(more);
+        command.args(["--silent", "--show-error", "--max-time", LIMIT, "--connect-timeout", CONNECTED]).args(more);
+        // curl takes the first of two.
+        if !more.contains(&"--output") {
+            command.args(["--output", "/dev/null"]);
+        }
         command.arg("--config").arg(self.file("login")).arg("--cacert").arg(self.file("ca.crt"));
         command.arg(format!("{}{path}", self.address));
         tokio::task::spawn_blocking(move || command.output()).await?.context("run curl")
