@@ -77,7 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sidecar::softlock", &["sidecar::logins"]),
     ("sidecar::tokens::mount", &[]),
     ("sidecar::tokens::request", &["access", "secret", "sidecar::logins"]),
-    ("sidecar::gate::question", &[]),
+    ("sidecar::gate::question", &["access"]),
     ("sidecar::reloader", &["pki"]),
     ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),

@@ -10,6 +10,7 @@ use private_registry_operator::model::{RegistryName, rules_of};
 use crate::cluster::{self, Place};
 use crate::manifests;
 use crate::shell;
+use crate::users::has_unlisted;
 
 /// Options of `can-i`.
 #[derive(Debug, clap::Args)]
@@ -71,8 +72,7 @@ fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
 /// Whether somebody cannot log in, where the status names everybody who can.
 fn is_unknown(registry: &PrivateRegistry, user: &str) -> bool {
     let Some(status) = &registry.status else { return false };
-    let names_all = status.user_count.is_some_and(|count| usize::try_from(count) == Ok(status.users.len()));
-    names_all && status.users.iter().all(|known| known.name != user)
+    status.user_count.is_some() && !has_unlisted(registry) && status.users.iter().all(|known| known.name != user)
 }
 
 fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) -> Answer {

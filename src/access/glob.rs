@@ -97,13 +97,6 @@ impl RepositoryGlob {
         }
         reached[names.len()] && !repository.is_empty()
     }
-
-    /// Whether it depends on a team.
-    #[must_use]
-    pub fn names_a_team(&self) -> bool {
-        let has_team = |part: &Part| matches!(part, Part::One(pieces) if pieces.contains(&Piece::Team));
-        self.parts.iter().any(has_team)
-    }
 }
 
 fn part(text: &str) -> Result<Part, GlobError> {
@@ -232,7 +225,6 @@ mod tests {
             assert!(!pattern.matches(name, user, None), "{user:?} {name}");
         }
         let of_a_team = RepositoryGlob::parse("${team}/app").unwrap();
-        assert!(of_a_team.names_a_team() && !pattern.names_a_team());
         assert!(!of_a_team.matches("red/app", Some("red"), None));
     }
 

@@ -182,7 +182,8 @@ fn repository_of(path: &str) -> Option<&str> {
     path.get(..name).filter(|name| is_repository(name))
 }
 
-/// Whether a registry would take this for a repository's name
+/// Whether a registry would take this for a repository's name. So no part is a folder of the registry's own, which begin with an underscore, and none leads
+/// upwards
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests>).
 #[must_use]
 pub fn is_repository(name: &str) -> bool {

@@ -26,4 +26,4 @@ pub use resolved::{
 };
 pub use route::{Route, routed_hosts, written_addresses};
 pub use settings::Settings;
-pub use users::rules_of;
+pub use users::{HTPASSWD_KEYS, rules_of};

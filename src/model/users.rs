@@ -19,7 +19,7 @@ const DEFAULT_ADMIN: &str = "admin";
 const DEFAULT_COST: u32 = 5;
 const PASSWORD_KEY: &str = "password";
 /// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
-const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
+pub const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
 
 /// Looks up every reference.
 pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {

@@ -188,6 +188,11 @@ fn being_deleted(what: &str, how: &str) -> Problem {
     )
 }
 
+/// To the second: it is stored, and people read it.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 /// What a panic elsewhere leaves behind its lock is used all the same.
 fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)

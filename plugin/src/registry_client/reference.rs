@@ -3,13 +3,12 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+use private_registry_operator::access::is_repository;
 use regex::Regex;
 
 /// The tag that is meant by none.
 const LATEST: &str = "latest";
 
-static REPOSITORY: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$"));
 static TAG: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"));
 static DIGEST: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$"));
 
@@ -41,7 +40,7 @@ impl Repository {
     pub(crate) fn parse(text: &str, addresses: &[String]) -> Result<Self, String> {
         let known = addresses.iter().find_map(|address| text.strip_prefix(address.as_str())?.strip_prefix('/'));
         let name = known.unwrap_or(text);
-        if name.len() > 255 || !REPOSITORY.is_match(name) {
+        if !is_repository(name) {
             return Err(format!(
                 "{text:?} is no name of a repository: lower-case letters, digits and single . _ - between them, in parts with / between"
             ));

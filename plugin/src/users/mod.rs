@@ -14,7 +14,7 @@ use private_registry_operator::api::condition::USERS_READY;
 use private_registry_operator::api::{AuthSpec, PrivateRegistry, UserSource, UserStatus};
 use private_registry_operator::credentials::{BcryptHash, Password, UserName, generated};
 use private_registry_operator::desired::secrets::HTPASSWD_KEY;
-use private_registry_operator::model::Child;
+use private_registry_operator::model::{Child, HTPASSWD_KEYS};
 use private_registry_operator::secret::Sensitive;
 use serde_json::{Value, json};
 
@@ -127,9 +127,6 @@ enum By {
     Admin,
 }
 
-/// Keys that the operator looks for where the manifest names none.
-const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
-
 fn auth(found: &PrivateRegistry) -> AuthSpec {
     found.spec.auth.clone().unwrap_or_default()
 }
@@ -192,7 +189,7 @@ fn known<'a>(found: &'a PrivateRegistry, user: &UserName) -> Option<&'a UserStat
 }
 
 /// Whether the status has more users than it lists by name, so that nothing can be said of one who is not among those.
-fn has_unlisted(found: &PrivateRegistry) -> bool {
+pub(crate) fn has_unlisted(found: &PrivateRegistry) -> bool {
     let status = found.status.clone().unwrap_or_default();
     usize::try_from(status.user_count.unwrap_or(0)).unwrap_or(0) > status.users.len()
 }

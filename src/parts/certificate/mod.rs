@@ -15,7 +15,7 @@ pub(crate) use requests::abandon;
 
 use super::address::Address;
 use super::kubelets::{self, News};
-use super::{Keep, Pass, being_deleted};
+use super::{Keep, Pass, being_deleted, whole};
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Tls};
 use crate::pki::bundle::Bundle;
@@ -179,11 +179,6 @@ async fn request(pass: &Pass<'_>, leaf: Option<&Live>) -> Result<(Option<Live>, 
         None => Answer::Nothing,
     };
     Ok((request, answer))
-}
-
-/// People read it.
-fn whole(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// What is stored goes on, and nothing of it changes.

@@ -12,7 +12,7 @@ use crate::credentials::generated::{self, NoRandomness};
 use crate::desired::TokenKeys;
 use crate::desired::secrets::{self, TOKEN_KEYS};
 use crate::model::Child;
-use crate::parts::Pass;
+use crate::parts::{Pass, whole};
 use crate::status::Problem;
 
 /// What was found or made.
@@ -118,11 +118,6 @@ impl Found {
             public: json!({"keys": public}).to_string(),
         })
     }
-}
-
-/// To the second: it is stored.
-fn whole(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-use super::tokens::{JUDGE, SERVER, Tokens, USER};
+use super::tokens::{JUDGE, SERVER, Tokens, USER, tell};
 use super::users::{Entry, HASHING, Users};
 use question::Question;
 use volume::{Found, Manifest, Volume};
@@ -120,8 +120,8 @@ impl Gate {
             Some(Found::Manifest(manifest)) if takes(headers, manifest.media_type) => whole(manifest),
             Some(Found::Manifest(_)) | None => return bare(StatusCode::FORBIDDEN),
         };
-        if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
-            answer.headers_mut().insert(USER, user);
+        if let Some(user) = user {
+            tell(&mut answer, USER, &user);
         }
         answer
     }
@@ -155,7 +155,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
-fn bare(status: StatusCode) -> Response<Full<Bytes>> {
+pub(super) fn bare(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::default();
     *response.status_mut() = status;
     response

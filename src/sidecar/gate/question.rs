@@ -1,5 +1,7 @@
 //! What nginx asks: the path of a request. Only what is written as clients write it is understood; everything else is for the registry.
 
+use crate::access::is_repository;
+
 /// A blob or a manifest that somebody wants to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Question<'a> {
@@ -51,19 +53,6 @@ impl<'a> Question<'a> {
         };
         is_repository(repository).then_some(Self { repository, wanted })
     }
-}
-
-/// The specification's rule, a little narrower: each part begins and ends with a letter or digit. So no part is a folder of the registry's own, which begin
-/// with an underscore, and none leads upwards.
-fn is_repository(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_part = |part: &str| {
-        let bytes = part.as_bytes();
-        bytes.first().zip(bytes.last()).is_some_and(|(first, last)| is_plain(*first) && is_plain(*last))
-            && bytes.iter().all(|byte| is_plain(*byte) || b"._-".contains(byte))
-            && !part.contains("..")
-    };
-    name.len() <= 255 && name.split('/').all(is_part)
 }
 
 fn is_tag(text: &str) -> bool {

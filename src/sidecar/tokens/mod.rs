@@ -35,6 +35,7 @@ use tracing::{info, warn};
 
 use self::keys::{Keys, Set};
 use self::request::{Login, TokenRequest};
+use super::gate::bare;
 use super::logins::basic;
 use super::softlock::Who;
 use super::users::{Entry, Users};
@@ -146,7 +147,7 @@ impl Tokens {
             },
             _ => return refused(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "ask for a token by GET or POST"),
         };
-        let Some((service, set)) = self.users.with(|known| known.access.service.clone()).zip(self.keys.shown()) else {
+        let Some((service, set)) = self.service().zip(self.keys.shown()) else {
             return Denial::Unreadable.answer("");
         };
         if asked.service.as_ref().is_some_and(|asked| *asked != service) {
@@ -247,6 +248,11 @@ impl Tokens {
         Err(denial.of(&name))
     }
 
+    /// Whom tokens are for. `None`: that cannot be read.
+    fn service(&self) -> Option<String> {
+        self.users.with(|known| known.access.service.clone())
+    }
+
     /// Whether a user has the password that a token was given for.
     fn is_still(&self, set: &Set, user: &str, mark: &str) -> Result<bool, Denial> {
         let line = self.users.with(|known| known.logins.line(user).cloned()).ok_or(Denial::Unreadable)?;
@@ -285,11 +291,7 @@ impl Tokens {
     pub(super) async fn puller(&self, path: &str, headers: &HeaderMap) -> Result<String, Box<Response<Full<Bytes>>>> {
         let asked = Asked { method: "GET", path, query: "", headers };
         // Nothing is given of a repository that no rule could be about.
-        let Some(needed) = need("GET", path) else {
-            let mut unclear = Response::default();
-            *unclear.status_mut() = StatusCode::FORBIDDEN;
-            return Err(Box::new(unclear));
-        };
+        let Some(needed) = need("GET", path) else { return Err(Box::new(bare(StatusCode::FORBIDDEN))) };
         match self.look(&asked, &needed, None).await {
             Ok((yes, _)) => Ok(yes.user),
             refused => Err(Box::new(self.answered(&asked, &needed, false, refused))),
@@ -325,9 +327,7 @@ impl Tokens {
                 let as_said = asked.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
                 let told = yes.authorization.as_deref().or(as_said).unwrap_or_default();
                 for (name, text) in [(TOLD, told), (QUERY, &query), (USER, &yes.user)] {
-                    if let Ok(value) = HeaderValue::from_str(text) {
-                        answer.headers_mut().insert(name, value);
-                    }
+                    tell(&mut answer, name, text);
                 }
                 answer
             }
@@ -346,8 +346,8 @@ impl Tokens {
                     );
                 }
                 let mut answer = no.answer(&self.challenge(asked, need, &no));
-                if let Some(user) = user.and_then(|user| HeaderValue::from_str(&user).ok()) {
-                    answer.headers_mut().insert(USER, user);
+                if let Some(user) = user {
+                    tell(&mut answer, USER, &user);
                 }
                 // nginx, which asks, knows no other word for it.
                 if matches!(no, Denial::Later(_)) {
@@ -362,11 +362,12 @@ impl Tokens {
     async fn look(&self, asked: &Asked<'_>, need: &Need<'_>, from: Option<&str>) -> Result<(Yes, bool), Refused> {
         let authorization = asked.headers.get(AUTHORIZATION).ok_or(Denial::NoLogin)?.as_bytes();
         let set = self.keys.shown().ok_or(Denial::Unreadable)?;
+        let service = self.service().ok_or(Denial::Unreadable)?;
         let bearer = authorization.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
         let (user, claims) = match bearer {
             Some((_, token)) => {
                 let token = str::from_utf8(token).map_err(|_| Denial::BadToken(Refusal::Malformed.to_string()))?;
-                let claims = self.check(&set, token)?;
+                let claims = self.check(&set, &service, token)?;
                 (claims.sub.clone(), Some(claims))
             }
             None => {
@@ -376,12 +377,12 @@ impl Tokens {
         };
         let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(&user) };
         let source = from.map(|name| Need::Repository(name, &[Action::Pull]));
-        let (service, is_allowed, may_mount) = self
+        let (is_allowed, may_mount) = self
             .users
             .with(|known| {
                 let policy = &known.access.policy;
                 let may_mount = source.as_ref().is_some_and(|source| source.is_allowed(policy, caller));
-                (known.access.service.clone(), need.is_allowed(policy, caller), may_mount)
+                (need.is_allowed(policy, caller), may_mount)
             })
             .ok_or(Denial::Unreadable)?;
         let gives = |need: &Need<'_>| claims.as_ref().is_none_or(|claims| need.is_granted(&claims.access));
@@ -402,16 +403,15 @@ impl Tokens {
     }
 
     /// What a token says, if it counts now: of this registry, in its time, of a user who has the same password.
-    fn check(&self, set: &Set, token: &str) -> Result<Arc<Claims>, Denial> {
+    fn check(&self, set: &Set, service: &str, token: &str) -> Result<Arc<Claims>, Denial> {
         let now = seconds(Timestamp::now());
-        let service = self.users.with(|known| known.access.service.clone()).ok_or(Denial::Unreadable)?;
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let bad = |refusal: Refusal| Denial::BadToken(refusal.to_string());
         let known = self.checked(|checked| checked.find(set, &hash));
         let claims = match known {
             Some(claims) if now < claims.exp.saturating_add(token::LEEWAY) && claims.aud == service => claims,
             _ => {
-                let claims = token::verify(token, &set.verifying, &service, &service, now).map_err(bad)?;
+                let claims = token::verify(token, &set.verifying, service, service, now).map_err(bad)?;
                 let claims = Arc::new(claims);
                 self.checked(|checked| checked.remember(hash, Arc::clone(&claims)));
                 claims
@@ -458,7 +458,7 @@ impl Tokens {
 
     /// What a client is told to come back with: the same as the registry says, at the address that the client has used.
     fn challenge(&self, asked: &Asked<'_>, need: &Need<'_>, no: &Denial) -> String {
-        let service = self.users.with(|known| known.access.service.clone()).unwrap_or_default();
+        let service = self.service().unwrap_or_default();
         let text = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok());
         let host = text("x-forwarded-host").or_else(|| text(HOST.as_str())).filter(|host| is_host(host));
         let scheme = text("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");
@@ -540,6 +540,13 @@ fn source(asked: &Asked<'_>, need: &Need<'_>) -> Option<String> {
 /// Where a request comes from, as nginx saw it.
 fn client(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get("x-client")?.to_str().ok()?.parse().ok()
+}
+
+/// Tells nginx something, if a head can say it.
+pub(super) fn tell(answer: &mut Response<Full<Bytes>>, name: &'static str, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        answer.headers_mut().insert(name, value);
+    }
 }
 
 /// What stands in a challenge between quotes.
