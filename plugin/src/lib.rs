@@ -17,11 +17,13 @@
 //! | `csr`, `set-certificate` | a request for a certificate to have signed, and the answer |
 //! | `rotate` | a new certificate, a new authority |
 //! | `trust` | this machine, or a node, accepts a registry's certificate |
+//! | `man` | the help of all commands, as pages |
 //!
 //! What a registry is, and what is made of it, is the operator's library; nothing here decides it a second time.
 
 mod access;
 mod archive;
+mod called;
 mod can_i;
 mod change;
 pub mod check;
@@ -38,6 +40,7 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod man;
 mod manifests;
 mod output;
 mod progress;
@@ -62,7 +65,7 @@ mod users;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// What `kubectl registry` understands.
 #[derive(Debug, Parser)]
@@ -293,6 +296,13 @@ enum Command {
         kubectl registry trust team-a --print talos         # also k3s, rke2, gke, openshift, cloud-init, macos, windows\n  \
         kubectl-registry trust team-a --ca ca.crt --address registry.example.com:5000 --docker    # without a cluster")]
     Trust(trust::Options),
+    /// Print the manual page of a command, or write those of all.
+    ///
+    /// man finds pages in the folder man1 below one of its own folders, which manpath shows.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry man users add | man -l -\n  \
+        kubectl registry man --to ~/.local/share/man/man1     # then: man kubectl-registry-copy")]
+    Man(man::Options),
     /// Print a completion script for a shell.
     #[command(after_help = "Examples:\n  \
         source <(kubectl registry completions bash)\n  \
@@ -308,7 +318,11 @@ enum Command {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::from(run(Cli::parse()))
+    let arguments = called::command(Cli::command()).get_matches();
+    match Cli::from_arg_matches(&arguments) {
+        Ok(cli) => ExitCode::from(run(cli)),
+        Err(error) => error.exit(),
+    }
 }
 
 /// The exit code: 0 if it was done and all is as it should be.
@@ -348,6 +362,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::SetCertificate(options) => set_certificate::run(&options).map(|()| true),
         Command::Rotate(options) => rotate::run(&options).map(|()| true),
         Command::Trust(options) => trust::run(&options),
+        Command::Man(options) => man::run(&options, called::command(Cli::command())).map(|()| true),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-registry", &mut script);

@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use private_registry_operator::secret::Sensitive;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use crate::called;
+
 /// More than any password has, and any token.
 const LONGEST_PASSWORD: usize = 64 << 10;
 
@@ -17,7 +19,7 @@ pub(crate) fn print(text: &str) {
 
 /// Prints a line to standard error, likewise.
 pub(crate) fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", harmless(line));
+    let _ = writeln!(std::io::stderr(), "{}", harmless(&called::renamed(line)));
 }
 
 /// Without what would steer a terminal: much of what is printed was written by others.

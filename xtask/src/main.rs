@@ -7,6 +7,7 @@ mod demo;
 mod generate;
 mod given;
 mod image;
+mod krew;
 mod test;
 mod units;
 mod workspace;
@@ -35,6 +36,8 @@ enum Chore {
     Generate(generate::Arguments),
     /// Make the operator's image, without an image builder
     Image(image::Arguments),
+    /// Write the manifest by which Krew installs kubectl registry, for archives that are built
+    Krew(krew::Arguments),
     /// Run the tests: all of them, or some groups
     Test(test::Arguments),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Generate(arguments) => generate::run(&arguments),
         Chore::Image(arguments) => image::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Krew(arguments) => krew::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match outcome {

@@ -4,6 +4,7 @@
 
 mod logins;
 mod manifests;
+mod pages;
 mod trust;
 
 use std::io::Write as _;
@@ -58,6 +59,7 @@ fn help_shows_for_every_command_how_it_is_called() {
         "set-certificate",
         "rotate",
         "trust",
+        "man",
         "completions",
     ] {
         assert!(ask(&["--help"]).out.contains(&format!("\n  {command} ")), "{command} is not listed");
@@ -65,6 +67,27 @@ fn help_shows_for_every_command_how_it_is_called() {
         assert!(of(command).contains("Examples:\n  "), "{command}");
         assert!(of(command).contains(&format!("kubectl registry {command}")), "{command}");
     }
+}
+
+/// As Krew installs it, whose index takes no name as general as `registry`.
+#[test]
+fn by_another_name_it_is_the_same_and_says_how_it_was_called() {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("kubectl-private_registry");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-registry"), &program).unwrap();
+    let said = |arguments: &[&str]| {
+        let output = Command::new(&program).env_clear().args(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Answer { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    };
+    let help = said(&["copy", "--help"]).out;
+    assert!(help.contains("Usage: kubectl private-registry copy ") && !help.contains("kubectl registry"), "{help}");
+    assert!(help.contains("\n  kubectl private-registry copy team-a "), "{help}");
+    let answer = said(&["status", "team-a"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.err.starts_with("kubectl private-registry: no cluster to talk to"), "{}", answer.err);
+    assert!(said(&["copy"]).err.contains("Usage: kubectl private-registry copy "));
+    assert_eq!(said(&["--version"]).out, ask(&["--version"]).out);
 }
 
 #[test]
