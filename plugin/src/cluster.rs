@@ -21,6 +21,8 @@ use crate::registry_client::Login;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long threads may take to notice that nobody waits for them.
+const LEAVING: Duration = Duration::from_secs(2);
 /// Objects in an answer.
 pub(crate) const PAGE: u32 = 500;
 /// More than any cluster has.
@@ -269,12 +271,16 @@ pub(crate) fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// Runs what moves much: connections encrypt on threads of their own. Whoever ends it leaves nothing half done under a final name.
 pub(crate) fn transfer<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.context("start")?.block_on(async {
+    let runtime = runtime.context("start")?;
+    let done = runtime.block_on(async {
         tokio::select! {
             done = work => done,
             _ = tokio::signal::ctrl_c() => bail!("interrupted; what is there already is not transferred again"),
         }
-    })
+    });
+    // Who reads standard input may wait for ever.
+    runtime.shutdown_timeout(LEAVING);
+    done
 }
 
 /// A name of a registry on the command line.

@@ -6,6 +6,7 @@
 //! | `repos`, `search`, `tags`, `inspect`, `layers`, `diff` | what is in a registry? |
 //! | `copy` | an image comes from one repository or registry into another |
 //! | `save`, `load` | images come into a file, and out of one |
+//! | `export` | the files of an image come into a tar archive |
 //! | `rm` | an image goes, and what would go with it is said before |
 //! | `users` | who may log in |
 //! | `start`, `stop`, `restart` | whether it runs |
@@ -23,6 +24,7 @@
 
 mod access;
 mod archive;
+mod aside;
 mod called;
 mod can_i;
 mod change;
@@ -33,6 +35,9 @@ mod csr;
 mod diff;
 mod docker_config;
 mod events;
+mod export;
+mod filesystem;
+mod hashed;
 mod inspect;
 mod layers;
 mod list;
@@ -43,6 +48,7 @@ mod logs;
 mod man;
 mod manifests;
 mod output;
+mod platform;
 mod progress;
 mod registry_client;
 pub mod render;
@@ -216,6 +222,17 @@ enum Command {
         docker save shop/web:1.4 | kubectl registry load team-a -i -\n  \
         kubectl registry load team-a shop/web:1.4 -i layout/")]
     Load(load::Options),
+    /// Write the files of an image as one tar archive, without its layers and its configuration.
+    ///
+    /// It is what a container of it finds: what upper layers replace or delete is not there. Owners, modes, times, links and attributes are as in the
+    /// layers. Every digest is compared before anything is written; until then layers lie in $TMPDIR, as they were sent.
+    ///
+    /// Of several platforms it takes the one of --platform, else that of this machine.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry export team-a shop/web:1.4 -o web.tar\n  \
+        kubectl registry export team-a shop/web:1.4 -o - | tar -tv\n  \
+        kubectl registry export team-a shop/web:1.4 --platform linux/arm64 -o - | docker import - web:flat")]
+    Export(export::Options),
     /// Delete an image, after showing which tags go with it and what space comes free.
     ///
     /// A tag alone is taken off if other tags share its digest, and they stay. If none does, the image is deleted with the platforms that no other image
@@ -355,6 +372,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Copy(options) => copy::run(&options).map(|()| true),
         Command::Save(options) => save::run(&options).map(|()| true),
         Command::Load(options) => load::run(&options).map(|()| true),
+        Command::Export(options) => export::run(&options).map(|()| true),
         Command::Rm(options) => rm::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),

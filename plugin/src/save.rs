@@ -16,7 +16,7 @@ use crate::registry_client::reference::{Reference, Version};
 use crate::registry_client::retries::patiently;
 use crate::registry_client::tree::{self, Tree};
 use crate::registry_client::{Client, blobs};
-use crate::{cluster, output, shell};
+use crate::{cluster, output, platform, shell};
 
 /// Options of `save`.
 #[derive(Debug, clap::Args)]
@@ -164,11 +164,7 @@ fn entry(Chosen { reference, tree }: &Chosen, address: Option<&str>) -> Result<V
 
 /// Docker's table: of each image what this machine would run, or what there is if there is one platform only.
 fn docker_table(chosen: &[Chosen], address: Option<&str>, written: &BTreeSet<String>) -> Vec<DockerImage> {
-    let here = match std::env::consts::ARCH {
-        "x86_64" => "linux/amd64".to_owned(),
-        "aarch64" => "linux/arm64".to_owned(),
-        other => format!("linux/{other}"),
-    };
+    let here = platform::here();
     let mut table: BTreeMap<String, DockerImage> = BTreeMap::new();
     for Chosen { reference, tree } in chosen {
         let Some(found) = runnable(tree, &here) else { continue };

@@ -2,7 +2,7 @@
 //! compared on the way.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read};
 
 use anyhow::{Context as _, Result, bail};
 use flate2::Compression;
@@ -10,49 +10,14 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 use super::Content;
+use crate::hashed::Hashed;
 use crate::registry_client::blobs::Blob;
-use crate::registry_client::digest::Hasher;
 
 /// A layer that can be sent.
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) blob: Blob,
     pub(crate) content: Content,
-}
-
-/// Passes on what is read or written, and computes its digest.
-struct Hashed<T> {
-    inner: T,
-    hasher: Hasher,
-    bytes: u64,
-}
-
-impl<T> Hashed<T> {
-    fn new(inner: T) -> Result<Self> {
-        Ok(Self { inner, hasher: Hasher::like("sha256:")?, bytes: 0 })
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.bytes += read as u64;
-        Ok(read)
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 /// Packs a layer, unless it is packed, if its content has this digest.
@@ -77,8 +42,8 @@ fn packed(layer: &Content, name: &str, diff_id: &str) -> Result<Packed> {
     let mut inside = Hashed::new(io::sink())?;
     io::copy(&mut MultiGzDecoder::new(BufReader::new(&mut outside)), &mut inside).with_context(what)?;
     io::copy(&mut outside, &mut io::sink()).with_context(what)?;
-    same(inside.hasher, name, diff_id)?;
-    let blob = Blob { digest: outside.hasher.digest(), size: outside.bytes, is_foreign: false };
+    same(&inside.digest(), name, diff_id)?;
+    let blob = Blob { digest: outside.digest(), size: outside.length(), is_foreign: false };
     Ok(Packed { blob, content: layer.clone() })
 }
 
@@ -90,14 +55,13 @@ fn in_clear(layer: &Content, name: &str, diff_id: &str) -> Result<Packed> {
     let mut packer = GzEncoder::new(outside, Compression::default());
     io::copy(&mut BufReader::with_capacity(256 << 10, &mut inside), &mut packer).with_context(what)?;
     let outside = packer.finish().with_context(what)?;
-    same(inside.hasher, name, diff_id)?;
-    let blob = Blob { digest: outside.hasher.digest(), size: outside.bytes, is_foreign: false };
-    let file = outside.inner.into_inner().map_err(io::IntoInnerError::into_error).with_context(what)?;
+    same(&inside.digest(), name, diff_id)?;
+    let blob = Blob { digest: outside.digest(), size: outside.length(), is_foreign: false };
+    let file = outside.into_inner().into_inner().map_err(io::IntoInnerError::into_error).with_context(what)?;
     Ok(Packed { blob, content: Content::whole(file).with_context(what)? })
 }
 
-fn same(hasher: Hasher, name: &str, diff_id: &str) -> Result<()> {
-    let found = hasher.digest();
+fn same(found: &str, name: &str, diff_id: &str) -> Result<()> {
     if found != diff_id {
         bail!(
             "the content of {name} has the digest {found} instead of {diff_id}: it is damaged, or somebody changed it"
@@ -108,6 +72,8 @@ fn same(hasher: Hasher, name: &str, diff_id: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::registry_client::digest::sha256;
 

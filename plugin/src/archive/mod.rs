@@ -2,11 +2,13 @@
 //! too. What is read was made by somebody else: names lead to nothing but entries of the archive itself.
 
 pub(crate) mod docker;
+mod out;
 mod reader;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::out::Out;
 pub(crate) use self::reader::{Archive, Content};
 pub(crate) use self::writer::Writer;
 

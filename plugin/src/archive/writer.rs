@@ -1,13 +1,13 @@
 //! Writes an archive. A file or a blob appears under its name when it is whole, and not before.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::NamedTempFile;
 
+use super::out::{Out, beside, persist};
 use super::{INDEX, LAYOUT, LAYOUT_TEXT, blob_path};
 use crate::registry_client::digest::Hasher;
 
@@ -22,47 +22,16 @@ pub(crate) enum Writer {
     Folder { path: PathBuf, part: Option<BufWriter<NamedTempFile>> },
 }
 
-/// Where a tar archive goes.
-pub(crate) enum Out {
-    File(NamedTempFile),
-    Stream(Box<dyn Write>),
-}
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.write(bytes),
-            Self::Stream(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.flush(),
-            Self::Stream(stream) => stream.flush(),
-        }
-    }
-}
-
-/// A file beside its place, for as long as it is not whole.
-fn beside(path: &Path) -> Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut name = tempfile::Builder::new();
-    // As others make files, less what the user's mask takes.
-    name.prefix(".kubectl-registry-").suffix(".part").permissions(Permissions::from_mode(0o666));
-    name.tempfile_in(folder).with_context(|| format!("write in {}", folder.display()))
-}
-
 impl Writer {
     /// A tar archive that is a file in the end.
     pub(crate) fn file(path: &Path) -> Result<Self> {
-        let out = BufWriter::with_capacity(BUFFER, Out::File(beside(path)?));
+        let out = BufWriter::with_capacity(BUFFER, Out::file(path)?);
         Ok(Self::Tar { out, path: path.to_owned() })
     }
 
     /// A tar archive that somebody reads meanwhile.
-    pub(crate) fn stream(out: Box<dyn Write>) -> Self {
-        Self::Tar { out: BufWriter::with_capacity(BUFFER, Out::Stream(out)), path: PathBuf::from("standard output") }
+    pub(crate) fn stream(out: Box<dyn Write + Send>) -> Self {
+        Self::Tar { out: BufWriter::with_capacity(BUFFER, Out::stream(out)), path: PathBuf::from("standard output") }
     }
 
     /// A folder, new or a layout already; what is in that stays.
@@ -169,11 +138,7 @@ impl Writer {
     pub(crate) fn finish(self) -> Result<()> {
         let Self::Tar { mut out, path } = self else { return Ok(()) };
         let done = out.write_all(&[0; 1024]).and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error));
-        let settled = done.and_then(|out| match out {
-            Out::File(file) => persist(file, &path),
-            Out::Stream(mut stream) => stream.flush(),
-        });
-        settled.with_context(|| format!("write {}", path.display()))
+        done.and_then(Out::finish).with_context(|| format!("write {}", path.display()))
     }
 
     fn what(&self, name: &str) -> String {
@@ -186,12 +151,6 @@ impl Writer {
 
 fn settle(part: BufWriter<NamedTempFile>, path: &Path) -> io::Result<()> {
     persist(part.into_inner().map_err(io::IntoInnerError::into_error)?, path)
-}
-
-fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 /// Alike for alike content: no times, no owners.

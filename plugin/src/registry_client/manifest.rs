@@ -280,20 +280,37 @@ fn path(repository: &Repository, version: &str) -> String {
     format!("/v2/{repository}/manifests/{version}")
 }
 
+/// The configuration of an image, compared with its digest; `None` if it is not there.
+pub(crate) async fn configuration<W: Way>(
+    client: &mut Client<W>,
+    repository: &Repository,
+    digest: &str,
+) -> Result<Option<Vec<u8>>> {
+    // Only what is read as a digest becomes part of a request.
+    let named = Version::digest(digest).with_context(|| format!("{digest:?} is no digest"))?;
+    let path = format!("/v2/{repository}/blobs/{}", named.as_str());
+    let Some(answer) = client.find(&path, "*/*", MOST_CONFIG).await? else { return Ok(None) };
+    digest::compare(&answer.body, digest).with_context(|| format!("configuration of {repository}"))?;
+    Ok(Some(answer.body))
+}
+
+/// What is wrong with a text is said without repeating it.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(text)
+        .map_err(|error| anyhow!("{what} is not what it should be (line {}, column {})", error.line(), error.column()))
+}
+
 async fn image<W: Way>(client: &mut Client<W>, repository: &Repository, found: Found) -> Result<Image> {
     let Found { digest, media_type, manifest, .. } = found;
     let layers = manifest.layers.unwrap_or_default();
     let compressed_bytes = layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
     let image = Image { digest, media_type, compressed_bytes, layers, ..Image::default() };
     let Some(config) = manifest.config.filter(Descriptor::is_configuration) else { return Ok(image) };
-    let named = Reference::parse(&format!("{repository}@{}", config.digest), &[]).map_err(anyhow::Error::msg)?;
-    let path = format!("/v2/{repository}/blobs/{}", named.version.as_str());
-    let Some(answer) = client.find(&path, "*/*", MOST_CONFIG).await? else {
+    let Some(text) = configuration(client, repository, &config.digest).await? else {
         return Ok(Image { missing: Some("the registry does not have its configuration".to_owned()), ..image });
     };
-    digest::compare(&answer.body, &config.digest).with_context(|| format!("configuration of {repository}"))?;
     let config_digest = config.digest;
-    let config: Configuration = answer.json("the image's configuration")?;
+    let config: Configuration = read(&text, "the image's configuration")?;
     let run = config.config.unwrap_or_default();
     Ok(Image {
         platform: config.platform.words(),

@@ -90,6 +90,25 @@ pub(crate) async fn of_platform(shelf: &mut impl Shelf, root: Found, platform: &
     }
 }
 
+/// The manifest of one platform: of the one that is named, of the only one that there is, or of `here`.
+pub(crate) async fn one_platform(
+    shelf: &mut impl Shelf,
+    root: Found,
+    platform: Option<&str>,
+    here: &str,
+) -> Result<Found> {
+    let Some(parts) = &root.manifest.manifests else { return Ok(root) };
+    // Builders put what they know of an image beside it, as of an unknown platform.
+    let names = parts.iter().filter_map(|part| part.platform.as_ref().map(manifest::Platform::words));
+    let mut known = names.filter(|name| !name.starts_with("unknown"));
+    let only = match (known.next(), known.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    };
+    let platform = platform.map(str::to_owned).or(only).unwrap_or_else(|| here.to_owned());
+    of_platform(shelf, root, &platform).await
+}
+
 async fn present(shelf: &mut impl Shelf, part: &Descriptor) -> Result<Found> {
     let found = shelf.manifest(part).await?;
     found.with_context(|| format!("{} is not there, which an index points to", part.digest))

@@ -52,6 +52,7 @@ fn help_shows_for_every_command_how_it_is_called() {
         "copy",
         "save",
         "load",
+        "export",
         "rm",
         "check",
         "render",

@@ -1,0 +1,326 @@
+//! `export`: the files of an image, as a container of it finds them, come into one archive.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, IsTerminal as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::access::Access;
+use crate::archive::{Content, Out};
+use crate::aside::aside;
+use crate::filesystem::{Layer, Written, flatten};
+use crate::progress::Progress;
+use crate::registry_client::blobs::{self, Blob};
+use crate::registry_client::connection::Way;
+use crate::registry_client::manifest::{self, Found, Platform};
+use crate::registry_client::reference::{Reference, Repository};
+use crate::registry_client::retries::patiently;
+use crate::registry_client::tree::{self, Pulled};
+use crate::registry_client::{Client, beside};
+use crate::{cluster, output, platform, shell};
+
+/// Bytes that are written at once.
+const BUFFER: usize = 256 << 10;
+
+/// Options of `export`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    access: Access,
+    /// The image, with or without an address of the registry before it; without tag and digest, its tag latest
+    #[arg(value_name = "REPOSITORY[:TAG|@DIGEST]")]
+    image: String,
+    /// A tar archive; - for standard output
+    #[arg(short, long, value_name = "FILE|-")]
+    output: PathBuf,
+    /// What this platform runs [default: the only one, or this machine's]
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<String>,
+}
+
+/// What the configuration says of the layers.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Configuration {
+    #[serde(flatten)]
+    platform: Platform,
+    rootfs: RootFs,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+/// An image whose layers are still in the registry.
+struct Chosen {
+    digest: String,
+    platform: String,
+    /// Lowest first.
+    layers: Vec<Blob>,
+    diff_ids: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let path = options.output.clone();
+    let is_stream = path == Path::new("-");
+    if is_stream && std::io::stdout().is_terminal() {
+        bail!("an archive is nothing for a terminal: give a file with -o, or a program behind |");
+    }
+    if path.is_dir() {
+        bail!("{} is a folder: give the file that shall be made", path.display());
+    }
+    cluster::transfer(async {
+        let mut opened = options.access.open().await?;
+        let reference = Reference::parse(&options.image, &opened.addresses()).map_err(anyhow::Error::msg)?;
+        let platform = options.platform.as_deref();
+        let Some(chosen) = choose(&mut opened.client, &reference, platform).await? else {
+            return Err(opened.has_no(&reference));
+        };
+        let written = export(&opened.client, &reference.repository, &chosen, move || {
+            if is_stream { Ok(Out::stream(Box::new(std::io::stdout()))) } else { Out::file(&path) }
+        });
+        let written = written.await?;
+        if !is_stream {
+            let Chosen { digest, platform, .. } = &chosen;
+            let (entries, size) = (written.entries, output::size(written.bytes));
+            shell::print(&format!("{reference} ({platform}), {digest}\n"));
+            shell::print(&format!("{entries} entries, {size}, in {}\n", options.output.display()));
+        }
+        Ok(())
+    })
+}
+
+/// The image that is meant; `None` if there is nothing of this name.
+async fn choose<W: Way>(client: &mut Client<W>, reference: &Reference, wanted: Option<&str>) -> Result<Option<Chosen>> {
+    let Reference { repository, version } = reference;
+    let Some(root) = patiently(async || manifest::find(client, repository, version).await).await? else {
+        return Ok(None);
+    };
+    let mut shelf = Pulled { client, repository };
+    let found = tree::one_platform(&mut shelf, root, wanted, &platform::here()).await?;
+    let digest = found.digest.clone();
+    let tree = tree::grow(&mut shelf, found).await?;
+    let Found { manifest, .. } = tree.root()?;
+    let (Some(config), Some(layers)) = (&manifest.config, &manifest.layers) else {
+        bail!("{reference} is an index in an index, which this command does not take")
+    };
+    if !config.is_configuration() {
+        bail!("{reference} is no image of a container, but {}: it has no files of one", config.media_type);
+    }
+    let text = patiently(async || manifest::configuration(client, repository, &config.digest).await).await?;
+    let text = text.with_context(|| format!("{} is not there, which {reference} points to", config.digest))?;
+    let Configuration { platform, rootfs } = manifest::read(&text, "the image's configuration")?;
+    let platform = platform.words();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != platform && !platform.starts_with(&format!("{wanted}/"))) {
+        bail!("{reference} is for {platform}, and not for {wanted}");
+    }
+    if rootfs.diff_ids.len() != layers.len() {
+        bail!(
+            "the configuration of {reference} knows {} layers, and its manifest {}",
+            rootfs.diff_ids.len(),
+            layers.len()
+        );
+    }
+    let blob = |digest: &String| tree.blobs.iter().find(|blob| blob.digest == *digest).cloned();
+    let layers: Option<Vec<_>> = layers.iter().map(|layer| blob(&layer.digest)).collect();
+    let layers = layers.context("a layer has no digest")?;
+    Ok(Some(Chosen { digest, platform, layers, diff_ids: rootfs.diff_ids }))
+}
+
+/// Fetches the layers, and writes what is left of them. The place is made when all of them are there.
+async fn export<W: Way + Clone>(
+    client: &Client<W>,
+    repository: &Repository,
+    chosen: &Chosen,
+    place: impl FnOnce() -> Result<Out> + Send + 'static,
+) -> Result<Written> {
+    // The same layer may be there several times.
+    let blobs: BTreeMap<_, _> = chosen.layers.iter().map(|blob| (blob.digest.as_str(), blob)).collect();
+    let progress = Progress::of("export", blobs.values().map(|blob| blob.size).sum());
+    let work = async |client: &mut Client<W>, blob: &Blob| fetch(client, repository, blob, &progress).await;
+    let contents = beside::each(|| client.beside(), blobs.values().copied(), work).await?;
+    drop(progress);
+    let contents: BTreeMap<_, _> = blobs.into_keys().zip(contents).collect();
+    let layer = |(blob, diff_id): (&Blob, &String)| {
+        let content = contents.get(blob.digest.as_str()).cloned().context("a layer was not fetched")?;
+        Ok(Layer { name: blob.digest.clone(), content, diff_id: Some(diff_id.clone()) })
+    };
+    let layers = chosen.layers.iter().zip(&chosen.diff_ids).map(layer).collect::<Result<Vec<_>>>()?;
+    aside(move |wanted| {
+        let mut out = BufWriter::with_capacity(BUFFER, place()?);
+        let written = flatten(&layers, &mut out, wanted)?;
+        let out = out.into_inner().map_err(std::io::IntoInnerError::into_error);
+        out.and_then(Out::finish).context("write the archive")?;
+        Ok(written)
+    })
+    .await
+}
+
+/// A layer, compared with its digest, in a file that nobody else sees.
+async fn fetch<W: Way>(
+    client: &mut Client<W>,
+    repository: &Repository,
+    blob: &Blob,
+    progress: &Progress,
+) -> Result<Content> {
+    let what = || format!("fetch {} into {} ($TMPDIR)", blob.digest, std::env::temp_dir().display());
+    let mut file = tempfile::tempfile().with_context(what)?;
+    let is_there = blobs::get(client, repository, blob, async |piece| {
+        progress.add(piece.len() as u64);
+        file.write_all(&piece).with_context(what)
+    });
+    if !is_there.await? {
+        let where_else = if blob.is_foreign { ": it is kept somewhere else" } else { "" };
+        bail!("layer {} is not there{where_else}", blob.digest);
+    }
+    file.rewind().with_context(what)?;
+    Content::whole(file).with_context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::filesystem::testing::{Tar, file, folder, link};
+    use crate::filesystem::tests::listed;
+    use crate::registry_client::digest;
+    use crate::registry_client::store::{Kind, Store};
+
+    async fn exported(store: &Store, image: &str, platform: Option<&str>, path: &Path) -> Result<Written> {
+        let reference = Reference::parse(image, &[]).unwrap();
+        let mut client = store.client();
+        let chosen = choose(&mut client, &reference, platform).await?.context("nothing there")?;
+        let path = path.to_owned();
+        export(&client, &reference.repository, &chosen, move || Out::file(&path)).await
+    }
+
+    fn base() -> Vec<u8> {
+        Tar::of([folder("etc"), file("etc/a", "1"), file("etc/b", &"x".repeat(5000)), link("etc/c", "etc/a")])
+    }
+
+    fn upper() -> Vec<u8> {
+        Tar::of([file("etc/.wh.a", ""), file("etc/new", "2")])
+    }
+
+    /// An image whose layers are packed.
+    fn packed(store: &Store, tag: &str, layers: &[(&str, Vec<u8>, Vec<u8>)]) {
+        let diff_ids: Vec<_> = layers.iter().map(|(_, clear, _)| digest::sha256(clear)).collect();
+        let config = json!({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": diff_ids}}).to_string();
+        let config = store.blob("a", "application/vnd.oci.image.config.v1+json", config.as_bytes());
+        let layers: Vec<Value> = layers.iter().map(|(kind, _, packed)| store.blob("a", kind, packed)).collect();
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        store.manifest(
+            "a",
+            Some(tag),
+            &json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers}),
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_all_layers_comes_out_however_they_are_packed() {
+        use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+        let store = Store::default();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&base()).unwrap();
+        let zstd = compress_to_vec(&upper()[..], CompressionLevel::Fastest);
+        let layers = [
+            ("application/vnd.oci.image.layer.v1.tar+gzip", base(), gzip.finish().unwrap()),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", upper(), zstd),
+            ("application/vnd.oci.image.layer.v1.tar", upper(), upper()),
+        ];
+        packed(&store, "1", &layers);
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.tar");
+        let written = exported(&store, "a:1", None, &path).await.unwrap();
+        assert_eq!((written.entries, written.bytes), (4, 5002));
+        let found = listed(&fs::read(&path).unwrap());
+        let names: Vec<_> = found.keys().map(String::as_str).collect();
+        assert_eq!(names, ["etc", "etc/b", "etc/c", "etc/new"]);
+        assert_eq!((found["etc/c"].as_str(), found["etc/new"].as_str()), ("1", "2"));
+    }
+
+    #[tokio::test]
+    async fn of_several_platforms_one_comes_out() {
+        let store = Store::default();
+        let one = |name: &str| Tar::of([file(name, "x")]);
+        let amd = store.image("a", None, "amd64", &[&one("amd")]);
+        let arm = store.image("a", None, "arm64", &[&one("arm")]);
+        let mut beside = store.image("a", None, "none", &[&one("none")]);
+        beside["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+        store.index("a", "both", &[amd.clone(), arm.clone(), beside.clone()]);
+        store.index("a", "arm", &[arm, beside]);
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.tar");
+        for (image, platform, name) in
+            [("a:both", Some("linux/arm64"), "arm"), ("a:both", Some("linux/amd64"), "amd"), ("a:arm", None, "arm")]
+        {
+            exported(&store, image, platform, &path).await.unwrap();
+            assert!(listed(&fs::read(&path).unwrap()).contains_key(name), "{image} {platform:?}");
+        }
+        let error = exported(&store, "a:both", Some("linux/s390x"), &path).await.unwrap_err().to_string();
+        assert!(error.contains("there is no linux/s390x in ") && error.contains("linux/arm64"), "{error}");
+        store.image("a", Some("one"), "amd64", &[&one("amd")]);
+        let error = exported(&store, "a:one", Some("linux/arm64"), &path).await.unwrap_err().to_string();
+        assert_eq!(error, "a:one is for linux/amd64, and not for linux/arm64");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_fault_leaves_half_a_file() {
+        type Change = fn(&Store);
+        let layer: Change = |store| store.fails("GET /v2/a/blobs/", 1000, Kind::Damaged);
+        let gone: Change = |store| store.held().blobs.retain(|_, content| *content != base());
+        let cut: Change = |store| {
+            store.image("a", Some("1"), "amd64", &[&base()[..3000]]);
+        };
+        let out: Change = |store| {
+            store.image("a", Some("1"), "amd64", &[&base(), &Tar::of([file("etc/../../b", "x")])]);
+        };
+        let chart: Change = |store| {
+            let config = store.blob("a", "application/vnd.cncf.helm.config.v1+json", b"{}");
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            store.manifest("a", Some("1"), &json!({"mediaType": kind, "config": config, "layers": []}));
+        };
+        let mixed: Change = |store| {
+            let layers = [("application/vnd.oci.image.layer.v1.tar", upper(), base())];
+            packed(store, "1", &layers);
+        };
+        let fewer: Change = |store| {
+            packed(store, "1", &[]);
+            let held = store.held();
+            let digest = held.tags[&("a".to_owned(), "1".to_owned())].clone();
+            let (kind, text) = held.manifests[&("a".to_owned(), digest)].clone();
+            let mut manifest: Value = serde_json::from_slice(&text).unwrap();
+            drop(held);
+            manifest["mediaType"] = kind.into();
+            manifest["layers"] = json!([store.blob("a", "x", &base())]);
+            store.manifest("a", Some("1"), &manifest);
+        };
+        for (change, words) in [
+            (layer, "its storage is damaged"),
+            (gone, "is not there"),
+            (cut, "it ends in the middle of a file"),
+            (out, "etc/../../b is a name that leads nowhere in an image"),
+            (chart, "is no image of a container, but application/vnd.cncf.helm"),
+            (mixed, "layers were mixed up"),
+            (fewer, "knows 0 layers, and its manifest 1"),
+        ] {
+            let store = Store::default();
+            store.image("a", Some("1"), "amd64", &[&base(), &upper()]);
+            change(&store);
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("a.tar");
+            fs::write(&path, "of yesterday").unwrap();
+            let error = format!("{:#}", exported(&store, "a:1", None, &path).await.unwrap_err());
+            assert!(error.contains(words), "{words}: {error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "of yesterday", "{words}");
+            assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "{words}: nothing is left lying about");
+        }
+    }
+}
