@@ -182,7 +182,7 @@ async fn fetch<W: Way>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use serde_json::{Value, json};
@@ -193,7 +193,8 @@ mod tests {
     use crate::registry_client::digest;
     use crate::registry_client::store::{Kind, Store};
 
-    async fn exported(store: &Store, image: &str, platform: Option<&str>, path: &Path) -> Result<Written> {
+    /// Exports what a registry has under a name.
+    pub(crate) async fn exported(store: &Store, image: &str, platform: Option<&str>, path: &Path) -> Result<Written> {
         let reference = Reference::parse(image, &[]).unwrap();
         let mut client = store.client();
         let chosen = choose(&mut client, &reference, platform).await?.context("nothing there")?;

@@ -7,6 +7,7 @@
 //! | `copy` | an image comes from one repository or registry into another |
 //! | `save`, `load` | images come into a file, and out of one |
 //! | `export` | the files of an image come into a tar archive |
+//! | `import` | a tar archive of files becomes an image |
 //! | `rm` | an image goes, and what would go with it is said before |
 //! | `users` | who may log in |
 //! | `start`, `stop`, `restart` | whether it runs |
@@ -30,6 +31,7 @@ mod can_i;
 mod change;
 pub mod check;
 mod cluster;
+mod configuration;
 mod copy;
 mod csr;
 mod diff;
@@ -38,6 +40,7 @@ mod events;
 mod export;
 mod filesystem;
 mod hashed;
+mod import;
 mod inspect;
 mod layers;
 mod list;
@@ -49,6 +52,7 @@ mod man;
 mod manifests;
 mod output;
 mod platform;
+mod prepared;
 mod progress;
 mod registry_client;
 pub mod render;
@@ -233,6 +237,17 @@ enum Command {
         kubectl registry export team-a shop/web:1.4 -o - | tar -tv\n  \
         kubectl registry export team-a shop/web:1.4 --platform linux/arm64 -o - | docker import - web:flat")]
     Export(export::Options),
+    /// Make an image of one layer of a tar archive of files, as docker import does.
+    ///
+    /// The archive becomes the layer as it is, packed with gzip. What it runs is said with --entrypoint, --cmd, --env and --workdir. The same input gives the
+    /// same digest: without --created the image is of 1970, and no clock is asked.
+    ///
+    /// It passes through $TMPDIR. What is cut off, begins with a slash, leads out of the image or would delete something becomes no image.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry import team-a rootfs.tar.gz shop/base:1 --cmd /bin/sh\n  \
+        tar -c -C rootfs . | kubectl registry import team-a - shop/base:1 --platform linux/arm64\n  \
+        kubectl registry export team-a shop/web:1 -o - | kubectl registry import team-a - shop/web:flat --entrypoint '[\"/web\", \"--quiet\"]'")]
+    Import(import::Options),
     /// Delete an image, after showing which tags go with it and what space comes free.
     ///
     /// A tag alone is taken off if other tags share its digest, and they stay. If none does, the image is deleted with the platforms that no other image
@@ -373,6 +388,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Save(options) => save::run(&options).map(|()| true),
         Command::Load(options) => load::run(&options).map(|()| true),
         Command::Export(options) => export::run(&options).map(|()| true),
+        Command::Import(options) => import::run(&options).map(|()| true),
         Command::Rm(options) => rm::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),

@@ -1,31 +1,25 @@
 //! `load`: images come out of a file or a folder into a registry. What is there already is not sent; what is not what its digest says is not taken.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use hyper::body::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use crate::access::Access;
-use crate::archive::{Archive, Content, DOCKER_MANIFEST, DockerImage, FULL_NAME, INDEX, REF_NAME, blob_path, docker};
-use crate::output::{self, Form};
-use crate::progress::Progress;
-use crate::registry_client::blobs::{self, Blob, Sent};
+use crate::archive::{Archive, DOCKER_MANIFEST, DockerImage, FULL_NAME, INDEX, REF_NAME, blob_path, docker};
+use crate::filesystem::Packed;
+use crate::output::Form;
+use crate::prepared::{self, Done, Prepared, agree};
+use crate::registry_client::Client;
+use crate::registry_client::blobs::Blob;
 use crate::registry_client::connection::Way;
 use crate::registry_client::digest::{self, Hasher};
 use crate::registry_client::manifest::{Descriptor, Found, MOST_CONFIG, MOST_MANIFEST};
-use crate::registry_client::reference::{Reference, Repository, Version};
-use crate::registry_client::retries::patiently;
+use crate::registry_client::reference::{Reference, Version};
 use crate::registry_client::tree::{self, Shelf, Tree};
-use crate::registry_client::{Client, Pieces, beside};
-use crate::transfer::{self, Did, One, Outcome, Shop};
 use crate::{cluster, shell};
 
-/// Bytes that are read at once.
-const PIECE: usize = 128 << 10;
 /// Images of an archive.
 const MOST_IMAGES: usize = 1000;
 
@@ -43,16 +37,6 @@ pub(crate) struct Options {
     /// How to print what was loaded
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
     output: Form,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Done {
-    reference: String,
-    repository: String,
-    digest: String,
-    #[serde(flatten)]
-    outcome: Outcome,
 }
 
 /// The OCI's table of contents.
@@ -74,14 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let archive = Archive::open(&options.input)?;
         let addresses = opened.addresses();
         let done = load(&opened.client, &archive, options.image.as_deref(), &addresses).await?;
-        shell::print(&match options.output {
-            Form::Table => {
-                done.iter().map(|one| format!("{}, {}: {}\n", one.reference, one.digest, one.outcome.words())).collect()
-            }
-            Form::Name => done.iter().map(|one| format!("{}@{}\n", one.repository, one.digest)).collect(),
-            Form::Json => output::json(&done)?,
-            Form::Yaml => output::yaml(&done)?,
-        });
+        shell::print(&prepared::told(&done, options.output)?);
         Ok(())
     })
 }
@@ -174,13 +151,6 @@ fn without_host(name: &str) -> &str {
     }
 }
 
-/// An image of which everything is known that has to be sent.
-struct Prepared {
-    tree: Tree,
-    /// For each blob of the tree.
-    contents: Vec<Content>,
-}
-
 struct Layout<'a>(&'a Archive);
 
 impl Shelf for Layout<'_> {
@@ -199,14 +169,6 @@ fn same(bytes: &[u8], digest: &str) -> Result<()> {
     let mut hasher = Hasher::like(digest)?;
     hasher.update(bytes);
     agree(hasher, digest)
-}
-
-fn agree(hasher: Hasher, digest: &str) -> Result<()> {
-    let found = hasher.digest();
-    if found != digest {
-        bail!("what the archive has as {digest} has the digest {found}: it is damaged, or somebody changed it");
-    }
-    Ok(())
 }
 
 impl Prepared {
@@ -268,8 +230,7 @@ impl Prepared {
         let descriptor = |kind: &str, blob: &Blob| json!({"mediaType": kind, "size": blob.size, "digest": blob.digest});
         let config_blob = Blob { digest: config_digest, size: text.len() as u64, is_foreign: false };
         let kind = "application/vnd.docker.distribution.manifest.v2+json";
-        let of_layer =
-            |layer: &docker::Packed| descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", &layer.blob);
+        let of_layer = |layer: &Packed| descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", &layer.blob);
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": kind,
@@ -289,74 +250,6 @@ impl Prepared {
         }
         Ok(Self { tree, contents })
     }
-
-    async fn send<W: Way + Clone>(&self, client: &Client<W>, reference: &Reference) -> Result<Outcome> {
-        let Reference { repository, version } = reference;
-        let progress = Progress::of(format!("load {reference}"), self.tree.bytes());
-        let work = async |client: &mut Client<W>, (blob, content): (&Blob, &Content)| {
-            let one = One { blob, progress: &progress, mount: None };
-            patiently(async || upload(&one, client, repository, content).await)
-                .await
-                .with_context(|| format!("load {}", blob.digest))
-        };
-        let done = beside::each(|| client.beside(), self.tree.blobs.iter().zip(&self.contents), work).await?;
-        drop(progress);
-        transfer::name(&Shop { client, repository }, &self.tree, version).await?;
-        Ok(Outcome::of(done))
-    }
-}
-
-async fn upload<W: Way>(one: &One<'_>, client: &mut Client<W>, to: &Repository, content: &Content) -> Result<Did> {
-    let location = match one.begin(client, to).await? {
-        Ok(location) => location,
-        Err(did) => return Ok(did),
-    };
-    let (into, pieces) = Pieces::of(one.blob.size);
-    let mut sent = 0;
-    let give = async {
-        let (out, mut pieces) = mpsc::channel(4);
-        let (reader, blob) = (content.reader(), one.blob.clone());
-        let reading = tokio::task::spawn_blocking(move || read(reader, &blob, &out));
-        while let Some(piece) = pieces.recv().await {
-            let length = piece.len() as u64;
-            if let Sent::Unwanted = blobs::pass_on(&into, piece).await? {
-                return Err(transfer::stopped());
-            }
-            sent += length;
-            one.progress.add(length);
-        }
-        // Only then is the upload left alone: what is wrong is told by who read it.
-        let read = reading.await.context("read the archive");
-        drop(into);
-        read?
-    };
-    let done = transfer::carried(give, blobs::put(client, &location, one.blob, pieces)).await;
-    if done.is_err() {
-        one.progress.take_back(sent);
-    }
-    done.map(|()| Did::Copied(one.blob.size))
-}
-
-/// Reads a blob; the last piece is given away only when all together are what the digest says.
-fn read(mut reader: impl Read, blob: &Blob, out: &mpsc::Sender<Bytes>) -> Result<()> {
-    let mut hasher = Hasher::like(&blob.digest)?;
-    let mut held: Option<Bytes> = None;
-    let give = |piece: Option<Bytes>| match piece.map(|piece| out.blocking_send(piece)) {
-        Some(Err(_)) => Err(transfer::stopped()),
-        _ => Ok(()),
-    };
-    loop {
-        let mut piece = vec![0; PIECE];
-        let read = reader.read(&mut piece).with_context(|| format!("read {}", blob.digest))?;
-        if read == 0 {
-            break;
-        }
-        piece.truncate(read);
-        hasher.update(&piece);
-        give(held.replace(piece.into()))?;
-    }
-    agree(hasher, &blob.digest)?;
-    give(held)
 }
 
 #[cfg(test)]

@@ -1,24 +1,15 @@
 //! Layers as `docker save` wrote them for years: in clear, known by the digest of their content. They are packed as `docker push` packs them, and the digest is
 //! compared on the way.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read};
+use std::io::{self, BufReader, Read};
 
 use anyhow::{Context as _, Result, bail};
-use flate2::Compression;
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
 
 use super::Content;
+use crate::filesystem::{Packed, Packer};
 use crate::hashed::Hashed;
 use crate::registry_client::blobs::Blob;
-
-/// A layer that can be sent.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    pub(crate) blob: Blob,
-    pub(crate) content: Content,
-}
 
 /// Packs a layer, unless it is packed, if its content has this digest.
 pub(crate) fn pack(layer: &Content, name: &str, diff_id: &str) -> Result<Packed> {
@@ -44,21 +35,16 @@ fn packed(layer: &Content, name: &str, diff_id: &str) -> Result<Packed> {
     io::copy(&mut outside, &mut io::sink()).with_context(what)?;
     same(&inside.digest(), name, diff_id)?;
     let blob = Blob { digest: outside.digest(), size: outside.length(), is_foreign: false };
-    Ok(Packed { blob, content: layer.clone() })
+    Ok(Packed { blob, diff_id: diff_id.to_owned(), content: layer.clone() })
 }
 
 fn in_clear(layer: &Content, name: &str, diff_id: &str) -> Result<Packed> {
-    let what = || format!("pack {name} into {} ($TMPDIR)", std::env::temp_dir().display());
-    let mut inside = Hashed::new(layer.reader())?;
-    let file: File = tempfile::tempfile().with_context(what)?;
-    let outside = Hashed::new(BufWriter::with_capacity(256 << 10, file))?;
-    let mut packer = GzEncoder::new(outside, Compression::default());
-    io::copy(&mut BufReader::with_capacity(256 << 10, &mut inside), &mut packer).with_context(what)?;
-    let outside = packer.finish().with_context(what)?;
-    same(&inside.digest(), name, diff_id)?;
-    let blob = Blob { digest: outside.digest(), size: outside.length(), is_foreign: false };
-    let file = outside.into_inner().into_inner().map_err(io::IntoInnerError::into_error).with_context(what)?;
-    Ok(Packed { blob, content: Content::whole(file).with_context(what)? })
+    let what = || format!("pack {name}");
+    let mut packer = Packer::new().with_context(what)?;
+    io::copy(&mut BufReader::with_capacity(256 << 10, layer.reader()), &mut packer).with_context(what)?;
+    let packed = packer.finish().with_context(what)?;
+    same(&packed.diff_id, name, diff_id)?;
+    Ok(packed)
 }
 
 fn same(found: &str, name: &str, diff_id: &str) -> Result<()> {
@@ -73,6 +59,9 @@ fn same(found: &str, name: &str, diff_id: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
 
     use super::*;
     use crate::registry_client::digest::sha256;

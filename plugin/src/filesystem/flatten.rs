@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::entries::{Entries, Entry, Kind};
 use super::overlay::{Meaning, Overlay, meaning};
+use super::read_in::lay;
 use super::{shown, unpack, write};
 use crate::archive::Content;
 use crate::aside::Wanted;
@@ -127,23 +128,16 @@ impl Left {
     }
 
     fn apply(&mut self, origin: Origin, entry: &Entry) -> Result<()> {
-        let Entry { path, kind, link, .. } = entry;
-        if path.is_empty() {
-            return Ok(());
-        }
-        match meaning(path)? {
+        match meaning(&entry.path)? {
             Meaning::None => {}
             Meaning::Deleted(path) => self.overlay.delete(origin.layer, &path),
             Meaning::Emptied(folder) => self.overlay.empty(origin.layer, &folder),
-            Meaning::Present if *kind == Kind::Link => {
-                let target = self.overlay.get(link).copied().filter(|_| !self.overlay.is_folder(link));
-                let Some(target) = target else {
-                    bail!("{} is another name of {}, which is not there", shown(path), shown(link))
-                };
-                self.names.entry(target).or_default();
-                self.overlay.put(origin.layer, path, false, target)?;
+            Meaning::Present => {
+                let found = lay(&mut self.overlay, origin.layer, entry, origin)?;
+                if entry.kind == Kind::Link {
+                    self.names.entry(found).or_default();
+                }
             }
-            Meaning::Present => self.overlay.put(origin.layer, path, *kind == Kind::Folder, origin)?,
         }
         Ok(())
     }

@@ -4,10 +4,14 @@
 mod entries;
 mod flatten;
 mod overlay;
+mod pack;
+mod read_in;
 mod unpack;
 mod write;
 
 pub(crate) use self::flatten::{Layer, Written, flatten};
+pub(crate) use self::pack::{Packed, Packer};
+pub(crate) use self::read_in::read_in;
 use self::unpack::unpack;
 
 /// What a name begins with that deletes another: image-spec, layer.md, "Whiteouts".

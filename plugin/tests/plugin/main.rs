@@ -53,6 +53,7 @@ fn help_shows_for_every_command_how_it_is_called() {
         "save",
         "load",
         "export",
+        "import",
         "rm",
         "check",
         "render",
