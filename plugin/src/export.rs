@@ -1,25 +1,19 @@
 //! `export`: the files of an image, as a container of it finds them, come into one archive.
 
-use std::collections::BTreeMap;
-use std::io::{BufWriter, IsTerminal as _, Seek as _, Write as _};
+use std::io::{BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 
 use crate::access::Access;
-use crate::archive::{Content, Out};
+use crate::archive::Out;
 use crate::aside::aside;
-use crate::filesystem::{Layer, Written, flatten};
-use crate::progress::Progress;
-use crate::registry_client::blobs::{self, Blob};
+use crate::chosen::{Chosen, choose};
+use crate::filesystem::{Written, flatten};
+use crate::registry_client::Client;
 use crate::registry_client::connection::Way;
-use crate::registry_client::manifest::{self, Found, Platform};
 use crate::registry_client::reference::{Reference, Repository};
-use crate::registry_client::retries::patiently;
-use crate::registry_client::tree::{self, Pulled};
-use crate::registry_client::{Client, beside};
-use crate::{cluster, output, platform, shell};
+use crate::{cluster, output, shell};
 
 /// Bytes that are written at once.
 const BUFFER: usize = 256 << 10;
@@ -38,30 +32,6 @@ pub(crate) struct Options {
     /// What this platform runs [default: the only one, or this machine's]
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     platform: Option<String>,
-}
-
-/// What the configuration says of the layers.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Configuration {
-    #[serde(flatten)]
-    platform: Platform,
-    rootfs: RootFs,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RootFs {
-    diff_ids: Vec<String>,
-}
-
-/// An image whose layers are still in the registry.
-struct Chosen {
-    digest: String,
-    platform: String,
-    /// Lowest first.
-    layers: Vec<Blob>,
-    diff_ids: Vec<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -85,50 +55,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
         let written = written.await?;
         if !is_stream {
-            let Chosen { digest, platform, .. } = &chosen;
+            let (platform, digest) = (&chosen.platform, &chosen.found.digest);
             let (entries, size) = (written.entries, output::size(written.bytes));
             shell::print(&format!("{reference} ({platform}), {digest}\n"));
             shell::print(&format!("{entries} entries, {size}, in {}\n", options.output.display()));
         }
         Ok(())
     })
-}
-
-/// The image that is meant; `None` if there is nothing of this name.
-async fn choose<W: Way>(client: &mut Client<W>, reference: &Reference, wanted: Option<&str>) -> Result<Option<Chosen>> {
-    let Reference { repository, version } = reference;
-    let Some(root) = patiently(async || manifest::find(client, repository, version).await).await? else {
-        return Ok(None);
-    };
-    let mut shelf = Pulled { client, repository };
-    let found = tree::one_platform(&mut shelf, root, wanted, &platform::here()).await?;
-    let digest = found.digest.clone();
-    let tree = tree::grow(&mut shelf, found).await?;
-    let Found { manifest, .. } = tree.root()?;
-    let (Some(config), Some(layers)) = (&manifest.config, &manifest.layers) else {
-        bail!("{reference} is an index in an index, which this command does not take")
-    };
-    if !config.is_configuration() {
-        bail!("{reference} is no image of a container, but {}: it has no files of one", config.media_type);
-    }
-    let text = patiently(async || manifest::configuration(client, repository, &config.digest).await).await?;
-    let text = text.with_context(|| format!("{} is not there, which {reference} points to", config.digest))?;
-    let Configuration { platform, rootfs } = manifest::read(&text, "the image's configuration")?;
-    let platform = platform.words();
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != platform && !platform.starts_with(&format!("{wanted}/"))) {
-        bail!("{reference} is for {platform}, and not for {wanted}");
-    }
-    if rootfs.diff_ids.len() != layers.len() {
-        bail!(
-            "the configuration of {reference} knows {} layers, and its manifest {}",
-            rootfs.diff_ids.len(),
-            layers.len()
-        );
-    }
-    let blob = |digest: &String| tree.blobs.iter().find(|blob| blob.digest == *digest).cloned();
-    let layers: Option<Vec<_>> = layers.iter().map(|layer| blob(&layer.digest)).collect();
-    let layers = layers.context("a layer has no digest")?;
-    Ok(Some(Chosen { digest, platform, layers, diff_ids: rootfs.diff_ids }))
 }
 
 /// Fetches the layers, and writes what is left of them. The place is made when all of them are there.
@@ -138,18 +71,7 @@ async fn export<W: Way + Clone>(
     chosen: &Chosen,
     place: impl FnOnce() -> Result<Out> + Send + 'static,
 ) -> Result<Written> {
-    // The same layer may be there several times.
-    let blobs: BTreeMap<_, _> = chosen.layers.iter().map(|blob| (blob.digest.as_str(), blob)).collect();
-    let progress = Progress::of("export", blobs.values().map(|blob| blob.size).sum());
-    let work = async |client: &mut Client<W>, blob: &Blob| fetch(client, repository, blob, &progress).await;
-    let contents = beside::each(|| client.beside(), blobs.values().copied(), work).await?;
-    drop(progress);
-    let contents: BTreeMap<_, _> = blobs.into_keys().zip(contents).collect();
-    let layer = |(blob, diff_id): (&Blob, &String)| {
-        let content = contents.get(blob.digest.as_str()).cloned().context("a layer was not fetched")?;
-        Ok(Layer { name: blob.digest.clone(), content, diff_id: Some(diff_id.clone()) })
-    };
-    let layers = chosen.layers.iter().zip(&chosen.diff_ids).map(layer).collect::<Result<Vec<_>>>()?;
+    let layers = chosen.fetch("export", client, repository).await?;
     aside(move |wanted| {
         let mut out = BufWriter::with_capacity(BUFFER, place()?);
         let written = flatten(&layers, &mut out, wanted)?;
@@ -160,30 +82,10 @@ async fn export<W: Way + Clone>(
     .await
 }
 
-/// A layer, compared with its digest, in a file that nobody else sees.
-async fn fetch<W: Way>(
-    client: &mut Client<W>,
-    repository: &Repository,
-    blob: &Blob,
-    progress: &Progress,
-) -> Result<Content> {
-    let what = || format!("fetch {} into {} ($TMPDIR)", blob.digest, std::env::temp_dir().display());
-    let mut file = tempfile::tempfile().with_context(what)?;
-    let is_there = blobs::get(client, repository, blob, async |piece| {
-        progress.add(piece.len() as u64);
-        file.write_all(&piece).with_context(what)
-    });
-    if !is_there.await? {
-        let where_else = if blob.is_foreign { ": it is kept somewhere else" } else { "" };
-        bail!("layer {} is not there{where_else}", blob.digest);
-    }
-    file.rewind().with_context(what)?;
-    Content::whole(file).with_context(what)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::fs;
+    use std::io::Write as _;
 
     use serde_json::{Value, json};
 

@@ -8,6 +8,7 @@
 //! | `save`, `load` | images come into a file, and out of one |
 //! | `export` | the files of an image come into a tar archive |
 //! | `import` | a tar archive of files becomes an image |
+//! | `commit` | an image gets another layer, and another name |
 //! | `rm` | an image goes, and what would go with it is said before |
 //! | `users` | who may log in |
 //! | `start`, `stop`, `restart` | whether it runs |
@@ -30,7 +31,9 @@ mod called;
 mod can_i;
 mod change;
 pub mod check;
+mod chosen;
 mod cluster;
+mod commit;
 mod configuration;
 mod copy;
 mod csr;
@@ -248,6 +251,18 @@ enum Command {
         tar -c -C rootfs . | kubectl registry import team-a - shop/base:1 --platform linux/arm64\n  \
         kubectl registry export team-a shop/web:1 -o - | kubectl registry import team-a - shop/web:flat --entrypoint '[\"/web\", \"--quiet\"]'")]
     Import(import::Options),
+    /// Make an image of another one, with files added and deleted in one more layer, as docker commit leaves it.
+    ///
+    /// The layers of before are shared: within a registry they are linked, to another one (--to) what it does not have is sent. The same input gives the same
+    /// digest: files are in order, and all times are 1970, or those of --created.
+    ///
+    /// Of a folder, files are root's and keep their modes; a folder that is not empty leaves that of the image as it is. Of an archive, owners, modes and
+    /// attributes stay. What is deleted must be there, for which the image's layers are fetched; it stays in them, and can be read by who has the image.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry commit team-a shop/web:1.4 shop/web:1.4-fixed --add fix/ -a 'Ann Smith' -m 'newer certificates'\n  \
+        kubectl registry commit team-a shop/web:1.4 shop/web:slim --delete /usr/share/doc --delete /etc/motd\n  \
+        kubectl registry commit team-a shop/web:1.4 shop/web:debug --add tools.tar.gz --cmd '[\"/bin/sh\"]' --created 2026-11-30T12:00:00Z")]
+    Commit(Box<commit::Options>),
     /// Delete an image, after showing which tags go with it and what space comes free.
     ///
     /// A tag alone is taken off if other tags share its digest, and they stay. If none does, the image is deleted with the platforms that no other image
@@ -389,6 +404,7 @@ pub fn run(cli: Cli) -> u8 {
         Command::Load(options) => load::run(&options).map(|()| true),
         Command::Export(options) => export::run(&options).map(|()| true),
         Command::Import(options) => import::run(&options).map(|()| true),
+        Command::Commit(options) => commit::run(&options).map(|()| true),
         Command::Rm(options) => rm::run(&options).map(|()| true),
         Command::Check(options) => Ok(check::run(&options)),
         Command::Render(options) => Ok(render::run(&options)),

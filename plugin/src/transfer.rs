@@ -74,6 +74,17 @@ impl Outcome {
         sum
     }
 
+    /// What two transfers did together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            copied: self.copied + other.copied,
+            copied_bytes: self.copied_bytes + other.copied_bytes,
+            mounted: self.mounted + other.mounted,
+            present: self.present + other.present,
+            foreign: self.foreign + other.foreign,
+        }
+    }
+
     /// In a line: `2 blobs sent (3.0 MiB), 1 linked, 4 were there`.
     pub(crate) fn words(&self) -> String {
         let word = if self.copied == 1 { "blob" } else { "blobs" };
@@ -92,7 +103,20 @@ pub(crate) async fn copy<S: Way + Clone, T: Way + Clone>(
     version: &Version,
     is_same_registry: bool,
 ) -> Result<Outcome> {
-    let progress = Progress::of(format!("copy to {}", target.repository), tree.bytes());
+    let done = bring(source, target, &tree.blobs, is_same_registry).await?;
+    name(target, tree, version).await?;
+    Ok(Outcome::of(done))
+}
+
+/// Has the target have these blobs of the source.
+pub(crate) async fn bring<S: Way + Clone, T: Way + Clone>(
+    source: &Shop<'_, S>,
+    target: &Shop<'_, T>,
+    blobs: &[Blob],
+    is_same_registry: bool,
+) -> Result<Vec<Did>> {
+    let all = blobs.iter().fold(0, |sum: u64, blob| sum.saturating_add(blob.size));
+    let progress = Progress::of(format!("copy to {}", target.repository), all);
     let mount = (is_same_registry && source.repository != target.repository).then_some(source.repository);
     let open = || (source.client.beside(), target.client.beside());
     let work = async |(from, to): &mut (Client<S>, Client<T>), blob: &Blob| {
@@ -101,10 +125,7 @@ pub(crate) async fn copy<S: Way + Clone, T: Way + Clone>(
             .await
             .with_context(|| format!("copy {}", blob.digest))
     };
-    let done = beside::each(open, &tree.blobs, work).await?;
-    drop(progress);
-    name(target, tree, version).await?;
-    Ok(Outcome::of(done))
+    beside::each(open, blobs, work).await
 }
 
 /// Puts the manifests there, those that others point to first, and the last one under its name.

@@ -261,7 +261,7 @@ fn entry(head: tar::Header, length: u64, said: Said) -> Result<Entry> {
 }
 
 /// A path without detours; `None` if it leads out, or is none.
-pub(super) fn normal(path: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn normal(path: &[u8]) -> Option<Vec<u8>> {
     let parts: Vec<_> = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     let is_good = path.len() <= LONGEST_PATH && !path.contains(&0) && parts.iter().all(|part| part != b"..");
     is_good.then(|| parts.join(&b'/'))

@@ -71,6 +71,13 @@ pub(crate) fn flatten<C: Again>(layers: &[Layer<C>], out: &mut impl Write, wante
     Ok(written)
 }
 
+/// Those of these paths under which the layers leave nothing.
+pub(crate) fn missing<C: Again>(layers: &[Layer<C>], paths: &[Vec<u8>], wanted: &Wanted) -> Result<Vec<String>> {
+    let Left { overlay, .. } = left(layers, wanted)?;
+    let is_there = |path: &&Vec<u8>| overlay.get(path).is_some() || overlay.has_below(path);
+    Ok(paths.iter().filter(|path| !is_there(path)).map(|path| shown(path)).collect())
+}
+
 fn in_layer<C>(layer: &Layer<C>) -> String {
     format!("layer {}", layer.name)
 }

@@ -1,6 +1,7 @@
 //! The files of an image: tar archives, one laid over the other as container runtimes lay them. Whoever made them is not trusted: every name and length is
 //! judged when it is read, nothing is written to disk under a name of theirs, and what is kept in memory are paths, not contents.
 
+mod change;
 mod entries;
 mod flatten;
 mod overlay;
@@ -9,7 +10,9 @@ mod read_in;
 mod unpack;
 mod write;
 
-pub(crate) use self::flatten::{Layer, Written, flatten};
+pub(crate) use self::change::Change;
+pub(crate) use self::entries::normal;
+pub(crate) use self::flatten::{Layer, Written, flatten, missing};
 pub(crate) use self::pack::{Packed, Packer};
 pub(crate) use self::read_in::read_in;
 use self::unpack::unpack;

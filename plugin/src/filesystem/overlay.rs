@@ -71,6 +71,11 @@ impl<T> Overlay<T> {
         self.below(path).next().is_some()
     }
 
+    /// Whether something lies above a path that is no folder.
+    pub(crate) fn is_covered(&self, path: &[u8]) -> bool {
+        ancestors(path).any(|above| self.nodes.get(above).is_some_and(|node| !node.is_folder))
+    }
+
     /// All paths, folders before what is in them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &T)> {
         let all: Iter<'_, Box<[u8]>, Node<T>> = self.nodes.iter();
@@ -142,7 +147,7 @@ impl<T> Overlay<T> {
 }
 
 /// The folders that a path is in, outer ones first, without the root.
-fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
 

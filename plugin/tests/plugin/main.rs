@@ -54,6 +54,7 @@ fn help_shows_for_every_command_how_it_is_called() {
         "load",
         "export",
         "import",
+        "commit",
         "rm",
         "check",
         "render",

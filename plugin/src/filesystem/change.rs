@@ -1,0 +1,385 @@
+//! A layer of changes: what somebody adds from folders and archives, and what is deleted of the layers below. The same input gives the same bytes: paths are in
+//! order, and all times are one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek as _, Write};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+
+use super::entries::{Entries, Entry, Kind, normal};
+use super::overlay::{Overlay, ancestors};
+use super::pack::{Packed, Packer};
+use super::read_in::{judge, lay, whole};
+use super::{OPAQUE, WHITEOUT, join, shown, split, unpack, write};
+use crate::archive::Content;
+use crate::aside::Wanted;
+
+/// Records of PAX that are times.
+const TIMES: [&[u8]; 4] = [b"mtime", b"atime", b"ctime", b"LIBARCHIVE.creationtime"];
+
+/// Something that is added.
+struct Added {
+    entry: Entry,
+    content: From,
+}
+
+/// Where a file's content is.
+#[derive(Clone)]
+enum From {
+    Nowhere,
+    Disk(PathBuf),
+    /// In the file that has all contents of an archive: from this byte on.
+    Archive(usize, u64),
+}
+
+/// A layer that is put together.
+pub(crate) struct Change<'a> {
+    wanted: &'a Wanted,
+    overlay: Overlay<usize>,
+    added: Vec<Added>,
+    /// Of each archive the contents, one after the other.
+    archives: Vec<File>,
+    deleted: BTreeSet<Vec<u8>>,
+    sources: u32,
+}
+
+/// What is written under a path.
+enum Line {
+    Added(usize),
+    Deletion,
+}
+
+impl<'a> Change<'a> {
+    /// Nothing, which ends when nobody waits for it.
+    pub(crate) fn new(wanted: &'a Wanted) -> Self {
+        Self {
+            wanted,
+            overlay: Overlay::new(),
+            added: Vec::new(),
+            archives: Vec::new(),
+            deleted: BTreeSet::new(),
+            sources: 0,
+        }
+    }
+
+    /// Adds what is in a folder, or in a tar archive; what comes later lies over what came before.
+    pub(crate) fn add(&mut self, path: &Path) -> Result<()> {
+        let layer = self.sources;
+        self.sources += 1;
+        let what = || format!("add {}", path.display());
+        if path == Path::new("-") {
+            return self.archive(layer, io::stdin()).context("add standard input");
+        }
+        if path.is_dir() {
+            return self.folder(layer, path, &[]).with_context(what);
+        }
+        self.archive(layer, File::open(path).with_context(what)?).with_context(what)
+    }
+
+    /// Deletes what the layers below have under a path.
+    pub(crate) fn delete(&mut self, path: Vec<u8>) {
+        self.deleted.insert(path);
+    }
+
+    fn put(&mut self, layer: u32, entry: Entry, content: From) -> Result<()> {
+        judge(&entry)?;
+        if entry.path.is_empty() {
+            return Ok(());
+        }
+        let number = self.added.len();
+        if lay(&mut self.overlay, layer, &entry, number)? == number {
+            self.added.push(Added { entry, content });
+        }
+        Ok(())
+    }
+
+    fn archive(&mut self, layer: u32, source: impl Read + Send + 'static) -> Result<()> {
+        let mut contents = tempfile::tempfile().context("make a temporary file ($TMPDIR)")?;
+        let mut at = 0;
+        let number = self.archives.len();
+        let mut entries = Entries::new(unpack(self.wanted.reading(source))?);
+        while let Some(entry) = entries.next()? {
+            let begin = at;
+            at += io::copy(&mut entries, &mut contents).context("keep it in a temporary file ($TMPDIR)")?;
+            self.put(layer, entry, From::Archive(number, begin))?;
+        }
+        whole(&entries)?;
+        self.archives.push(contents);
+        Ok(())
+    }
+
+    /// What is in a folder. A folder that has something in it has no entry: that of the image below stays as it is.
+    fn folder(&mut self, layer: u32, folder: &Path, at: &[u8]) -> Result<()> {
+        let what = |path: &Path| format!("read {}", path.display());
+        let entries = fs::read_dir(folder).with_context(|| what(folder))?;
+        let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        if names.is_empty() && !at.is_empty() {
+            let metadata = fs::symlink_metadata(folder).with_context(|| what(folder))?;
+            return self.put(layer, entry(at.to_vec(), Kind::Folder, Vec::new(), metadata.mode()), From::Nowhere);
+        }
+        for name in names {
+            let path = folder.join(&name);
+            let below = join(at, name.as_bytes());
+            let Some(below) = normal(&below) else { bail!("{} is too long a name", path.display()) };
+            let metadata = fs::symlink_metadata(&path).with_context(|| what(&path))?;
+            let kind = metadata.file_type();
+            match () {
+                () if kind.is_dir() => self.folder(layer, &path, &below)?,
+                () if kind.is_symlink() => {
+                    let to = fs::read_link(&path).with_context(|| what(&path))?.into_os_string().into_vec();
+                    self.put(layer, entry(below, Kind::Symlink, to, 0o777), From::Nowhere)?;
+                }
+                () if kind.is_file() => {
+                    self.put(layer, entry(below, Kind::File, Vec::new(), metadata.mode()), From::Disk(path))?;
+                }
+                () if kind.is_socket() => bail!("{} is a socket, which no image can have", path.display()),
+                () => bail!("{} is a device or a pipe: add it in a tar archive", path.display()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs it, as made at this time.
+    pub(crate) fn pack(&self, time: Timestamp) -> Result<Packed> {
+        let time = u64::try_from(time.as_second()).unwrap_or(0);
+        let mut packer = Packer::new()?;
+        let mut names: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        for (path, line) in self.lines() {
+            let what = || format!("add {}", shown(&path));
+            let Line::Added(number) = line else {
+                let deletion = entry(path.clone(), Kind::File, Vec::new(), 0);
+                write::put(&mut packer, &at(deletion, time), &path, &mut io::empty()).with_context(what)?;
+                continue;
+            };
+            let Some(Added { entry, content }) = self.added.get(number) else { continue };
+            let entry = at(entry.clone(), time);
+            if let Some(first) = names.get(&number) {
+                write::link(&mut packer, &entry, &path, first).with_context(what)?;
+                continue;
+            }
+            self.write(&mut packer, entry, &path, content).with_context(what)?;
+            names.insert(number, path);
+        }
+        write::end(&mut packer).context("write the end")?;
+        packer.finish()
+    }
+
+    fn write(&self, out: &mut impl Write, mut entry: Entry, path: &[u8], content: &From) -> Result<()> {
+        match content {
+            From::Nowhere => write::put(out, &entry, path, &mut io::empty())?,
+            From::Archive(number, begin) => {
+                let file = self.archives.get(*number).context("its archive is gone")?.try_clone()?;
+                let content = Content { file: file.into(), at: *begin, size: entry.size };
+                write::put(out, &entry, path, &mut self.wanted.reading(content.reader()))?;
+            }
+            From::Disk(file) => {
+                let mut file = File::open(file).with_context(|| format!("read {}", file.display()))?;
+                entry.size = file.metadata()?.len();
+                let mut reading = self.wanted.reading(file.try_clone()?);
+                write::put(out, &entry, path, &mut reading)
+                    .context("it became shorter meanwhile, or cannot be read")?;
+                // The clone reads on where the other one is.
+                if file.stream_position()? != entry.size || file.read(&mut [0])? != 0 {
+                    bail!("it grew meanwhile");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is written, in order.
+    fn lines(&self) -> BTreeMap<Vec<u8>, Line> {
+        let added = self.overlay.iter().map(|(path, number)| (path.to_vec(), Line::Added(*number)));
+        let deleted = self.deleted.iter().filter_map(|path| self.deletion(path));
+        added.chain(deleted.map(|path| (path, Line::Deletion))).collect()
+    }
+
+    /// The name that deletes what lies below a path; `None` if something else does already.
+    fn deletion(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let is_deleted_above = || ancestors(path).any(|above| self.deleted.contains(above));
+        let is_replaced = self.overlay.get(path).is_some() && !self.overlay.is_folder(path);
+        if is_replaced || self.overlay.is_covered(path) || is_deleted_above() {
+            return None;
+        }
+        if self.overlay.is_folder(path) || self.overlay.has_below(path) {
+            return Some(join(path, OPAQUE));
+        }
+        let (folder, name) = split(path);
+        Some(join(folder, &[WHITEOUT, name].concat()))
+    }
+}
+
+/// An entry of root's.
+fn entry(path: Vec<u8>, kind: Kind, link: Vec<u8>, mode: u32) -> Entry {
+    let mut head = tar::Header::new_ustar();
+    head.set_mode(mode & 0o7777);
+    head.set_uid(0);
+    head.set_gid(0);
+    Entry { path, is_absolute: false, kind, link, size: 0, head, records: Vec::new() }
+}
+
+fn at(mut entry: Entry, time: u64) -> Entry {
+    entry.head.set_mtime(time);
+    entry.records.retain(|(key, _)| !TIMES.contains(&&key[..]));
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::super::testing::{self, Made, Tar, link};
+    use super::super::tests::listed;
+    use super::*;
+
+    fn packed(sources: &[&Path], deleted: &[&str], time: i64) -> Result<Packed> {
+        let wanted = Wanted::default();
+        let mut change = Change::new(&wanted);
+        sources.iter().try_for_each(|source| change.add(source))?;
+        deleted.iter().for_each(|path| change.delete(path.as_bytes().to_vec()));
+        change.pack(Timestamp::from_second(time).unwrap())
+    }
+
+    fn clear(packed: &Packed) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        flate2::read::MultiGzDecoder::new(packed.content.reader()).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn names(packed: &Packed) -> Vec<String> {
+        let bytes = clear(packed);
+        let mut entries = Entries::new(&bytes[..]);
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next().unwrap() {
+            names.push(shown(&entry.path));
+        }
+        names
+    }
+
+    fn archive(folder: &Path, entries: &[Made]) -> PathBuf {
+        let path = folder.join("a.tar");
+        fs::write(&path, Tar::of(entries.to_vec())).unwrap();
+        path
+    }
+
+    fn tree(home: &Path, files: &[&str]) -> PathBuf {
+        let root = home.join("root");
+        for name in files {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, format!("of {name}")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_same_folder_gives_the_same_layer_whenever_it_was_written() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = tree(first.path(), &["etc/b", "etc/a", "c"]);
+        let other = tree(second.path(), &["c", "etc/a", "etc/b"]);
+        for root in [&one, &other] {
+            symlink("/etc/a", root.join("s")).unwrap();
+            fs::create_dir_all(root.join("empty")).unwrap();
+            fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        File::options()
+            .write(true)
+            .open(other.join("c"))
+            .unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let (one, other) = (packed(&[&one], &["x"], 0).unwrap(), packed(&[&other], &["x"], 0).unwrap());
+        assert_eq!((&one.blob, &one.diff_id), (&other.blob, &other.diff_id));
+        // Folders that hold something are those of the image below.
+        assert_eq!(names(&one), [".wh.x", "c", "empty", "etc/a", "etc/b", "s"]);
+        let bytes = clear(&one);
+        let mut entries = Entries::new(&bytes[..]);
+        while let Some(Entry { path, head, .. }) = entries.next().unwrap() {
+            assert_eq!((head.mtime().unwrap(), head.uid().unwrap()), (0, 0), "{}", shown(&path));
+            if path == b"c" {
+                assert_eq!(head.mode().unwrap(), 0o640);
+            }
+        }
+    }
+
+    #[test]
+    fn all_times_are_one_and_owners_of_an_archive_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let made = [testing::file("a", "x").record("mtime", "5.5").record("SCHILY.xattr.user.a", "b"), link("b", "a")];
+        let packed = packed(&[&archive(home.path(), &made)], &[], 99).unwrap();
+        let bytes = clear(&packed);
+        let mut entries = Entries::new(&bytes[..]);
+        let entry = entries.next().unwrap().unwrap();
+        assert_eq!(entry.head.mtime().unwrap(), 99);
+        assert_eq!(entry.records, [(b"SCHILY.xattr.user.a".to_vec(), b"b".to_vec())]);
+        let other = entries.next().unwrap().unwrap();
+        assert_eq!((other.kind, shown(&other.link)), (Kind::Link, "a".to_owned()), "another name of a file stays one");
+    }
+
+    #[test]
+    fn what_comes_later_lies_over_what_came_before() {
+        let home = tempfile::tempdir().unwrap();
+        let made = [
+            testing::folder("etc"),
+            testing::file("etc/a", "of the archive"),
+            link("other", "etc/a"),
+            testing::file("c", "x"),
+        ];
+        let archive = archive(home.path(), &made);
+        let root = tree(home.path(), &["etc/a", "c/d"]);
+        let found = listed(&clear(&packed(&[&archive, &root], &[], 0).unwrap()));
+        let names: Vec<_> = found.keys().map(String::as_str).collect();
+        assert_eq!(names, ["c/d", "etc", "etc/a", "other"]);
+        assert_eq!((found["etc/a"].as_str(), found["other"].as_str()), ("of etc/a", "of the archive"));
+    }
+
+    #[test]
+    fn a_deletion_hides_what_is_below_and_nothing_that_is_added() {
+        let home = tempfile::tempdir().unwrap();
+        let root = tree(home.path(), &["etc/app/a", "file"]);
+        for (deleted, expected) in [
+            (&["etc/motd"][..], &["etc/.wh.motd", "etc/app/a", "file"][..]),
+            // A folder in which something is added is emptied first.
+            (&["etc/app"], &["etc/app/.wh..wh..opq", "etc/app/a", "file"]),
+            (&["etc"], &["etc/.wh..wh..opq", "etc/app/a", "file"]),
+            // What is replaced needs no deletion, and what is in a deleted folder neither: its name would make the folder again.
+            (&["file"], &["etc/app/a", "file"]),
+            (&["file/x"], &["etc/app/a", "file"]),
+            (&["var", "var/log", "var/log/x"], &[".wh.var", "etc/app/a", "file"]),
+            (&["etc", "etc/app"], &["etc/.wh..wh..opq", "etc/app/a", "file"]),
+        ] {
+            assert_eq!(names(&packed(&[&root], deleted, 0).unwrap()), expected, "{deleted:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_added_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let root = tree(home.path(), &["a"]);
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        let error = format!("{:#}", packed(&[&root], &[], 0).unwrap_err());
+        assert!(error.contains("root/socket is a socket"), "{error}");
+        let other = tree(&home.path().join("other"), &["b/.wh.c"]);
+        let error = format!("{:#}", packed(&[&other], &[], 0).unwrap_err());
+        assert!(error.contains("b/.wh.c in it begins with .wh."), "{error}");
+        let error = format!("{:#}", packed(&[&home.path().join("none")], &[], 0).unwrap_err());
+        assert!(error.contains("none: No such file"), "{error}");
+        for (made, words) in [
+            (testing::file("../a", "x"), "../a is a name that leads nowhere"),
+            (testing::file("/a", "x"), "/a in it begins with a slash"),
+            (link("b", "none"), "b is another name of none"),
+        ] {
+            let error = format!("{:#}", packed(&[&archive(home.path(), &[made])], &[], 0).unwrap_err());
+            assert!(error.contains(words) && error.contains("a.tar"), "{words}: {error}");
+        }
+        fs::write(home.path().join("a.tar"), &Tar::of([testing::file("a", "x")])[..1024]).unwrap();
+        let error = format!("{:#}", packed(&[&home.path().join("a.tar")], &[], 0).unwrap_err());
+        assert!(error.contains("it has no end"), "{error}");
+    }
+}
