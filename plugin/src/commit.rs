@@ -13,7 +13,7 @@ use crate::configuration::{self, Changes, Step};
 use crate::filesystem::{Change, Packed, missing, normal};
 use crate::import::tagged;
 use crate::output::Form;
-use crate::prepared::{self, Done, Prepared};
+use crate::prepared::{Done, Prepared};
 use crate::registry_client::blobs::Blob;
 use crate::registry_client::connection::Way;
 use crate::registry_client::digest;
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let digest = prepared.tree.root()?.digest.clone();
         let repository = target.repository.to_string();
         let done = Done { reference: target.to_string(), repository, digest, outcome };
-        shell::print(&prepared::told(&[done], options.output)?);
+        shell::print(&done.told(options.output)?);
         Ok(())
     })
 }

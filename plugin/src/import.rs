@@ -13,7 +13,7 @@ use crate::configuration::{self, Changes, Step};
 use crate::filesystem::{Packed, read_in};
 use crate::output::Form;
 use crate::platform::{self, Named};
-use crate::prepared::{self, Done, Prepared};
+use crate::prepared::{Done, Prepared};
 use crate::registry_client::blobs::Blob;
 use crate::registry_client::digest;
 use crate::registry_client::manifest::Found;
@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let digest = prepared.tree.root()?.digest.clone();
         let repository = reference.repository.to_string();
         let done = Done { reference: reference.to_string(), repository, digest, outcome };
-        shell::print(&prepared::told(&[done], options.output)?);
+        shell::print(&done.told(options.output)?);
         Ok(())
     })
 }

@@ -10,7 +10,7 @@ use crate::access::Access;
 use crate::archive::{Archive, DOCKER_MANIFEST, DockerImage, FULL_NAME, INDEX, REF_NAME, blob_path, docker};
 use crate::filesystem::Packed;
 use crate::output::Form;
-use crate::prepared::{self, Done, Prepared, agree};
+use crate::prepared::{Done, Prepared, agree};
 use crate::registry_client::Client;
 use crate::registry_client::blobs::Blob;
 use crate::registry_client::connection::Way;
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let archive = Archive::open(&options.input)?;
         let addresses = opened.addresses();
         let done = load(&opened.client, &archive, options.image.as_deref(), &addresses).await?;
-        shell::print(&prepared::told(&done, options.output)?);
+        shell::print(&Done::all_told(&done, options.output)?);
         Ok(())
     })
 }

@@ -40,16 +40,25 @@ pub(crate) struct Done {
     pub(crate) outcome: Outcome,
 }
 
-/// What was done, in each form.
-pub(crate) fn told(done: &[Done], form: Form) -> Result<String> {
-    Ok(match form {
-        Form::Table => {
-            done.iter().map(|one| format!("{}, {}: {}\n", one.reference, one.digest, one.outcome.words())).collect()
+impl Done {
+    /// What was done with one image, in each form.
+    pub(crate) fn told(&self, form: Form) -> Result<String> {
+        Ok(match form {
+            Form::Table => format!("{}, {}: {}\n", self.reference, self.digest, self.outcome.words()),
+            Form::Name => format!("{}@{}\n", self.repository, self.digest),
+            Form::Json => output::json(self)?,
+            Form::Yaml => output::yaml(self)?,
+        })
+    }
+
+    /// The same of several.
+    pub(crate) fn all_told(done: &[Self], form: Form) -> Result<String> {
+        match form {
+            Form::Table | Form::Name => done.iter().map(|one| one.told(form)).collect(),
+            Form::Json => output::json(&done),
+            Form::Yaml => output::yaml(&done),
         }
-        Form::Name => done.iter().map(|one| format!("{}@{}\n", one.repository, one.digest)).collect(),
-        Form::Json => output::json(&done)?,
-        Form::Yaml => output::yaml(&done)?,
-    })
+    }
 }
 
 /// Whether what lies here is what it is called.
