@@ -171,10 +171,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// As they stand on the command line.
+    /// As they stand on the command line, whatever the environment of the tests says.
     pub(crate) fn changes(arguments: &[&str]) -> Result<Changes, clap::Error> {
         let command = Changes::augment_args(Command::new("p")).no_binary_name(true);
-        Changes::from_arg_matches(&command.try_get_matches_from(arguments)?)
+        let changes = Changes::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+        let created = changes.created.filter(|_| arguments.contains(&"--created"));
+        Ok(Changes { created, ..changes })
     }
 
     #[test]

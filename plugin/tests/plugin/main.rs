@@ -94,6 +94,20 @@ fn by_another_name_it_is_the_same_and_says_how_it_was_called() {
 }
 
 #[test]
+fn the_time_of_an_image_comes_from_the_environment_of_builds() {
+    let said = |epoch: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_kubectl-registry"));
+        program.env_clear().env("SOURCE_DATE_EPOCH", epoch).args(["commit", "team-a", "a:1", "a:2", "--add", "."]);
+        let output = program.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = said("yesterday");
+    assert!(code == Some(2) && text.contains("'--created <TIME>': a time is "), "{text}");
+    let (code, text) = said("1764504000");
+    assert!(code == Some(1) && text.contains("no cluster to talk to"), "{text}");
+}
+
+#[test]
 fn the_version_is_that_of_the_operator() {
     let said = ask(&["--version"]).out;
     assert_eq!(said, format!("kubectl-registry {}\n", private_registry_operator::VERSION));
