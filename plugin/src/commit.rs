@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{Access, Elsewhere};
+use crate::archive::Content;
 use crate::aside::aside;
 use crate::chosen::{Chosen, choose};
 use crate::configuration::{self, Changes, Step};
-use crate::filesystem::{Change, Packed, missing, normal};
+use crate::filesystem::{Change, Files, Layer, Packed, normal};
 use crate::import::tagged;
 use crate::output::Form;
 use crate::prepared::{Done, Prepared};
@@ -62,14 +64,16 @@ pub(crate) struct Options {
 
 /// What the layer changes, of which there must be something.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
 struct LayerOptions {
     /// Add what is in a folder or in a tar archive, also packed with gzip or zstd; - for standard input. Can be given more than once; what comes later counts
-    #[arg(long, value_name = "FOLDER|FILE|-")]
+    #[arg(long, value_name = "FOLDER|FILE|-", required_unless_present = "delete")]
     add: Vec<PathBuf>,
     /// Delete a file or a folder of the image. Can be given more than once
     #[arg(long, value_name = "PATH", value_parser = path)]
     delete: Vec<String>,
+    /// Do not fetch the image's layers to see whether they have what is deleted, and whether a folder would take the place of a file or a symlink
+    #[arg(long)]
+    unchecked: bool,
 }
 
 /// A path in an image, with or without a slash before it.
@@ -81,7 +85,6 @@ fn path(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let LayerOptions { add, delete } = &options.layer;
     cluster::transfer(async {
         let mut opened = options.access.open().await?;
         let other = match options.access.elsewhere(&options.elsewhere) {
@@ -95,8 +98,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             return Err(opened.has_no(&base));
         };
         let from = Shop { client: &opened.client, repository: &base.repository };
-        has(&from, &base, &chosen, delete).await?;
-        let layer = layer(add.clone(), delete.clone(), options.changes.created()).await?;
+        let layers = match options.layer.unchecked {
+            true => None,
+            false => Some(chosen.fetch("read the image", from.client, from.repository).await?),
+        };
+        let layer = layer(&options.layer, &base, layers, options.changes.created()).await?;
         let step = Step {
             made_by: "kubectl registry commit",
             author: options.author.as_deref(),
@@ -114,22 +120,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })
 }
 
-/// That the image has what is to be deleted. Only for that its layers are fetched: who mistypes a path must not believe that it is gone.
-async fn has<W: Way + Clone>(from: &Shop<'_, W>, base: &Reference, chosen: &Chosen, deleted: &[String]) -> Result<()> {
-    if deleted.is_empty() {
-        return Ok(());
-    }
-    let layers = chosen.fetch("read the image", from.client, from.repository).await?;
-    let paths: Vec<_> = deleted.iter().map(|path| path.as_bytes().to_vec()).collect();
-    let missing = aside(move |wanted| missing(&layers, &paths, wanted)).await?;
-    if !missing.is_empty() {
-        bail!("{base} has no {}: nothing was made", cluster::listed(missing));
-    }
-    Ok(())
-}
-
-/// The layer of changes.
-async fn layer(add: Vec<PathBuf>, delete: Vec<String>, created: jiff::Timestamp) -> Result<Packed> {
+/// The layer of changes, of an image with these layers, if they are known.
+async fn layer(
+    options: &LayerOptions,
+    base: &Reference,
+    layers: Option<Vec<Layer<Content>>>,
+    created: Timestamp,
+) -> Result<Packed> {
+    let LayerOptions { add, delete, .. } = options;
+    let (add, delete, name) = (add.clone(), delete.clone(), base.to_string());
     aside(move |wanted| {
         let mut change = Change::new(wanted);
         for path in &add {
@@ -137,6 +136,9 @@ async fn layer(add: Vec<PathBuf>, delete: Vec<String>, created: jiff::Timestamp)
         }
         for path in delete {
             change.delete(path.into_bytes());
+        }
+        if let Some(layers) = layers {
+            change.check(&Files::of(&layers, wanted)?, &name)?;
         }
         change.pack(created)
     })
@@ -234,9 +236,10 @@ mod tests {
             Shop { client: &far, repository: &target.repository },
         );
         let delete: Vec<_> = delete.iter().map(|text| path(text).unwrap()).collect();
-        has(&from, &base, &chosen, &delete).await?;
+        let options = LayerOptions { add: add.to_vec(), delete, unchecked: false };
         let changes = changes(&["--env", "A=1"]).unwrap();
-        let layer = layer(add.to_vec(), delete, changes.created()).await?;
+        let layers = chosen.fetch("", from.client, from.repository).await?;
+        let layer = layer(&options, &base, Some(layers), changes.created()).await?;
         let step = Step { made_by: "kubectl registry commit", author: Some("Ann"), message: Some("why") };
         let prepared = prepare(&chosen, &layer, &changes, &step)?;
         let outcome = send(&from, &to, is_same, &chosen, &prepared, &target).await?;

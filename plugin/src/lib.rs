@@ -257,7 +257,8 @@ enum Command {
     /// digest: files are in order, and all times are 1970, or those of --created.
     ///
     /// Of a folder, files are root's and keep their modes; a folder that is not empty leaves that of the image as it is. Of an archive, owners, modes and
-    /// attributes stay. What is deleted must be there, for which the image's layers are fetched; it stays in them, and can be read by who has the image.
+    /// attributes stay. What is deleted must be there, and what is no folder becomes one only if it is deleted as well: to know that, the image's layers are
+    /// fetched into $TMPDIR. What is deleted stays in them, and can be read by who has the image.
     #[command(after_help = "Examples:\n  \
         kubectl registry commit team-a shop/web:1.4 shop/web:1.4-fixed --add fix/ -a 'Ann Smith' -m 'newer certificates'\n  \
         kubectl registry commit team-a shop/web:1.4 shop/web:slim --delete /usr/share/doc --delete /etc/motd\n  \

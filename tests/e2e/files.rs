@@ -152,5 +152,8 @@ async fn files_come_out_of_images_and_into_them_as_others_see_them() {
     assert_eq!((&again["digest"], &again["copied"]), (&done["digest"], &json!(0)), "{again:#}");
     let said = terminal.asks(&["commit", "team-a", "team/app:1", "shop/app:3", "--delete", "etc/motd"]).await;
     assert!(said.code == Some(1) && said.err.contains("team/app:1 has no etc/motd: nothing was made"), "{}", said.err);
+    file(&changes, "etc/link/new", "3");
+    let said = terminal.asks(&["commit", "team-a", "team/app:1", "shop/app:3", "--add", &text(&changes)]).await;
+    assert!(said.code == Some(1) && said.err.contains("would make a folder of etc/link"), "{}", said.err);
     assert_eq!(terminal.reads(&["tags", "team-a", "shop/app"]).await, json!(["2"]));
 }

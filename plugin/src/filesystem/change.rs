@@ -12,12 +12,14 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
 use super::entries::{Entries, Entry, Kind, normal};
+use super::flatten::Files;
 use super::overlay::{Overlay, ancestors};
 use super::pack::{Packed, Packer};
 use super::read_in::{judge, lay, whole};
 use super::{OPAQUE, WHITEOUT, join, shown, split, unpack, write};
 use crate::archive::Content;
 use crate::aside::Wanted;
+use crate::cluster::listed;
 
 /// Records of PAX that are times.
 const TIMES: [&[u8]; 4] = [b"mtime", b"atime", b"ctime", b"LIBARCHIVE.creationtime"];
@@ -84,6 +86,39 @@ impl<'a> Change<'a> {
     /// Deletes what the layers below have under a path.
     pub(crate) fn delete(&mut self, path: Vec<u8>) {
         self.deleted.insert(path);
+    }
+
+    /// That an image of this name and with these files can be changed so: what is deleted is there, and nothing becomes a folder, or is none any more, that
+    /// nobody deleted. Else a folder `lib` would take the place of a symlink to `usr/lib`, and with it everything that is there.
+    pub(crate) fn check(&self, files: &Files, name: &str) -> Result<()> {
+        let missing = self.deleted.iter().filter(|path| !files.has(path)).map(|path| shown(path));
+        let missing: Vec<_> = missing.collect();
+        if !missing.is_empty() {
+            bail!("{name} has no {}: nothing was made", listed(missing));
+        }
+        let is_deleted = |path: &[u8]| self.deleted.contains(path) || self.is_deleted_above(path);
+        let stays = |path: &[u8]| files.has(path) && !is_deleted(path);
+        for (path, _) in self.overlay.iter() {
+            if let Some(above) = ancestors(path).find(|above| stays(above) && !files.is_folder(above)) {
+                bail!(
+                    "{} would make a folder of {}, which is none in {name}: add it where that leads, or delete {1} as well",
+                    shown(path),
+                    shown(above)
+                );
+            }
+            if stays(path) && files.is_folder(path) != self.overlay.is_folder(path) {
+                let (is, is_not) = if files.is_folder(path) { ("a", "none") } else { ("no", "one") };
+                bail!(
+                    "{} is {is} folder in {name}, and would be {is_not}: delete it as well, if that is meant",
+                    shown(path)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn is_deleted_above(&self, path: &[u8]) -> bool {
+        ancestors(path).any(|above| self.deleted.contains(above))
     }
 
     fn put(&mut self, layer: u32, entry: Entry, content: From) -> Result<()> {
@@ -201,9 +236,8 @@ impl<'a> Change<'a> {
 
     /// The name that deletes what lies below a path; `None` if something else does already.
     fn deletion(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let is_deleted_above = || ancestors(path).any(|above| self.deleted.contains(above));
         let is_replaced = self.overlay.get(path).is_some() && !self.overlay.is_folder(path);
-        if is_replaced || self.overlay.is_covered(path) || is_deleted_above() {
+        if is_replaced || self.overlay.is_covered(path) || self.is_deleted_above(path) {
             return None;
         }
         if self.overlay.is_folder(path) || self.overlay.has_below(path) {
@@ -355,6 +389,45 @@ mod tests {
             (&["etc", "etc/app"], &["etc/.wh..wh..opq", "etc/app/a", "file"]),
         ] {
             assert_eq!(names(&packed(&[&root], deleted, 0).unwrap()), expected, "{deleted:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_becomes_a_folder_or_is_none_any_more_unasked() {
+        let home = tempfile::tempdir().unwrap();
+        let wanted = Wanted::default();
+        let base = Tar::of([
+            testing::folder("usr/lib"),
+            testing::file("usr/lib/a", "x"),
+            testing::symlink("lib", "usr/lib"),
+            testing::file("etc/app/a", "x"),
+        ]);
+        let layer = super::super::Layer { name: "1".to_owned(), content: base, diff_id: None };
+        let files = Files::of(&[layer], &wanted).unwrap();
+        let no_folder = "lib/b would make a folder of lib, which is none in shop/web:1: add it where that leads, or delete lib as well";
+        for (made, deleted, words) in [
+            (testing::file("usr/lib/a", "y"), &[][..], ""),
+            (testing::folder("usr/lib"), &[], ""),
+            (testing::folder("etc/app"), &[], ""),
+            (testing::symlink("lib", "lib64"), &[], ""),
+            (testing::file("lib/b", "y"), &[], no_folder),
+            (testing::file("lib/b", "y"), &["lib"], ""),
+            (testing::file("lib/b/c", "y"), &["lib"], ""),
+            (testing::folder("lib"), &[], "lib is no folder in shop/web:1, and would be one: delete it as well"),
+            (testing::folder("lib"), &["lib"], ""),
+            (testing::file("etc/app", "y"), &[], "etc/app is a folder in shop/web:1, and would be none"),
+            (testing::file("etc/app", "y"), &["etc"], ""),
+            (testing::file("new", "y"), &["etc/none", "usr/lib/b", "etc"], "shop/web:1 has no etc/none and usr/lib/b"),
+        ] {
+            let mut change = Change::new(&wanted);
+            change.add(&archive(home.path(), std::slice::from_ref(&made))).unwrap();
+            deleted.iter().for_each(|path| change.delete(path.as_bytes().to_vec()));
+            let found = change.check(&files, "shop/web:1").map_err(|error| error.to_string()).err().unwrap_or_default();
+            assert!(
+                found.contains(words) && found.is_empty() == words.is_empty(),
+                "{} {deleted:?}: {found}",
+                made.path
+            );
         }
     }
 

@@ -71,11 +71,23 @@ pub(crate) fn flatten<C: Again>(layers: &[Layer<C>], out: &mut impl Write, wante
     Ok(written)
 }
 
-/// Those of these paths under which the layers leave nothing.
-pub(crate) fn missing<C: Again>(layers: &[Layer<C>], paths: &[Vec<u8>], wanted: &Wanted) -> Result<Vec<String>> {
-    let Left { overlay, .. } = left(layers, wanted)?;
-    let is_there = |path: &&Vec<u8>| overlay.get(path).is_some() || overlay.has_below(path);
-    Ok(paths.iter().filter(|path| !is_there(path)).map(|path| shown(path)).collect())
+/// The paths that the layers leave, and which of them are folders.
+pub(crate) struct Files(Overlay<Origin>);
+
+impl Files {
+    pub(crate) fn of<C: Again>(layers: &[Layer<C>], wanted: &Wanted) -> Result<Self> {
+        Ok(Self(left(layers, wanted)?.overlay))
+    }
+
+    /// Whether there is anything under a path.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        self.0.get(path).is_some() || self.0.has_below(path)
+    }
+
+    /// Whether it is a folder, also one that has no entry of its own.
+    pub(super) fn is_folder(&self, path: &[u8]) -> bool {
+        self.0.is_folder(path) || self.0.has_below(path)
+    }
 }
 
 fn in_layer<C>(layer: &Layer<C>) -> String {

@@ -12,7 +12,7 @@ mod write;
 
 pub(crate) use self::change::Change;
 pub(crate) use self::entries::normal;
-pub(crate) use self::flatten::{Layer, Written, flatten, missing};
+pub(crate) use self::flatten::{Files, Layer, Written, flatten};
 pub(crate) use self::pack::{Packed, Packer};
 pub(crate) use self::read_in::read_in;
 use self::unpack::unpack;
