@@ -90,7 +90,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("credentials::hashing", &["credentials", "secret"]),
     ("credentials", &["secret"]),
     ("access::keys", &["access", "credentials::generated", "secret"]),
-    ("access", &[]),
+    ("access", &["api", "secret"]),
     ("api", &[]),
     ("metrics", &[]),
     ("secret", &[]),

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::RepositoryGlob;
+use super::cluster::ClusterLogins;
 
 /// Everybody who has logged in, or every team.
 pub const ALL: &str = "*";
@@ -39,7 +40,7 @@ pub enum Caller<'a> {
 }
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access<'a> {
     /// Something with a repository.
     Repository(&'a str, Action),
@@ -92,6 +93,9 @@ pub struct AccessFile {
     pub service: String,
     /// Who may do what.
     pub policy: Policy,
+    /// How the cluster's tokens count; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterLogins>,
 }
 
 impl AccessFile {
@@ -140,6 +144,12 @@ impl Policy {
         }
         let allows = |rule: &Option<Rule>| rule.as_ref().is_some_and(|rule| self.rule_allows(rule, caller, access));
         self.rules.iter().position(allows).map(Grant::Rule)
+    }
+
+    /// Those of `wanted` that some rule allows.
+    #[must_use]
+    pub fn allowed<'a>(&self, caller: Caller<'_>, wanted: &BTreeSet<Access<'a>>) -> BTreeSet<Access<'a>> {
+        wanted.iter().copied().filter(|access| self.allows(caller, *access).is_some()).collect()
     }
 
     /// Whether there is anything for who has not logged in.

@@ -62,6 +62,22 @@ pub struct TokenSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Vec<RuleSpec>,
+    /// The cluster's own tokens are logins, too: of ServiceAccounts, and of people. What they may do is a matter of Roles in the registry's namespace, not of
+    /// `rules`: verbs pull, push, delete and list on `repositories` of the group privateregistry.dev. An administrator lets the registry ask the cluster:
+    /// its ServiceAccount NAME needs the ClusterRole system:auth-delegator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesLogins>,
+}
+
+/// The cluster's tokens as logins.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesLogins {
+    /// Whom a token must be for, default `NAME.NAMESPACE.svc`. With the API server's own audience tokens of people count, too; such a token opens the
+    /// cluster to whoever runs the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::AUDIENCE))]
+    pub audience: Option<String>,
 }
 
 /// A team.

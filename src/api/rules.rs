@@ -12,6 +12,8 @@ pub const HOST_PORT: &str = r"^(\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]|[a-z0-9]([-a-z
 pub const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 /// Pattern of a user's name: no colon, no blanks, and nothing that an htpasswd file takes for a comment.
 pub const USER_NAME: &str = r"^[^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*$";
+/// Pattern of whom a token is for: visible letters.
+pub const AUDIENCE: &str = r"^[\x21-\x7e]+$";
 /// Pattern of an object's name.
 pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of a DNS name whose first label may be a wildcard.

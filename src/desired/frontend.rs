@@ -9,6 +9,7 @@
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, ExecAction, Probe, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::cluster_access;
 use super::nginx::ALIVE;
 use super::pod::{
     AUTH, DATA, FRONTEND_CONFIG, Life, PORT, TLS, TOKENS, asks, container_context, has_logins, mount, port,
@@ -91,6 +92,7 @@ pub(super) fn sidecar(registry: &Resolved, frontend: &Frontend, image: &str) -> 
         args.push(format!("--tokens={TOKENS}"));
         mounts.push(mount("token", TOKENS, true));
     }
+    mounts.extend(registry.cluster_logins().map(|_| cluster_access::mounted()));
     let is_ready = ["/usr/local/bin/private-registry-operator", "sidecar-is-ready", FOLDER].map(str::to_owned);
     Container {
         name: SIDECAR.to_owned(),

@@ -3,6 +3,7 @@
 pub mod bundle_copy;
 pub mod certificate_request;
 pub mod claim;
+mod cluster_access;
 pub mod cluster_bundle;
 pub mod config;
 pub mod disruption_budget;

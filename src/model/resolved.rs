@@ -14,6 +14,7 @@ use super::image::Version;
 use super::resolve::answer_secret;
 use super::{Blocked, Host, HostPort, RegistryName, Route};
 use crate::access::Policy;
+use crate::access::cluster::ClusterLogins;
 use crate::api::{
     AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
     KeyAlgorithm, NodeRuntime, PodSpec, Resources, RestartType, ServiceType, TlsVersion,
@@ -364,6 +365,8 @@ pub enum Users {
     Table {
         /// Who may do what; `None`: everybody everything. The generated admin is added when it is known.
         policy: Option<Box<Policy>>,
+        /// How the cluster's tokens count; `None`: not at all.
+        cluster: Option<Box<ClusterLogins>>,
         /// In the order of precedence: users, then usersFrom.
         candidates: Vec<Wanted>,
         /// References that lead nowhere, in words a user can act on.
@@ -455,6 +458,15 @@ impl Resolved {
     pub fn policy(&self) -> Option<&Policy> {
         match &self.users {
             Users::Table { policy, .. } => policy.as_deref(),
+            Users::Everybody => None,
+        }
+    }
+
+    /// How the cluster's tokens count, if they do.
+    #[must_use]
+    pub fn cluster_logins(&self) -> Option<&ClusterLogins> {
+        match &self.users {
+            Users::Table { cluster, .. } => cluster.as_deref(),
             Users::Everybody => None,
         }
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use super::resolved::{Admin, Fault, Users};
 use super::{Observed, SecretContent};
+use crate::access::cluster::ClusterLogins;
 use crate::access::{Action, Policy, RepositoryGlob, Rule};
-use crate::api::{AuthSpec, HtpasswdSecretRef, RuleAction, RuleSpec, TokenSpec};
+use crate::api::{AuthSpec, HtpasswdSecretRef, KubernetesLogins, RuleAction, RuleSpec, TokenSpec};
 use crate::credentials::{DEAREST, Login, Source, SourceKind, Wanted, given};
 
 /// Users that are looked at, twice as many as a table holds: lines of an htpasswd file are short.
@@ -21,8 +22,15 @@ const PASSWORD_KEY: &str = "password";
 /// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
 pub const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
 
+/// Which registry it is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+}
+
 /// Looks up every reference.
-pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
+pub(super) fn users(spec: Option<&AuthSpec>, place: Place<'_>, observed: &Observed) -> Users {
     let spec = spec.cloned().unwrap_or_default();
     if spec.none.is_some() {
         return Users::Everybody;
@@ -53,6 +61,7 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
     let policy = spec.token.as_ref().map(|spec| Box::new(policy(spec, &mut found.faults)));
     Users::Table {
         policy,
+        cluster: spec.token.and_then(|spec| spec.kubernetes).map(|spec| Box::new(cluster(spec, place))),
         candidates: found.candidates,
         missing: found.missing,
         unread: found.unread,
@@ -63,6 +72,11 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         },
         cost: spec.htpasswd.unwrap_or_default().bcrypt_cost.unwrap_or(DEFAULT_COST),
     }
+}
+
+fn cluster(spec: KubernetesLogins, place: Place<'_>) -> ClusterLogins {
+    let audience = spec.audience.unwrap_or_else(|| format!("{}.{}.svc", place.name, place.namespace));
+    ClusterLogins { audience, namespace: place.namespace.to_owned() }
 }
 
 /// Teams and rules. A rule that cannot be followed allows nothing, and is told.
@@ -275,7 +289,11 @@ mod tests {
         let secrets = secrets.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
         let auth = serde_json::from_value(auth.clone()).unwrap();
         let observed = Observed { secrets, ..Observed::default() };
-        let Users::Table { candidates, missing, faults, .. } = users(Some(&auth), &observed) else { panic!() };
+        let Users::Table { candidates, missing, faults, .. } =
+            users(Some(&auth), Place { namespace: "registries", name: "team-a" }, &observed)
+        else {
+            panic!()
+        };
         Read { names: candidates.into_iter().map(|user| user.name).collect(), missing, faults }
     }
 
@@ -310,7 +328,11 @@ mod tests {
             ..Observed::default()
         };
         let auth = serde_json::from_value(auth).unwrap();
-        let Users::Table { candidates, faults, missing, .. } = users(Some(&auth), &observed) else { panic!() };
+        let Users::Table { candidates, faults, missing, .. } =
+            users(Some(&auth), Place { namespace: "registries", name: "team-a" }, &observed)
+        else {
+            panic!()
+        };
         assert_eq!(candidates.into_iter().map(|user| user.name).collect::<Vec<_>>(), ["carl"]);
         assert_eq!((faults[0].reason, faults.len(), missing.len()), ("SecretsTooLarge", 1, 0));
         assert!(faults[0].message.contains("Secret huge"));

@@ -55,6 +55,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("token.rules[].repositories[]", vec![json!("one/**"), json!("two/*")]),
         // The catalog is about no repository.
         ("token.rules[].actions[]", vec![json!("push"), json!("delete")]),
+        ("kubernetes.audience", vec![json!("one.example.com"), json!("two.example.com")]),
         ("pullSecrets[].user", vec![json!("alice"), json!("bob")]),
         ("pullSecrets[].name", vec![json!("pull-one"), json!("pull-two")]),
         ("storage.existingClaim.name", vec![json!("given-one"), json!("given-two")]),

@@ -24,6 +24,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use kube::Client;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
@@ -60,9 +61,14 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(options: &Options) -> io::Result<Self> {
+        Self::of_cluster(options, None)
+    }
+
+    /// With a `client` in the place of the cluster that the pod is in.
+    pub(super) fn of_cluster(options: &Options, client: Option<Client>) -> io::Result<Self> {
         let users = options.logins.clone().map(|folder| Users::new(folder, options.tokens.is_some()));
         let users = users.transpose()?.map(Arc::new);
-        let tokens = options.tokens.clone().zip(users.clone()).map(|(keys, users)| Tokens::new(keys, users));
+        let tokens = options.tokens.clone().zip(users.clone()).map(|(keys, users)| Tokens::new(keys, users, client));
         let volume = options.data.as_deref().map(Volume::new);
         Ok(Self { volume, looking: Arc::new(Semaphore::new(LOOKING)), users, tokens })
     }
