@@ -18,6 +18,7 @@ mod configuring;
 mod conformance;
 mod content;
 mod frontend;
+mod identities;
 mod installing;
 mod keeping;
 mod neighbours;
