@@ -1,8 +1,12 @@
-//! `can-i`: whether somebody may do something with a repository, and which rule says so. Decided by the operator's own rules.
+//! `can-i`: whether somebody may do something with a repository, and which rule says so. Decided by the operator's own rules; of the cluster's users, who are
+//! told by the colon in their names, by the cluster.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use private_registry_operator::access::cluster::{ClusterLogins, ClusterUser, verb};
 use private_registry_operator::access::{Access, Action, Caller, Grant, Policy, Rule, is_repository};
 use private_registry_operator::api::{PrivateRegistry, UserSourceKind};
 use private_registry_operator::model::{RegistryName, rules_of};
@@ -23,7 +27,7 @@ pub(crate) struct Options {
     action: String,
     /// With which repository; of catalog none
     repository: Option<String>,
-    /// Who asks [default: somebody without a login]
+    /// Who asks, for instance ann or system:serviceaccount:shop:builder [default: somebody without a login]
     #[arg(long = "as", value_name = "USER")]
     user: Option<String>,
     /// A manifest to ask in the place of the cluster; - is standard input
@@ -51,12 +55,18 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             bail!("{name:?} is no name of a repository; write it without host and tag, for instance team/app")
         }
     };
-    let registry = match &options.file {
-        Some(file) => of_file(file, &options.name)?,
-        None => cluster::wait(async { options.place.registry(&options.name).await?.read().await })?,
-    };
     let caller = options.user.as_deref().map_or(Caller::Anonymous, Caller::User);
-    let answer = answer(&registry, caller, access);
+    let answer = match &options.file {
+        Some(file) => answer(&of_file(file, &options.name)?, caller, access),
+        None => cluster::wait(async {
+            let place = options.place.registry(&options.name).await?;
+            let found = place.read().await?;
+            match options.user.as_deref().and_then(|user| of_cluster(&found, &place.namespace, user)) {
+                Some((logins, user)) => by_roles(place.client, &logins, &user, access).await,
+                None => Ok(answer(&found, caller, access)),
+            }
+        })?,
+    };
     shell::print(&format!("{}: {}\n", if answer.is_yes { "yes" } else { "no" }, answer.why));
     Ok(answer.is_yes)
 }
@@ -67,6 +77,39 @@ fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
     let one = found.registries.into_iter().find(named);
     let one = one.with_context(|| format!("{} holds no PrivateRegistry {name} that can be read", file.display()))?;
     serde_json::from_value(one.object).with_context(|| format!("read PrivateRegistry {name} of {}", file.display()))
+}
+
+/// A user of the cluster, where its tokens are logins. Users of the table have no colon in their names.
+fn of_cluster(registry: &PrivateRegistry, namespace: &str, user: &str) -> Option<(ClusterLogins, ClusterUser)> {
+    registry.spec.auth.as_ref()?.token.as_ref()?.kubernetes.as_ref()?;
+    let (logins, name) = (ClusterLogins { audience: String::new(), namespace: namespace.to_owned() }, user.to_owned());
+    // The groups that its token would say (<https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>).
+    let of_account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let groups = of_account.map(|(namespace, _)| {
+        ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"]
+            .map(str::to_owned)
+            .to_vec()
+    });
+    user.contains(':')
+        .then(|| (logins, ClusterUser { name, groups: groups.unwrap_or_default(), ..ClusterUser::default() }))
+}
+
+/// What the cluster says, and why.
+async fn by_roles(client: Client, logins: &ClusterLogins, user: &ClusterUser, access: Access<'_>) -> Result<Answer> {
+    let question = logins.may(user, access);
+    let asked = Api::all(client).create(&PostParams::default(), &question).await;
+    let status =
+        asked.map_err(cluster::explained).context("ask the cluster what its roles allow")?.status.unwrap_or_default();
+    let (verb, name) = match access {
+        Access::Repository(name, action) => (verb(action), format!(" {name}")),
+        Access::Catalog => (verb(Action::Catalog), String::new()),
+    };
+    let what = format!("{verb} repositories.privateregistry.dev{name} in namespace {}", logins.namespace);
+    let why = match status.allowed {
+        true => format!("{} may {what}: {}", user.name, status.reason.unwrap_or_default()),
+        false => format!("no Role in namespace {}, and no ClusterRole, lets {} {what}", logins.namespace, user.name),
+    };
+    Ok(Answer { is_yes: status.allowed, why })
 }
 
 /// Whether somebody cannot log in, where the status names everybody who can.

@@ -13,6 +13,7 @@ use crate::client::Person;
 use crate::cluster::{Cluster, node, wait};
 use crate::place::no_frontend;
 use crate::registry::Registry;
+use crate::terminal::Terminal;
 
 const NAMESPACE: &str = "identities";
 const AUDIENCE: &str = "team-a.identities.svc";
@@ -117,6 +118,17 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     }
     registry.started("as-reader").await;
     registry.is_refused("as-default", "authorization failed").await;
+
+    let terminal = Terminal::new(&registry);
+    for (verb, account, code, said) in [
+        ("push", "builder", 0, "RoleBinding \"builder/identities\""),
+        ("push", "reader", 1, "lets system:serviceaccount:identities:reader push"),
+    ] {
+        let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+        let answer = terminal.asks(&["can-i", "team-a", verb, "shop/web", &who]).await;
+        assert_eq!(answer.code, Some(code), "{}{}", answer.out, answer.err);
+        assert!(answer.out.contains(said), "{}", answer.out);
+    }
 
     // A right that is taken ends with the cluster's answers, although the registry's own token still holds.
     let bindings = cluster.api::<RoleBinding>(NAMESPACE);
