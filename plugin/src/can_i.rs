@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use private_registry_operator::access::cluster::{ClusterLogins, ClusterUser, verb};
+use private_registry_operator::access::issuer::Guest;
 use private_registry_operator::access::{Access, Action, Caller, Grant, Policy, Rule, is_repository};
 use private_registry_operator::api::{PrivateRegistry, UserSourceKind};
 use private_registry_operator::model::{RegistryName, rules_of};
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// Who asks, for instance ann or system:serviceaccount:shop:builder [default: somebody without a login]
     #[arg(long = "as", value_name = "USER")]
     user: Option<String>,
+    /// A group that the token of an issuer's user says, for instance github:acme; several times for several
+    #[arg(long = "as-group", value_name = "GROUP", requires = "user")]
+    groups: Vec<String>,
     /// A manifest to ask in the place of the cluster; - is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "namespace")]
     file: Option<PathBuf>,
@@ -55,13 +59,19 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             bail!("{name:?} is no name of a repository; write it without host and tag, for instance team/app")
         }
     };
-    let caller = options.user.as_deref().map_or(Caller::Anonymous, Caller::User);
+    let guest = options.user.clone().filter(|user| user.contains(':'));
+    let guest = guest.map(|name| Guest { name, groups: options.groups.clone() });
+    let caller = match (&guest, options.user.as_deref()) {
+        (Some(guest), _) => Caller::Guest(guest),
+        (None, Some(user)) => Caller::User(user),
+        (None, None) => Caller::Anonymous,
+    };
     let answer = match &options.file {
         Some(file) => answer(&of_file(file, &options.name)?, caller, access),
         None => cluster::wait(async {
             let place = options.place.registry(&options.name).await?;
             let found = place.read().await?;
-            match options.user.as_deref().and_then(|user| of_cluster(&found, &place.namespace, user)) {
+            match guest.as_ref().and_then(|guest| of_cluster(&found, &place.namespace, guest)) {
                 Some((logins, user)) => by_roles(place.client, &logins, &user, access).await,
                 None => Ok(answer(&found, caller, access)),
             }
@@ -79,19 +89,19 @@ fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
     serde_json::from_value(one.object).with_context(|| format!("read PrivateRegistry {name} of {}", file.display()))
 }
 
-/// A user of the cluster, where its tokens are logins. Users of the table have no colon in their names.
-fn of_cluster(registry: &PrivateRegistry, namespace: &str, user: &str) -> Option<(ClusterLogins, ClusterUser)> {
-    registry.spec.auth.as_ref()?.token.as_ref()?.kubernetes.as_ref()?;
-    let (logins, name) = (ClusterLogins { audience: String::new(), namespace: namespace.to_owned() }, user.to_owned());
+/// A user of the cluster, where its tokens are logins.
+fn of_cluster(registry: &PrivateRegistry, namespace: &str, guest: &Guest) -> Option<(ClusterLogins, ClusterUser)> {
+    let token = registry.spec.auth.as_ref()?.token.as_ref()?;
+    token.kubernetes.as_ref().filter(|_| token.issuers.iter().all(|issuer| issuer.name != guest.issuer()))?;
     // The groups that its token would say (<https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>).
-    let of_account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    let groups = of_account.map(|(namespace, _)| {
-        ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"]
-            .map(str::to_owned)
-            .to_vec()
-    });
-    user.contains(':')
-        .then(|| (logins, ClusterUser { name, groups: groups.unwrap_or_default(), ..ClusterUser::default() }))
+    let of_account = guest.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let groups = match of_account {
+        Some((namespace, _)) => ["", &format!(":{namespace}")].map(|of| format!("system:serviceaccounts{of}")).to_vec(),
+        None => guest.groups.clone(),
+    };
+    let groups = groups.into_iter().chain(["system:authenticated".to_owned()]).collect();
+    let logins = ClusterLogins { audience: String::new(), namespace: namespace.to_owned() };
+    Some((logins, ClusterUser { name: guest.name.clone(), groups, ..ClusterUser::default() }))
 }
 
 /// What the cluster says, and why.
@@ -137,10 +147,20 @@ fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) ->
     }
     let Some(token) = auth.token else {
         return match caller {
+            Caller::Guest(_) => no("without spec.auth.token nobody is known but the table's users".to_owned()),
             Caller::User(_) => yes("without spec.auth.token whoever has logged in may do everything"),
             Caller::Anonymous => no("this registry asks everybody for a login".to_owned()),
         };
     };
+    if let Caller::Guest(guest) = caller
+        && token.issuers.iter().all(|issuer| issuer.name != guest.issuer())
+    {
+        return no(format!(
+            "{} cannot log in: no issuer of spec.auth.token.issuers is called {}",
+            guest.name,
+            guest.issuer()
+        ));
+    }
     let (mut policy, faults) = rules_of(&token);
     let users = registry.status.iter().flat_map(|status| &status.users);
     let generated = users.filter(|user| user.source.kind == UserSourceKind::GeneratedAdmin);
@@ -153,6 +173,7 @@ fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) ->
     let who = match caller {
         Caller::Anonymous => "somebody without a login",
         Caller::User(name) => name,
+        Caller::Guest(guest) => &guest.name,
     };
     match policy.allows(caller, access) {
         Some(Grant::Administrator) => yes(&format!("{who} is the generated admin, who may do everything")),
@@ -173,9 +194,9 @@ fn words(rule: &Rule, policy: &Policy, caller: Caller<'_>) -> String {
     let user = match caller {
         Caller::Anonymous => "",
         Caller::User(name) => name,
+        Caller::Guest(guest) => &guest.name,
     };
-    let teams = policy.teams.iter().filter(|(_, users)| users.contains(user)).map(|(name, _)| name.as_str());
-    let teams: Vec<_> = teams.collect();
+    let teams: Vec<_> = policy.teams_of(caller).collect();
     let member = if rule.teams.is_empty() || teams.is_empty() {
         String::new()
     } else {
@@ -248,6 +269,34 @@ mod tests {
             says(&auth, "ann", Access::Catalog),
             "false: no rule of spec.auth.token.rules lets ann list all repositories"
         );
+    }
+
+    #[test]
+    fn whom_an_issuer_knows_has_what_names_him_or_his_groups() {
+        let auth = json!({"token": {
+            "issuers": [{"name": "ci", "issuer": "https://ci.example.com"}],
+            "teams": [{"name": "red", "groups": ["ci:acme"]}],
+            "rules": [{"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]}],
+        }});
+        for (name, groups, said) in [
+            (
+                "ci:acme/web",
+                &["ci:acme"][..],
+                "true: ci:acme/web may pull red/app by spec.auth.token.rules[0] (teams: * (ci:acme/web is in red), repositories: ${team}/**, actions: pull)",
+            ),
+            ("ci:acme/web", &[], "false: no rule of spec.auth.token.rules lets ci:acme/web pull red/app"),
+            (
+                "gitlab:x",
+                &["ci:acme"],
+                "false: gitlab:x cannot log in: no issuer of spec.auth.token.issuers is called gitlab",
+            ),
+        ] {
+            let guest =
+                Guest { name: name.to_owned(), groups: groups.iter().map(|group| (*group).to_owned()).collect() };
+            let Answer { is_yes, why } =
+                answer(&registry(&auth), Caller::Guest(&guest), Access::Repository("red/app", Action::Pull));
+            assert_eq!(format!("{is_yes}: {why}"), said);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Granted;
 use super::cluster::ClusterUser;
+use super::issuer::Guest;
 
 /// How long a token holds, in seconds. The gate looks at the rules at each request, so that a right ends sooner.
 pub const LIFE: u64 = 300;
@@ -44,6 +45,9 @@ pub struct Claims {
     /// Whoever logged in with a token of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterUser>,
+    /// Whoever logged in with a token of an issuer; `login` is then a mark of what the manifest says of the issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
 }
 
 #[derive(Deserialize)]
@@ -184,6 +188,7 @@ mod tests {
             }],
             login: String::new(),
             cluster: None,
+            guest: None,
         }
     }
 

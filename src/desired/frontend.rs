@@ -9,13 +9,13 @@
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, ExecAction, Probe, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::cluster_access;
 use super::nginx::ALIVE;
 use super::pod::{
     AUTH, DATA, FRONTEND_CONFIG, Life, PORT, TLS, TOKENS, asks, container_context, has_logins, mount, port,
     requirements, withdrawn,
 };
 use super::secrets::NGINX_KEY;
+use super::{cluster_access, issuer_keys};
 use crate::model::{Frontend, Pulls, Resolved};
 
 /// Name of nginx's container.
@@ -93,6 +93,9 @@ pub(super) fn sidecar(registry: &Resolved, frontend: &Frontend, image: &str) -> 
         mounts.push(mount("token", TOKENS, true));
     }
     mounts.extend(registry.cluster_logins().map(|_| cluster_access::mounted()));
+    let issuers = issuer_keys::mounted(registry);
+    args.extend((!issuers.is_empty()).then(|| format!("--issuers={}", issuer_keys::FOLDER)));
+    mounts.extend(issuers);
     let is_ready = ["/usr/local/bin/private-registry-operator", "sidecar-is-ready", FOLDER].map(str::to_owned);
     Container {
         name: SIDECAR.to_owned(),

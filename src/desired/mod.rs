@@ -9,6 +9,7 @@ pub mod config;
 pub mod disruption_budget;
 pub mod frontend;
 pub mod identity;
+mod issuer_keys;
 pub mod kinds;
 pub mod material;
 mod merge;

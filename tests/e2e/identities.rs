@@ -1,21 +1,23 @@
-//! The cluster's own identities: ServiceAccounts log in with their tokens, Roles say what they may do, and a kubelet pulls with them without any pull Secret.
+//! Logins from elsewhere. The cluster's own identities: ServiceAccounts log in with their tokens, Roles say what they may do, and a kubelet pulls with them
+//! without any pull Secret. And those of an issuer, whose users and groups stand in rules.
 
 use std::time::Instant;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::client::Person;
-use crate::cluster::{Cluster, node, wait};
+use crate::cluster::{Cluster, cluster, node, wait};
 use crate::place::no_frontend;
 use crate::registry::Registry;
 use crate::terminal::Terminal;
 
 const NAMESPACE: &str = "identities";
+const ISSUERS: &str = "issuers";
 const AUDIENCE: &str = "team-a.identities.svc";
 
 /// What an administrator applies in no namespace.
@@ -44,14 +46,74 @@ async fn account(cluster: &Cluster, name: &str, repositories: &[&str], verbs: &[
 
 /// What `kubectl create token ACCOUNT --audience …` prints.
 async fn token(cluster: &Cluster, account: &str, audience: &str) -> String {
+    token_in(cluster, NAMESPACE, account, audience).await
+}
+
+async fn token_in(cluster: &Cluster, namespace: &str, account: &str, audience: &str) -> String {
     let request: TokenRequest = serde_json::from_value(json!({"spec": {"audiences": [audience]}})).unwrap();
-    let accounts = cluster.api::<ServiceAccount>(NAMESPACE);
+    let accounts = cluster.api::<ServiceAccount>(namespace);
     let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
     answer.status.unwrap().token.unwrap_or_default()
 }
 
 async fn person(cluster: &Cluster, registry: &Registry, account: &str) -> Person {
     registry.user("serviceaccount", &token(cluster, account, AUDIENCE).await).await
+}
+
+/// The cluster is an issuer like others: whoever has its keys can check its tokens without asking it.
+#[tokio::test]
+async fn an_issuers_tokens_are_logins_and_rules_say_what_they_may_do() {
+    let Some(cluster) = cluster().await else { return };
+    if no_frontend().is_some_and(testbed::skip_because) {
+        return;
+    }
+    cluster.namespace(ISSUERS).await;
+    cluster.create::<ServiceAccount>(ISSUERS, json!({"metadata": {"name": "pipeline"}})).await;
+    let published = cluster.client.request_text(http::Request::get("/openid/v1/jwks").body(Vec::new()).unwrap()).await;
+    let said = cluster
+        .client
+        .request_text(http::Request::get("/.well-known/openid-configuration").body(Vec::new()).unwrap())
+        .await;
+    let said: Value = serde_json::from_str(&said.unwrap()).unwrap();
+    let issuer = json!({
+        "name": "ci", "issuer": said["issuer"], "jwksConfigMapRef": {"name": "keys"},
+        "claimMapping": {"user": "claims['kubernetes.io'].serviceaccount.name", "groups": "[claims['kubernetes.io'].namespace]"},
+    });
+    let spec = json!({
+        "auth": {"token": {
+            "issuers": [issuer],
+            "teams": [{"name": "shop", "groups": [format!("ci:{ISSUERS}")]}],
+            "rules": [
+                {"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull", "push"]},
+                {"users": ["*"], "repositories": ["**"], "actions": ["pull"]},
+            ],
+        }},
+        "frontend": {"nginx": {"resources": {"requests": {"cpu": "1m", "memory": "16Mi"}}}},
+    });
+    // It starts without the keys, and everybody else logs in.
+    let registry = cluster.another(ISSUERS, "team-a", spec).await.ready().await;
+    registry.admin().await.pushes("other/app:1", "of the admin").await;
+    let brought = token_in(&cluster, ISSUERS, "pipeline", "team-a.issuers.svc").await;
+    let pipeline = registry.user("pipeline", &brought).await;
+    let refusal = pipeline.hears("/auth/token", &[]).await;
+    assert!(refusal.contains(" 503") && refusal.contains("jwksConfigMapRef"), "{refusal}");
+    let keys = json!({"metadata": {"name": "keys"}, "data": {"jwks.json": published.unwrap()}});
+    cluster.create::<ConfigMap>(ISSUERS, keys).await;
+    wait("the kubelet shows the keys", async || match pipeline.sees("/auth/token").await.as_str() {
+        "200" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+
+    let digest = pipeline.pushes("shop/web:1", "of a pipeline").await;
+    assert_eq!(pipeline.pulls("shop/web:1").await, digest);
+    assert!(pipeline.tries_to_pull("other/app:1").await.is_err(), "`*` is the registry's own users");
+    let foreign = token_in(&cluster, ISSUERS, "pipeline", "https://elsewhere.example.com").await;
+    assert_eq!(registry.user("pipeline", &foreign).await.sees("/auth/token").await, "401");
+    let answer = Terminal::new(&registry)
+        .sees(&["can-i", "team-a", "push", "shop/web", "--as=ci:pipeline", &format!("--as-group=ci:{ISSUERS}")])
+        .await;
+    assert!(answer.contains("ci:pipeline is in shop"), "{answer}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //! next request. Who came with a token of the cluster has what its RBAC allows now, or did a few seconds ago. The registry checks each token by itself, so that a judge that is wrong opens nothing.
 
 mod cluster;
+mod issuers;
 mod keys;
 mod mount;
 mod request;
@@ -36,6 +37,7 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use self::cluster::{Cluster, Silent};
+use self::issuers::Issuers;
 use self::keys::{Keys, Set};
 use self::request::{Login, TokenRequest};
 use super::gate::bare;
@@ -44,6 +46,8 @@ use super::recent::Recent;
 use super::softlock::Who;
 use super::users::{Entry, Users};
 use crate::access::cluster::{self as identity, ClusterLogins, ClusterUser};
+use crate::access::issuer::{Guest, Issuer};
+use crate::access::jwt;
 use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
 use crate::access::{Access, Action, Caller, Granted, Need, Scope, grant, need, refresh, wanted};
 use crate::secret::Sensitive;
@@ -74,6 +78,7 @@ pub(super) struct Tokens {
     users: Arc<Users>,
     keys: Keys,
     cluster: Cluster,
+    issuers: Issuers,
     checked: Mutex<Checked>,
 }
 
@@ -93,6 +98,8 @@ enum Person {
     User(String),
     /// Somebody whom the cluster knows, and when the token that he brought ends, in seconds since 1970.
     OfCluster(Arc<ClusterUser>, Option<u64>),
+    /// Somebody whom an issuer knows, and when his token ends.
+    Guest(Arc<Guest>, Option<u64>),
 }
 
 /// Why a request does not pass.
@@ -108,9 +115,9 @@ enum Denial {
     BadToken(String),
     /// Who asks may not do that.
     NotAllowed,
-    /// The cluster does not accept the token that was brought.
-    NotOfCluster(String),
-    /// The cluster cannot be asked.
+    /// The token that was brought in the place of a password does not count.
+    NotAccepted(String),
+    /// It cannot be found out whether it does.
     Silent(String),
     /// Users, rules or keys cannot be read.
     Unreadable,
@@ -151,14 +158,10 @@ struct Asked<'a> {
 }
 
 impl Tokens {
-    /// `client` in the place of the cluster that the pod is in.
-    pub(super) fn new(folder: PathBuf, users: Arc<Users>, client: Option<Client>) -> Self {
-        Self {
-            users,
-            keys: Keys::new(folder),
-            cluster: Cluster::new(client),
-            checked: Mutex::new(Checked::with(Vec::new())),
-        }
+    /// `issuers`: the folder with the keys of issuers. `client` in the place of the cluster that the pod is in.
+    pub(super) fn new(keys: PathBuf, issuers: PathBuf, users: Arc<Users>, client: Option<Client>) -> Self {
+        let (keys, issuers, cluster) = (Keys::new(keys), Issuers::new(issuers), Cluster::new(client));
+        Self { users, keys, cluster, issuers, checked: Mutex::new(Checked::with(Vec::new())) }
     }
 
     /// Answers a client that asks for a token.
@@ -219,8 +222,9 @@ impl Tokens {
             granted = names(&granted),
             "a token was given"
         );
-        // One that was made from another would never end. Who brought a token keeps that.
-        let refresh = user.zip(mark).filter(|_| asked.wants_refresh && is_by_password).map(|(user, login)| {
+        // One that was made from another would never end. Who brought a token of somebody else's keeps that.
+        let lasts = asked.wants_refresh && is_by_password && matches!(person, Person::User(_));
+        let refresh = user.zip(mark).filter(|_| lasts).map(|(user, login)| {
             let until = seconds(now) + refresh::LIFE;
             let login = refresh::Login { user: user.to_owned(), login, service: service.clone(), until };
             refresh::seal(&set.refresh, &login)
@@ -249,6 +253,7 @@ impl Tokens {
                 let line = self.users.with(|known| known.logins.line(name).cloned()).flatten();
                 Some(set.mark(name, &line.ok_or(Denial::Unreadable)?))
             }
+            Person::Guest(guest, _) => Some(set.mark_of(&self.issuer_of(guest)?.ok_or_else(no_longer_accepted)?)),
             Person::Nobody | Person::OfCluster(..) => None,
         };
         Ok((person, mark, granted))
@@ -261,10 +266,11 @@ impl Tokens {
         wanted: &BTreeSet<Access<'a>>,
     ) -> Result<BTreeSet<Access<'a>>, Denial> {
         let caller = match person {
+            Person::Guest(guest, _) => Caller::Guest(guest),
             Person::Nobody => Caller::Anonymous,
             Person::User(name) => Caller::User(name),
             Person::OfCluster(user, _) => {
-                let logins = self.cluster_logins()?.ok_or_else(no_longer_of_cluster)?;
+                let logins = self.cluster_logins()?.ok_or_else(no_longer_accepted)?;
                 return Ok(self.cluster.allowed(&logins, user, wanted).await?);
             }
         };
@@ -274,6 +280,16 @@ impl Tokens {
     /// How the cluster's tokens count here, if they do.
     fn cluster_logins(&self) -> Result<Option<ClusterLogins>, Denial> {
         self.users.with(|known| known.access.cluster.clone()).ok_or(Denial::Unreadable)
+    }
+
+    /// What the manifest says of the issuer who knows a guest.
+    fn issuer_of(&self, guest: &Guest) -> Result<Option<Issuer>, Denial> {
+        self.issuer(|issuer| issuer.name == guest.issuer())
+    }
+
+    fn issuer(&self, is_it: impl Fn(&Issuer) -> bool) -> Result<Option<Issuer>, Denial> {
+        let found = self.users.with(|known| known.access.issuers.iter().find(|issuer| is_it(issuer)).cloned());
+        found.ok_or(Denial::Unreadable)
     }
 
     /// Who asks for a token.
@@ -296,19 +312,25 @@ impl Tokens {
         }
     }
 
-    /// Who has this password. A token of the cluster says itself whose it is, whatever name it is brought with.
+    /// Who has this password. A token of an issuer or of the cluster says itself whose it is, whatever name it is brought with.
     async fn by_password(
         &self,
         name: String,
         password: Sensitive<Vec<u8>>,
         client: Option<IpAddr>,
     ) -> Result<Person, Refused> {
-        if identity::is_token(password.expose())
-            && let Some(logins) = self.cluster_logins()?
-        {
-            let user = self.cluster.user(&logins, &password).await.map_err(Denial::from)?;
-            let user = user.map_err(Denial::NotOfCluster)?;
-            return Ok(Person::OfCluster(user, identity::end(password.expose())));
+        if identity::is_token(password.expose()) {
+            let (said, until) = (jwt::unproved(password.expose()), identity::end(password.expose()));
+            let said = said.as_ref().and_then(|claims| claims.get("iss")?.as_str()).unwrap_or_default();
+            if let Some(issuer) = self.issuer(|issuer| issuer.url == said)? {
+                let guest = self.issuers.guest(&issuer, &password, seconds(Timestamp::now())).await;
+                let guest = guest.map_err(Denial::from)?.map_err(Denial::NotAccepted)?;
+                return Ok(Person::Guest(Arc::new(guest), until));
+            }
+            if let Some(logins) = self.cluster_logins()? {
+                let user = self.cluster.user(&logins, &password).await.map_err(Denial::from)?;
+                return Ok(Person::OfCluster(user.map_err(Denial::NotAccepted)?, until));
+            }
         }
         let denial = match self.users.admit_slowly(&name, password, Who::new(&name, client)).await {
             Entry::Yes => return Ok(Person::User(name)),
@@ -484,6 +506,10 @@ impl Tokens {
                 claims
             }
         };
+        if let Some(guest) = &claims.guest {
+            let is_accepted = self.issuer_of(guest)?.is_some_and(|issuer| set.mark_of(&issuer) == claims.login);
+            return if is_accepted { Ok(claims) } else { Err(no_longer_accepted()) };
+        }
         let is_users = claims.cluster.is_none() && !claims.sub.is_empty();
         if is_users && !self.is_still(set, &claims.sub, &claims.login)? {
             return Err(Denial::BadToken("the user was removed, or has another password".to_owned()));
@@ -521,7 +547,11 @@ impl Tokens {
             login: mark.unwrap_or_default(),
             cluster: match person {
                 Person::OfCluster(user, _) => Some((**user).clone()),
-                Person::Nobody | Person::User(_) => None,
+                _ => None,
+            },
+            guest: match person {
+                Person::Guest(guest, _) => Some((**guest).clone()),
+                _ => None,
             },
         };
         set.signing.sign(&claims).inspect_err(|error| warn!(%error, "no token can be signed")).ok()
@@ -548,10 +578,11 @@ impl Tokens {
 impl Person {
     /// Whose token it is.
     fn of(claims: &Claims) -> Self {
-        match &claims.cluster {
-            Some(user) => Self::OfCluster(Arc::new(user.clone()), None),
-            None if claims.sub.is_empty() => Self::Nobody,
-            None => Self::User(claims.sub.clone()),
+        match (&claims.cluster, &claims.guest) {
+            (Some(user), _) => Self::OfCluster(Arc::new(user.clone()), None),
+            (None, Some(guest)) => Self::Guest(Arc::new(guest.clone()), None),
+            (None, None) if claims.sub.is_empty() => Self::Nobody,
+            (None, None) => Self::User(claims.sub.clone()),
         }
     }
 
@@ -561,13 +592,14 @@ impl Person {
             Self::Nobody => "",
             Self::User(name) => name,
             Self::OfCluster(user, _) => &user.name,
+            Self::Guest(guest, _) => &guest.name,
         }
     }
 
     /// Seconds that a token holds which is given now: no longer than what was brought for it.
     fn life(&self, now: u64) -> u64 {
         match self {
-            Self::OfCluster(_, Some(until)) => until.saturating_sub(now).clamp(1, LIFE),
+            Self::OfCluster(_, Some(until)) | Self::Guest(_, Some(until)) => until.saturating_sub(now).clamp(1, LIFE),
             _ => LIFE,
         }
     }
@@ -604,8 +636,8 @@ impl Denial {
             Self::NotAllowed => {
                 "no rule in spec.auth.token.rules allows this, or the token was asked for less".to_owned()
             }
-            Self::NotOfCluster(why) => why.clone(),
-            Self::Silent(why) => format!("the cluster cannot be asked about its token: {why}"),
+            Self::NotAccepted(why) => why.clone(),
+            Self::Silent(why) => format!("it cannot be found out whose token this is: {why}"),
             Self::Unreadable => "users, rules or keys cannot be read; see the log of container sidecar".to_owned(),
         }
     }
@@ -613,7 +645,7 @@ impl Denial {
     fn answer(&self, challenge: &str) -> Response<Full<Bytes>> {
         let (status, code) = match self {
             Self::NotAllowed => (StatusCode::UNAUTHORIZED, "DENIED"),
-            Self::NoLogin | Self::WrongLogin | Self::BadToken(_) | Self::NotOfCluster(_) => {
+            Self::NoLogin | Self::WrongLogin | Self::BadToken(_) | Self::NotAccepted(_) => {
                 (StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
             }
             Self::Later(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
@@ -630,8 +662,8 @@ impl Denial {
     }
 }
 
-fn no_longer_of_cluster() -> Denial {
-    Denial::BadToken("this registry takes no tokens of the cluster any longer".to_owned())
+fn no_longer_accepted() -> Denial {
+    Denial::BadToken("this registry no longer takes the tokens for which this one was given".to_owned())
 }
 
 /// The repository that a push would have a layer from.

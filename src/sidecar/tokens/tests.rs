@@ -1,6 +1,7 @@
 //! The token server and the judge, asked over their socket as nginx asks them.
 
 mod of_cluster;
+mod of_issuers;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -45,7 +46,12 @@ impl World {
     async fn of_cluster(client: Option<Client>) -> Self {
         let world = Self(tempfile::tempdir().unwrap());
         let folder = |name: &str| world.0.path().join(name);
-        let options = Options { data: None, logins: Some(folder("users")), tokens: Some(folder("keys")) };
+        let options = Options {
+            data: None,
+            logins: Some(folder("users")),
+            tokens: Some(folder("keys")),
+            issuers: Some(folder("issuers")),
+        };
         let (gate, socket) = (Gate::of_cluster(&options, client).unwrap(), folder("gate.sock"));
         tokio::spawn(async move { gate.serve(&socket).await });
         while UnixStream::connect(folder("gate.sock")).await.is_err() {
