@@ -1,8 +1,13 @@
-//! `can-i`: whether somebody may do something with a repository, and which rule says so. Decided by the operator's own rules.
+//! `can-i`: whether somebody may do something with a repository, and which rule says so. Decided by the operator's own rules; of the cluster's users, who are
+//! told by the colon in their names, by the cluster.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use private_registry_operator::access::cluster::{ClusterLogins, ClusterUser, verb};
+use private_registry_operator::access::issuer::Guest;
 use private_registry_operator::access::{Access, Action, Caller, Grant, Policy, Rule, is_repository};
 use private_registry_operator::api::{PrivateRegistry, UserSourceKind};
 use private_registry_operator::model::{RegistryName, rules_of};
@@ -23,9 +28,12 @@ pub(crate) struct Options {
     action: String,
     /// With which repository; of catalog none
     repository: Option<String>,
-    /// Who asks [default: somebody without a login]
+    /// Who asks, for instance ann or system:serviceaccount:shop:builder [default: somebody without a login]
     #[arg(long = "as", value_name = "USER")]
     user: Option<String>,
+    /// A group that the token of an issuer's user says, for instance github:acme; several times for several
+    #[arg(long = "as-group", value_name = "GROUP", requires = "user")]
+    groups: Vec<String>,
     /// A manifest to ask in the place of the cluster; - is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "namespace")]
     file: Option<PathBuf>,
@@ -51,12 +59,24 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             bail!("{name:?} is no name of a repository; write it without host and tag, for instance team/app")
         }
     };
-    let registry = match &options.file {
-        Some(file) => of_file(file, &options.name)?,
-        None => cluster::wait(async { options.place.registry(&options.name).await?.read().await })?,
+    let guest = options.user.clone().filter(|user| user.contains(':'));
+    let guest = guest.map(|name| Guest { name, groups: options.groups.clone() });
+    let caller = match (&guest, options.user.as_deref()) {
+        (Some(guest), _) => Caller::Guest(guest),
+        (None, Some(user)) => Caller::User(user),
+        (None, None) => Caller::Anonymous,
     };
-    let caller = options.user.as_deref().map_or(Caller::Anonymous, Caller::User);
-    let answer = answer(&registry, caller, access);
+    let answer = match &options.file {
+        Some(file) => answer(&of_file(file, &options.name)?, caller, access),
+        None => cluster::wait(async {
+            let place = options.place.registry(&options.name).await?;
+            let found = place.read().await?;
+            match guest.as_ref().and_then(|guest| of_cluster(&found, &place.namespace, guest)) {
+                Some((logins, user)) => by_roles(place.client, &logins, &user, access).await,
+                None => Ok(answer(&found, caller, access)),
+            }
+        })?,
+    };
     shell::print(&format!("{}: {}\n", if answer.is_yes { "yes" } else { "no" }, answer.why));
     Ok(answer.is_yes)
 }
@@ -67,6 +87,39 @@ fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
     let one = found.registries.into_iter().find(named);
     let one = one.with_context(|| format!("{} holds no PrivateRegistry {name} that can be read", file.display()))?;
     serde_json::from_value(one.object).with_context(|| format!("read PrivateRegistry {name} of {}", file.display()))
+}
+
+/// A user of the cluster, where its tokens are logins.
+fn of_cluster(registry: &PrivateRegistry, namespace: &str, guest: &Guest) -> Option<(ClusterLogins, ClusterUser)> {
+    let token = registry.spec.auth.as_ref()?.token.as_ref()?;
+    token.kubernetes.as_ref().filter(|_| token.issuers.iter().all(|issuer| issuer.name != guest.issuer()))?;
+    // The groups that its token would say (<https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>).
+    let of_account = guest.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let groups = match of_account {
+        Some((namespace, _)) => ["", &format!(":{namespace}")].map(|of| format!("system:serviceaccounts{of}")).to_vec(),
+        None => guest.groups.clone(),
+    };
+    let groups = groups.into_iter().chain(["system:authenticated".to_owned()]).collect();
+    let logins = ClusterLogins { audience: String::new(), namespace: namespace.to_owned() };
+    Some((logins, ClusterUser { name: guest.name.clone(), groups, ..ClusterUser::default() }))
+}
+
+/// What the cluster says, and why.
+async fn by_roles(client: Client, logins: &ClusterLogins, user: &ClusterUser, access: Access<'_>) -> Result<Answer> {
+    let question = logins.may(user, access);
+    let asked = Api::all(client).create(&PostParams::default(), &question).await;
+    let status =
+        asked.map_err(cluster::explained).context("ask the cluster what its roles allow")?.status.unwrap_or_default();
+    let (verb, name) = match access {
+        Access::Repository(name, action) => (verb(action), format!(" {name}")),
+        Access::Catalog => (verb(Action::Catalog), String::new()),
+    };
+    let what = format!("{verb} repositories.privateregistry.dev{name} in namespace {}", logins.namespace);
+    let why = match status.allowed {
+        true => format!("{} may {what}: {}", user.name, status.reason.unwrap_or_default()),
+        false => format!("no Role in namespace {}, and no ClusterRole, lets {} {what}", logins.namespace, user.name),
+    };
+    Ok(Answer { is_yes: status.allowed, why })
 }
 
 /// Whether somebody cannot log in, where the status names everybody who can.
@@ -94,10 +147,20 @@ fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) ->
     }
     let Some(token) = auth.token else {
         return match caller {
+            Caller::Guest(_) => no("without spec.auth.token nobody is known but the table's users".to_owned()),
             Caller::User(_) => yes("without spec.auth.token whoever has logged in may do everything"),
             Caller::Anonymous => no("this registry asks everybody for a login".to_owned()),
         };
     };
+    if let Caller::Guest(guest) = caller
+        && token.issuers.iter().all(|issuer| issuer.name != guest.issuer())
+    {
+        return no(format!(
+            "{} cannot log in: no issuer of spec.auth.token.issuers is called {}",
+            guest.name,
+            guest.issuer()
+        ));
+    }
     let (mut policy, faults) = rules_of(&token);
     let users = registry.status.iter().flat_map(|status| &status.users);
     let generated = users.filter(|user| user.source.kind == UserSourceKind::GeneratedAdmin);
@@ -110,6 +173,7 @@ fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) ->
     let who = match caller {
         Caller::Anonymous => "somebody without a login",
         Caller::User(name) => name,
+        Caller::Guest(guest) => &guest.name,
     };
     match policy.allows(caller, access) {
         Some(Grant::Administrator) => yes(&format!("{who} is the generated admin, who may do everything")),
@@ -130,9 +194,9 @@ fn words(rule: &Rule, policy: &Policy, caller: Caller<'_>) -> String {
     let user = match caller {
         Caller::Anonymous => "",
         Caller::User(name) => name,
+        Caller::Guest(guest) => &guest.name,
     };
-    let teams = policy.teams.iter().filter(|(_, users)| users.contains(user)).map(|(name, _)| name.as_str());
-    let teams: Vec<_> = teams.collect();
+    let teams: Vec<_> = policy.teams_of(caller).collect();
     let member = if rule.teams.is_empty() || teams.is_empty() {
         String::new()
     } else {
@@ -205,6 +269,34 @@ mod tests {
             says(&auth, "ann", Access::Catalog),
             "false: no rule of spec.auth.token.rules lets ann list all repositories"
         );
+    }
+
+    #[test]
+    fn whom_an_issuer_knows_has_what_names_him_or_his_groups() {
+        let auth = json!({"token": {
+            "issuers": [{"name": "ci", "issuer": "https://ci.example.com"}],
+            "teams": [{"name": "red", "groups": ["ci:acme"]}],
+            "rules": [{"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]}],
+        }});
+        for (name, groups, said) in [
+            (
+                "ci:acme/web",
+                &["ci:acme"][..],
+                "true: ci:acme/web may pull red/app by spec.auth.token.rules[0] (teams: * (ci:acme/web is in red), repositories: ${team}/**, actions: pull)",
+            ),
+            ("ci:acme/web", &[], "false: no rule of spec.auth.token.rules lets ci:acme/web pull red/app"),
+            (
+                "gitlab:x",
+                &["ci:acme"],
+                "false: gitlab:x cannot log in: no issuer of spec.auth.token.issuers is called gitlab",
+            ),
+        ] {
+            let guest =
+                Guest { name: name.to_owned(), groups: groups.iter().map(|group| (*group).to_owned()).collect() };
+            let Answer { is_yes, why } =
+                answer(&registry(&auth), Caller::Guest(&guest), Access::Repository("red/app", Action::Pull));
+            assert_eq!(format!("{is_yes}: {why}"), said);
+        }
     }
 
     #[test]

@@ -1,9 +1,14 @@
-//! Who may do what in a registry that gives tokens: rules, scopes and tokens. Decides only; [`keys`] signs.
+//! Who may do what in a registry that gives tokens: rules, scopes and tokens. Decides only; [`keys`] signs, and [`expressions`] evaluates what
+//! the manifest says in CEL.
 //!
 //! A client without a token is told where to get one and for what ([`scope`]). The token server gives it as much of that as the rules allow ([`policy`]), as
-//! a [`token`]. The gate looks at token and rules at each request, so that what a token says ends with the rule that it came from.
+//! a [`token`]. Who comes with a token of the [`cluster`] has what its RBAC allows. The gate looks at token and rules at each request, so that what a token says ends with the rule that it came from.
 
+pub mod cluster;
+pub mod expressions;
 mod glob;
+pub mod issuer;
+pub mod jwt;
 pub mod keys;
 mod policy;
 pub mod refresh;
@@ -13,4 +18,4 @@ pub mod token;
 
 pub use glob::{GlobError, RepositoryGlob};
 pub use policy::{ALL, Access, AccessFile, Action, Caller, Grant, Policy, Rule, Team};
-pub use scope::{Granted, Need, Scope, grant, is_repository, need};
+pub use scope::{Granted, Need, Scope, grant, is_repository, need, wanted};

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::RepositoryGlob;
+use super::cluster::ClusterLogins;
+use super::issuer::{Guest, Issuer};
 
 /// Everybody who has logged in, or every team.
 pub const ALL: &str = "*";
@@ -36,10 +38,12 @@ pub enum Caller<'a> {
     Anonymous,
     /// Somebody who has logged in.
     User(&'a str),
+    /// Somebody whom an issuer knows. `*` does not stand for him: everybody in the world may have a token of a public issuer.
+    Guest(&'a Guest),
 }
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access<'a> {
     /// Something with a repository.
     Repository(&'a str, Action),
@@ -47,7 +51,7 @@ pub enum Access<'a> {
     Catalog,
 }
 
-/// A team: a name for several users.
+/// A team: a name for several users, or groups.
 pub type Team = BTreeSet<String>;
 
 /// One rule.
@@ -80,6 +84,9 @@ pub struct Policy {
     /// Who is in which team.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub teams: BTreeMap<String, Team>,
+    /// Which groups of issuers are in which team.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, Team>,
     /// The rules, as they stand in the manifest. `None` where one could not be followed: it allows nothing.
     pub rules: Vec<Option<Rule>>,
 }
@@ -92,6 +99,12 @@ pub struct AccessFile {
     pub service: String,
     /// Who may do what.
     pub policy: Policy,
+    /// How the cluster's tokens count; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterLogins>,
+    /// Who else says who somebody is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<Issuer>,
 }
 
 impl AccessFile {
@@ -142,6 +155,12 @@ impl Policy {
         self.rules.iter().position(allows).map(Grant::Rule)
     }
 
+    /// Those of `wanted` that some rule allows.
+    #[must_use]
+    pub fn allowed<'a>(&self, caller: Caller<'_>, wanted: &BTreeSet<Access<'a>>) -> BTreeSet<Access<'a>> {
+        wanted.iter().copied().filter(|access| self.allows(caller, *access).is_some()).collect()
+    }
+
     /// Whether there is anything for who has not logged in.
     #[must_use]
     pub fn has_anonymous(&self) -> bool {
@@ -149,11 +168,12 @@ impl Policy {
     }
 
     fn rule_allows(&self, rule: &Rule, caller: Caller<'_>, access: Access<'_>) -> bool {
-        let user = match caller {
-            Caller::Anonymous => None,
-            Caller::User(name) => Some(name),
+        let (user, is_known) = match caller {
+            Caller::Anonymous => (None, false),
+            Caller::User(name) => (Some(name), true),
+            Caller::Guest(guest) => (Some(guest.name.as_str()), false),
         };
-        let is_named = user.is_some_and(|name| rule.users.contains(name) || rule.users.contains(ALL));
+        let is_named = user.is_some_and(|name| rule.users.contains(name)) || (is_known && rule.users.contains(ALL));
         let is_for_all = rule.anonymous || is_named;
         let is_it = |team: Option<&str>| match access {
             Access::Catalog => rule.actions.contains(&Action::Catalog),
@@ -165,12 +185,23 @@ impl Policy {
         };
         // By a team, a repository may be the team's.
         let by_team = || {
-            let of_user = self.teams.iter().filter(|(_, team)| user.is_some_and(|user| team.contains(user)));
             let mut of_rule =
-                of_user.filter(|(name, _)| rule.teams.contains(name.as_str()) || rule.teams.contains(ALL));
-            of_rule.any(|(name, _)| is_it(Some(name)))
+                self.teams_of(caller).filter(|name| rule.teams.contains(*name) || rule.teams.contains(ALL));
+            of_rule.any(|name| is_it(Some(name)))
         };
         (is_for_all && is_it(None)) || by_team()
+    }
+
+    /// The teams that somebody is in, by his own name or by a group's.
+    pub fn teams_of(&self, caller: Caller<'_>) -> impl Iterator<Item = &str> {
+        let (name, groups): (_, &[String]) = match caller {
+            Caller::Anonymous => (None, &[]),
+            Caller::User(name) => (Some(name), &[]),
+            Caller::Guest(guest) => (Some(guest.name.as_str()), &guest.groups),
+        };
+        let by_name = self.teams.iter().filter(move |(_, team)| name.is_some_and(|name| team.contains(name)));
+        let by_group = self.groups.iter().filter(move |(_, team)| groups.iter().any(|group| team.contains(group)));
+        by_name.chain(by_group).map(|(team, _)| team.as_str())
     }
 }
 
@@ -234,6 +265,43 @@ mod tests {
         }
         assert_eq!(policy.allows(Caller::User("root"), Access::Catalog), Some(Grant::Administrator));
         assert!(policy.has_anonymous() && !Policy::default().has_anonymous());
+    }
+
+    #[test]
+    fn a_guest_has_what_names_him_or_his_groups_and_nothing_of_everybody() {
+        use Action::{Pull, Push};
+        let mut policy = company();
+        policy.groups = [("red".to_owned(), Team::from(["ci:acme".to_owned()]))].into();
+        policy.teams.get_mut("blue").unwrap().insert("ci:acme/web".to_owned());
+        let rule = json!({"users": ["ci:robot"], "repositories": ["${user}/x", "one"], "actions": ["pull"]});
+        policy.rules.push(serde_json::from_value(rule).unwrap());
+        let guest = |name: &str, groups: &[&str]| Guest {
+            name: name.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        };
+        let (web, robot, nobody) =
+            (guest("ci:acme/web", &["ci:acme"]), guest("ci:robot", &[]), guest("ci:x", &["ci:y", "red"]));
+        for (who, name, action, grant) in [
+            (&web, "red/app", Push, Some(0)),
+            (&web, "blue/app", Pull, Some(0)),
+            (&web, "empty/app", Pull, None),
+            (&web, "public/app", Pull, Some(2)),
+            (&web, "one", Pull, None),
+            (&robot, "one", Pull, Some(7)),
+            (&robot, "ci:robot/x", Pull, None),
+            (&nobody, "red/app", Pull, None),
+            (&nobody, "users/ci:x/app", Pull, None),
+            // `*` is everybody of the table.
+            (&guest("ann", &[]), "users/ann/app", Pull, None),
+        ] {
+            let found = policy.allows(Caller::Guest(who), Access::Repository(name, action));
+            assert_eq!(found, grant.map(Grant::Rule), "{who:?} {name} {action}");
+        }
+        assert_eq!(
+            policy.allows(Caller::Guest(&guest("root", &[])), Access::Catalog),
+            None,
+            "an administrator is of the table"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Access, Action, Caller, Policy};
+use super::{Access, Action};
 
 /// Scopes of one request that are looked at: a client asks for one or two, or one for each image that it copies from.
 const MOST: usize = 64;
@@ -54,28 +54,38 @@ impl Scope {
     }
 }
 
-/// As much of what is asked as is allowed, in the order of names. What is not allowed is left out without a word: a client asks for more than it needs.
-#[must_use]
-pub fn grant(policy: &Policy, caller: Caller<'_>, asked: &[Scope]) -> Vec<Granted> {
-    let mut granted = BTreeMap::<(&str, &str), BTreeSet<String>>::new();
-    for scope in asked {
-        let wants = |action: &str| scope.actions.contains(action) || scope.actions.contains(ANY);
-        let actions: Vec<_> = match scope.kind.as_str() {
-            REPOSITORY if is_repository(&scope.name) => {
+impl Scope {
+    /// Everything that it could give, if all of it is allowed; nothing, if there is no such thing.
+    fn accesses(&self) -> Vec<Access<'_>> {
+        let wants = |action: &str| self.actions.contains(action) || self.actions.contains(ANY);
+        match self.kind.as_str() {
+            REPOSITORY if is_repository(&self.name) => {
                 let wanted = OF_A_REPOSITORY.into_iter().filter(|action| wants(&action.to_string()));
-                let allowed =
-                    wanted.filter(|action| policy.allows(caller, Access::Repository(&scope.name, *action)).is_some());
-                allowed.map(|action| action.to_string()).collect()
+                wanted.map(|action| Access::Repository(&self.name, action)).collect()
             }
-            REGISTRY if scope.name == CATALOG && wants(ANY) => {
-                let allowed = policy.allows(caller, Access::Catalog).is_some();
-                allowed.then(|| ANY.to_owned()).into_iter().collect()
-            }
-            _ => continue,
-        };
-        if !actions.is_empty() {
-            granted.entry((&scope.kind, &scope.name)).or_default().extend(actions);
+            REGISTRY if self.name == CATALOG && wants(ANY) => vec![Access::Catalog],
+            _ => Vec::new(),
         }
+    }
+}
+
+/// Everything that is asked for, once.
+#[must_use]
+pub fn wanted(asked: &[Scope]) -> BTreeSet<Access<'_>> {
+    asked.iter().flat_map(Scope::accesses).collect()
+}
+
+/// What a token gives: as much of what was asked as is allowed, in the order of names. What is not allowed is left out without a word: a client asks for more
+/// than it needs.
+#[must_use]
+pub fn grant(allowed: &BTreeSet<Access<'_>>) -> Vec<Granted> {
+    let mut granted = BTreeMap::<(&str, &str), BTreeSet<String>>::new();
+    for access in allowed {
+        let (kind, name, action) = match access {
+            Access::Repository(name, action) => (REPOSITORY, *name, action.to_string()),
+            Access::Catalog => (REGISTRY, CATALOG, ANY.to_owned()),
+        };
+        granted.entry((kind, name)).or_default().insert(action);
     }
     let entry = |((kind, name), actions): ((&str, &str), _)| Granted { kind: kind.into(), name: name.into(), actions };
     granted.into_iter().map(entry).collect()
@@ -106,15 +116,13 @@ impl Need<'_> {
         }
     }
 
-    /// Whether the rules allow it now.
+    /// Everything that must be allowed for it.
     #[must_use]
-    pub fn is_allowed(&self, policy: &Policy, caller: Caller<'_>) -> bool {
+    pub fn accesses(&self) -> BTreeSet<Access<'_>> {
         match self {
-            Self::Login => true,
-            Self::Catalog => policy.allows(caller, Access::Catalog).is_some(),
-            Self::Repository(name, actions) => {
-                actions.iter().all(|action| policy.allows(caller, Access::Repository(name, *action)).is_some())
-            }
+            Self::Login => BTreeSet::new(),
+            Self::Catalog => [Access::Catalog].into(),
+            Self::Repository(name, actions) => actions.iter().map(|action| Access::Repository(name, *action)).collect(),
         }
     }
 
@@ -134,14 +142,7 @@ impl Need<'_> {
     /// The same as what a token gives.
     #[must_use]
     pub fn granted(&self) -> Vec<Granted> {
-        let entry = |kind: &str, name: &str, actions| Granted { kind: kind.into(), name: name.into(), actions };
-        match self {
-            Self::Login => Vec::new(),
-            Self::Catalog => vec![entry(REGISTRY, CATALOG, BTreeSet::from([ANY.to_owned()]))],
-            Self::Repository(name, actions) => {
-                vec![entry(REPOSITORY, name, actions.iter().map(ToString::to_string).collect())]
-            }
-        }
+        grant(&self.accesses())
     }
 }
 
@@ -202,6 +203,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::super::{Caller, Policy};
     use super::*;
 
     fn policy() -> Policy {
@@ -216,9 +218,13 @@ mod tests {
         .unwrap()
     }
 
+    fn gets(caller: Caller<'_>, asked: &[Scope]) -> Vec<Granted> {
+        grant(&policy().allowed(caller, &wanted(asked)))
+    }
+
     fn asks(user: &str, scopes: &[&str]) -> String {
         let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(user) };
-        let granted = grant(&policy(), caller, &Scope::parse(scopes.iter().copied()));
+        let granted = gets(caller, &Scope::parse(scopes.iter().copied()));
         let entry = |one: Granted| {
             format!("{}:{}:{}", one.kind, one.name, one.actions.into_iter().collect::<Vec<_>>().join(","))
         };
@@ -251,7 +257,7 @@ mod tests {
     #[test]
     fn of_a_thousand_scopes_the_first_are_looked_at() {
         let many: Vec<_> = (0..1000).map(|number| format!("repository:red/{number}:pull")).collect();
-        let granted = grant(&policy(), Caller::User("ann"), &Scope::parse([many.join(" ").as_str()]));
+        let granted = gets(Caller::User("ann"), &Scope::parse([many.join(" ").as_str()]));
         assert_eq!(granted.len(), MOST);
     }
 
@@ -319,8 +325,9 @@ mod tests {
             let need = need(&method, &path).unwrap();
             for user in ["ann", "root"] {
                 let caller = Caller::User(user);
-                let granted = grant(&policy(), caller, &Scope::parse([need.scope().as_str()]));
-                prop_assert_eq!(need.is_granted(&granted), need.is_allowed(&policy(), caller));
+                let granted = gets(caller, &Scope::parse([need.scope().as_str()]));
+                let is_allowed = policy().allowed(caller, &need.accesses()) == need.accesses();
+                prop_assert_eq!(need.is_granted(&granted), is_allowed);
             }
             prop_assert!(need.is_granted(&need.granted()));
             prop_assert!(!need.is_granted(&[]));
@@ -328,7 +335,7 @@ mod tests {
 
         #[test]
         fn no_text_is_too_strange(text in any::<String>(), method in any::<String>()) {
-            let _ = grant(&policy(), Caller::User("root"), &Scope::parse([text.as_str()]));
+            let _ = gets(Caller::User("root"), &Scope::parse([text.as_str()]));
             let _ = need(&method, &text);
         }
     }

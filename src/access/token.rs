@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Granted;
+use super::cluster::ClusterUser;
+use super::issuer::Guest;
 
 /// How long a token holds, in seconds. The gate looks at the rules at each request, so that a right ends sooner.
 pub const LIFE: u64 = 300;
@@ -40,6 +42,12 @@ pub struct Claims {
     /// A mark of the password that it was given for: another password ends it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub login: String,
+    /// Whoever logged in with a token of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterUser>,
+    /// Whoever logged in with a token of an issuer; `login` is then a mark of what the manifest says of the issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +187,8 @@ mod tests {
                 actions: ["pull".to_owned()].into(),
             }],
             login: String::new(),
+            cluster: None,
+            guest: None,
         }
     }
 

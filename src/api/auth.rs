@@ -62,6 +62,82 @@ pub struct TokenSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Vec<RuleSpec>,
+    /// The cluster's own tokens are logins, too: of ServiceAccounts, and of people. What they may do is a matter of Roles in the registry's namespace, not of
+    /// `rules`: verbs pull, push, delete and list on `repositories` of the group privateregistry.dev. An administrator lets the registry ask the cluster:
+    /// its ServiceAccount NAME needs the ClusterRole system:auth-delegator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesLogins>,
+    /// Who else says who somebody is: pipelines of GitHub or GitLab, another cluster, any OpenID Connect issuer. Its tokens are logins, and its users and groups
+    /// can stand in `teams` and `rules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub issuers: Vec<IssuerSpec>,
+}
+
+/// An OpenID Connect issuer.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::KEYS_OR_AUTHORITY)]
+pub struct IssuerSpec {
+    /// Its name here. Users and groups are called by it: `NAME:USER`.
+    #[schemars(length(min = 1, max = 32), regex(pattern = rules::LABEL))]
+    pub name: String,
+    /// Its address, exactly as its tokens say it, for instance `https://token.actions.githubusercontent.com`. Its keys are asked for there.
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER))]
+    pub issuer: String,
+    /// Whom a token must be for, default `NAME.NAMESPACE.svc` of the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::AUDIENCE))]
+    pub audience: Option<String>,
+    /// Who somebody is, by what the token says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_mapping: Option<ClaimMapping>,
+    /// Its keys, for registries that cannot reach it: a JSON Web Key Set in a ConfigMap of the registry's namespace. Somebody has to keep it up to date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_config_map_ref: Option<JwksConfigMapRef>,
+    /// Who signs its certificate, PEM; absent: a public authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub certificate_authority: Option<String>,
+}
+
+/// What a token's claims mean: expressions in CEL about `claims`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimMapping {
+    /// Gives the user's name, default `claims.sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub user: Option<String>,
+    /// Gives a list of groups, for instance `claims.ref == 'refs/heads/main' ? ['release'] : []`. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub groups: Option<String>,
+}
+
+/// A key of a ConfigMap in the registry's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct JwksConfigMapRef {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub name: String,
+    /// Key in the ConfigMap, default `jwks.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}
+
+/// The cluster's tokens as logins.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesLogins {
+    /// Whom a token must be for, default `NAME.NAMESPACE.svc`. With the API server's own audience tokens of people count, too; such a token opens the
+    /// cluster to whoever runs the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::AUDIENCE))]
+    pub audience: Option<String>,
 }
 
 /// A team.
@@ -71,10 +147,16 @@ pub struct TeamSpec {
     /// Its name, which can be part of a repository's name.
     #[schemars(length(min = 1, max = 63), regex(pattern = rules::LABEL))]
     pub name: String,
-    /// Names of its users.
-    #[schemars(length(max = 512), inner(length(min = 1, max = 255), regex(pattern = rules::USER_NAME)))]
+    /// Names of its users; those whom an issuer knows are called `ISSUER:USER`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512), inner(length(min = 1, max = 288), regex(pattern = rules::USER_OR_GUEST)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub users: Vec<String>,
+    /// Groups whose members are in it, too: `ISSUER:GROUP`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 3, max = 288), regex(pattern = rules::GUEST)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub groups: Vec<String>,
 }
 
 /// One rule: these users may do these things with these repositories.
@@ -82,9 +164,9 @@ pub struct TeamSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::RULE_IS_FOR_SOMEBODY, validation = rules::RULE_HAS_REPOSITORIES, validation = rules::ANONYMOUS_ONLY_READS, validation = rules::TEAM_PATTERNS_NEED_TEAMS)]
 pub struct RuleSpec {
-    /// For these users; `*` is everybody who has logged in.
+    /// For these users; `*` is every user of the registry's own. Those whom an issuer knows are called `ISSUER:USER`, and `*` does not stand for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = rules::USER_NAME)))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 288), regex(pattern = rules::USER_OR_GUEST)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub users: Vec<String>,
     /// For everybody in these teams; `*` is every team.

@@ -20,8 +20,8 @@ mod tls;
 mod trust;
 
 pub use auth::{
-    AdminSpec, AuthSpec, GenerateAdmin, HtpasswdSecretRef, HtpasswdSpec, NoAuth, RuleAction, RuleSpec, SecretKeyRef,
-    SecretRef, TeamSpec, TokenSpec, UserSpec, UsersFrom,
+    AdminSpec, AuthSpec, ClaimMapping, GenerateAdmin, HtpasswdSecretRef, HtpasswdSpec, IssuerSpec, JwksConfigMapRef,
+    KubernetesLogins, NoAuth, RuleAction, RuleSpec, SecretKeyRef, SecretRef, TeamSpec, TokenSpec, UserSpec, UsersFrom,
 };
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
 pub use crd::{crd, crd_yaml, schema, schema_outline};

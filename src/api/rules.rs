@@ -12,6 +12,15 @@ pub const HOST_PORT: &str = r"^(\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]|[a-z0-9]([-a-z
 pub const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 /// Pattern of a user's name: no colon, no blanks, and nothing that an htpasswd file takes for a comment.
 pub const USER_NAME: &str = r"^[^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*$";
+/// Pattern of a user or group of an issuer: the issuer's name, a colon, and no blanks.
+pub const GUEST: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^\s\x00-\x1f\x7f]+$";
+/// Pattern of a user's name, with an issuer's name before a colon or without.
+pub const USER_OR_GUEST: &str =
+    r"^([^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*|[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^\s\x00-\x1f\x7f]+)$";
+/// Pattern of an issuer's address, coarse.
+pub const ISSUER: &str = r"^https://[^\s?#]+$";
+/// Pattern of whom a token is for: visible letters.
+pub const AUDIENCE: &str = r"^[\x21-\x7e]+$";
 /// Pattern of an object's name.
 pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of a DNS name whose first label may be a wildcard.
@@ -173,6 +182,11 @@ pub const ONE_AUTH: Rule = (
 pub const TEAMS_EXIST: Rule = (
     "self.rules.all(rule, !has(rule.teams) || rule.teams.all(team, team == '*' || (has(self.teams) && self.teams.exists(known, known.name == team))))",
     "spec.auth.token.rules names a team that is not among spec.auth.token.teams: add it there, or correct its name",
+);
+/// Whose keys lie in a ConfigMap is not asked.
+pub const KEYS_OR_AUTHORITY: Rule = (
+    "!has(self.jwksConfigMapRef) || !has(self.certificateAuthority)",
+    "an issuer with jwksConfigMapRef is not asked for its keys: leave certificateAuthority out",
 );
 /// A rule for nobody is a slip.
 pub const RULE_IS_FOR_SOMEBODY: Rule = (

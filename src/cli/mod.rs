@@ -77,6 +77,9 @@ enum Command {
         /// The folder in which it shows the keys of tokens, if clients get them.
         #[arg(long, value_name = "FOLDER", requires = "logins")]
         tokens: Option<PathBuf>,
+        /// The folder with the keys of issuers, a folder for each.
+        #[arg(long, value_name = "FOLDER", requires = "tokens")]
+        issuers: Option<PathBuf>,
     },
     /// Make a node trust registries, as the operator orders. The chart's DaemonSet runs it.
     #[command(hide = true)]
@@ -106,9 +109,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::CheckVolume { folder } => volume::check(&folder),
-        Command::Sidecar { folder, certificate, listen, data, logins, tokens } => {
+        Command::Sidecar { folder, certificate, listen, data, logins, tokens, issuers } => {
             let is_asked = data.is_some() || tokens.is_some();
-            let gate = is_asked.then_some(crate::sidecar::gate::Options { data, logins, tokens });
+            let gate = is_asked.then_some(crate::sidecar::gate::Options { data, logins, tokens, issuers });
             sidecar::run(&crate::sidecar::Options { folder, certificate, listen, gate })
         }
         Command::NodeAgent(options) => node_agent::run(*options),

@@ -15,6 +15,7 @@ use super::pod::{
     requirements, withdrawn,
 };
 use super::secrets::NGINX_KEY;
+use super::{cluster_access, issuer_keys};
 use crate::model::{Frontend, Pulls, Resolved};
 
 /// Name of nginx's container.
@@ -91,6 +92,10 @@ pub(super) fn sidecar(registry: &Resolved, frontend: &Frontend, image: &str) -> 
         args.push(format!("--tokens={TOKENS}"));
         mounts.push(mount("token", TOKENS, true));
     }
+    mounts.extend(registry.cluster_logins().map(|_| cluster_access::mounted()));
+    let issuers = issuer_keys::mounted(registry);
+    args.extend((!issuers.is_empty()).then(|| format!("--issuers={}", issuer_keys::FOLDER)));
+    mounts.extend(issuers);
     let is_ready = ["/usr/local/bin/private-registry-operator", "sidecar-is-ready", FOLDER].map(str::to_owned);
     Container {
         name: SIDECAR.to_owned(),

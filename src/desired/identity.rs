@@ -1,5 +1,5 @@
-//! The ServiceAccount of the registry's pods. It has no rights and its token is mounted nowhere: it exists so that policies and
-//! image pull secrets can name it.
+//! The ServiceAccount of the registry's pods. It has no rights, and its token is mounted nowhere but where the cluster's tokens are logins: an
+//! administrator gives it the right to ask about them. Else it exists so that policies and image pull secrets can name it.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 

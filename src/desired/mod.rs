@@ -3,11 +3,13 @@
 pub mod bundle_copy;
 pub mod certificate_request;
 pub mod claim;
+mod cluster_access;
 pub mod cluster_bundle;
 pub mod config;
 pub mod disruption_budget;
 pub mod frontend;
 pub mod identity;
+mod issuer_keys;
 pub mod kinds;
 pub mod material;
 mod merge;

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service::PORT_NAME;
-use super::{Material, config, frontend, merge, nginx, secrets, some};
+use super::{Material, cluster_access, config, frontend, issuer_keys, merge, nginx, secrets, some};
 use crate::api::Resources;
 use crate::model::{Child, Resolved, Storage, Users, labels};
 
@@ -218,6 +218,8 @@ fn volumes(registry: &Resolved) -> Vec<Volume> {
     if has_tokens {
         volumes.push(secret("token", Child::Token, &[signing, next, former, refresh]));
     }
+    volumes.extend(registry.cluster_logins().map(|_| cluster_access::volume()));
+    volumes.extend(issuer_keys::volumes(registry));
     if registry.frontend.is_some() {
         let clients = registry.protocol.client_authorities.as_ref().map(|_| secrets::CLIENT_CA_KEY);
         let keys: Vec<_> = [secrets::NGINX_KEY].into_iter().chain(clients).collect();

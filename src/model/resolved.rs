@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use super::image::Version;
 use super::resolve::answer_secret;
 use super::{Blocked, Host, HostPort, RegistryName, Route};
-use crate::access::Policy;
+use crate::access::cluster::ClusterLogins;
+use crate::access::{self, Policy};
 use crate::api::{
     AccessMode, BundleKind, CipherSuite, ConfigSpec, ExternalTrafficPolicy, GenerateAdmin, IpFamilyPolicy,
     KeyAlgorithm, NodeRuntime, PodSpec, Resources, RestartType, ServiceType, TlsVersion,
@@ -364,6 +365,10 @@ pub enum Users {
     Table {
         /// Who may do what; `None`: everybody everything. The generated admin is added when it is known.
         policy: Option<Box<Policy>>,
+        /// How the cluster's tokens count; `None`: not at all.
+        cluster: Option<Box<ClusterLogins>>,
+        /// Who else says who somebody is.
+        issuers: Vec<TrustedIssuer>,
         /// In the order of precedence: users, then usersFrom.
         candidates: Vec<Wanted>,
         /// References that lead nowhere, in words a user can act on.
@@ -377,6 +382,15 @@ pub enum Users {
         /// Work factor of the hashes.
         cost: u32,
     },
+}
+
+/// An issuer of tokens that are logins.
+#[derive(Debug, Clone)]
+pub struct TrustedIssuer {
+    /// As the sidecar is told.
+    pub login: access::issuer::Issuer,
+    /// The ConfigMap with its keys, and the key there, if they are not asked for.
+    pub keys: Option<(String, String)>,
 }
 
 /// Which other namespaces get a copy of the bundle, and as what.
@@ -456,6 +470,24 @@ impl Resolved {
         match &self.users {
             Users::Table { policy, .. } => policy.as_deref(),
             Users::Everybody => None,
+        }
+    }
+
+    /// How the cluster's tokens count, if they do.
+    #[must_use]
+    pub fn cluster_logins(&self) -> Option<&ClusterLogins> {
+        match &self.users {
+            Users::Table { cluster, .. } => cluster.as_deref(),
+            Users::Everybody => None,
+        }
+    }
+
+    /// Who else says who somebody is.
+    #[must_use]
+    pub fn issuers(&self) -> &[TrustedIssuer] {
+        match &self.users {
+            Users::Table { issuers, .. } => issuers,
+            Users::Everybody => &[],
         }
     }
 

@@ -3,10 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use super::resolved::{Admin, Fault, Users};
+use super::resolved::{Admin, Fault, TrustedIssuer, Users};
 use super::{Observed, SecretContent};
+use crate::access::cluster::ClusterLogins;
+use crate::access::expressions;
+use crate::access::issuer::{self, Issuer};
 use crate::access::{Action, Policy, RepositoryGlob, Rule};
-use crate::api::{AuthSpec, HtpasswdSecretRef, RuleAction, RuleSpec, TokenSpec};
+use crate::api::{
+    AuthSpec, HtpasswdSecretRef, IssuerSpec, KubernetesLogins, RuleAction, RuleSpec, TeamSpec, TokenSpec,
+};
 use crate::credentials::{DEAREST, Login, Source, SourceKind, Wanted, given};
 
 /// Users that are looked at, twice as many as a table holds: lines of an htpasswd file are short.
@@ -18,11 +23,27 @@ const POLICY: usize = 256 << 10;
 const DEFAULT_ADMIN: &str = "admin";
 const DEFAULT_COST: u32 = 5;
 const PASSWORD_KEY: &str = "password";
+/// Key of an issuer's keys, where the manifest names none.
+const JWKS_KEY: &str = "jwks.json";
 /// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
 pub const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
 
+/// Which registry it is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+}
+
+impl Place<'_> {
+    /// Whom tokens of others are for, where the manifest says nothing else.
+    fn audience(&self) -> String {
+        format!("{}.{}.svc", self.name, self.namespace)
+    }
+}
+
 /// Looks up every reference.
-pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
+pub(super) fn users(spec: Option<&AuthSpec>, place: Place<'_>, observed: &Observed) -> Users {
     let spec = spec.cloned().unwrap_or_default();
     if spec.none.is_some() {
         return Users::Everybody;
@@ -51,8 +72,12 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         }
     }
     let policy = spec.token.as_ref().map(|spec| Box::new(policy(spec, &mut found.faults)));
+    let token = spec.token.unwrap_or_default();
+    let issuers = issuers(token.issuers, place, &mut found.faults);
     Users::Table {
         policy,
+        cluster: token.kubernetes.map(|spec| Box::new(cluster(spec, place))),
+        issuers,
         candidates: found.candidates,
         missing: found.missing,
         unread: found.unread,
@@ -65,9 +90,51 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
     }
 }
 
+fn cluster(spec: KubernetesLogins, place: Place<'_>) -> ClusterLogins {
+    let audience = spec.audience.unwrap_or_else(|| place.audience());
+    ClusterLogins { audience, namespace: place.namespace.to_owned() }
+}
+
+/// Issuers whose expressions can be understood. Of the others no token counts, and they are told.
+fn issuers(given: Vec<IssuerSpec>, place: Place<'_>, faults: &mut Vec<Fault>) -> Vec<TrustedIssuer> {
+    let mut trusted = Vec::new();
+    for spec in given {
+        let mapping = spec.claim_mapping.unwrap_or_default();
+        let login = Issuer {
+            audience: spec.audience.unwrap_or_else(|| place.audience()),
+            user: mapping.user.unwrap_or_else(|| issuer::SUBJECT.to_owned()),
+            groups: mapping.groups,
+            has_file: spec.jwks_config_map_ref.is_some(),
+            authority: spec.certificate_authority,
+            name: spec.name,
+            url: spec.issuer,
+        };
+        let expressions = [("user", Some(&login.user)), ("groups", login.groups.as_ref())];
+        let flaw = expressions.into_iter().find_map(|(field, text)| Some((field, expressions::check(text?).err()?)));
+        if let Some((field, why)) = flaw {
+            faults.push(Fault {
+                reason: "IssuerInvalid",
+                message: format!(
+                    "spec.auth.token.issuers, {}: claimMapping.{field} cannot be understood as CEL ({why}); its tokens count when that is corrected",
+                    login.name
+                ),
+            });
+            continue;
+        }
+        let keys = spec.jwks_config_map_ref.map(|map| (map.name, map.key.unwrap_or_else(|| JWKS_KEY.to_owned())));
+        trusted.push(TrustedIssuer { login, keys });
+    }
+    trusted
+}
+
 /// Teams and rules. A rule that cannot be followed allows nothing, and is told.
 fn policy(spec: &TokenSpec, faults: &mut Vec<Fault>) -> Policy {
-    let teams = spec.teams.iter().map(|team| (team.name.clone(), team.users.iter().cloned().collect())).collect();
+    let members = |of: fn(&TeamSpec) -> &Vec<String>| {
+        let teams = spec.teams.iter().filter(|team| !of(team).is_empty());
+        teams.map(|team| (team.name.clone(), of(team).iter().cloned().collect())).collect()
+    };
+    let (teams, groups) = (members(|team| &team.users), members(|team| &team.groups));
+    faults.extend(unknown_issuers(spec));
     let mut followed = |(number, given)| match rule(given) {
         Ok(rule) => Some(rule),
         Err(why) => {
@@ -79,7 +146,7 @@ fn policy(spec: &TokenSpec, faults: &mut Vec<Fault>) -> Policy {
         }
     };
     let rules = spec.rules.iter().enumerate().map(&mut followed).collect();
-    let policy = Policy { administrators: BTreeSet::new(), teams, rules };
+    let policy = Policy { administrators: BTreeSet::new(), teams, groups, rules };
     let size = serde_json::to_vec(&policy).map_or(usize::MAX, |text| text.len());
     if size <= POLICY {
         return policy;
@@ -91,6 +158,21 @@ fn policy(spec: &TokenSpec, faults: &mut Vec<Fault>) -> Policy {
         ),
     });
     Policy::default()
+}
+
+/// Users and groups of issuers that there are not.
+fn unknown_issuers(spec: &TokenSpec) -> Option<Fault> {
+    let of_teams = spec.teams.iter().flat_map(|team| team.users.iter().chain(&team.groups));
+    let mut named = of_teams.chain(spec.rules.iter().flat_map(|rule| &rule.users));
+    let is_unknown = |name: &&String| {
+        name.split_once(':').is_some_and(|(issuer, _)| spec.issuers.iter().all(|known| known.name != issuer))
+    };
+    named.find(is_unknown).map(|name| Fault {
+        reason: "IssuerUnknown",
+        message: format!(
+            "spec.auth.token names {name}, and no issuer of spec.auth.token.issuers has the name before the colon; add it there, or correct the name"
+        ),
+    })
 }
 
 fn rule(given: &RuleSpec) -> Result<Rule, String> {
@@ -275,7 +357,11 @@ mod tests {
         let secrets = secrets.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
         let auth = serde_json::from_value(auth.clone()).unwrap();
         let observed = Observed { secrets, ..Observed::default() };
-        let Users::Table { candidates, missing, faults, .. } = users(Some(&auth), &observed) else { panic!() };
+        let Users::Table { candidates, missing, faults, .. } =
+            users(Some(&auth), Place { namespace: "registries", name: "team-a" }, &observed)
+        else {
+            panic!()
+        };
         Read { names: candidates.into_iter().map(|user| user.name).collect(), missing, faults }
     }
 
@@ -310,7 +396,11 @@ mod tests {
             ..Observed::default()
         };
         let auth = serde_json::from_value(auth).unwrap();
-        let Users::Table { candidates, faults, missing, .. } = users(Some(&auth), &observed) else { panic!() };
+        let Users::Table { candidates, faults, missing, .. } =
+            users(Some(&auth), Place { namespace: "registries", name: "team-a" }, &observed)
+        else {
+            panic!()
+        };
         assert_eq!(candidates.into_iter().map(|user| user.name).collect::<Vec<_>>(), ["carl"]);
         assert_eq!((faults[0].reason, faults.len(), missing.len()), ("SecretsTooLarge", 1, 0));
         assert!(faults[0].message.contains("Secret huge"));

@@ -4,6 +4,7 @@
 mod files;
 pub mod gate;
 mod logins;
+mod recent;
 mod reloader;
 mod softlock;
 mod tokens;

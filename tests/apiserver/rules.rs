@@ -78,6 +78,12 @@ fn rule(rule: Value) -> Change {
     new(json!({"auth": {"token": {"rules": [rule]}}}))
 }
 
+fn issuer(more: Value) -> Change {
+    let mut issuer = json!({"name": "ci", "issuer": "https://ci.example.com"});
+    issuer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    new(json!({"auth": {"token": {"issuers": [issuer], "rules": [pulls(&json!({"users": ["*"]}))]}}}))
+}
+
 /// A rule for these, who may pull everything.
 fn pulls(who: &Value) -> Value {
     let mut rule = who.clone();
@@ -385,6 +391,11 @@ fn cases() -> Vec<Case> {
                 rule(json!({"teams": ["red"], "repositories": ["**"], "actions": ["pull"]})),
                 new(json!({"auth": {"token": {"teams": [{"name": "red", "users": ["a"]}], "rules": [{"teams": ["red", "bleu"], "repositories": ["**"], "actions": ["pull"]}]}}})),
             ],
+        ),
+        (
+            rules::KEYS_OR_AUTHORITY,
+            vec![issuer(json!({"jwksConfigMapRef": {"name": "keys"}})), issuer(json!({"certificateAuthority": "PEM"}))],
+            vec![issuer(json!({"jwksConfigMapRef": {"name": "keys"}, "certificateAuthority": "PEM"}))],
         ),
         (
             rules::RULE_IS_FOR_SOMEBODY,

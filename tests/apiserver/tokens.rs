@@ -56,6 +56,41 @@ async fn rules_reach_the_sidecar_with_the_users_and_one_that_cannot_be_followed_
 }
 
 #[tokio::test]
+async fn whose_tokens_are_logins_reaches_the_sidecar_and_one_that_cannot_be_followed_stops_no_other() {
+    let Some(team) = namespace("tokens-others").await else { return };
+    let _operator = team.operator().await;
+    let good = json!({"name": "ci", "issuer": "https://ci.example.com", "jwksConfigMapRef": {"name": "keys"}});
+    let bad = json!({"name": "gitlab", "issuer": "https://gitlab.example.com", "claimMapping": {"user": "claims."}});
+    let rule = json!({"users": ["ci:one", "other:two"], "repositories": ["a"], "actions": ["pull"]});
+    let teams = json!([{"name": "red", "groups": ["ci:all"]}]);
+    let mut token = json!({"issuers": [good, bad], "teams": teams, "kubernetes": {}, "rules": [rule]});
+    let registry = team.registry("team-a", json!({"auth": {"token": token}})).await;
+    let words = registry.says("UsersReady", "False", "IssuerUnknown").await;
+    assert!(words.contains("other:two"), "{words}");
+    token["rules"][0]["users"] = json!(["ci:one"]);
+    registry.apply(json!({"auth": {"token": token}})).await.unwrap();
+    let words = registry.says("UsersReady", "False", "IssuerInvalid").await;
+    assert!(words.contains("gitlab: claimMapping.user"), "{words}");
+    let audience = "team-a.tokens-others.svc";
+    let rules = registry.rules().await;
+    let issuer = json!({"name": "ci", "url": "https://ci.example.com", "audience": audience, "user": "claims.sub", "hasFile": true});
+    assert_eq!(rules["issuers"], json!([issuer]));
+    assert_eq!(rules["cluster"], json!({"audience": audience, "namespace": "tokens-others"}));
+    assert_eq!(rules["policy"]["groups"], json!({"red": ["ci:all"]}));
+    // Taken back, nothing of it is left, and the pods' ServiceAccount has no token.
+    token = json!({"rules": [{"users": ["*"], "repositories": ["a"], "actions": ["pull"]}]});
+    registry.apply(json!({"auth": {"token": token}})).await.unwrap();
+    registry.says("UsersReady", "True", "Written").await;
+    let rules = registry.rules().await;
+    assert!(rules.get("issuers").is_none() && rules.get("cluster").is_none(), "{rules}");
+    eventually(PATIENCE, "the pod has no access to the API server", async || {
+        let volumes = registry.deployment().at("/spec/template/spec/volumes").await.to_string();
+        if volumes.contains("serviceAccountToken") { Err(volumes) } else { Ok(()) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_pod_with_tokens_that_cannot_be_replaced_yet_still_learns_who_is_out() {
     let Some(team) = namespace("tokens-left").await else { return };
     let _operator = team.operator().await;

@@ -19,6 +19,7 @@ mod conformance;
 mod content;
 mod files;
 mod frontend;
+mod identities;
 mod installing;
 mod keeping;
 mod neighbours;

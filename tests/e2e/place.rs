@@ -9,9 +9,11 @@ use std::time::Duration;
 use std::{env, fs};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 use testbed::{Family, Node, Progress, Tools, image, node};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 
 use crate::cluster::{NEWER_REGISTRY, wait_for, words};
 
@@ -52,7 +54,8 @@ impl Place {
         let operator = Path::new(env!("CARGO_BIN_EXE_private-registry-operator"));
         let operator = image::operator(operator, &format!("{REPOSITORY}:{TAG}"))?;
         let images = [newer, operator].into_iter().chain(nginx).collect();
-        let node = Node::start(node::Options { images, ..options }).await?;
+        let credential_provider = Some(credential_provider().await);
+        let node = Node::start(node::Options { images, credential_provider, ..options }).await?;
         Ok(Self::Own(Box::new(node)))
     }
 
@@ -150,6 +153,43 @@ impl Line {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// A program of this workspace, of the state that is tested. It belongs to another package than these tests, which cargo does not build for them.
+pub(crate) async fn built(program: &str) -> PathBuf {
+    // …/target/debug/deps/e2e-…
+    let own = std::env::current_exe().unwrap();
+    let profile = own.ancestors().nth(2).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--bin", program, "--target-dir"]).arg(profile.parent().unwrap());
+    match profile.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => {}
+        Some(other) => _ = cargo.args(["--profile", other]),
+    }
+    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().await.unwrap();
+    assert!(status.success(), "{program} cannot be built");
+    profile.join(program)
+}
+
+/// What logs the kubelet of our own nodes in, in one namespace, as an administrator would set it up. Alone in a folder, because the kubelet runs what it finds
+/// there.
+async fn credential_provider() -> node::CredentialProvider {
+    static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
+    let install = async || {
+        let name = "private-registry-credential-provider";
+        let program = built(name).await;
+        let folder = program.with_file_name("credential-providers");
+        fs::create_dir_all(&folder).unwrap();
+        // By rename: a kubelet of another run may be running the old one.
+        let next = folder.join(format!(".{}", std::process::id()));
+        fs::copy(&program, &next).unwrap();
+        fs::rename(&next, folder.join(name)).unwrap();
+        folder.join(name)
+    };
+    let program = PROGRAM.get_or_init(install).await.clone();
+    let audience = json!({"serviceAccountTokenAudience": "team-a.identities.svc", "cacheType": "Token", "requireServiceAccount": true});
+    let settings = json!({"matchImages": ["team-a.identities.svc:5000"], "defaultCacheDuration": "1m", "tokenAttributes": audience});
+    node::CredentialProvider { program, settings }
 }
 
 /// nginx for nodes of our own; `None` where it cannot be had.

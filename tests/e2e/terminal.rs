@@ -13,29 +13,13 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::cluster::{cluster, node};
-use crate::place::{Line, free_port, no_frontend};
+use crate::place::{Line, built, free_port, no_frontend};
 use crate::registry::Registry;
 
-/// The program, of the state that is tested. It belongs to another package than these tests, which cargo does not build for them.
+/// The program, of the state that is tested.
 async fn program() -> &'static Path {
     static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = async || {
-        // …/target/debug/deps/e2e-…
-        let own = std::env::current_exe().unwrap();
-        let profile = own.ancestors().nth(2).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "--quiet", "--locked", "--bin", "kubectl-registry", "--target-dir"])
-            .arg(profile.parent().unwrap());
-        match profile.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => {}
-            Some(other) => _ = cargo.args(["--profile", other]),
-        }
-        let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().await.unwrap();
-        assert!(status.success(), "kubectl-registry cannot be built");
-        profile.join("kubectl-registry")
-    };
-    BUILT.get_or_init(build).await
+    BUILT.get_or_init(async || built("kubectl-registry").await).await
 }
 
 /// Somebody at a terminal, with a home folder and rights in the cluster.

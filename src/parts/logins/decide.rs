@@ -205,7 +205,13 @@ fn access(registry: &Resolved, users: &[credentials::UserFact]) -> String {
         Some(rules) => Policy { administrators, ..rules.clone() },
         None => Policy::everything(),
     };
-    AccessFile { service: registry.token_service(), policy }.render()
+    AccessFile {
+        service: registry.token_service(),
+        policy,
+        cluster: registry.cluster_logins().cloned(),
+        issuers: registry.issuers().iter().map(|issuer| issuer.login.clone()).collect(),
+    }
+    .render()
 }
 
 /// Users of the stored table of whom the manifest still tells, or may tell, but whose Secret could not be read.

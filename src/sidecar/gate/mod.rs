@@ -24,6 +24,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use kube::Client;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
@@ -48,6 +49,8 @@ pub struct Options {
     pub logins: Option<PathBuf>,
     /// Folder in which it shows the keys of tokens, if clients get them.
     pub tokens: Option<PathBuf>,
+    /// Folder with a folder for each issuer whose keys it shows.
+    pub issuers: Option<PathBuf>,
 }
 
 /// What is asked, and what is known.
@@ -60,9 +63,17 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(options: &Options) -> io::Result<Self> {
+        Self::of_cluster(options, None)
+    }
+
+    /// With a `client` in the place of the cluster that the pod is in.
+    pub(super) fn of_cluster(options: &Options, client: Option<Client>) -> io::Result<Self> {
         let users = options.logins.clone().map(|folder| Users::new(folder, options.tokens.is_some()));
         let users = users.transpose()?.map(Arc::new);
-        let tokens = options.tokens.clone().zip(users.clone()).map(|(keys, users)| Tokens::new(keys, users));
+        let tokens = options.tokens.clone().zip(users.clone()).map(|(keys, users)| {
+            let issuers = options.issuers.clone().unwrap_or_default();
+            Tokens::new(keys, issuers, users, client)
+        });
         let volume = options.data.as_deref().map(Volume::new);
         Ok(Self { volume, looking: Arc::new(Semaphore::new(LOOKING)), users, tokens })
     }
@@ -207,7 +218,7 @@ mod tests {
                 fs::write(path, text).unwrap();
             }
             let logins = has_logins.then(|| world.0.path().join("users"));
-            let options = Options { data: Some(world.0.path().join("data")), logins, tokens: None };
+            let options = Options { data: Some(world.0.path().join("data")), logins, tokens: None, issuers: None };
             let (gate, socket) = (Gate::new(&options).unwrap(), world.socket());
             fs::write(&socket, "of a process that was killed").unwrap();
             tokio::spawn(async move { gate.serve(&socket).await });

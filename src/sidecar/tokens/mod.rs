@@ -6,19 +6,21 @@
 //! | `/-/judge` | by nginx: may this request pass? | 200, and what the registry is told; 401 with what a client needs a token for |
 //!
 //! A token says what its user might do when it was given. The judge looks at users and rules as they are now, too: who is taken out of them is out with the
-//! next request. The registry checks each token by itself, so that a judge that is wrong opens nothing.
+//! next request. Who came with a token of the cluster has what its RBAC allows now, or did a few seconds ago. The registry checks each token by itself, so that a judge that is wrong opens nothing.
 
+mod cluster;
+mod issuers;
 mod keys;
 mod mount;
 mod request;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -27,20 +29,27 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use jiff::Timestamp;
+use kube::Client;
 use percent_encoding::percent_decode_str;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use self::cluster::{Cluster, Silent};
+use self::issuers::Issuers;
 use self::keys::{Keys, Set};
 use self::request::{Login, TokenRequest};
 use super::gate::bare;
 use super::logins::basic;
+use super::recent::Recent;
 use super::softlock::Who;
 use super::users::{Entry, Users};
+use crate::access::cluster::{self as identity, ClusterLogins, ClusterUser};
+use crate::access::issuer::{Guest, Issuer};
+use crate::access::jwt;
 use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
-use crate::access::{Action, Caller, Granted, Need, grant, need, refresh};
+use crate::access::{Access, Action, Caller, Granted, Need, Scope, grant, need, refresh, wanted};
 use crate::secret::Sensitive;
 
 /// Where clients get tokens.
@@ -53,8 +62,9 @@ const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Seconds that a token holds which the judge gives the registry for one request.
 const FOR_ONE_REQUEST: u64 = 60;
-/// Tokens that are remembered as checked, twice as many at most.
+/// Tokens that are remembered as checked, twice as many at most, and for how long.
 const CHECKED: usize = 4_096;
+const CHECKED_FOR: Duration = Duration::from_secs(LIFE + token::LEEWAY);
 
 /// What the registry is told in the place of what the client said.
 const TOLD: &str = "x-authorization";
@@ -67,16 +77,29 @@ pub(super) const USER: &str = "x-user";
 pub(super) struct Tokens {
     users: Arc<Users>,
     keys: Keys,
+    cluster: Cluster,
+    issuers: Issuers,
     checked: Mutex<Checked>,
 }
 
 /// Tokens that were found good lately, by what they hash to. A signature takes a hundred times as long.
-#[derive(Default)]
 struct Checked {
     /// Names of the keys that they were checked with.
     keys: Vec<String>,
-    now: BTreeMap<[u8; 32], Arc<Claims>>,
-    before: BTreeMap<[u8; 32], Arc<Claims>>,
+    claims: Recent<Arc<Claims>>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+enum Person {
+    /// Nobody in particular.
+    Nobody,
+    /// A user of the table.
+    User(String),
+    /// Somebody whom the cluster knows, and when the token that he brought ends, in seconds since 1970.
+    OfCluster(Arc<ClusterUser>, Option<u64>),
+    /// Somebody whom an issuer knows, and when his token ends.
+    Guest(Arc<Guest>, Option<u64>),
 }
 
 /// Why a request does not pass.
@@ -92,8 +115,18 @@ enum Denial {
     BadToken(String),
     /// Who asks may not do that.
     NotAllowed,
+    /// The token that was brought in the place of a password does not count.
+    NotAccepted(String),
+    /// It cannot be found out whether it does.
+    Silent(String),
     /// Users, rules or keys cannot be read.
     Unreadable,
+}
+
+impl From<Silent> for Denial {
+    fn from(Silent(why): Silent) -> Self {
+        Self::Silent(why)
+    }
 }
 
 /// A request that does not pass, and who asked, as far as that was said.
@@ -125,8 +158,10 @@ struct Asked<'a> {
 }
 
 impl Tokens {
-    pub(super) fn new(folder: PathBuf, users: Arc<Users>) -> Self {
-        Self { users, keys: Keys::new(folder), checked: Mutex::default() }
+    /// `issuers`: the folder with the keys of issuers. `client` in the place of the cluster that the pod is in.
+    pub(super) fn new(keys: PathBuf, issuers: PathBuf, users: Arc<Users>, client: Option<Client>) -> Self {
+        let (keys, issuers, cluster) = (Keys::new(keys), Issuers::new(issuers), Cluster::new(client));
+        Self { users, keys, cluster, issuers, checked: Mutex::new(Checked::with(Vec::new())) }
     }
 
     /// Answers a client that asks for a token.
@@ -155,8 +190,12 @@ impl Tokens {
             return refused(StatusCode::BAD_REQUEST, "DENIED", &words);
         }
         let is_by_password = matches!(asked.login, Login::Password(..));
-        let user = match self.user(&set, &service, asked.login, client).await {
-            Ok(user) => user,
+        let given = match self.person(&set, &service, asked.login, client).await {
+            Ok(person) => self.given(&set, person, &asked.scopes).await,
+            Err(refused) => Err(refused),
+        };
+        let (person, mark, granted) = match given {
+            Ok(given) => given,
             Err(Refused { user, denial: no }) => {
                 info!(
                     audit = "token",
@@ -169,21 +208,12 @@ impl Tokens {
                 return no.answer(&format!("Basic realm=\"{service}\""));
             }
         };
-        let issued = self.users.with(|known| {
-            let caller = user.as_deref().map_or(Caller::Anonymous, Caller::User);
-            let granted = grant(&known.access.policy, caller, &asked.scopes);
-            // Taken out of the table meanwhile, he is nobody.
-            let mark = match &user {
-                Some(name) => Some(set.mark(name, known.logins.line(name)?)),
-                None => None,
-            };
-            Some((granted, mark))
-        });
-        let Some(Some((granted, mark))) = issued else { return Denial::Unreadable.answer("") };
         let now = Timestamp::now();
-        let Some(token) = self.sign(&set, &service, user.as_deref(), mark.clone(), granted.clone(), LIFE, now) else {
+        let life = person.life(seconds(now));
+        let Some(token) = self.sign(&set, &service, &person, mark.clone(), granted.clone(), life, now) else {
             return Denial::Unreadable.answer("");
         };
+        let user = Some(person.name()).filter(|name| !name.is_empty());
         info!(
             audit = "token",
             user,
@@ -192,13 +222,15 @@ impl Tokens {
             granted = names(&granted),
             "a token was given"
         );
-        // One that was made from another would never end.
-        let refresh = user.zip(mark).filter(|_| asked.wants_refresh && is_by_password).map(|(user, login)| {
+        // One that was made from another would never end. Who brought a token of somebody else's keeps that.
+        let lasts = asked.wants_refresh && is_by_password && matches!(person, Person::User(_));
+        let refresh = user.zip(mark).filter(|_| lasts).map(|(user, login)| {
             let until = seconds(now) + refresh::LIFE;
-            refresh::seal(&set.refresh, &refresh::Login { user, login, service: service.clone(), until })
+            let login = refresh::Login { user: user.to_owned(), login, service: service.clone(), until };
+            refresh::seal(&set.refresh, &login)
         });
         let mut answer = json!({
-            "token": token, "access_token": token, "expires_in": LIFE, "issued_at": whole(now).to_string(),
+            "token": token, "access_token": token, "expires_in": life, "issued_at": whole(now).to_string(),
         });
         if let Some(refresh) = refresh {
             answer["refresh_token"] = refresh.into();
@@ -206,25 +238,73 @@ impl Tokens {
         json_answer(StatusCode::OK, &answer)
     }
 
-    /// Who asks for a token; `None`: nobody in particular.
-    async fn user(
+    /// What somebody gets of what he asks for, and the mark of his password.
+    async fn given(
         &self,
         set: &Set,
-        service: &str,
-        login: Login,
-        client: Option<IpAddr>,
-    ) -> Result<Option<String>, Refused> {
+        person: Person,
+        asked: &[Scope],
+    ) -> Result<(Person, Option<String>, Vec<Granted>), Refused> {
+        let allowed = self.allowed(&person, &wanted(asked)).await.map_err(|denial| denial.of(person.name()))?;
+        let granted = grant(&allowed);
+        let mark = match &person {
+            // Taken out of the table meanwhile, he is nobody.
+            Person::User(name) => {
+                let line = self.users.with(|known| known.logins.line(name).cloned()).flatten();
+                Some(set.mark(name, &line.ok_or(Denial::Unreadable)?))
+            }
+            Person::Guest(guest, _) => Some(set.mark_of(&self.issuer_of(guest)?.ok_or_else(no_longer_accepted)?)),
+            Person::Nobody | Person::OfCluster(..) => None,
+        };
+        Ok((person, mark, granted))
+    }
+
+    /// Those of `wanted` that somebody may have now.
+    async fn allowed<'a>(
+        &self,
+        person: &Person,
+        wanted: &BTreeSet<Access<'a>>,
+    ) -> Result<BTreeSet<Access<'a>>, Denial> {
+        let caller = match person {
+            Person::Guest(guest, _) => Caller::Guest(guest),
+            Person::Nobody => Caller::Anonymous,
+            Person::User(name) => Caller::User(name),
+            Person::OfCluster(user, _) => {
+                let logins = self.cluster_logins()?.ok_or_else(no_longer_accepted)?;
+                return Ok(self.cluster.allowed(&logins, user, wanted).await?);
+            }
+        };
+        self.users.with(|known| known.access.policy.allowed(caller, wanted)).ok_or(Denial::Unreadable)
+    }
+
+    /// How the cluster's tokens count here, if they do.
+    fn cluster_logins(&self) -> Result<Option<ClusterLogins>, Denial> {
+        self.users.with(|known| known.access.cluster.clone()).ok_or(Denial::Unreadable)
+    }
+
+    /// What the manifest says of the issuer who knows a guest.
+    fn issuer_of(&self, guest: &Guest) -> Result<Option<Issuer>, Denial> {
+        self.issuer(|issuer| issuer.name == guest.issuer())
+    }
+
+    fn issuer(&self, is_it: impl Fn(&Issuer) -> bool) -> Result<Option<Issuer>, Denial> {
+        let found = self.users.with(|known| known.access.issuers.iter().find(|issuer| is_it(issuer)).cloned());
+        found.ok_or(Denial::Unreadable)
+    }
+
+    /// Who asks for a token.
+    async fn person(&self, set: &Set, service: &str, login: Login, client: Option<IpAddr>) -> Result<Person, Refused> {
         match login {
             Login::None => {
                 let is_open = self.users.with(|known| known.access.policy.has_anonymous()).ok_or(Denial::Unreadable)?;
-                if is_open { Ok(None) } else { Err(Denial::NoLogin.into()) }
+                if is_open { Ok(Person::Nobody) } else { Err(Denial::NoLogin.into()) }
             }
-            Login::Password(name, password) => self.by_password(name, password, client).await.map(Some),
+            Login::Password(name, password) => self.by_password(name, password, client).await,
             Login::Refresh(text) => {
                 let login = refresh::open(&set.refresh, text.expose(), service, seconds(Timestamp::now()));
                 let login = login.ok_or(Denial::WrongLogin)?;
                 match self.is_still(set, &login.user, &login.login)? {
-                    true => Ok(Some(login.user)),
+                    true => Ok(Person::User(login.user)),
                     false => Err(Denial::WrongLogin.of(&login.user)),
                 }
             }
@@ -232,15 +312,28 @@ impl Tokens {
         }
     }
 
-    /// The user, if this is the password.
+    /// Who has this password. A token of an issuer or of the cluster says itself whose it is, whatever name it is brought with.
     async fn by_password(
         &self,
         name: String,
         password: Sensitive<Vec<u8>>,
         client: Option<IpAddr>,
-    ) -> Result<String, Refused> {
+    ) -> Result<Person, Refused> {
+        if identity::is_token(password.expose()) {
+            let (said, until) = (jwt::unproved(password.expose()), identity::end(password.expose()));
+            let said = said.as_ref().and_then(|claims| claims.get("iss")?.as_str()).unwrap_or_default();
+            if let Some(issuer) = self.issuer(|issuer| issuer.url == said)? {
+                let guest = self.issuers.guest(&issuer, &password, seconds(Timestamp::now())).await;
+                let guest = guest.map_err(Denial::from)?.map_err(Denial::NotAccepted)?;
+                return Ok(Person::Guest(Arc::new(guest), until));
+            }
+            if let Some(logins) = self.cluster_logins()? {
+                let user = self.cluster.user(&logins, &password).await.map_err(Denial::from)?;
+                return Ok(Person::OfCluster(user.map_err(Denial::NotAccepted)?, until));
+            }
+        }
         let denial = match self.users.admit_slowly(&name, password, Who::new(&name, client)).await {
-            Entry::Yes => return Ok(name),
+            Entry::Yes => return Ok(Person::User(name)),
             Entry::No => Denial::WrongLogin,
             Entry::Later(wait) => Denial::Later(wait),
             Entry::Unclear => Denial::Unreadable,
@@ -364,42 +457,38 @@ impl Tokens {
         let set = self.keys.shown().ok_or(Denial::Unreadable)?;
         let service = self.service().ok_or(Denial::Unreadable)?;
         let bearer = authorization.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
-        let (user, claims) = match bearer {
+        let (person, claims) = match bearer {
             Some((_, token)) => {
                 let token = str::from_utf8(token).map_err(|_| Denial::BadToken(Refusal::Malformed.to_string()))?;
                 let claims = self.check(&set, &service, token)?;
-                (claims.sub.clone(), Some(claims))
+                (Person::of(&claims), Some(claims))
             }
             None => {
                 let (name, password) = basic(authorization).ok_or(Denial::WrongLogin)?;
                 (self.by_password(name, password, client(asked.headers)).await?, None)
             }
         };
-        let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(&user) };
         let source = from.map(|name| Need::Repository(name, &[Action::Pull]));
-        let (is_allowed, may_mount) = self
-            .users
-            .with(|known| {
-                let policy = &known.access.policy;
-                let may_mount = source.as_ref().is_some_and(|source| source.is_allowed(policy, caller));
-                (need.is_allowed(policy, caller), may_mount)
-            })
-            .ok_or(Denial::Unreadable)?;
+        let needed = need.accesses();
+        let of_source = source.as_ref().map(Need::accesses);
+        let wanted = needed.iter().chain(of_source.iter().flatten()).copied().collect();
+        let allowed = self.allowed(&person, &wanted).await.map_err(|denial| denial.of(person.name()))?;
         let gives = |need: &Need<'_>| claims.as_ref().is_none_or(|claims| need.is_granted(&claims.access));
-        if !is_allowed || !gives(need) {
-            return Err(Denial::NotAllowed.of(&user));
+        if !needed.is_subset(&allowed) || !gives(need) {
+            return Err(Denial::NotAllowed.of(person.name()));
         }
-        let may_mount = may_mount && source.as_ref().is_some_and(gives);
+        let may_mount =
+            of_source.is_some_and(|source| source.is_subset(&allowed)) && source.as_ref().is_some_and(gives);
         // Who comes with a password: the registry gets a token for exactly this.
         let authorization = if claims.is_none() {
             let mut granted = need.granted();
             granted.extend(source.filter(|_| may_mount).iter().flat_map(Need::granted));
-            let token = self.sign(&set, &service, Some(&user), None, granted, FOR_ONE_REQUEST, Timestamp::now());
+            let token = self.sign(&set, &service, &person, None, granted, FOR_ONE_REQUEST, Timestamp::now());
             Some(format!("Bearer {}", token.ok_or(Denial::Unreadable)?))
         } else {
             None
         };
-        Ok((Yes { user, authorization }, may_mount))
+        Ok((Yes { user: person.name().to_owned(), authorization }, may_mount))
     }
 
     /// What a token says, if it counts now: of this registry, in its time, of a user who has the same password.
@@ -413,12 +502,16 @@ impl Tokens {
             _ => {
                 let claims = token::verify(token, &set.verifying, service, service, now).map_err(bad)?;
                 let claims = Arc::new(claims);
-                self.checked(|checked| checked.remember(hash, Arc::clone(&claims)));
+                self.checked(|checked| checked.claims.remember(hash, Arc::clone(&claims), Instant::now()));
                 claims
             }
         };
-        let is_somebodys = !claims.sub.is_empty();
-        if is_somebodys && !self.is_still(set, &claims.sub, &claims.login)? {
+        if let Some(guest) = &claims.guest {
+            let is_accepted = self.issuer_of(guest)?.is_some_and(|issuer| set.mark_of(&issuer) == claims.login);
+            return if is_accepted { Ok(claims) } else { Err(no_longer_accepted()) };
+        }
+        let is_users = claims.cluster.is_none() && !claims.sub.is_empty();
+        if is_users && !self.is_still(set, &claims.sub, &claims.login)? {
             return Err(Denial::BadToken("the user was removed, or has another password".to_owned()));
         }
         Ok(claims)
@@ -433,7 +526,7 @@ impl Tokens {
         &self,
         set: &Set,
         service: &str,
-        user: Option<&str>,
+        person: &Person,
         mark: Option<String>,
         access: Vec<Granted>,
         life: u64,
@@ -444,7 +537,7 @@ impl Tokens {
         SystemRandom::new().fill(&mut id).ok()?;
         let claims = Claims {
             iss: service.to_owned(),
-            sub: user.unwrap_or_default().to_owned(),
+            sub: person.name().to_owned(),
             aud: service.to_owned(),
             exp: now + life,
             nbf: now,
@@ -452,6 +545,14 @@ impl Tokens {
             jti: BASE64.encode(id),
             access,
             login: mark.unwrap_or_default(),
+            cluster: match person {
+                Person::OfCluster(user, _) => Some((**user).clone()),
+                _ => None,
+            },
+            guest: match person {
+                Person::Guest(guest, _) => Some((**guest).clone()),
+                _ => None,
+            },
         };
         set.signing.sign(&claims).inspect_err(|error| warn!(%error, "no token can be signed")).ok()
     }
@@ -474,21 +575,47 @@ impl Tokens {
     }
 }
 
+impl Person {
+    /// Whose token it is.
+    fn of(claims: &Claims) -> Self {
+        match (&claims.cluster, &claims.guest) {
+            (Some(user), _) => Self::OfCluster(Arc::new(user.clone()), None),
+            (None, Some(guest)) => Self::Guest(Arc::new(guest.clone()), None),
+            (None, None) if claims.sub.is_empty() => Self::Nobody,
+            (None, None) => Self::User(claims.sub.clone()),
+        }
+    }
+
+    /// Empty for nobody in particular.
+    fn name(&self) -> &str {
+        match self {
+            Self::Nobody => "",
+            Self::User(name) => name,
+            Self::OfCluster(user, _) => &user.name,
+            Self::Guest(guest, _) => &guest.name,
+        }
+    }
+
+    /// Seconds that a token holds which is given now: no longer than what was brought for it.
+    fn life(&self, now: u64) -> u64 {
+        match self {
+            Self::OfCluster(_, Some(until)) | Self::Guest(_, Some(until)) => until.saturating_sub(now).clamp(1, LIFE),
+            _ => LIFE,
+        }
+    }
+}
+
 impl Checked {
+    fn with(keys: Vec<String>) -> Self {
+        Self { keys, claims: Recent::new(CHECKED_FOR, CHECKED) }
+    }
+
     /// With other keys nothing that was checked counts any more.
     fn find(&mut self, set: &Set, hash: &[u8; 32]) -> Option<Arc<Claims>> {
         if !self.keys.iter().map(String::as_str).eq(set.verifying.iter().map(VerifyingKey::id)) {
-            let keys = set.verifying.iter().map(|key| key.id().to_owned()).collect();
-            *self = Self { keys, ..Self::default() };
+            *self = Self::with(set.verifying.iter().map(|key| key.id().to_owned()).collect());
         }
-        self.now.get(hash).or_else(|| self.before.get(hash)).cloned()
-    }
-
-    fn remember(&mut self, hash: [u8; 32], claims: Arc<Claims>) {
-        if self.now.len() >= CHECKED {
-            self.before = std::mem::take(&mut self.now);
-        }
-        self.now.insert(hash, claims);
+        self.claims.find(hash, Instant::now())
     }
 }
 
@@ -509,6 +636,8 @@ impl Denial {
             Self::NotAllowed => {
                 "no rule in spec.auth.token.rules allows this, or the token was asked for less".to_owned()
             }
+            Self::NotAccepted(why) => why.clone(),
+            Self::Silent(why) => format!("it cannot be found out whose token this is: {why}"),
             Self::Unreadable => "users, rules or keys cannot be read; see the log of container sidecar".to_owned(),
         }
     }
@@ -516,9 +645,11 @@ impl Denial {
     fn answer(&self, challenge: &str) -> Response<Full<Bytes>> {
         let (status, code) = match self {
             Self::NotAllowed => (StatusCode::UNAUTHORIZED, "DENIED"),
-            Self::NoLogin | Self::WrongLogin | Self::BadToken(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::NoLogin | Self::WrongLogin | Self::BadToken(_) | Self::NotAccepted(_) => {
+                (StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
+            }
             Self::Later(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
-            Self::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            Self::Silent(_) | Self::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         };
         let mut answer = refused(status, code, &self.words());
         if let (StatusCode::UNAUTHORIZED, Ok(challenge)) = (status, HeaderValue::from_str(challenge)) {
@@ -529,6 +660,10 @@ impl Denial {
         }
         answer
     }
+}
+
+fn no_longer_accepted() -> Denial {
+    Denial::BadToken("this registry no longer takes the tokens for which this one was given".to_owned())
 }
 
 /// The repository that a push would have a layer from.

@@ -1,5 +1,8 @@
 //! The token server and the judge, asked over their socket as nginx asks them.
 
+mod of_cluster;
+mod of_issuers;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -37,10 +40,19 @@ impl Answer {
 
 impl World {
     async fn new() -> Self {
+        Self::of_cluster(None).await
+    }
+
+    async fn of_cluster(client: Option<Client>) -> Self {
         let world = Self(tempfile::tempdir().unwrap());
         let folder = |name: &str| world.0.path().join(name);
-        let options = Options { data: None, logins: Some(folder("users")), tokens: Some(folder("keys")) };
-        let (gate, socket) = (Gate::new(&options).unwrap(), folder("gate.sock"));
+        let options = Options {
+            data: None,
+            logins: Some(folder("users")),
+            tokens: Some(folder("keys")),
+            issuers: Some(folder("issuers")),
+        };
+        let (gate, socket) = (Gate::of_cluster(&options, client).unwrap(), folder("gate.sock"));
         tokio::spawn(async move { gate.serve(&socket).await });
         while UnixStream::connect(folder("gate.sock")).await.is_err() {
             tokio::task::yield_now().await;
@@ -69,8 +81,11 @@ impl World {
     fn shows_users(&self, version: &str, users: &[(&str, &str)], policy: &Value) {
         let line = |(name, password): &(&str, &str)| format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap());
         let table: String = users.iter().map(line).collect();
-        let access = json!({"service": SERVICE, "policy": policy}).to_string();
-        self.shows("users", version, &[(TABLE, table), (ACCESS, access)]);
+        self.shows_access(version, table, &json!({"service": SERVICE, "policy": policy}));
+    }
+
+    fn shows_access(&self, version: &str, table: String, access: &Value) {
+        self.shows("users", version, &[(TABLE, table), (ACCESS, access.to_string())]);
     }
 
     fn shows_keys(&self, version: &str, signing: &SigningKey, next: &SigningKey, former: Option<&VerifyingKey>) {

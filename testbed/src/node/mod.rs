@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 pub use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::background::Background;
 use crate::control_plane::{self, Audit, ControlPlane};
@@ -45,6 +46,17 @@ pub struct Options {
     pub dual_stack: bool,
     /// The kubelet comes to changed Secrets as rarely as one with default settings: every minute or so, unless something happens to the pod.
     pub default_sync: bool,
+    /// A program that gives the kubelet logins to pull with.
+    pub credential_provider: Option<CredentialProvider>,
+}
+
+/// A program that gives the kubelet logins to pull with.
+#[derive(Debug, Clone)]
+pub struct CredentialProvider {
+    /// The program. Its file's name is the provider's.
+    pub program: PathBuf,
+    /// The rest of its entry in a `CredentialProviderConfig`.
+    pub settings: Value,
 }
 
 /// Where the node's runtime looks for registries to trust.
@@ -89,14 +101,15 @@ impl Node {
     }
 
     async fn start_in(sandbox: &Arc<Sandbox>, tools: Tools, options: Options) -> Result<Self> {
-        let Options { audit, dual_stack, default_sync, trust, images, .. } = options;
+        let Options { audit, dual_stack, trust, images, default_sync, credential_provider, .. } = options;
         let settings = control_plane::Options { audit, dual_stack, ..control_plane::Options::default() };
         let control_plane = ControlPlane::start_in(sandbox.clone(), &tools, settings);
         let runtime = start_containerd(sandbox, &tools, images, trust, dual_stack);
         // The control plane may take longer than the images or the other way round; what needs only one of them must not wait for the other.
         let with_services = async {
             let plane = control_plane.await?;
-            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox), dual_stack, default_sync)?;
+            let wanted = services::Wanted { dual_stack, default_sync, credential_provider };
+            let services = Services::start(&plane, &tools, &Containerd::socket_in(sandbox), &wanted)?;
             let settings = provisioner_settings(sandbox)?;
             let (provisioner, ..) = tokio::try_join!(
                 provisioner::start(plane.kubeconfig(), settings.clone()),

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::{LOOK_EVERY, START_LIMIT};
+use super::{CredentialProvider, LOOK_EVERY, START_LIMIT};
 use crate::control_plane::ControlPlane;
 use crate::pki::NODE_NAME;
 use crate::sandbox::{Place, Process, Sandbox};
@@ -41,6 +41,14 @@ fn address(sandbox: &Sandbox) -> Result<Ipv4Addr> {
     sandbox.node_address().context("a node has an address")
 }
 
+/// How the programs are to be.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) dual_stack: bool,
+    pub(super) default_sync: bool,
+    pub(super) credential_provider: Option<CredentialProvider>,
+}
+
 /// The running programs.
 #[derive(Debug)]
 pub(super) struct Services {
@@ -51,13 +59,8 @@ pub(super) struct Services {
 
 impl Services {
     /// Starts all three. The kubelet waits for the container runtime by itself.
-    pub(super) fn start(
-        plane: &ControlPlane,
-        tools: &Tools,
-        runtime: &Path,
-        dual_stack: bool,
-        default_sync: bool,
-    ) -> Result<Self> {
+    pub(super) fn start(plane: &ControlPlane, tools: &Tools, runtime: &Path, wanted: &Wanted) -> Result<Self> {
+        let Wanted { dual_stack, default_sync, ref credential_provider } = *wanted;
         let sandbox = plane.sandbox();
         let root = sandbox.dir().join("kubelet");
         std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
@@ -69,17 +72,18 @@ impl Services {
 
         let configuration =
             write(sandbox, "kubelet.yaml", &kubelet_configuration(plane, runtime, default_sync)?.to_string())?;
-        let kubelet = start(
-            "kubelet",
-            vec![
-                flag("config", &configuration),
-                flag("kubeconfig", &plane.inside_kubeconfig("node")?),
-                format!("--hostname-override={NODE_NAME}"),
-                format!("--node-ip={}", addresses(sandbox, dual_stack)?),
-                flag("root-dir", &root),
-                flag("cert-dir", &root.join("pki")),
-            ],
-        )?;
+        let mut flags = vec![
+            flag("config", &configuration),
+            flag("kubeconfig", &plane.inside_kubeconfig("node")?),
+            format!("--hostname-override={NODE_NAME}"),
+            format!("--node-ip={}", addresses(sandbox, dual_stack)?),
+            flag("root-dir", &root),
+            flag("cert-dir", &root.join("pki")),
+        ];
+        if let Some(provider) = credential_provider {
+            flags.extend(provider_flags(sandbox, provider)?);
+        }
+        let kubelet = start("kubelet", flags)?;
         let configuration = write(sandbox, "kube-proxy.yaml", &proxy_configuration(plane, dual_stack)?.to_string())?;
         let proxy = start("kube-proxy", vec![flag("config", &configuration)])?;
         let configuration = write(sandbox, "Corefile", &corefile(plane)?)?;
@@ -184,6 +188,22 @@ fn kubelet_configuration(plane: &ControlPlane, runtime: &Path, default_sync: boo
         "podLogsDir": sandbox.dir().join("pods"), "volumePluginDir": sandbox.dir().join("kubelet/volumeplugins"),
         "logging": {"verbosity": 2},
     }))
+}
+
+/// The kubelet looks for a file with the provider's name in one folder.
+fn provider_flags(sandbox: &Sandbox, provider: &CredentialProvider) -> Result<[String; 2]> {
+    let folder = provider.program.parent().context("the credential provider is in a folder")?;
+    let name =
+        provider.program.file_name().and_then(|name| name.to_str()).context("the credential provider has a name")?;
+    let version = "credentialprovider.kubelet.k8s.io/v1";
+    let mut entry = json!({"name": name, "apiVersion": version});
+    for (key, value) in provider.settings.as_object().into_iter().flatten() {
+        entry[key] = value.clone();
+    }
+    let configuration =
+        json!({"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig", "providers": [entry]});
+    let configuration = write(sandbox, "credential-providers.yaml", &configuration.to_string())?;
+    Ok([flag("image-credential-provider-config", &configuration), flag("image-credential-provider-bin-dir", folder)])
 }
 
 /// Pods get a third of the machine, so that two nodes and what runs beside them fit.

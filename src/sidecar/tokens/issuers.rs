@@ -1,0 +1,283 @@
+//! Whom an issuer's token is about. Keys are shown by the kubelet as a file, or asked for where the issuer publishes them, and then kept: for an hour, and for a
+//! day while the issuer cannot be reached.
+
+mod published;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::cluster::Silent;
+use crate::access::expressions;
+use crate::access::issuer::{Guest, Issuer};
+use crate::access::jwt::{self, KeySet};
+use crate::secret::Sensitive;
+use crate::sidecar::files;
+
+/// How long keys count without being asked for again.
+const FRESH: Duration = Duration::from_secs(3600);
+/// How long they count while the issuer cannot be reached.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+/// How long nothing is asked after an answer, or none: a token with an unknown key must not make anybody ask at will.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Name of the file in the folder that the kubelet shows.
+pub(super) const FILE: &str = "jwks.json";
+
+/// Asks for keys, and keeps them.
+pub(super) struct Issuers {
+    /// Folders of keys by the issuer's name.
+    folder: PathBuf,
+    known: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Source>>>>,
+}
+
+/// What is known of the keys of one issuer.
+#[derive(Default)]
+struct Source {
+    /// What the manifest said of it then.
+    of: Option<Issuer>,
+    keys: Option<(Arc<KeySet>, Instant)>,
+    /// Which version of the file they are of.
+    version: Option<PathBuf>,
+    /// When they were last asked for, and why there was no answer.
+    asked: Option<(Instant, Result<(), String>)>,
+}
+
+impl Issuers {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, known: Mutex::default() }
+    }
+
+    /// Whom a token of this issuer is about. The inner error: nobody, and why.
+    pub(super) async fn guest(
+        &self,
+        issuer: &Issuer,
+        token: &Sensitive<Vec<u8>>,
+        now: u64,
+    ) -> Result<Result<Guest, String>, Silent> {
+        let keys = self.keys(issuer, token.expose()).await?;
+        let claims = jwt::verify(token.expose(), &keys, &issuer.url, &issuer.audience, now);
+        let claims = match claims {
+            Ok(claims) => claims,
+            Err(error) => return Ok(Err(format!("the token of issuer {} is not accepted: {error}", issuer.name))),
+        };
+        let issuer = issuer.clone();
+        let evaluated = tokio::task::spawn_blocking(move || {
+            expressions::guest(&issuer, &claims)
+                .map_err(|why| format!("spec.auth.token.issuers, {}: {why}", issuer.name))
+        });
+        evaluated.await.map_err(|_| Silent("the expressions of claimMapping cannot be evaluated".to_owned()))
+    }
+
+    /// Keys that may have signed this token, if there are such.
+    async fn keys(&self, issuer: &Issuer, token: &[u8]) -> Result<Arc<KeySet>, Silent> {
+        let source = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(issuer.name.clone()).or_default())
+        };
+        let mut source = source.lock().await;
+        if source.of.as_ref() != Some(issuer) {
+            *source = Source { of: Some(issuer.clone()), ..Source::default() };
+        }
+        match issuer.has_file {
+            true => source.read(&self.folder.join(&issuer.name)),
+            false => source.ask(issuer, token, Instant::now()).await,
+        }
+        .map_err(|why| Silent(format!("the keys of issuer {} are not there: {why}", issuer.name)))
+    }
+}
+
+impl Source {
+    fn read(&mut self, folder: &Path) -> Result<Arc<KeySet>, String> {
+        let version = files::version(folder);
+        if let Some((keys, _)) = self.keys.as_ref().filter(|_| version.is_some() && self.version == version) {
+            return Ok(Arc::clone(keys));
+        }
+        let missing = "the ConfigMap of jwksConfigMapRef has no such key, or does not exist";
+        let text = std::fs::read(version.as_deref().unwrap_or(folder).join(FILE)).map_err(|_| missing.to_owned())?;
+        let keys = KeySet::read(&text)
+            .ok_or("the ConfigMap of jwksConfigMapRef holds no JSON Web Key Set that can be used")?;
+        let keys = Arc::new(keys);
+        (self.keys, self.version) = (Some((Arc::clone(&keys), Instant::now())), version);
+        Ok(keys)
+    }
+
+    async fn ask(&mut self, issuer: &Issuer, token: &[u8], now: Instant) -> Result<Arc<KeySet>, String> {
+        let age = |since: Instant| now.duration_since(since);
+        if let Some((keys, since)) = &self.keys
+            && age(*since) < FRESH
+            && keys.may_have_signed(token)
+        {
+            return Ok(Arc::clone(keys));
+        }
+        let is_pause = self.asked.as_ref().is_some_and(|(since, _)| age(*since) < PAUSE);
+        if !is_pause {
+            let answer = published::keys(&issuer.url, issuer.authority.as_deref()).await;
+            let said = answer.as_ref().map(drop).map_err(Clone::clone);
+            if let Err(why) = &said {
+                warn!(issuer = issuer.name, why, "the keys of an issuer cannot be had");
+            }
+            self.asked = Some((now, said));
+            if let Ok(keys) = answer {
+                self.keys = Some((Arc::new(keys), now));
+            }
+        }
+        match (&self.keys, &self.asked) {
+            (Some((keys, since)), _) if age(*since) < STALE => Ok(Arc::clone(keys)),
+            (_, Some((_, Err(why)))) => Err(why.clone()),
+            _ => Err("they are too old".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::access::jwt::tests::Issuer as Maker;
+
+    /// An issuer that answers over TLS what it is told to.
+    struct Server {
+        url: String,
+        authority: String,
+        /// By path: status and body.
+        answers: Mutex<BTreeMap<String, (u16, String)>>,
+        asked: AtomicUsize,
+    }
+
+    impl Server {
+        async fn start() -> Arc<Self> {
+            let key = KeyPair::generate().unwrap();
+            let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            let config = config.unwrap().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+            let answers = Mutex::default();
+            let server = Arc::new(Self { url, authority: certificate.pem(), answers, asked: AtomicUsize::new(0) });
+            let answering = Arc::clone(&server);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                    let mut head = vec![0; 4096];
+                    let length = stream.read(&mut head).await.unwrap_or_default();
+                    let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                    answering.asked.fetch_add(1, Ordering::SeqCst);
+                    let (status, body) =
+                        answering.answers.lock().unwrap().get(&path).cloned().unwrap_or((404, String::new()));
+                    let more = if status == 302 { "location: https://localhost:1/\r\n" } else { "" };
+                    let answer = format!(
+                        "HTTP/1.1 {status} x\r\n{more}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                }
+            });
+            server
+        }
+
+        fn says(&self, path: &str, status: u16, body: &str) {
+            self.answers.lock().unwrap().insert(path.to_owned(), (status, body.to_owned()));
+        }
+
+        fn publishes(&self, keys: &Maker) {
+            let document = json!({"issuer": self.url, "jwks_uri": format!("{}/keys", self.url)});
+            self.says("/.well-known/openid-configuration", 200, &document.to_string());
+            self.says("/keys", 200, &keys.set());
+        }
+
+        fn issuer(&self) -> Issuer {
+            let issuer = json!({"name": "ci", "url": self.url, "audience": "here", "user": "claims.sub", "authority": self.authority});
+            serde_json::from_value(issuer).unwrap()
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn token(maker: &Maker) -> Vec<u8> {
+        maker.signs(&json!({"sub": "x"})).into_bytes()
+    }
+
+    #[tokio::test]
+    async fn published_keys_are_kept_for_an_hour_and_for_a_day_without_the_issuer() {
+        let (server, first, second) = (Server::start().await, Maker::new("1"), Maker::new("2"));
+        server.publishes(&first);
+        let (issuer, begin, mut source) = (server.issuer(), Instant::now(), Source::default());
+        source.ask(&issuer, &token(&first), begin).await.unwrap();
+        assert_eq!(server.asked(), 2);
+        source.ask(&issuer, &token(&first), begin + FRESH - SECOND).await.unwrap();
+        assert_eq!(server.asked(), 0, "fresh keys are not asked for");
+        // A new key is found at once, but nobody makes it ask at will.
+        server.publishes(&second);
+        let later = begin + FRESH - SECOND;
+        let keys = source.ask(&issuer, &token(&second), later).await.unwrap();
+        assert!(keys.may_have_signed(&token(&second)));
+        assert_eq!(server.asked(), 2);
+        for _ in 0..5 {
+            source.ask(&issuer, &token(&first), later + PAUSE - SECOND).await.unwrap();
+        }
+        assert_eq!(server.asked(), 0, "an unknown key is asked about once in a while");
+        server.says("/keys", 500, "");
+        for (after, is_there) in [(FRESH, true), (STALE - SECOND, true), (STALE + PAUSE, false)] {
+            assert_eq!(source.ask(&issuer, &token(&second), later + after).await.is_ok(), is_there, "{after:?}");
+        }
+        server.publishes(&second);
+        source.ask(&issuer, &token(&second), later + STALE + 2 * PAUSE).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_says_something_else_is_told_and_followed_nowhere() {
+        let (server, maker) = (Server::start().await, Maker::new("1"));
+        let document = "/.well-known/openid-configuration";
+        let keys_at = |url: &str| json!({"issuer": server.url, "jwks_uri": url}).to_string();
+        let big = " ".repeat(600 << 10);
+        for (path, status, body, why) in [
+            (
+                document,
+                200,
+                json!({"issuer": "https://elsewhere.example.com", "jwks_uri": format!("{}/keys", server.url)})
+                    .to_string(),
+                "another issuer",
+            ),
+            (document, 200, json!({"issuer": server.url}).to_string(), "no jwks_uri"),
+            (document, 200, keys_at("http://localhost/keys"), "cannot be reached"),
+            (document, 200, keys_at("file:///etc/passwd"), "file:///etc/passwd"),
+            (document, 200, "<html>".to_owned(), "no JSON"),
+            (document, 302, String::new(), "answers 302"),
+            (document, 404, String::new(), "answers 404"),
+            (document, 200, big.clone(), "says more than"),
+            ("/keys", 200, "{}".to_owned(), "holds no key"),
+            ("/keys", 200, big, "says more than"),
+        ] {
+            server.publishes(&maker);
+            server.says(path, status, &body);
+            let error = published::keys(&server.url, Some(&server.authority)).await.unwrap_err();
+            assert!(error.contains(why), "{path}: {error}");
+        }
+        server.publishes(&maker);
+        assert!(published::keys(&server.url, Some(&server.authority)).await.is_ok());
+        for (authority, why) in [(None, "cannot be reached"), (Some("no certificate"), "certificateAuthority")] {
+            let error = published::keys(&server.url, authority).await.unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
