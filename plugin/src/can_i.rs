@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn whom_an_issuer_knows_has_what_names_him_or_his_groups() {
         let auth = json!({"token": {
-            "issuers": [{"name": "ci", "issuer": "https://ci.example.com"}],
+            "issuers": [{"name": "ci", "issuer": "https://ci.example.com", "audience": "here"}],
             "teams": [{"name": "red", "groups": ["ci:acme"]}],
             "rules": [{"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]}],
         }});
