@@ -256,12 +256,4 @@ mod tests {
         assert_eq!(check::count(&sections, Outcome::Failed), 1, "{sections:#?}");
         assert_eq!(check::count(&sections, Outcome::Good), 0, "{sections:#?}");
     }
-
-    #[test]
-    fn what_one_registry_lacks_keeps_nothing_from_another() {
-        let missing = Missing::default();
-        judged(&Facts { pod: Err("none".to_owned()), ..testing::facts() }, &missing);
-        let sections = judged(&testing::facts(), &missing);
-        assert!(is_well(&sections), "{sections:#?}");
-    }
 }
