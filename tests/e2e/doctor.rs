@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{cluster, node};
+use crate::cluster::{cluster, has_roles_only, node};
 use crate::registry::Registry;
 use crate::terminal::Terminal;
 
@@ -100,6 +100,15 @@ async fn a_doctor_finds_nothing_where_all_is_well_and_each_fault_where_it_is() {
     let said = terminal.asks(&["doctor", "team-a", "--wait", "1m", "-o", "short"]).await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     assert!(!said.out.contains('×'), "{}", said.out);
+
+    // What the operator says of a node, where it has agents on nodes.
+    if !has_roles_only() {
+        registry.change(json!({"trust": {"nodes": {}}})).await;
+        registry.condition("NodesTrusted", "Told").await;
+        let (code, doctor) = terminal.examines(&["team-a", "--node", &name]).await;
+        let told = check(&doctor, "nodes-trust");
+        assert_eq!((code, &told["seen"]), (Some(0), &json!(format!("{name}, as all 1"))), "{doctor:#}");
+    }
 
     // A claim that waits for ever, among all of the namespace.
     let class = json!({"storage": {"persistentVolumeClaim": {"storageClassName": "there-is-none", "size": "1Gi"}}});

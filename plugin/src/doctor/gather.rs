@@ -67,10 +67,17 @@ pub(crate) async fn limited<T>(work: impl Future<Output = Result<T>>) -> Found<T
     }
 }
 
+/// Whether there is an API server, before anything else is asked of it.
+pub(super) async fn server(client: &KubeClient) -> Found<Server> {
+    limited(version_of(client)).await
+}
+
 /// What is so for every registry. `named`: the installations that registries say they are looked after by.
-pub(super) async fn cluster(client: &KubeClient, named: &BTreeSet<String>) -> Cluster {
-    let (server, is_defined, operators) =
-        join!(limited(server(client)), limited(is_defined(client)), limited(operators(client, named)));
+pub(super) async fn cluster(client: &KubeClient, server: Found<Server>, named: &BTreeSet<String>) -> Cluster {
+    let (is_defined, operators) = match &server {
+        Ok(_) => join!(limited(is_defined(client)), limited(operators(client, named))),
+        Err(why) => (Err(why.clone()), Err(why.clone())),
+    };
     Cluster {
         own_version: env!("CARGO_PKG_VERSION").to_owned(),
         server,
@@ -80,7 +87,7 @@ pub(super) async fn cluster(client: &KubeClient, named: &BTreeSet<String>) -> Cl
     }
 }
 
-async fn server(client: &KubeClient) -> Result<Server> {
+async fn version_of(client: &KubeClient) -> Result<Server> {
     let request = Request::get("/version").body(Body::empty()).context("write the request")?;
     let before = Timestamp::now();
     let (head, body) = client.send(request).await.map_err(explained)?.into_parts();
@@ -164,14 +171,14 @@ fn version(image: &str) -> Option<String> {
     is_version.then(|| tag.to_owned())
 }
 
-/// What there is to know of one registry.
-pub(super) async fn registry(registry: &Registry, question: &Question) -> Facts {
+/// Of a registry that nobody can be asked about.
+pub(super) fn nothing(registry: &Registry, question: &Question, why: &str) -> Facts {
     let unasked = || "it was not asked".to_owned();
-    let mut facts = Facts {
+    Facts {
         now: Timestamp::now(),
         namespace: registry.namespace.clone(),
         name: registry.name.to_string(),
-        registry: limited(registry.read()).await,
+        registry: Err(why.to_owned()),
         image: question.image.clone(),
         user: Err(unasked()),
         here: Here { authorities: system(), ..Here::default() },
@@ -185,7 +192,13 @@ pub(super) async fn registry(registry: &Registry, question: &Question) -> Facts 
         space: None,
         node: None,
         pulls: Err(unasked()),
-    };
+    }
+}
+
+/// What there is to know of one registry.
+pub(super) async fn registry(registry: &Registry, question: &Question) -> Facts {
+    let mut facts = nothing(registry, question, "");
+    facts.registry = limited(registry.read()).await;
     let Ok(found) = facts.registry.clone() else { return facts };
     let status = found.status.clone().unwrap_or_default();
     let address = followed(&status, question.image.as_ref());

@@ -105,16 +105,25 @@ pub(crate) async fn all(cluster: &Connected, name: Option<&RegistryName>) -> Val
 
 /// Looks once.
 async fn look(cluster: &Connected, name: Option<&RegistryName>, question: &Question) -> Vec<Section> {
-    let names = match name {
-        Some(name) => Ok(vec![name.clone()]),
-        None => named(cluster, question).await,
+    let server = gather::server(&cluster.client).await;
+    let unreachable = server.as_ref().err().cloned();
+    let names = match (name, &unreachable) {
+        (Some(name), _) => Ok(vec![name.clone()]),
+        (None, Some(why)) => Err(why.clone()),
+        (None, None) => named(cluster, question).await,
     };
-    let asked = names.iter().flatten().map(async |name| gather::registry(&cluster.registry(name), question).await);
+    let asked = names.iter().flatten().map(async |name| {
+        let registry = cluster.registry(name);
+        match &unreachable {
+            Some(why) => gather::nothing(&registry, question, why),
+            None => gather::registry(&registry, question).await,
+        }
+    });
     let all: Vec<Facts> = stream::iter(asked).buffered(AT_ONCE).collect().await;
     let operators: BTreeSet<_> = all.iter().filter_map(|facts| facts.status().operator).collect();
     let mut missing = Missing::default();
-    let mut sections =
-        vec![operator::GROUP.look("", &gather::cluster(&cluster.client, &operators).await, &mut missing)];
+    let facts = gather::cluster(&cluster.client, server, &operators).await;
+    let mut sections = vec![operator::GROUP.look("", &facts, &mut missing)];
     if name.is_none() {
         let listed =
             Listed { namespace: cluster.namespace.clone(), count: names.as_ref().map(Vec::len).map_err(Clone::clone) };

@@ -2,6 +2,7 @@
 //! disk.
 #![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
+mod doctor;
 mod logins;
 mod manifests;
 mod trust;
