@@ -53,6 +53,8 @@ const NAMESPACES: [&str; 74] = [
     "conforming",
     "content",
     "content-files",
+    "doctor",
+    "doctor-report",
     "down-always",
     "down-completed",
     "down-deleted",
