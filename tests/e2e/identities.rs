@@ -136,6 +136,8 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     let builder = person(&cluster, &registry, "builder").await;
     let refusal = builder.hears("/auth/token?scope=repository:shop/web:pull", &[]).await;
     assert!(refusal.contains("503") && refusal.contains("system:auth-delegator"), "{refusal}");
+    let doctor = Terminal::new(&registry).asks(&["doctor", "team-a", "-o", "short"]).await.out;
+    assert!(doctor.contains("may not create tokenreviews and subjectaccessreviews"), "{doctor}");
     registry.admin().await.pushes("public/app:1", "for everybody").await;
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"});
     let subject = json!({"kind": "ServiceAccount", "name": "team-a", "namespace": NAMESPACE});

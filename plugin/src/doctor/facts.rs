@@ -63,6 +63,8 @@ pub(super) struct Facts {
     pub(super) has: Option<Found<Has>>,
     /// Hosts of the logins in `NAME-pull`; `None` if there is no such Secret.
     pub(super) pull_secret: Found<Option<Vec<String>>>,
+    /// Which questions about tokens of the cluster the registry's ServiceAccount may not ask, if such tokens are logins.
+    pub(super) unasked_reviews: Option<Found<Vec<&'static str>>>,
     pub(super) space: Option<Found<Space>>,
     pub(super) node: Option<Found<Node>>,
     pub(super) pulls: Found<Vec<Pull>>,
@@ -252,6 +254,7 @@ pub(super) mod testing {
             answer: Some(Ok(answered(200))),
             has: Some(Ok(Has::Image { digest: "sha256:1".to_owned(), platforms: vec!["linux/amd64".to_owned()] })),
             pull_secret: Ok(Some(vec!["registry.example.com:5000".to_owned()])),
+            unasked_reviews: None,
             space: Some(Ok(Space { available: 50 << 30, capacity: 100 << 30 })),
             node: Some(Ok(Node {
                 name: "node-1".to_owned(),

@@ -10,9 +10,10 @@ use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Event, Node as NodeObject, Pod, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
+use kube::api::{ListParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client as KubeClient};
 use private_registry_operator::api::{AddressScope, PrivateRegistry, PrivateRegistryStatus};
@@ -189,6 +190,7 @@ pub(super) fn nothing(registry: &Registry, question: &Question, why: &str) -> Fa
         answer: None,
         has: None,
         pull_secret: Err(unasked()),
+        unasked_reviews: None,
         space: None,
         node: None,
         pulls: Err(unasked()),
@@ -204,7 +206,8 @@ pub(super) async fn registry(registry: &Registry, question: &Question) -> Facts 
     let address = followed(&status, question.image.as_ref());
     let login = limited(login(registry, &found, question));
     // Each of them may take its time, and none needs another.
-    (facts.bundle, facts.endpoints, facts.pull_secret, facts.pulls) = join!(
+    (facts.unasked_reviews, facts.bundle, facts.endpoints, facts.pull_secret, facts.pulls) = join!(
+        unasked_reviews(registry, &found),
         limited(registry.bundle()),
         limited(endpoints(registry)),
         limited(pull_secret(registry)),
@@ -250,6 +253,43 @@ pub(super) async fn registry(registry: &Registry, question: &Question) -> Facts 
         }
     }
     facts
+}
+
+async fn unasked_reviews(registry: &Registry, found: &PrivateRegistry) -> Option<Found<Vec<&'static str>>> {
+    found.spec.auth.as_ref()?.token.as_ref()?.kubernetes.as_ref()?;
+    let user = format!("system:serviceaccount:{}:{}", registry.namespace, registry.name);
+    let may = async |group: &str, resource: &str| {
+        let attributes = ResourceAttributes {
+            group: Some(group.to_owned()),
+            resource: Some(resource.to_owned()),
+            verb: Some("create".to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SubjectAccessReviewSpec {
+            user: Some(user.clone()),
+            groups: Some(vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{}", registry.namespace),
+            ]),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let answer = Api::all(registry.client.clone()).create(&PostParams::default(), &review).await;
+        Ok::<_, anyhow::Error>(answer.map_err(explained)?.status.is_some_and(|status| status.allowed))
+    };
+    let ask = async {
+        let mut unasked = Vec::new();
+        for (group, resource) in
+            [("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")]
+        {
+            if !may(group, resource).await? {
+                unasked.push(resource);
+            }
+        }
+        Ok(unasked)
+    };
+    Some(limited(ask).await)
 }
 
 async fn login(registry: &Registry, found: &PrivateRegistry, question: &Question) -> Result<Option<Login>> {

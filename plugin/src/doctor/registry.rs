@@ -68,6 +68,13 @@ pub(super) static GROUP: Group<Facts> = Group {
             judge: |facts| condition(facts, USERS_READY, Weight::Counts),
         },
         Check {
+            id: "cluster-logins",
+            title: "it may ask the cluster whose a token is",
+            page: "identities.md#the-clusters-own-identities",
+            needs: &["registry"],
+            judge: cluster_logins,
+        },
+        Check {
             id: "storage",
             title: "its volume is bound and as large as wanted",
             page: "conditions.md#storageready",
@@ -161,6 +168,20 @@ pub(super) fn condition(facts: &Facts, kind: &str, weight: Weight) -> Option<Ver
     })
 }
 
+fn cluster_logins(facts: &Facts) -> Option<Verdict> {
+    Some(match facts.unasked_reviews.as_ref()? {
+        Ok(unasked) if unasked.is_empty() => Verdict::good(""),
+        Ok(unasked) => Verdict::failed(
+            format!("its ServiceAccount {} may not create {}", facts.name, unasked.join(" and ")),
+            format!(
+                "kubectl create clusterrolebinding registry-{0}-{1} --clusterrole=system:auth-delegator --serviceaccount={0}:{1}",
+                facts.namespace, facts.name
+            ),
+        ),
+        Err(why) => Verdict::skipped(format!("cannot be known: {why}")),
+    })
+}
+
 fn free_space(facts: &Facts) -> Option<Verdict> {
     let space = match facts.space.as_ref()? {
         Ok(space) => space,
@@ -245,6 +266,18 @@ mod tests {
         facts.registry.as_mut().unwrap().status = None;
         assert_eq!(of("followed", &facts).0, Outcome::Failed);
         assert_eq!(of("ready", &facts), (Outcome::Skipped, "the status does not say it yet".to_owned()));
+    }
+
+    #[test]
+    fn a_registry_that_may_not_ask_the_cluster_is_told_with_the_command() {
+        let mut facts = testing::facts();
+        facts.unasked_reviews = Some(Ok(vec!["tokenreviews"]));
+        let (outcome, said) = of("cluster-logins", &facts);
+        assert!(outcome == Outcome::Failed && said.contains("--serviceaccount=registries:team-a"), "{said}");
+        facts.unasked_reviews = Some(Ok(Vec::new()));
+        assert_eq!(of("cluster-logins", &facts).0, Outcome::Good);
+        facts.unasked_reviews = Some(Err("no right".to_owned()));
+        assert_eq!(of("cluster-logins", &facts).0, Outcome::Skipped);
     }
 
     #[test]
