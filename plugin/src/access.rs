@@ -1,6 +1,6 @@
 //! How a command gets at what is in a registry: which way leads there, whose authority is trusted, who logs in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use operator_engine::process::flag_values;
@@ -100,7 +100,8 @@ impl Opened {
     }
 }
 
-fn user(text: &str) -> Result<UserName, String> {
+/// A user's name on the command line.
+pub(crate) fn user(text: &str) -> Result<UserName, String> {
     UserName::new(text).map_err(|rule| rule.to_string())
 }
 
@@ -133,7 +134,7 @@ impl Access {
     pub(crate) async fn open(&self) -> Result<Opened> {
         let registry = self.place.registry(&self.name).await?;
         let found = registry.read().await?;
-        let tls = self.trust(&registry, &found).await?;
+        let tls = trust(self.ca.as_deref(), &registry, &found).await?;
         let door = match &self.address {
             Some(at) => Door::Address { at: at.clone(), tls },
             None => {
@@ -147,45 +148,9 @@ impl Access {
         Ok(Opened { registry, found, login, client })
     }
 
-    async fn trust(
-        &self,
-        registry: &Registry,
-        found: &PrivateRegistry,
-    ) -> Result<Option<std::sync::Arc<rustls::ClientConfig>>> {
-        if let Some(file) = &self.ca {
-            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            return trusting(&text, &file.display().to_string()).map(Some);
-        }
-        let tls = found.spec.tls.clone().unwrap_or_default();
-        if tls.none.is_some() {
-            return Ok(None);
-        }
-        let title = registry.title();
-        match registry.bundle().await?.filter(|text| !text.is_empty()) {
-            Some(text) => {
-                let source = format!("ConfigMap {}/{}-ca-bundle", registry.namespace, registry.name);
-                trusting(&text, &source).map(Some)
-            }
-            None if tls.secret.is_some() => bail!(
-                "the cluster does not know who signed the certificate of {title}: give the authority with --ca FILE; \
-                 for one that systems know anyway, that is their own file, such as /etc/ssl/certs/ca-certificates.crt"
-            ),
-            None => bail!(
-                "{title} has no certificate yet: kubectl registry status {} --namespace {} says why",
-                registry.name,
-                registry.namespace
-            ),
-        }
-    }
-
     async fn login(&self, registry: &Registry, found: &PrivateRegistry) -> Result<Option<Login>> {
         if let Some(user) = &self.user {
-            let password = if self.password_stdin {
-                shell::password_from_stdin()?
-            } else {
-                shell::ask_password(&format!("Password of {user} at {}:", registry.title()))?
-            };
-            return Ok(Some(Login { user: user.clone(), password }));
+            return given(user, self.password_stdin, &registry.title()).map(Some);
         }
         if found.spec.auth.as_ref().is_some_and(|auth| auth.none.is_some()) {
             return Ok(None);
@@ -197,9 +162,51 @@ impl Access {
     }
 }
 
+/// The login of somebody who was named, whose password is asked for.
+pub(crate) fn given(user: &UserName, is_on_stdin: bool, title: &str) -> Result<Login> {
+    let password = if is_on_stdin {
+        shell::password_from_stdin()?
+    } else {
+        shell::ask_password(&format!("Password of {user} at {title}:"))?
+    };
+    Ok(Login { user: user.clone(), password })
+}
+
+/// Who may sign a registry's certificate: the authorities in `ca`, or those that the cluster knows. `None` for plain HTTP.
+pub(crate) async fn trust(
+    ca: Option<&Path>,
+    registry: &Registry,
+    found: &PrivateRegistry,
+) -> Result<Option<std::sync::Arc<rustls::ClientConfig>>> {
+    if let Some(file) = ca {
+        let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        return trusting(&text, &file.display().to_string()).map(Some);
+    }
+    let tls = found.spec.tls.clone().unwrap_or_default();
+    if tls.none.is_some() {
+        return Ok(None);
+    }
+    let title = registry.title();
+    match registry.bundle().await?.filter(|text| !text.is_empty()) {
+        Some(text) => {
+            let source = format!("ConfigMap {}/{}-ca-bundle", registry.namespace, registry.name);
+            trusting(&text, &source).map(Some)
+        }
+        None if tls.secret.is_some() => bail!(
+            "the cluster does not know who signed the certificate of {title}: give the authority with --ca FILE; \
+             for one that systems know anyway, that is their own file, such as /etc/ssl/certs/ca-certificates.crt"
+        ),
+        None => bail!(
+            "{title} has no certificate yet: kubectl registry status {} --namespace {} says why",
+            registry.name,
+            registry.namespace
+        ),
+    }
+}
+
 /// Names by which the certificate of a pod may be checked: of the Service first, which every certificate has that the operator asked for.
 /// Other signers leave names out, and a certificate of one's own may have none of the Service's.
-fn names(registry: &Registry, status: &PrivateRegistryStatus) -> Vec<HostPort> {
+pub(crate) fn names(registry: &Registry, status: &PrivateRegistryStatus) -> Vec<HostPort> {
     let service = HostPort::at(Host::Name(format!("{}.{}.svc", registry.name, registry.namespace)), None);
     let known = |scope: AddressScope| {
         let of_scope = status.addresses.iter().filter(move |known| known.scope == scope);

@@ -43,9 +43,9 @@ pub(crate) struct Options {
 
 /// An answer, and in words why.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    is_yes: bool,
-    why: String,
+pub(crate) struct Answer {
+    pub(crate) is_yes: bool,
+    pub(crate) why: String,
 }
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
@@ -128,7 +128,8 @@ fn is_unknown(registry: &PrivateRegistry, user: &str) -> bool {
     status.user_count.is_some() && !has_unlisted(registry) && status.users.iter().all(|known| known.name != user)
 }
 
-fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) -> Answer {
+/// Whether somebody may do something, by the manifest and the users that the status names.
+pub(crate) fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Access<'_>) -> Answer {
     let yes = |why: &str| Answer { is_yes: true, why: why.to_owned() };
     let no = |why: String| Answer { is_yes: false, why };
     let auth = registry.spec.auth.clone().unwrap_or_default();
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn whom_an_issuer_knows_has_what_names_him_or_his_groups() {
         let auth = json!({"token": {
-            "issuers": [{"name": "ci", "issuer": "https://ci.example.com"}],
+            "issuers": [{"name": "ci", "issuer": "https://ci.example.com", "audience": "here"}],
             "teams": [{"name": "red", "groups": ["ci:acme"]}],
             "rules": [{"teams": ["*"], "repositories": ["${team}/**"], "actions": ["pull"]}],
         }});

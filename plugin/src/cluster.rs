@@ -73,13 +73,47 @@ impl Place {
 
     /// The registry of this name. Sends nothing yet.
     pub(crate) async fn registry(&self, name: &RegistryName) -> Result<Registry> {
-        let (client, config, namespace) = self.connect().await?;
-        Ok(Registry { client, config, namespace, name: name.clone() })
+        Ok(self.connect().await?.registry(name))
     }
 
     /// Every registry of the namespace, or of all namespaces.
     pub(crate) async fn registries(&self, all: bool) -> Result<Registries> {
-        let (client, _, namespace) = self.connect().await?;
+        self.connect().await?.registries(all).await
+    }
+
+    /// The cluster and namespace. Sends nothing yet.
+    pub(crate) async fn connect(&self) -> Result<Connected> {
+        let settings = ClientSettings {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            ..ClientSettings::default()
+        };
+        let mut config = locate(&settings).await?;
+        config.connect_timeout = Some(PATIENCE);
+        config.read_timeout = Some(PATIENCE);
+        config.default_retry = false;
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.trim().to_owned());
+        let client = Client::try_from(config.clone()).map_err(explained).context("connect to the cluster")?;
+        Ok(Connected { client, config, namespace })
+    }
+}
+
+/// A namespace of a cluster.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    config: Config,
+    pub(crate) namespace: String,
+}
+
+impl Connected {
+    pub(crate) fn registry(&self, name: &RegistryName) -> Registry {
+        let (client, config) = (self.client.clone(), self.config.clone());
+        Registry { client, config, namespace: self.namespace.clone(), name: name.clone() }
+    }
+
+    /// Every registry of the namespace, or of all namespaces.
+    pub(crate) async fn registries(&self, all: bool) -> Result<Registries> {
+        let (client, namespace) = (self.client.clone(), self.namespace.clone());
         let resource = ApiResource::erase::<PrivateRegistry>(&());
         let api: Api<DynamicObject> =
             if all { Api::all_with(client, &resource) } else { Api::namespaced_with(client, &namespace, &resource) };
@@ -106,21 +140,6 @@ impl Place {
                 None => return Ok(Registries { namespace, objects }),
             }
         }
-    }
-
-    async fn connect(&self) -> Result<(Client, Config, String)> {
-        let settings = ClientSettings {
-            kubeconfig: self.kubeconfig.clone(),
-            context: self.context.clone(),
-            ..ClientSettings::default()
-        };
-        let mut config = locate(&settings).await?;
-        config.connect_timeout = Some(PATIENCE);
-        config.read_timeout = Some(PATIENCE);
-        config.default_retry = false;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.trim().to_owned());
-        let client = Client::try_from(config.clone()).map_err(explained).context("connect to the cluster")?;
-        Ok((client, config, namespace))
     }
 }
 
@@ -266,6 +285,14 @@ fn is_ready(pod: &Pod) -> bool {
 /// Runs what waits for answers.
 pub(crate) fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?.block_on(work)
+}
+
+/// Runs what has a limit for everything that it waits for. What the system still does then, such as looking for a name, is not waited for.
+pub(crate) fn within_limits<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 /// Runs what moves much: connections encrypt on threads of their own. Whoever ends it leaves nothing half done under a final name.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
+use private_registry_operator::api::PrivateRegistry;
 use private_registry_operator::desired::kinds::KINDS;
 use private_registry_operator::model::{RegistryName, labels};
 
@@ -37,11 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::wait(async {
         let registry = options.place.registry(&options.name).await?;
         let found = registry.read().await?;
-        let mut about = children(&registry).await;
-        about.extend(found.metadata.uid);
-        let mut events = all(&registry).await?;
-        events.retain(|event| is_about(event, &about, &registry) && (!options.warnings || is_warning(event)));
-        events.sort_by_key(status::at);
+        let mut events = of(&registry, &found).await?;
+        events.retain(|event| !options.warnings || is_warning(event));
         match options.output {
             Some(status::Form::Json) => shell::print(&output::json(&events)?),
             Some(status::Form::Yaml) => shell::print(&output::yaml(&events)?),
@@ -57,11 +55,37 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })
 }
 
+/// What has been said of a registry and of what belongs to it, the last at the end.
+pub(crate) async fn of(registry: &Registry, found: &PrivateRegistry) -> Result<Vec<Event>> {
+    let mut about = children(registry).await;
+    about.extend(found.metadata.uid.clone());
+    let mut events = all(registry).await?;
+    events.retain(|event| is_about(event, &about, registry));
+    events.sort_by_key(status::at);
+    Ok(events)
+}
+
 /// Uids of what belongs to it. What may not be listed, or is of a kind that the cluster lacks, is left out.
 async fn children(registry: &Registry) -> BTreeSet<String> {
+    let mut uids = BTreeSet::new();
+    for kind in kinds().into_iter().filter(|kind| !["Secret", "ConfigMap"].contains(&kind.kind.as_str())) {
+        let api: Api<DynamicObject> = Api::namespaced_with(registry.client.clone(), &registry.namespace, &kind);
+        if let Ok(listed) = api.list_metadata(&ours(registry)).await {
+            uids.extend(listed.items.into_iter().filter_map(|child| child.metadata.uid));
+        }
+    }
+    uids
+}
+
+/// What belongs to a registry, of any kind.
+pub(crate) fn ours(registry: &Registry) -> ListParams {
     let labels = labels::selector(&registry.name).into_iter().map(|(key, value)| format!("{key}={value}"));
-    let ours = ListParams::default().labels(&labels.collect::<Vec<_>>().join(",")).limit(PAGE);
-    let written = KINDS.iter().filter(|kind| !kind.is_cluster_wide && !["Secret", "ConfigMap"].contains(&kind.kind));
+    ListParams::default().labels(&labels.collect::<Vec<_>>().join(",")).limit(PAGE)
+}
+
+/// Kinds of which something may belong to a registry, in its namespace.
+pub(crate) fn kinds() -> Vec<ApiResource> {
+    let written = KINDS.iter().filter(|kind| !kind.is_cluster_wide);
     let resource = |group: &str, version: &str, kind: &str, plural: &str| ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -72,14 +96,7 @@ async fn children(registry: &Registry) -> BTreeSet<String> {
     let mut kinds: Vec<_> = written.map(|kind| resource(kind.group, kind.version, kind.kind, kind.plural)).collect();
     kinds.push(resource("", "v1", "Pod", "pods"));
     kinds.push(resource("apps", "v1", "ReplicaSet", "replicasets"));
-    let mut uids = BTreeSet::new();
-    for kind in kinds {
-        let api: Api<DynamicObject> = Api::namespaced_with(registry.client.clone(), &registry.namespace, &kind);
-        if let Ok(listed) = api.list_metadata(&ours).await {
-            uids.extend(listed.items.into_iter().filter_map(|child| child.metadata.uid));
-        }
-    }
-    uids
+    kinds
 }
 
 async fn all(registry: &Registry) -> Result<Vec<Event>> {

@@ -12,6 +12,7 @@
 //! | `rm` | an image goes, and what would go with it is said before |
 //! | `users` | who may log in |
 //! | `start`, `stop`, `restart` | whether it runs |
+//! | `doctor`, `report` | why does a pull fail? what does somebody need who is to find out? |
 //! | `events`, `logs` | what happened, and what its pods write |
 //! | `login`, `logout` | docker and podman know a registry's login |
 //! | `can-i` | may somebody do something, and by which rule? |
@@ -39,6 +40,7 @@ mod copy;
 mod csr;
 mod diff;
 mod docker_config;
+mod doctor;
 mod events;
 mod export;
 mod filesystem;
@@ -59,6 +61,7 @@ mod prepared;
 mod progress;
 mod registry_client;
 pub mod render;
+mod report;
 mod repos;
 mod restart;
 mod rm;
@@ -108,6 +111,29 @@ enum Command {
         kubectl registry status team-a\n  \
         kubectl registry status team-a --namespace registries -o json | jq -r .certificate.notAfter")]
     Status(status::Options),
+    /// Find out why an image cannot be pulled: looks at each step from this machine, from pods and from nodes to a registry, and says what to do.
+    ///
+    /// √ is good, ‼ a warning, × a failure, and - could not be known or was not looked at. Each fault has a cure and a page of the documentation. Nothing is
+    /// changed. What somebody has no right to see is skipped, and says which right that is.
+    ///
+    /// Exit code 0: nothing failed; 1: something did.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry doctor                                  # the operator, and every registry of the namespace\n  \
+        kubectl registry doctor team-a --image registry.example.com/shop/web:1.4 --node worker-1\n  \
+        kubectl registry doctor team-a --wait 5m -o short         # after a change, until nothing fails\n  \
+        kubectl registry doctor team-a -o json | jq '.sections[].checks[] | select(.outcome == \"failed\")'")]
+    Doctor(doctor::Options),
+    /// Pack what somebody needs who is to find a fault without access to the cluster, in a ZIP.
+    ///
+    /// Manifests of the registry and of what belongs to it, events, logs of its pods and of the operator, versions, runtimes of nodes, and what doctor says.
+    /// What is secret is blanked: of Secrets only the lengths of values stay, of variables only the names; passwords, tokens, hashes, private keys and logins
+    /// in addresses go out of manifests and logs. Look through it all the same before you give it away: nobody knows every form.
+    ///
+    /// The file appears when it is whole, and nobody else can read it. What could not be read is named in it.
+    #[command(after_help = "Examples:\n  \
+        kubectl registry report team-a\n  \
+        kubectl registry report -n registries -o fault.zip       # every registry of the namespace")]
+    Report(report::Options),
     /// Show and change who may log in: list, add, passwd, rotate, remove.
     #[command(subcommand)]
     Users(users::Command),
@@ -379,6 +405,8 @@ pub fn run(cli: Cli) -> u8 {
     let done = match cli.command {
         Command::List(options) => list::run(&options).map(|()| true),
         Command::Status(options) => status::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Report(options) => report::run(&options).map(|()| true),
         Command::Users(command) => users::run(&command).map(|()| true),
         Command::Stop(options) => stop::run(&options).map(|()| true),
         Command::Start(options) => start::run(&options).map(|()| true),

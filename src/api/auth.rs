@@ -86,10 +86,9 @@ pub struct IssuerSpec {
     /// Its address, exactly as its tokens say it, for instance `https://token.actions.githubusercontent.com`. Its keys are asked for there.
     #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER))]
     pub issuer: String,
-    /// Whom a token must be for, default `NAME.NAMESPACE.svc` of the registry.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Whom a token must be for: the registry, by a name that no other service has.
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::AUDIENCE))]
-    pub audience: Option<String>,
+    pub audience: String,
     /// Who somebody is, by what the token says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_mapping: Option<ClaimMapping>,
@@ -130,14 +129,13 @@ pub struct JwksConfigMapRef {
 }
 
 /// The cluster's tokens as logins.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesLogins {
-    /// Whom a token must be for, default `NAME.NAMESPACE.svc`. With the API server's own audience tokens of people count, too; such a token opens the
-    /// cluster to whoever runs the registry.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Whom a token must be for, best the registry's own name, for instance `company.registries.svc`. With the API server's own audience tokens of people count,
+    /// too; such a token opens the cluster to whoever runs the registry.
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::AUDIENCE))]
-    pub audience: Option<String>,
+    pub audience: String,
 }
 
 /// A team.

@@ -14,7 +14,7 @@ use super::resolved::{
     Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes,
 };
 use super::route::{route, written_addresses};
-use super::users::{Place, users};
+use super::users::users;
 use super::{Child, HostPort, Observed, RegistryName, Settings, labels};
 use crate::api::{
     AccessMode, BundleKind, DEFAULT_SIZE, GoDuration, IssuerRef, NginxSpec, PrivateRegistry, PrivateRegistrySpec,
@@ -116,9 +116,6 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         None
     });
 
-    let place = Place { namespace: &namespace, name: name.as_str() };
-    let users = users(spec.auth.as_ref(), place, observed);
-
     Ok(Resolved {
         name,
         namespace,
@@ -139,7 +136,7 @@ pub fn resolve(registry: &PrivateRegistry, observed: &Observed, settings: &Setti
         trusted_namespaces,
         is_trusted_by_the_cluster: spec.trust.as_ref().is_some_and(|trust| trust.cluster_trust_bundle.is_some()),
         trusted_nodes,
-        users,
+        users: users(spec.auth.as_ref(), observed),
         pull_secrets,
         pull_faults,
         login_copies,

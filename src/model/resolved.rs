@@ -365,8 +365,8 @@ pub enum Users {
     Table {
         /// Who may do what; `None`: everybody everything. The generated admin is added when it is known.
         policy: Option<Box<Policy>>,
-        /// How the cluster's tokens count; `None`: not at all.
-        cluster: Option<Box<ClusterLogins>>,
+        /// Whom the cluster's tokens must be for; `None`: they do not count.
+        cluster_audience: Option<String>,
         /// Who else says who somebody is.
         issuers: Vec<TrustedIssuer>,
         /// In the order of precedence: users, then usersFrom.
@@ -475,11 +475,9 @@ impl Resolved {
 
     /// How the cluster's tokens count, if they do.
     #[must_use]
-    pub fn cluster_logins(&self) -> Option<&ClusterLogins> {
-        match &self.users {
-            Users::Table { cluster, .. } => cluster.as_deref(),
-            Users::Everybody => None,
-        }
+    pub fn cluster_logins(&self) -> Option<ClusterLogins> {
+        let Users::Table { cluster_audience: Some(audience), .. } = &self.users else { return None };
+        Some(ClusterLogins { audience: audience.clone(), namespace: self.namespace.clone() })
     }
 
     /// Who else says who somebody is.

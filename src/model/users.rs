@@ -5,13 +5,10 @@ use std::collections::BTreeSet;
 
 use super::resolved::{Admin, Fault, TrustedIssuer, Users};
 use super::{Observed, SecretContent};
-use crate::access::cluster::ClusterLogins;
 use crate::access::expressions;
 use crate::access::issuer::{self, Issuer};
 use crate::access::{Action, Policy, RepositoryGlob, Rule};
-use crate::api::{
-    AuthSpec, HtpasswdSecretRef, IssuerSpec, KubernetesLogins, RuleAction, RuleSpec, TeamSpec, TokenSpec,
-};
+use crate::api::{AuthSpec, HtpasswdSecretRef, IssuerSpec, RuleAction, RuleSpec, TeamSpec, TokenSpec};
 use crate::credentials::{DEAREST, Login, Source, SourceKind, Wanted, given};
 
 /// Users that are looked at, twice as many as a table holds: lines of an htpasswd file are short.
@@ -28,22 +25,8 @@ const JWKS_KEY: &str = "jwks.json";
 /// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
 pub const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
 
-/// Which registry it is about.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) name: &'a str,
-}
-
-impl Place<'_> {
-    /// Whom tokens of others are for, where the manifest says nothing else.
-    fn audience(&self) -> String {
-        format!("{}.{}.svc", self.name, self.namespace)
-    }
-}
-
 /// Looks up every reference.
-pub(super) fn users(spec: Option<&AuthSpec>, place: Place<'_>, observed: &Observed) -> Users {
+pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
     let spec = spec.cloned().unwrap_or_default();
     if spec.none.is_some() {
         return Users::Everybody;
@@ -73,10 +56,10 @@ pub(super) fn users(spec: Option<&AuthSpec>, place: Place<'_>, observed: &Observ
     }
     let policy = spec.token.as_ref().map(|spec| Box::new(policy(spec, &mut found.faults)));
     let token = spec.token.unwrap_or_default();
-    let issuers = issuers(token.issuers, place, &mut found.faults);
+    let issuers = issuers(token.issuers, &mut found.faults);
     Users::Table {
         policy,
-        cluster: token.kubernetes.map(|spec| Box::new(cluster(spec, place))),
+        cluster_audience: token.kubernetes.map(|spec| spec.audience),
         issuers,
         candidates: found.candidates,
         missing: found.missing,
@@ -90,18 +73,13 @@ pub(super) fn users(spec: Option<&AuthSpec>, place: Place<'_>, observed: &Observ
     }
 }
 
-fn cluster(spec: KubernetesLogins, place: Place<'_>) -> ClusterLogins {
-    let audience = spec.audience.unwrap_or_else(|| place.audience());
-    ClusterLogins { audience, namespace: place.namespace.to_owned() }
-}
-
 /// Issuers whose expressions can be understood. Of the others no token counts, and they are told.
-fn issuers(given: Vec<IssuerSpec>, place: Place<'_>, faults: &mut Vec<Fault>) -> Vec<TrustedIssuer> {
+fn issuers(given: Vec<IssuerSpec>, faults: &mut Vec<Fault>) -> Vec<TrustedIssuer> {
     let mut trusted = Vec::new();
     for spec in given {
         let mapping = spec.claim_mapping.unwrap_or_default();
         let login = Issuer {
-            audience: spec.audience.unwrap_or_else(|| place.audience()),
+            audience: spec.audience,
             user: mapping.user.unwrap_or_else(|| issuer::SUBJECT.to_owned()),
             groups: mapping.groups,
             has_file: spec.jwks_config_map_ref.is_some(),
@@ -357,11 +335,7 @@ mod tests {
         let secrets = secrets.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
         let auth = serde_json::from_value(auth.clone()).unwrap();
         let observed = Observed { secrets, ..Observed::default() };
-        let Users::Table { candidates, missing, faults, .. } =
-            users(Some(&auth), Place { namespace: "registries", name: "team-a" }, &observed)
-        else {
-            panic!()
-        };
+        let Users::Table { candidates, missing, faults, .. } = users(Some(&auth), &observed) else { panic!() };
         Read { names: candidates.into_iter().map(|user| user.name).collect(), missing, faults }
     }
 
@@ -396,11 +370,7 @@ mod tests {
             ..Observed::default()
         };
         let auth = serde_json::from_value(auth).unwrap();
-        let Users::Table { candidates, faults, missing, .. } =
-            users(Some(&auth), Place { namespace: "registries", name: "team-a" }, &observed)
-        else {
-            panic!()
-        };
+        let Users::Table { candidates, faults, missing, .. } = users(Some(&auth), &observed) else { panic!() };
         assert_eq!(candidates.into_iter().map(|user| user.name).collect::<Vec<_>>(), ["carl"]);
         assert_eq!((faults[0].reason, faults.len(), missing.len()), ("SecretsTooLarge", 1, 0));
         assert!(faults[0].message.contains("Secret huge"));

@@ -79,7 +79,7 @@ fn rule(rule: Value) -> Change {
 }
 
 fn issuer(more: Value) -> Change {
-    let mut issuer = json!({"name": "ci", "issuer": "https://ci.example.com"});
+    let mut issuer = json!({"name": "ci", "issuer": "https://ci.example.com", "audience": "here"});
     issuer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     new(json!({"auth": {"token": {"issuers": [issuer], "rules": [pulls(&json!({"users": ["*"]}))]}}}))
 }

@@ -59,11 +59,12 @@ async fn rules_reach_the_sidecar_with_the_users_and_one_that_cannot_be_followed_
 async fn whose_tokens_are_logins_reaches_the_sidecar_and_one_that_cannot_be_followed_stops_no_other() {
     let Some(team) = namespace("tokens-others").await else { return };
     let _operator = team.operator().await;
-    let good = json!({"name": "ci", "issuer": "https://ci.example.com", "jwksConfigMapRef": {"name": "keys"}});
-    let bad = json!({"name": "gitlab", "issuer": "https://gitlab.example.com", "claimMapping": {"user": "claims."}});
+    let good = json!({"name": "ci", "issuer": "https://ci.example.com", "audience": "here", "jwksConfigMapRef": {"name": "keys"}});
+    let bad = json!({"name": "gitlab", "issuer": "https://gitlab.example.com", "audience": "here", "claimMapping": {"user": "claims."}});
     let rule = json!({"users": ["ci:one", "other:two"], "repositories": ["a"], "actions": ["pull"]});
     let teams = json!([{"name": "red", "groups": ["ci:all"]}]);
-    let mut token = json!({"issuers": [good, bad], "teams": teams, "kubernetes": {}, "rules": [rule]});
+    let mut token =
+        json!({"issuers": [good, bad], "teams": teams, "kubernetes": {"audience": "here"}, "rules": [rule]});
     let registry = team.registry("team-a", json!({"auth": {"token": token}})).await;
     let words = registry.says("UsersReady", "False", "IssuerUnknown").await;
     assert!(words.contains("other:two"), "{words}");
@@ -71,11 +72,10 @@ async fn whose_tokens_are_logins_reaches_the_sidecar_and_one_that_cannot_be_foll
     registry.apply(json!({"auth": {"token": token}})).await.unwrap();
     let words = registry.says("UsersReady", "False", "IssuerInvalid").await;
     assert!(words.contains("gitlab: claimMapping.user"), "{words}");
-    let audience = "team-a.tokens-others.svc";
     let rules = registry.rules().await;
-    let issuer = json!({"name": "ci", "url": "https://ci.example.com", "audience": audience, "user": "claims.sub", "hasFile": true});
+    let issuer = json!({"name": "ci", "url": "https://ci.example.com", "audience": "here", "user": "claims.sub", "hasFile": true});
     assert_eq!(rules["issuers"], json!([issuer]));
-    assert_eq!(rules["cluster"], json!({"audience": audience, "namespace": "tokens-others"}));
+    assert_eq!(rules["cluster"], json!({"audience": "here", "namespace": "tokens-others"}));
     assert_eq!(rules["policy"]["groups"], json!({"red": ["ci:all"]}));
     // Taken back, nothing of it is left, and the pods' ServiceAccount has no token.
     token = json!({"rules": [{"users": ["*"], "repositories": ["a"], "actions": ["pull"]}]});

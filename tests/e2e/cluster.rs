@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 75] = [
+const NAMESPACES: [&str; 77] = [
     "admins",
     "again",
     "always",
@@ -53,6 +53,8 @@ const NAMESPACES: [&str; 75] = [
     "conforming",
     "content",
     "content-files",
+    "doctor",
+    "doctor-report",
     "down-always",
     "down-completed",
     "down-deleted",

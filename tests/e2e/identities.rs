@@ -76,7 +76,7 @@ async fn an_issuers_tokens_are_logins_and_rules_say_what_they_may_do() {
         .await;
     let said: Value = serde_json::from_str(&said.unwrap()).unwrap();
     let issuer = json!({
-        "name": "ci", "issuer": said["issuer"], "jwksConfigMapRef": {"name": "keys"},
+        "name": "ci", "issuer": said["issuer"], "audience": "team-a.issuers.svc", "jwksConfigMapRef": {"name": "keys"},
         "claimMapping": {"user": "claims['kubernetes.io'].serviceaccount.name", "groups": "[claims['kubernetes.io'].namespace]"},
     });
     let spec = json!({
@@ -125,7 +125,7 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     cluster.namespace(NAMESPACE).await;
     let rule = json!({"anonymous": true, "repositories": ["public/**"], "actions": ["pull"]});
     let spec = json!({
-        "auth": {"token": {"kubernetes": {}, "rules": [rule]}},
+        "auth": {"token": {"kubernetes": {"audience": AUDIENCE}, "rules": [rule]}},
         "frontend": {"nginx": {"resources": {"requests": {"cpu": "1m", "memory": "16Mi"}}}},
     });
     let registry = cluster.another(NAMESPACE, "team-a", spec).await.ready().await;
@@ -136,6 +136,8 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     let builder = person(&cluster, &registry, "builder").await;
     let refusal = builder.hears("/auth/token?scope=repository:shop/web:pull", &[]).await;
     assert!(refusal.contains("503") && refusal.contains("system:auth-delegator"), "{refusal}");
+    let doctor = Terminal::new(&registry).asks(&["doctor", "team-a", "-o", "short"]).await.out;
+    assert!(doctor.contains("may not create tokenreviews and subjectaccessreviews"), "{doctor}");
     registry.admin().await.pushes("public/app:1", "for everybody").await;
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"});
     let subject = json!({"kind": "ServiceAccount", "name": "team-a", "namespace": NAMESPACE});

@@ -17,6 +17,7 @@ mod certificates;
 mod configuring;
 mod conformance;
 mod content;
+mod doctor;
 mod files;
 mod frontend;
 mod identities;

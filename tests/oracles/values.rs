@@ -120,7 +120,7 @@ fn items() -> Vec<(&'static str, Value)> {
         ("auth.users", json!({"name": "alice", "passwordSecretRef": {"name": "login-one"}})),
         ("token.teams", json!({"name": "green", "users": ["alice"]})),
         ("token.rules", json!({"teams": ["*"], "repositories": ["**"], "actions": ["pull"]})),
-        ("token.issuers", json!({"name": "ci", "issuer": "https://ci.example.com"})),
+        ("token.issuers", json!({"name": "ci", "issuer": "https://ci.example.com", "audience": "here"})),
         ("pullSecrets", json!({"user": "alice"})),
         ("pod.env", json!({"name": "ORACLE"})),
         ("pod.imagePullSecrets", json!({"name": "login-one"})),

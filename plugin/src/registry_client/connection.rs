@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::shown;
+
 /// How long it may take until the other side is there.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -57,6 +59,23 @@ pub(crate) enum Door {
         /// `None` for plain HTTP.
         tls: Option<Arc<ClientConfig>>,
     },
+}
+
+impl Door {
+    /// The certificates that are shown there, the registry's own first, whoever signed them. Nothing is sent.
+    pub(crate) async fn shown(&self) -> Result<Vec<CertificateDer<'static>>> {
+        match self {
+            Self::Address { at, .. } => {
+                let stream = within("connect", dial(at, true)).await?;
+                within("speak TLS", shown::chain(stream, server_name(at)?)).await
+            }
+            Self::Pod { api, pod, names, .. } => {
+                let stream = within("forward the connection", forward(api, pod)).await?;
+                let name = names.first().context("it has no name")?;
+                within("speak TLS", shown::chain(stream, server_name(name)?)).await
+            }
+        }
+    }
 }
 
 impl Way for Door {
@@ -136,16 +155,21 @@ fn refusal(error: &kube::Error) -> String {
     }
 }
 
+/// What TLS calls a server.
+fn server_name(at: &HostPort) -> Result<ServerName<'static>> {
+    match at.host() {
+        Host::Name(name) => ServerName::try_from(name.clone()).context("the registry's name"),
+        Host::Ip(ip) => Ok(ServerName::from(*ip)),
+    }
+}
+
 /// The stream encrypted, for a server of this name; or, in words, why its certificate is for another one.
 async fn encrypted(
     stream: impl Stream + 'static,
     name: &HostPort,
     tls: &Arc<ClientConfig>,
 ) -> Result<Result<Box<dyn Stream>, String>> {
-    let server = match name.host() {
-        Host::Name(name) => ServerName::try_from(name.clone()).context("the registry's name")?,
-        Host::Ip(ip) => ServerName::from(*ip),
-    };
+    let server = server_name(name)?;
     let shaken = timeout(PATIENCE, TlsConnector::from(Arc::clone(tls)).connect(server, stream)).await;
     let shaken = shaken.map_err(|_| anyhow!("no TLS within {} s", PATIENCE.as_secs()))?;
     match shaken {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::connection::Way;
 use super::reference::{Reference, Repository, Version};
-use super::{Call, Client, Outgoing, digest};
+use super::{Answer, Call, Client, Outgoing, digest};
 
 /// A registry that is not told all of them says that there is nothing.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -221,8 +221,18 @@ pub(crate) async fn find<W: Way>(
     repository: &Repository,
     version: &Version,
 ) -> Result<Option<Found>> {
-    let path = path(repository, version.as_str());
-    let Some(answer) = client.find(&path, ACCEPTED, MOST_MANIFEST).await? else { return Ok(None) };
+    let answer = ask(client, repository, version).await?;
+    let Some(answer) = client.found(answer)? else { return Ok(None) };
+    of_answer(repository, version, answer).map(Some)
+}
+
+/// What is answered to who asks for a manifest, whatever that is.
+pub(crate) async fn ask<W: Way>(client: &mut Client<W>, repository: &Repository, version: &Version) -> Result<Answer> {
+    client.ask(&path(repository, version.as_str()), ACCEPTED, MOST_MANIFEST).await
+}
+
+/// The manifest in a good answer, compared with its digest.
+pub(crate) fn of_answer(repository: &Repository, version: &Version, answer: Answer) -> Result<Found> {
     let digest = match version {
         Version::Digest(digest) => digest.clone(),
         Version::Tag(_) => answer.header("docker-content-digest").unwrap_or_default().to_owned(),
@@ -230,7 +240,7 @@ pub(crate) async fn find<W: Way>(
     let digest = if digest.is_empty() { digest::sha256(&answer.body) } else { digest };
     digest::compare(&answer.body, &digest).with_context(|| format!("manifest {repository}, {}", version.as_str()))?;
     let announced = answer.header("content-type").unwrap_or_default().to_owned();
-    Found::read(digest, &announced, answer.body).map(Some)
+    Found::read(digest, &announced, answer.body)
 }
 
 /// The digest under a name, as the registry says it; `None` if there is nothing.

@@ -10,6 +10,7 @@ mod outgoing;
 pub(crate) mod pages;
 pub(crate) mod reference;
 pub(crate) mod retries;
+mod shown;
 #[cfg(test)]
 pub(crate) mod store;
 pub(crate) mod tree;

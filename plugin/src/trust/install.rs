@@ -63,6 +63,13 @@ pub(super) fn run(options: &Options, subject: &Subject) -> Result<bool> {
     Ok(is_clean)
 }
 
+/// Each file that should be there, and whether it is.
+pub(super) fn state(machine: &Machine, runtimes: &[Runtime], subject: &Subject) -> Result<Vec<(PathBuf, bool)>> {
+    let steps = steps(machine, runtimes, None, subject)?;
+    let is_good = |state: &State| matches!(state, State::Current | State::Equal);
+    Ok(steps.into_iter().map(|step| (step.file.path, is_good(&step.state))).collect())
+}
+
 fn steps(machine: &Machine, runtimes: &[Runtime], store: Option<Store>, subject: &Subject) -> Result<Vec<Step>> {
     let mut files = Vec::new();
     for runtime in runtimes {

@@ -6,7 +6,7 @@ mod machine;
 mod subject;
 mod uninstall;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use private_registry_operator::model::{HostPort, RegistryName};
@@ -16,7 +16,7 @@ use strum::IntoEnumIterator as _;
 use self::forms::Form;
 use self::machine::Machine;
 use self::subject::Subject;
-use crate::cluster::{self, Place};
+use crate::cluster::{self, Place, Registry};
 use crate::shell;
 
 /// Options of `trust`.
@@ -82,6 +82,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
         None => install::run(options, &subject),
     }
+}
+
+/// What this machine's runtimes have of a registry's trust under a host: each file that they read, and whether it is as it should be. None where no runtime is
+/// found.
+pub(crate) async fn here(registry: &Registry, host: &HostPort) -> Result<Vec<(PathBuf, bool)>> {
+    let subject = Subject::in_cluster(registry, std::slice::from_ref(host)).await?;
+    let machine = Machine::at(Path::new("/"))?;
+    install::state(&machine, &machine.runtimes(), &subject)
 }
 
 fn subject(options: &Options) -> Result<Subject> {

@@ -2,6 +2,7 @@
 //! disk.
 #![allow(clippy::unwrap_used, reason = "tests end where something is not as expected")]
 
+mod doctor;
 mod logins;
 mod manifests;
 mod pages;
@@ -41,6 +42,8 @@ fn help_shows_for_every_command_how_it_is_called() {
     for command in [
         "list",
         "status",
+        "doctor",
+        "report",
         "login",
         "logout",
         "repos",
@@ -122,6 +125,8 @@ fn without_a_cluster_it_says_how_to_name_one() {
         &["status", "team-a"],
         &["login", "team-a", "--authfile", "/nowhere/auth.json"],
         &["repos", "team-a"],
+        &["doctor", "team-a", "--wait", "1h"],
+        &["report", "team-a", "-o", "/nowhere/a.zip"],
     ] {
         let answer = ask(arguments);
         assert_eq!((answer.code, answer.out.as_str()), (Some(1), ""));

@@ -208,7 +208,7 @@ fn access(registry: &Resolved, users: &[credentials::UserFact]) -> String {
     AccessFile {
         service: registry.token_service(),
         policy,
-        cluster: registry.cluster_logins().cloned(),
+        cluster: registry.cluster_logins(),
         issuers: registry.issuers().iter().map(|issuer| issuer.login.clone()).collect(),
     }
     .render()
