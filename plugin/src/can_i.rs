@@ -72,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             let place = options.place.registry(&options.name).await?;
             let found = place.read().await?;
             match guest.as_ref().and_then(|guest| of_cluster(&found, &place.namespace, guest)) {
+                Some(_) if deletes_nothing(&found, access) => Ok(answer(&found, caller, access)),
                 Some((logins, user)) => by_roles(place.client, &logins, &user, access).await,
                 None => Ok(answer(&found, caller, access)),
             }
@@ -87,6 +88,12 @@ fn of_file(file: &PathBuf, name: &RegistryName) -> Result<PrivateRegistry> {
     let one = found.registries.into_iter().find(named);
     let one = one.with_context(|| format!("{} holds no PrivateRegistry {name} that can be read", file.display()))?;
     serde_json::from_value(one.object).with_context(|| format!("read PrivateRegistry {name} of {}", file.display()))
+}
+
+/// Whether it is about deleting, where the registry does not.
+fn deletes_nothing(registry: &PrivateRegistry, access: Access<'_>) -> bool {
+    matches!(access, Access::Repository(_, Action::Delete))
+        && registry.spec.config.as_ref().is_none_or(|config| config.allow_deletes != Some(true))
 }
 
 /// A user of the cluster, where its tokens are logins.
@@ -133,9 +140,7 @@ pub(crate) fn answer(registry: &PrivateRegistry, caller: Caller<'_>, access: Acc
     let yes = |why: &str| Answer { is_yes: true, why: why.to_owned() };
     let no = |why: String| Answer { is_yes: false, why };
     let auth = registry.spec.auth.clone().unwrap_or_default();
-    if matches!(access, Access::Repository(_, Action::Delete))
-        && registry.spec.config.as_ref().is_none_or(|config| config.allow_deletes != Some(true))
-    {
+    if deletes_nothing(registry, access) {
         return no("nobody deletes anything here: spec.config.allowDeletes is not set".to_owned());
     }
     if auth.none.is_some() {

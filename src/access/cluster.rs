@@ -136,7 +136,12 @@ pub fn is_token(password: &[u8]) -> bool {
 pub fn end(token: &[u8]) -> Option<u64> {
     let claims = token.split(|byte| *byte == b'.').nth(1)?;
     let claims: Value = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
-    claims["exp"].as_u64()
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds since 1970; what is none is 0 or far away"
+    )]
+    claims["exp"].as_f64().map(|end| end as u64)
 }
 
 #[cfg(test)]
@@ -226,6 +231,8 @@ mod tests {
         for password in [&token[..72], "eyJ.a.b", &format!("x{token}"), &format!("{token}.x"), &"a".repeat(100), ""] {
             assert!(!is_token(password.as_bytes()), "{password}");
         }
+        let broken = format!("a.{}.c", BASE64.encode(r#"{"exp":12.9}"#));
+        assert_eq!(end(broken.as_bytes()), Some(12));
         for token in ["", "a.b.c", "eyJ.e30.x"] {
             assert_eq!(end(token.as_bytes()), None);
         }

@@ -9,6 +9,11 @@ use super::jwt::Claims;
 const DEEPEST: u16 = 16;
 /// Bytes of stack for the longest expression. What is not used costs nothing.
 const STACK: usize = 64 << 20;
+/// What goes through a list, and how often an expression may: lists within lists would take for ever.
+const LOOPS: [&str; 5] = [".all(", ".exists(", ".exists_one(", ".filter(", ".map("];
+const MOST_LOOPS: usize = 2;
+/// Bytes of all groups of a token: they stand in each token of the registry, and a head has little room.
+const LARGEST_GROUPS: usize = 4 << 10;
 /// Longest expression, in bytes.
 pub const LONGEST: usize = 512;
 /// Longest name that an expression may give, in bytes.
@@ -28,7 +33,16 @@ fn parse(expression: &str) -> Result<cel::common::ast::IdedExpr, String> {
     if expression.len() > LONGEST {
         return Err(format!("it has more than {LONGEST} bytes"));
     }
-    cel::parser::Parser::new().max_recursion_depth(DEEPEST).parse(expression).map_err(|error| error.to_string())
+    let loops: usize = LOOPS.iter().map(|name| expression.matches(name).count()).sum();
+    if loops > MOST_LOOPS {
+        return Err(format!("it goes through lists {loops} times, of {MOST_LOOPS} that there is time for"));
+    }
+    cel::parser::Parser::new().max_recursion_depth(DEEPEST).parse(expression).map_err(|error| brief(&error.to_string()))
+}
+
+/// The first fault, without the picture of where it is.
+fn brief(error: &str) -> String {
+    error.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 /// Works with expressions. Reading and evaluating them recurses as deep as they are long, and is code of somebody else's: a thread with a stack of its own keeps
@@ -59,6 +73,12 @@ fn evaluated(issuer: &Issuer, claims: &Claims) -> Result<Guest, String> {
         }
         None => Vec::new(),
     };
+    let size: usize = groups.iter().map(String::len).sum();
+    if size > LARGEST_GROUPS {
+        return Err(format!(
+            "claimMapping.groups gives groups of {size} bytes, of {LARGEST_GROUPS} that there is room for"
+        ));
+    }
     let of_issuer = |name: &String| format!("{}:{name}", issuer.name);
     Ok(Guest { name: of_issuer(&user), groups: groups.iter().map(of_issuer).collect() })
 }
@@ -117,7 +137,7 @@ mod tests {
     fn claims() -> Claims {
         let claims = json!({
             "sub": "repo:acme/web:ref:refs/heads/main", "repository": "acme/web", "repository_owner": "acme", "ref": "refs/heads/main",
-            "teams": ["a", "b"], "number": 7, "blank": "a b", "long": "x".repeat(256), "many": vec!["g"; 65], "empty": "", "exp": 1_800_000_000,
+            "teams": ["a", "b"], "number": 7, "blank": "a b", "long": "x".repeat(256), "many": vec!["g"; 65], "wide": vec!["w".repeat(200); 30], "empty": "", "exp": 1_800_000_000,
         });
         let Json::Object(claims) = claims else { panic!() };
         claims
@@ -160,6 +180,7 @@ mod tests {
             ("'x'", Some("claims.repository"), "claimMapping.groups gives"),
             ("'x'", Some("[1]"), "claimMapping.groups gives"),
             ("'x'", Some("claims.many"), "65 groups"),
+            ("'x'", Some("claims.wide"), "of 4096"),
         ] {
             let error = guest(&issuer(user, groups), &claims()).unwrap_err();
             assert!(error.contains(why) && !error.contains("acme"), "{user}: {error}");
@@ -183,6 +204,10 @@ mod tests {
         ] {
             assert!(check(expression).is_err(), "{expression}");
         }
+        let loops = "[1].all(a, [1].all(b, [1].all(c, true)))";
+        assert!(check(loops).unwrap_err().contains("3 times"));
+        let said = check(&"#".repeat(LONGEST)).unwrap_err();
+        assert!(said.len() <= 200 && !said.contains('\n'), "{said}");
         // Deep without brackets, on as much stack as a thread of the operator has.
         let long = [
             "!".repeat(LONGEST - 4) + "true",

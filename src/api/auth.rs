@@ -50,7 +50,7 @@ pub struct HtpasswdSpec {
 /// Rules for who may do what. What no rule allows is refused. The generated admin may do everything.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::TEAMS_EXIST)]
+#[x_kube(validation = rules::TEAMS_EXIST, validation = rules::ISSUERS_DIFFER)]
 pub struct TokenSpec {
     /// Names for several users together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -78,7 +78,7 @@ pub struct TokenSpec {
 /// An OpenID Connect issuer.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::KEYS_OR_AUTHORITY)]
+#[x_kube(validation = rules::KEYS_OR_AUTHORITY, validation = rules::ISSUER_NOT_SYSTEM)]
 pub struct IssuerSpec {
     /// Its name here. Users and groups are called by it: `NAME:USER`.
     #[schemars(length(min = 1, max = 32), regex(pattern = rules::LABEL))]
@@ -124,7 +124,7 @@ pub struct JwksConfigMapRef {
     pub name: String,
     /// Key in the ConfigMap, default `jwks.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::DATA_KEY))]
     pub key: Option<String>,
 }
 

@@ -17,6 +17,8 @@ pub const GUEST: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^\s\x00-\x1f\x7f]+$";
 /// Pattern of a user's name, with an issuer's name before a colon or without.
 pub const USER_OR_GUEST: &str =
     r"^([^:#\s\x00-\x1f\x7f][^:\s\x00-\x1f\x7f]*|[a-z0-9]([-a-z0-9]*[a-z0-9])?:[^\s\x00-\x1f\x7f]+)$";
+/// Pattern of a key of a ConfigMap.
+pub const DATA_KEY: &str = r"^(\.?[-_a-zA-Z0-9]+)(\.?[-_a-zA-Z0-9])*$";
 /// Pattern of an issuer's address, coarse.
 pub const ISSUER: &str = r"^https://[^\s?#]+$";
 /// Pattern of whom a token is for: visible letters.
@@ -183,6 +185,14 @@ pub const TEAMS_EXIST: Rule = (
     "self.rules.all(rule, !has(rule.teams) || rule.teams.all(team, team == '*' || (has(self.teams) && self.teams.exists(known, known.name == team))))",
     "spec.auth.token.rules names a team that is not among spec.auth.token.teams: add it there, or correct its name",
 );
+/// The first of two would always be meant.
+pub const ISSUERS_DIFFER: Rule = (
+    "!has(self.issuers) || self.issuers.all(one, self.issuers.exists_one(other, other.issuer == one.issuer))",
+    "two of spec.auth.token.issuers have the same issuer: which one a token is of could not be told",
+);
+/// The cluster calls its own users so.
+pub const ISSUER_NOT_SYSTEM: Rule =
+    ("self.name != 'system'", "an issuer cannot be called system: users of the cluster are called system:… themselves");
 /// Whose keys lie in a ConfigMap is not asked.
 pub const KEYS_OR_AUTHORITY: Rule = (
     "!has(self.jwksConfigMapRef) || !has(self.certificateAuthority)",

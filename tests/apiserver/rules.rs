@@ -84,6 +84,12 @@ fn issuer(more: Value) -> Change {
     new(json!({"auth": {"token": {"issuers": [issuer], "rules": [pulls(&json!({"users": ["*"]}))]}}}))
 }
 
+fn issuers(addresses: &[&str]) -> Change {
+    let one = |(number, address)| json!({"name": format!("ci-{number}"), "issuer": address, "audience": "here"});
+    let issuers: Vec<Value> = addresses.iter().enumerate().map(one).collect();
+    new(json!({"auth": {"token": {"issuers": issuers, "rules": [pulls(&json!({"users": ["*"]}))]}}}))
+}
+
 /// A rule for these, who may pull everything.
 fn pulls(who: &Value) -> Value {
     let mut rule = who.clone();
@@ -391,6 +397,16 @@ fn cases() -> Vec<Case> {
                 rule(json!({"teams": ["red"], "repositories": ["**"], "actions": ["pull"]})),
                 new(json!({"auth": {"token": {"teams": [{"name": "red", "users": ["a"]}], "rules": [{"teams": ["red", "bleu"], "repositories": ["**"], "actions": ["pull"]}]}}})),
             ],
+        ),
+        (
+            rules::ISSUERS_DIFFER,
+            vec![issuers(&["https://one.example.com", "https://two.example.com"])],
+            vec![issuers(&["https://one.example.com", "https://one.example.com"])],
+        ),
+        (
+            rules::ISSUER_NOT_SYSTEM,
+            vec![issuer(json!({"name": "systems"}))],
+            vec![issuer(json!({"name": "system"}))],
         ),
         (
             rules::KEYS_OR_AUTHORITY,

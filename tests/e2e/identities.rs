@@ -96,7 +96,7 @@ async fn an_issuers_tokens_are_logins_and_rules_say_what_they_may_do() {
     let brought = token_in(&cluster, ISSUERS, "pipeline", "team-a.issuers.svc").await;
     let pipeline = registry.user("pipeline", &brought).await;
     let refusal = pipeline.hears("/auth/token", &[]).await;
-    assert!(refusal.contains(" 503") && refusal.contains("jwksConfigMapRef"), "{refusal}");
+    assert!(refusal.contains(" 503") && refusal.contains("the keys of issuer ci are not there"), "{refusal}");
     let keys = json!({"metadata": {"name": "keys"}, "data": {"jwks.json": published.unwrap()}});
     cluster.create::<ConfigMap>(ISSUERS, keys).await;
     wait("the kubelet shows the keys", async || match pipeline.sees("/auth/token").await.as_str() {

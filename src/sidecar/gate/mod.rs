@@ -35,8 +35,10 @@ use volume::{Found, Manifest, Volume};
 
 /// Questions that the volume is asked at once. One that hangs holds up no more than these.
 const LOOKING: usize = 16;
-/// Threads for questions and for hashing.
-pub const THREADS: usize = HASHING + LOOKING;
+/// Names of hosts that are looked up at once, for issuers and the API server: a look takes long where nobody answers.
+const RESOLVING: usize = 24;
+/// Threads for questions, for hashing and for names.
+pub const THREADS: usize = HASHING + LOOKING + RESOLVING;
 /// After a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -13,7 +13,7 @@ use kube::{Api, Client, Config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Semaphore};
 use tracing::warn;
 
 use crate::access::cluster::{ClusterLogins, ClusterUser};
@@ -27,8 +27,12 @@ const KNOWN: Duration = Duration::from_secs(30);
 const RIGHTS: Duration = Duration::from_secs(10);
 /// Answers of each kind that are remembered, twice as many at most.
 const ROOM: usize = 2_048;
-/// Questions at once: whoever comes without a login must not keep the API server busy.
+/// Questions of each kind at once: whoever comes without a login must not keep the API server busy.
 const ASKING: usize = 16;
+/// Questions that wait for that, together.
+const WAITING: usize = 256;
+/// Rights that are asked for with one token: a client asks for a few, somebody else for as many as there is room for.
+const MOST_RIGHTS: usize = 48;
 /// How long a question waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the API server may take.
@@ -39,31 +43,52 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) struct Silent(pub(super) String);
 
 /// Asks, and remembers answers.
-pub(super) struct Cluster {
+pub(super) struct Cluster(Arc<Inner>);
+
+struct Inner {
     client: OnceLock<Client>,
-    /// The same question has the same turn, so it is asked once, whoever comes with it.
-    turns: [tokio::sync::Mutex<()>; ASKING],
+    /// The same question has the same turn, so it is asked once, whoever comes with it. Rights have turns of their own, because only who was let in asks for
+    /// them.
+    of_tokens: Turns,
+    of_rights: Turns,
+    /// Questions that are asked, or wait for their turn.
+    waiting: Arc<Semaphore>,
     known: Mutex<Known>,
 }
+
+type Turns = [tokio::sync::Mutex<()>; ASKING];
 
 struct Known {
     /// The questions were put in these words.
     logins: Option<ClusterLogins>,
-    users: Recent<Result<Arc<ClusterUser>, String>>,
+    users: Recent<Arc<ClusterUser>>,
+    /// Why tokens were refused. Strangers fill it, so it is nobody else's.
+    refused: Recent<String>,
     rights: Recent<bool>,
 }
 
 impl Known {
     fn of(logins: Option<ClusterLogins>) -> Self {
-        Self { logins, users: Recent::new(KNOWN, ROOM), rights: Recent::new(RIGHTS, ROOM) }
+        let refused = Recent::new(KNOWN, ROOM);
+        Self { logins, users: Recent::new(KNOWN, ROOM), refused, rights: Recent::new(RIGHTS, ROOM) }
+    }
+
+    fn user(&self, key: &Key) -> Option<Result<Arc<ClusterUser>, String>> {
+        let now = Instant::now();
+        self.users.find(key, now).map(Ok).or_else(|| self.refused.find(key, now).map(Err))
     }
 }
 
 impl Cluster {
     /// The cluster that the pod is in; `client` in its place.
     pub(super) fn new(client: Option<Client>) -> Self {
-        let client = client.map(OnceLock::from).unwrap_or_default();
-        Self { client, turns: Default::default(), known: Mutex::new(Known::of(None)) }
+        Self(Arc::new(Inner {
+            client: client.map(OnceLock::from).unwrap_or_default(),
+            of_tokens: Turns::default(),
+            of_rights: Turns::default(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            known: Mutex::new(Known::of(None)),
+        }))
     }
 
     /// Whose token it is. The inner error: nobody's, and why.
@@ -73,58 +98,98 @@ impl Cluster {
         token: &Sensitive<Vec<u8>>,
     ) -> Result<Result<Arc<ClusterUser>, String>, Silent> {
         let key = hash(&[b"token", token.expose()]);
-        let known = || self.known(logins, |known| known.users.find(&key, Instant::now()));
-        if let Some(user) = known() {
+        if let Some(user) = self.0.known(logins, |known| known.user(&key)) {
             return Ok(user);
         }
-        let _turn = self.turn(&key).await?;
-        if let Some(user) = known() {
-            return Ok(user);
-        }
-        let review: TokenReview = self.ask(&logins.who(token), "tokenreviews").await?;
-        let user = logins.user(review).map(Arc::new);
-        self.known(logins, |known| known.users.remember(key, user.clone(), Instant::now()));
-        Ok(user)
+        let (inner, logins, token) = (Arc::clone(&self.0), logins.clone(), token.clone());
+        self.through(async move { inner.find_user(&logins, &token, key).await }).await
     }
 
     /// Those of `wanted` that RBAC allows.
     pub(super) async fn allowed<'a>(
         &self,
         logins: &ClusterLogins,
-        user: &ClusterUser,
+        user: &Arc<ClusterUser>,
         wanted: &BTreeSet<Access<'a>>,
     ) -> Result<BTreeSet<Access<'a>>, Silent> {
-        let who = serde_json::to_vec(user).unwrap_or_default();
+        let who = serde_json::to_vec(&**user).unwrap_or_default();
         let mut allowed = BTreeSet::new();
-        for access in wanted {
-            if self.is_allowed(logins, user, &who, *access).await? {
+        for access in wanted.iter().take(MOST_RIGHTS) {
+            let (action, name) = match access {
+                Access::Repository(name, action) => (*action, *name),
+                Access::Catalog => (Action::Catalog, ""),
+            };
+            let key = hash(&[&who, action.to_string().as_bytes(), name.as_bytes()]);
+            let known = self.0.known(logins, |known| known.rights.find(&key, Instant::now()));
+            let is_allowed = match known {
+                Some(is_allowed) => is_allowed,
+                None => {
+                    let (inner, logins, user) = (Arc::clone(&self.0), logins.clone(), Arc::clone(user));
+                    let question = logins.may(&user, *access);
+                    self.through(async move { inner.find_right(&logins, question, key).await }).await?
+                }
+            };
+            if is_allowed {
                 allowed.insert(*access);
             }
         }
         Ok(allowed)
     }
 
-    async fn is_allowed(
+    /// Works to the end, also when whoever asked has gone: else each who comes and goes would ask anew, without a turn.
+    async fn through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Silent>> + Send + 'static,
+    ) -> Result<T, Silent> {
+        let place = Arc::clone(&self.0.waiting).try_acquire_owned().map_err(|_| too_many())?;
+        let task = tokio::spawn(async move {
+            let _place = place;
+            work.await
+        });
+        task.await.unwrap_or_else(|_| Err(Silent("the question broke off".to_owned())))
+    }
+}
+
+fn too_many() -> Silent {
+    Silent("too many ask at once; try again".to_owned())
+}
+
+async fn turn<'a>(turns: &'a Turns, key: &Key) -> Result<MutexGuard<'a, ()>, Silent> {
+    let turn = turns[usize::from(key[0]) % ASKING].lock();
+    tokio::time::timeout(PATIENCE, turn).await.map_err(|_| too_many())
+}
+
+impl Inner {
+    async fn find_user(
         &self,
         logins: &ClusterLogins,
-        user: &ClusterUser,
-        who: &[u8],
-        access: Access<'_>,
+        token: &Sensitive<Vec<u8>>,
+        key: Key,
+    ) -> Result<Result<Arc<ClusterUser>, String>, Silent> {
+        let _turn = turn(&self.of_tokens, &key).await?;
+        if let Some(user) = self.known(logins, |known| known.user(&key)) {
+            return Ok(user);
+        }
+        let review: TokenReview = self.ask(&logins.who(token), "tokenreviews").await?;
+        let user = logins.user(review).map(Arc::new);
+        self.known(logins, |known| match &user {
+            Ok(user) => known.users.remember(key, Arc::clone(user), Instant::now()),
+            Err(why) => known.refused.remember(key, why.clone(), Instant::now()),
+        });
+        Ok(user)
+    }
+
+    async fn find_right(
+        &self,
+        logins: &ClusterLogins,
+        question: SubjectAccessReview,
+        key: Key,
     ) -> Result<bool, Silent> {
-        let (action, name) = match access {
-            Access::Repository(name, action) => (action, name),
-            Access::Catalog => (Action::Catalog, ""),
-        };
-        let key = hash(&[who, action.to_string().as_bytes(), name.as_bytes()]);
-        let known = || self.known(logins, |known| known.rights.find(&key, Instant::now()));
-        if let Some(is_allowed) = known() {
+        let _turn = turn(&self.of_rights, &key).await?;
+        if let Some(is_allowed) = self.known(logins, |known| known.rights.find(&key, Instant::now())) {
             return Ok(is_allowed);
         }
-        let _turn = self.turn(&key).await?;
-        if let Some(is_allowed) = known() {
-            return Ok(is_allowed);
-        }
-        let review: SubjectAccessReview = self.ask(&logins.may(user, access), "subjectaccessreviews").await?;
+        let review = self.ask(&question, "subjectaccessreviews").await?;
         let is_allowed = review.status.is_some_and(|status| status.allowed && status.denied != Some(true));
         self.known(logins, |known| known.rights.remember(key, is_allowed, Instant::now()));
         Ok(is_allowed)
@@ -137,12 +202,6 @@ impl Cluster {
             *known = Known::of(Some(logins.clone()));
         }
         work(&mut known)
-    }
-
-    async fn turn(&self, key: &Key) -> Result<MutexGuard<'_, ()>, Silent> {
-        let turn = self.turns[usize::from(key[0]) % ASKING].lock();
-        let turn = tokio::time::timeout(PATIENCE, turn).await;
-        turn.map_err(|_| Silent("too many ask at once; try again".to_owned()))
     }
 
     async fn ask<K>(&self, question: &K, resource: &str) -> Result<K, Silent>

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::cluster::Silent;
@@ -23,6 +25,8 @@ const FRESH: Duration = Duration::from_secs(3600);
 const STALE: Duration = Duration::from_secs(24 * 3600);
 /// How long nothing is asked after an answer, or none: a token with an unknown key must not make anybody ask at will.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How long a token waits for an answer, or for its turn: less than nginx waits for the judge.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Name of the file in the folder that the kubelet shows.
 pub(super) const FILE: &str = "jwks.json";
 
@@ -30,14 +34,24 @@ pub(super) const FILE: &str = "jwks.json";
 pub(super) struct Issuers {
     /// Folders of keys by the issuer's name.
     folder: PathBuf,
-    known: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Source>>>>,
+    known: Mutex<BTreeMap<String, Source>>,
+    /// Expressions that are evaluated at once.
+    evaluating: Semaphore,
 }
 
-/// What is known of the keys of one issuer.
-#[derive(Default)]
+/// The keys of one issuer, and who asks for them.
+#[derive(Clone, Default)]
 struct Source {
     /// What the manifest said of it then.
-    of: Option<Issuer>,
+    of: Option<Arc<Issuer>>,
+    state: Arc<Mutex<State>>,
+    /// Held by who asks: to the end, also when whoever came with the token has gone.
+    asking: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What is known of the keys.
+#[derive(Default)]
+struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
     /// Which version of the file they are of.
     version: Option<PathBuf>,
@@ -45,9 +59,18 @@ struct Source {
     asked: Option<(Instant, Result<(), String>)>,
 }
 
+/// What is to be done for a token.
+enum Step {
+    Use(Arc<KeySet>),
+    /// They count, and somebody should look whether there are newer ones.
+    UseAndAsk(Arc<KeySet>),
+    Ask,
+    Fail(String),
+}
+
 impl Issuers {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, known: Mutex::default() }
+        Self { folder, known: Mutex::default(), evaluating: Semaphore::new(1) }
     }
 
     /// Whom a token of this issuer is about. The inner error: nobody, and why.
@@ -63,33 +86,104 @@ impl Issuers {
             Ok(claims) => claims,
             Err(error) => return Ok(Err(format!("the token of issuer {} is not accepted: {error}", issuer.name))),
         };
+        // One that never ends holds up its own kind alone.
+        let busy = || Silent("too many log in at once; try again".to_owned());
+        let turn = tokio::time::timeout(PATIENCE, self.evaluating.acquire()).await.ok().and_then(Result::ok);
+        let _turn = turn.ok_or_else(busy)?;
         let issuer = issuer.clone();
         let evaluated = tokio::task::spawn_blocking(move || {
-            expressions::guest(&issuer, &claims)
-                .map_err(|why| format!("spec.auth.token.issuers, {}: {why}", issuer.name))
+            let guest = expressions::guest(&issuer, &claims);
+            guest.map_err(|why| format!("spec.auth.token.issuers, {}: {why}", issuer.name))
         });
-        evaluated.await.map_err(|_| Silent("the expressions of claimMapping cannot be evaluated".to_owned()))
+        evaluated.await.map_err(|_| busy())
     }
 
     /// Keys that may have signed this token, if there are such.
     async fn keys(&self, issuer: &Issuer, token: &[u8]) -> Result<Arc<KeySet>, Silent> {
         let source = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(known.entry(issuer.name.clone()).or_default())
+            let source = known.entry(issuer.name.clone()).or_default();
+            if source.of.as_deref() != Some(issuer) {
+                *source = Source { of: Some(Arc::new(issuer.clone())), ..Source::default() };
+            }
+            source.clone()
         };
-        let mut source = source.lock().await;
-        if source.of.as_ref() != Some(issuer) {
-            *source = Source { of: Some(issuer.clone()), ..Source::default() };
-        }
-        match issuer.has_file {
-            true => source.read(&self.folder.join(&issuer.name)),
-            false => source.ask(issuer, token, Instant::now()).await,
-        }
-        .map_err(|why| Silent(format!("the keys of issuer {} are not there: {why}", issuer.name)))
+        let keys = match issuer.has_file {
+            true => source.state(|state| state.read(&self.folder.join(&issuer.name))),
+            false => source.ask(token, Instant::now()).await,
+        };
+        // Whoever comes with a token is told no more: addresses and the like are for who reads the log.
+        keys.map_err(|why| {
+            warn!(issuer = issuer.name, why, "the keys of an issuer are not there");
+            Silent(format!("the keys of issuer {} are not there; the log of container sidecar says why", issuer.name))
+        })
     }
 }
 
 impl Source {
+    fn state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn ask(&self, token: &[u8], now: Instant) -> Result<Arc<KeySet>, String> {
+        match self.state(|state| state.step(token, now)) {
+            Step::Use(keys) => return Ok(keys),
+            Step::UseAndAsk(keys) => {
+                drop(self.begin(now));
+                return Ok(keys);
+            }
+            Step::Fail(why) => return Err(why),
+            Step::Ask => {}
+        }
+        let patience = match self.begin(now) {
+            Some(task) => tokio::time::timeout(PATIENCE, task).await.is_ok(),
+            None => tokio::time::timeout(PATIENCE, self.asking.lock()).await.is_ok(),
+        };
+        match self.state(|state| state.step(token, now)) {
+            Step::Use(keys) | Step::UseAndAsk(keys) => Ok(keys),
+            Step::Fail(why) => Err(why),
+            Step::Ask if patience => Err("they were asked for a while ago".to_owned()),
+            Step::Ask => Err("the issuer has not answered yet".to_owned()),
+        }
+    }
+
+    /// Asks, if nobody does.
+    fn begin(&self, now: Instant) -> Option<JoinHandle<()>> {
+        let turn = Arc::clone(&self.asking).try_lock_owned().ok()?;
+        let (issuer, source) = (self.of.clone()?, self.clone());
+        Some(tokio::spawn(async move {
+            let answer = published::keys(&issuer.url, issuer.authority.as_deref()).await;
+            source.state(|state| {
+                state.asked = Some((now, answer.as_ref().map(drop).map_err(Clone::clone)));
+                match answer {
+                    Ok(keys) => state.keys = Some((Arc::new(keys), now)),
+                    Err(why) => warn!(issuer = issuer.name, why, "the keys of an issuer cannot be had"),
+                }
+            });
+            drop(turn);
+        }))
+    }
+}
+
+impl State {
+    fn step(&self, token: &[u8], now: Instant) -> Step {
+        let age = |since: Instant| now.saturating_duration_since(since);
+        let is_pause = self.asked.as_ref().is_some_and(|(since, _)| age(*since) < PAUSE);
+        match (&self.keys, &self.asked) {
+            (Some((keys, since)), _) if age(*since) < STALE && keys.may_have_signed(token) => {
+                match age(*since) < FRESH || is_pause {
+                    true => Step::Use(Arc::clone(keys)),
+                    false => Step::UseAndAsk(Arc::clone(keys)),
+                }
+            }
+            _ if !is_pause => Step::Ask,
+            // It is of none of them, and who looks closer says so.
+            (Some((keys, since)), _) if age(*since) < STALE => Step::Use(Arc::clone(keys)),
+            (_, Some((_, Err(why)))) => Step::Fail(why.clone()),
+            _ => Step::Fail("they are too old".to_owned()),
+        }
+    }
+
     fn read(&mut self, folder: &Path) -> Result<Arc<KeySet>, String> {
         let version = files::version(folder);
         if let Some((keys, _)) = self.keys.as_ref().filter(|_| version.is_some() && self.version == version) {
@@ -102,33 +196,6 @@ impl Source {
         let keys = Arc::new(keys);
         (self.keys, self.version) = (Some((Arc::clone(&keys), Instant::now())), version);
         Ok(keys)
-    }
-
-    async fn ask(&mut self, issuer: &Issuer, token: &[u8], now: Instant) -> Result<Arc<KeySet>, String> {
-        let age = |since: Instant| now.duration_since(since);
-        if let Some((keys, since)) = &self.keys
-            && age(*since) < FRESH
-            && keys.may_have_signed(token)
-        {
-            return Ok(Arc::clone(keys));
-        }
-        let is_pause = self.asked.as_ref().is_some_and(|(since, _)| age(*since) < PAUSE);
-        if !is_pause {
-            let answer = published::keys(&issuer.url, issuer.authority.as_deref()).await;
-            let said = answer.as_ref().map(drop).map_err(Clone::clone);
-            if let Err(why) = &said {
-                warn!(issuer = issuer.name, why, "the keys of an issuer cannot be had");
-            }
-            self.asked = Some((now, said));
-            if let Ok(keys) = answer {
-                self.keys = Some((Arc::new(keys), now));
-            }
-        }
-        match (&self.keys, &self.asked) {
-            (Some((keys, since)), _) if age(*since) < STALE => Ok(Arc::clone(keys)),
-            (_, Some((_, Err(why)))) => Err(why.clone()),
-            _ => Err("they are too old".to_owned()),
-        }
     }
 }
 
@@ -221,27 +288,41 @@ mod tests {
     async fn published_keys_are_kept_for_an_hour_and_for_a_day_without_the_issuer() {
         let (server, first, second) = (Server::start().await, Maker::new("1"), Maker::new("2"));
         server.publishes(&first);
-        let (issuer, begin, mut source) = (server.issuer(), Instant::now(), Source::default());
-        source.ask(&issuer, &token(&first), begin).await.unwrap();
+        let begin = Instant::now();
+        let source = Source { of: Some(Arc::new(server.issuer())), ..Source::default() };
+        source.ask(&token(&first), begin).await.unwrap();
         assert_eq!(server.asked(), 2);
-        source.ask(&issuer, &token(&first), begin + FRESH - SECOND).await.unwrap();
+        source.ask(&token(&first), begin + FRESH - SECOND).await.unwrap();
         assert_eq!(server.asked(), 0, "fresh keys are not asked for");
         // A new key is found at once, but nobody makes it ask at will.
         server.publishes(&second);
         let later = begin + FRESH - SECOND;
-        let keys = source.ask(&issuer, &token(&second), later).await.unwrap();
+        let keys = source.ask(&token(&second), later).await.unwrap();
         assert!(keys.may_have_signed(&token(&second)));
         assert_eq!(server.asked(), 2);
         for _ in 0..5 {
-            source.ask(&issuer, &token(&first), later + PAUSE - SECOND).await.unwrap();
+            source.ask(&token(&first), later + PAUSE - SECOND).await.unwrap();
         }
         assert_eq!(server.asked(), 0, "an unknown key is asked about once in a while");
         server.says("/keys", 500, "");
         for (after, is_there) in [(FRESH, true), (STALE - SECOND, true), (STALE + PAUSE, false)] {
-            assert_eq!(source.ask(&issuer, &token(&second), later + after).await.is_ok(), is_there, "{after:?}");
+            assert_eq!(source.ask(&token(&second), later + after).await.is_ok(), is_there, "{after:?}");
         }
         server.publishes(&second);
-        source.ask(&issuer, &token(&second), later + STALE + 2 * PAUSE).await.unwrap();
+        source.ask(&token(&second), later + STALE + 2 * PAUSE).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_comes_and_goes_makes_nobody_ask_twice() {
+        let (server, maker) = (Server::start().await, Maker::new("1"));
+        server.publishes(&maker);
+        let source = Source { of: Some(Arc::new(server.issuer())), ..Source::default() };
+        for _ in 0..5 {
+            let now = Instant::now();
+            assert!(tokio::time::timeout(Duration::from_micros(1), source.ask(&token(&maker), now)).await.is_err());
+        }
+        source.ask(&token(&maker), Instant::now()).await.unwrap();
+        assert_eq!(server.asked(), 2, "the document and the keys, once");
     }
 
     #[tokio::test]

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ring::hmac;
+use serde::Serialize;
 use tracing::warn;
 
-use crate::access::issuer::Issuer;
 use crate::access::keys::SigningKey;
 use crate::access::token::VerifyingKey;
 use crate::credentials::BcryptHash;
@@ -52,11 +52,11 @@ impl Set {
 }
 
 impl Set {
-    /// What stands in tokens for an issuer: another word about it in the manifest makes another mark.
-    pub(super) fn mark_of(&self, issuer: &Issuer) -> String {
-        let said = serde_json::to_vec(issuer).expect("an issuer is JSON");
+    /// What stands in tokens of others for what the manifest says of them: another word makes another mark.
+    pub(super) fn mark_of(&self, said: &impl Serialize) -> String {
+        let said = serde_json::to_vec(said).expect("what the manifest says is JSON");
         let mut context = hmac::Context::with_key(&self.refresh);
-        context.update(b"issuer\0");
+        context.update(b"others\0");
         context.update(&said);
         BASE64.encode(&context.sign().as_ref()[..MARK])
     }

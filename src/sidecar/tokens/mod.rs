@@ -254,7 +254,8 @@ impl Tokens {
                 Some(set.mark(name, &line.ok_or(Denial::Unreadable)?))
             }
             Person::Guest(guest, _) => Some(set.mark_of(&self.issuer_of(guest)?.ok_or_else(no_longer_accepted)?)),
-            Person::Nobody | Person::OfCluster(..) => None,
+            Person::OfCluster(..) => Some(set.mark_of(&self.cluster_logins()?.ok_or_else(no_longer_accepted)?)),
+            Person::Nobody => None,
         };
         Ok((person, mark, granted))
     }
@@ -328,6 +329,10 @@ impl Tokens {
                 return Ok(Person::Guest(Arc::new(guest), until));
             }
             if let Some(logins) = self.cluster_logins()? {
+                // What was found out of it may be older.
+                if until.is_some_and(|until| until <= seconds(Timestamp::now())) {
+                    return Err(Denial::NotAccepted("the token has expired".to_owned()).into());
+                }
                 let user = self.cluster.user(&logins, &password).await.map_err(Denial::from)?;
                 return Ok(Person::OfCluster(user.map_err(Denial::NotAccepted)?, until));
             }
@@ -506,6 +511,10 @@ impl Tokens {
                 claims
             }
         };
+        if claims.cluster.is_some() {
+            let is_accepted = self.cluster_logins()?.is_some_and(|logins| set.mark_of(&logins) == claims.login);
+            return if is_accepted { Ok(claims) } else { Err(no_longer_accepted()) };
+        }
         if let Some(guest) = &claims.guest {
             let is_accepted = self.issuer_of(guest)?.is_some_and(|issuer| set.mark_of(&issuer) == claims.login);
             return if is_accepted { Ok(claims) } else { Err(no_longer_accepted()) };
@@ -655,8 +664,10 @@ impl Denial {
         if let (StatusCode::UNAUTHORIZED, Ok(challenge)) = (status, HeaderValue::from_str(challenge)) {
             answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
-        if let Self::Later(wait) = self {
-            answer.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into());
+        match self {
+            Self::Later(wait) => _ = answer.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into()),
+            Self::Silent(_) | Self::Unreadable => _ = answer.headers_mut().insert(RETRY_AFTER, 5.into()),
+            _ => {}
         }
         answer
     }

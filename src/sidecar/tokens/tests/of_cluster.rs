@@ -39,6 +39,7 @@ impl ApiServer {
             async move {
                 let (path, body) = (request.uri().path().to_owned(), request.into_body().collect_bytes().await?);
                 server.reviews.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 let answer = match server.fails.load(Ordering::SeqCst) {
                     0 => (200, server.answer(&path, serde_json::from_slice(&body).unwrap())),
                     code => (
@@ -166,6 +167,21 @@ async fn a_client_with_many_layers_is_asked_about_once() {
         assert_eq!(answer.status, 200);
     }
     assert_eq!(server.asked(), 2, "once whose token it is, and once for the right");
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_makes_nobody_ask_twice() {
+    let brought = token(BUILDER, 3600);
+    let server = ApiServer::new(&[(&brought, BUILDER)], &RIGHTS);
+    let cluster = Cluster::new(Some(server.client()));
+    let logins = ClusterLogins { audience: AUDIENCE.to_owned(), namespace: "registries".to_owned() };
+    let brought = Sensitive::new(brought.into_bytes());
+    for _ in 0..5 {
+        let impatient = tokio::time::timeout(Duration::from_millis(1), cluster.user(&logins, &brought)).await;
+        assert!(impatient.is_err());
+    }
+    assert_eq!(cluster.user(&logins, &brought).await.unwrap().unwrap().name, BUILDER);
+    assert_eq!(server.asked(), 1);
 }
 
 #[tokio::test]

@@ -130,7 +130,10 @@ async fn keys_are_exchanged_without_a_restart_and_missing_ones_stop_nobody_else(
     for files in [vec![("jwks.json", "no keys".to_owned())], vec![]] {
         world.shows("issuers/ci", &format!("without {}", files.len()), &files);
         let answer = world.gets(Some(&login(&next)), "").await;
-        assert!(answer.status == 503 && answer.body.to_string().contains("jwksConfigMapRef"), "{answer:?}");
+        assert!(
+            answer.status == 503 && answer.body.to_string().contains("the keys of issuer ci are not there"),
+            "{answer:?}"
+        );
         assert_eq!(world.gets(Some("ann:of Ann's"), "").await.status, 200);
     }
 }
