@@ -180,6 +180,8 @@ impl Configuration<'_> {
             // Uploads go on as they come. Answers pass through memory and never through a file.
             set("proxy_request_buffering", ["off"]),
             set("proxy_buffer_size", ["64k"]),
+            // A token of an issuer, as a password in one head.
+            set("large_client_header_buffers", ["4", "32k"]),
             set("proxy_buffers", ["16", "64k"]),
             set("proxy_busy_buffers_size", ["128k"]),
             set("proxy_max_temp_file_size", ["0"]),

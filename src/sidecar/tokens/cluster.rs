@@ -215,6 +215,9 @@ impl Inner {
             Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::FORBIDDEN.as_u16() => format!(
                 "this registry's ServiceAccount may not create {resource}: an administrator has to bind it to ClusterRole system:auth-delegator"
             ),
+            Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::UNAUTHORIZED.as_u16() => {
+                "the API server does not know this registry's ServiceAccount, as after it was deleted: delete the pod, and its successor is known".to_owned()
+            }
             Ok(Err(kube::Error::Api(status))) => format!("the API server answers {} to {resource}", status.code),
             Ok(Err(_)) => "the API server cannot be reached from the registry's pod".to_owned(),
             Err(_) => format!("the API server did not answer within {} s", ANSWER.as_secs()),

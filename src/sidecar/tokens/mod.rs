@@ -336,6 +336,10 @@ impl Tokens {
                 let user = self.cluster.user(&logins, &password).await.map_err(Denial::from)?;
                 return Ok(Person::OfCluster(user.map_err(Denial::NotAccepted)?, until));
             }
+            if self.issuer(|_| true)?.is_some() {
+                let why = "the token is of an issuer that this registry does not know, or whose claimMapping is wrong";
+                return Err(Denial::NotAccepted(why.to_owned()).into());
+            }
         }
         let denial = match self.users.admit_slowly(&name, password, Who::new(&name, client)).await {
             Entry::Yes => return Ok(Person::User(name)),

@@ -221,7 +221,7 @@ async fn a_cluster_that_cannot_be_asked_stops_its_tokens_and_nobody_else() {
     let brought = token(BUILDER, 3600);
     let server = ApiServer::new(&[(&brought, BUILDER)], &RIGHTS);
     let world = world(&server).await;
-    for (code, words) in [(403, "system:auth-delegator"), (500, "answers 500")] {
+    for (code, words) in [(403, "system:auth-delegator"), (401, "delete the pod"), (500, "answers 500")] {
         server.fails.store(code, Ordering::SeqCst);
         let answer = world.gets(Some(&format!("t:{brought}")), "scope=repository:shop/web:pull").await;
         let said = answer.body["errors"][0]["message"].as_str().unwrap();

@@ -104,10 +104,13 @@ async fn a_token_that_does_not_count_lets_nobody_in_and_says_why() {
     let world = world(&maker).await;
     let mut foreign = claims(3600);
     foreign["aud"] = json!("https://github.com/acme");
+    let mut stranger = claims(3600);
+    stranger["iss"] = json!("https://elsewhere.example.com");
     let mut nameless = claims(3600);
     nameless.as_object_mut().unwrap().remove("repository");
     for (token, why) in [
         (thief.signs(&claims(3600)), "signature"),
+        (maker.signs(&stranger), "does not know"),
         (maker.signs(&foreign), "team-a.registries.svc"),
         (maker.signs(&claims(-3600)), "expired"),
         (maker.signs(&nameless), "claimMapping.user"),
