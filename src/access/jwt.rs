@@ -28,7 +28,7 @@ pub enum JwtError {
     #[error("it is no token that can be read")]
     Malformed,
     /// It is signed in a way that nobody should use, or not at all.
-    #[error("it is signed with {0}; RS256, PS256, ES256 (and those of 384 and 512) and EdDSA are understood")]
+    #[error("it is signed with {0}; RS256, PS256 (and those of 384 and 512), ES256, ES384 and EdDSA are understood")]
     Algorithm(String),
     /// The issuer has no such key.
     #[error("it is signed with a key that the issuer does not publish")]
