@@ -306,10 +306,24 @@ mod tests {
         assert_eq!(server.asked(), 0, "an unknown key is asked about once in a while");
         server.says("/keys", 500, "");
         for (after, is_there) in [(FRESH, true), (STALE - SECOND, true), (STALE + PAUSE, false)] {
+            // Who asks aside has come to the end.
+            drop(source.asking.lock().await);
             assert_eq!(source.ask(&token(&second), later + after).await.is_ok(), is_there, "{after:?}");
         }
         server.publishes(&second);
         source.ask(&token(&second), later + STALE + 2 * PAUSE).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_an_issuer_that_the_manifest_has_changed_other_keys_count() {
+        let issuers = Issuers::new(PathBuf::new());
+        for _ in 0..2 {
+            let (server, maker) = (Server::start().await, Maker::new("1"));
+            server.publishes(&maker);
+            let token = maker.signs(&json!({"iss": server.url, "aud": "here", "exp": 100, "sub": "x"}));
+            let guest = issuers.guest(&server.issuer(), &Sensitive::new(token.into_bytes()), 50).await;
+            assert_eq!(guest.unwrap().unwrap().name, "ci:x");
+        }
     }
 
     #[tokio::test]

@@ -182,6 +182,10 @@ async fn who_comes_and_goes_makes_nobody_ask_twice() {
     }
     assert_eq!(cluster.user(&logins, &brought).await.unwrap().unwrap().name, BUILDER);
     assert_eq!(server.asked(), 1);
+    // What was answered to other questions does not count.
+    let elsewhere = ClusterLogins { namespace: "elsewhere".to_owned(), ..logins };
+    cluster.user(&elsewhere, &brought).await.unwrap().unwrap();
+    assert_eq!(server.asked(), 1);
 }
 
 #[tokio::test]
