@@ -116,8 +116,18 @@ impl Access {
         self.user.is_some()
     }
 
+    /// Opens the registry, and the one where something goes, if that is another.
+    pub(crate) async fn open_both(&self, elsewhere: &Elsewhere) -> Result<(Opened, Option<Opened>)> {
+        let opened = self.open().await?;
+        let other = match self.elsewhere(elsewhere) {
+            Some(access) => Some(access.open().await?),
+            None => None,
+        };
+        Ok((opened, other))
+    }
+
     /// How one gets at the registry where something goes; `None` if it is the same.
-    pub(crate) fn elsewhere(&self, elsewhere: &Elsewhere) -> Option<Self> {
+    fn elsewhere(&self, elsewhere: &Elsewhere) -> Option<Self> {
         let Other { namespace, name } = elsewhere.to.clone()?;
         let place = self.place.another(namespace, elsewhere.to_context.clone());
         Some(Self {

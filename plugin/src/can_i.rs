@@ -100,15 +100,15 @@ fn deletes_nothing(registry: &PrivateRegistry, access: Access<'_>) -> bool {
 fn of_cluster(registry: &PrivateRegistry, namespace: &str, guest: &Guest) -> Option<(ClusterLogins, ClusterUser)> {
     let token = registry.spec.auth.as_ref()?.token.as_ref()?;
     token.kubernetes.as_ref().filter(|_| token.issuers.iter().all(|issuer| issuer.name != guest.issuer()))?;
-    // The groups that its token would say (<https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>).
-    let of_account = guest.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    let groups = match of_account {
-        Some((namespace, _)) => ["", &format!(":{namespace}")].map(|of| format!("system:serviceaccounts{of}")).to_vec(),
-        None => guest.groups.clone(),
+    let account = guest.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let user = match account {
+        Some((namespace, name)) => ClusterUser::service_account(namespace, name),
+        None => {
+            let groups = guest.groups.iter().cloned().chain(["system:authenticated".to_owned()]).collect();
+            ClusterUser { name: guest.name.clone(), groups, ..ClusterUser::default() }
+        }
     };
-    let groups = groups.into_iter().chain(["system:authenticated".to_owned()]).collect();
-    let logins = ClusterLogins { audience: String::new(), namespace: namespace.to_owned() };
-    Some((logins, ClusterUser { name: guest.name.clone(), groups, ..ClusterUser::default() }))
+    Some((ClusterLogins { audience: String::new(), namespace: namespace.to_owned() }, user))
 }
 
 /// What the cluster says, and why.

@@ -86,11 +86,7 @@ fn path(text: &str) -> Result<String, String> {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::transfer(async {
-        let mut opened = options.access.open().await?;
-        let other = match options.access.elsewhere(&options.elsewhere) {
-            Some(access) => Some(access.open().await?),
-            None => None,
-        };
+        let (mut opened, other) = options.access.open_both(&options.elsewhere).await?;
         let base = Reference::parse(&options.base, &opened.addresses()).map_err(anyhow::Error::msg)?;
         let there = other.as_ref().unwrap_or(&opened).addresses();
         let target = tagged(&options.target, &there)?;

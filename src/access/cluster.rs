@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{Access, Action};
 use crate::api::GROUP;
@@ -18,9 +15,6 @@ use crate::secret::Sensitive;
 const RESOURCE: &str = "repositories";
 /// Bytes of a user's groups and the like, which stand in each of his tokens: a head has 16 KiB.
 const LARGEST: usize = 4 << 10;
-/// Longest password of a table's user, in bytes; tokens are longer.
-const LONGEST_PASSWORD: usize = 72;
-
 /// How a registry trusts the cluster's tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -47,6 +41,35 @@ pub struct ClusterUser {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
+impl ClusterUser {
+    /// A ServiceAccount, as the cluster describes it
+    /// (<https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>).
+    #[must_use]
+    pub fn service_account(namespace: &str, name: &str) -> Self {
+        let groups = [
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+            "system:authenticated".to_owned(),
+        ];
+        let name = format!("system:serviceaccount:{namespace}:{name}");
+        Self { name, groups: groups.to_vec(), ..Self::default() }
+    }
+
+    /// The question whether he may have something that roles speak of.
+    #[must_use]
+    pub fn may(&self, resource: ResourceAttributes) -> SubjectAccessReview {
+        let spec = SubjectAccessReviewSpec {
+            user: Some(self.name.clone()),
+            uid: Some(self.uid.clone()).filter(|uid| !uid.is_empty()),
+            groups: Some(self.groups.clone()),
+            extra: Some(self.extra.clone()).filter(|extra| !extra.is_empty()),
+            resource_attributes: Some(resource),
+            ..SubjectAccessReviewSpec::default()
+        };
+        SubjectAccessReview { spec, ..SubjectAccessReview::default() }
+    }
+}
+
 impl ClusterLogins {
     /// The question whose token it is.
     #[must_use]
@@ -71,15 +94,7 @@ impl ClusterLogins {
             name,
             ..ResourceAttributes::default()
         };
-        let spec = SubjectAccessReviewSpec {
-            user: Some(user.name.clone()),
-            uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
-            groups: Some(user.groups.clone()),
-            extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
-            resource_attributes: Some(resource),
-            ..SubjectAccessReviewSpec::default()
-        };
-        SubjectAccessReview { spec, ..SubjectAccessReview::default() }
+        user.may(resource)
     }
 
     /// Whose token it is, by the cluster's answer.
@@ -121,27 +136,6 @@ pub fn verb(action: Action) -> &'static str {
         Action::Delete => "delete",
         Action::Catalog => "list",
     }
-}
-
-/// Whether a password is a token of somebody else's (RFC 7519). No password of the table is so long.
-#[must_use]
-pub fn is_token(password: &[u8]) -> bool {
-    password.len() > LONGEST_PASSWORD
-        && password.starts_with(b"eyJ")
-        && password.split(|byte| *byte == b'.').count() == 3
-}
-
-/// When a token ends, in seconds since 1970, as it says itself: to be believed of one that was accepted.
-#[must_use]
-pub fn end(token: &[u8]) -> Option<u64> {
-    let claims = token.split(|byte| *byte == b'.').nth(1)?;
-    let claims: Value = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "seconds since 1970; what is none is 0 or far away"
-    )]
-    claims["exp"].as_f64().map(|end| end as u64)
 }
 
 #[cfg(test)]
@@ -217,24 +211,5 @@ mod tests {
             assert!(refusal.contains(why), "{refusal}");
         }
         assert!(logins().user(TokenReview::default()).is_err());
-    }
-
-    #[test]
-    fn no_password_is_taken_for_a_token() {
-        let token = format!(
-            "{}.{}.c2ln",
-            BASE64.encode(r#"{"alg":"RS256"}"#),
-            BASE64.encode(r#"{"exp":12,"more":"and more, so that it is long"}"#)
-        );
-        assert!(is_token(token.as_bytes()));
-        assert_eq!(end(token.as_bytes()), Some(12));
-        for password in [&token[..72], "eyJ.a.b", &format!("x{token}"), &format!("{token}.x"), &"a".repeat(100), ""] {
-            assert!(!is_token(password.as_bytes()), "{password}");
-        }
-        let broken = format!("a.{}.c", BASE64.encode(r#"{"exp":12.9}"#));
-        assert_eq!(end(broken.as_bytes()), Some(12));
-        for token in ["", "a.b.c", "eyJ.e30.x"] {
-            assert_eq!(end(token.as_bytes()), None);
-        }
     }
 }

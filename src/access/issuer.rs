@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Who it is, where the manifest says nothing else.
 pub const SUBJECT: &str = "claims.sub";
+/// The file in which the kubelet shows the keys of an issuer, and their key in a ConfigMap where the manifest names none.
+pub const KEYS_FILE: &str = "jwks.json";
 /// An issuer of tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -15,6 +15,8 @@ use super::token::LEEWAY;
 
 /// Longest token, in bytes, that is looked at.
 const LONGEST: usize = 16 << 10;
+/// Longest password of a table's user, in bytes; tokens are longer.
+const LONGEST_PASSWORD: usize = 72;
 /// Keys of one issuer that are looked at.
 const MOST_KEYS: usize = 64;
 
@@ -170,7 +172,26 @@ fn head(token: &[u8]) -> Option<Header> {
 /// What a token says of itself: not to be believed.
 #[must_use]
 pub fn unproved(token: &[u8]) -> Option<Claims> {
-    (token.len() <= LONGEST).then(|| serde_json::from_slice(&part(token, 1)?).ok()).flatten()
+    serde_json::from_slice(&part(token, 1)?).ok()
+}
+
+/// Whether a password is a token of somebody else's. No password of the table is so long.
+#[must_use]
+pub fn is_token(password: &[u8]) -> bool {
+    password.len() > LONGEST_PASSWORD
+        && password.starts_with(b"eyJ")
+        && password.split(|byte| *byte == b'.').count() == 3
+}
+
+/// When a token ends, in seconds since 1970, as it says itself.
+#[must_use]
+pub fn end(claims: &Claims) -> Option<u64> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds since 1970; what is none is 0 or far away"
+    )]
+    claims.get("exp")?.as_f64().map(|end| end as u64)
 }
 
 /// What a token says, if one of these keys has signed it, and it is of this issuer, for this audience, and holds `now` (seconds since 1970). Only keys that are
@@ -179,6 +200,9 @@ pub fn unproved(token: &[u8]) -> Option<Claims> {
 /// # Errors
 /// Why it does not count.
 pub fn verify(token: &[u8], keys: &KeySet, issuer: &str, audience: &str, now: u64) -> Result<Claims, JwtError> {
+    if token.len() > LONGEST {
+        return Err(JwtError::Malformed);
+    }
     let claims = unproved(token).ok_or(JwtError::Malformed)?;
     let header = head(token).filter(|header| header.crit.is_none()).ok_or(JwtError::Malformed)?;
     if !is_known(&header.alg) {
@@ -342,6 +366,26 @@ pub(crate) mod tests {
             r#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}"#,
         ] {
             assert!(KeySet::read(set.as_bytes()).is_none(), "{set}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_taken_for_a_token() {
+        let end_of = |token: &str| unproved(token.as_bytes()).as_ref().and_then(end);
+        let token = format!(
+            "{}.{}.c2ln",
+            BASE64.encode(r#"{"alg":"RS256"}"#),
+            BASE64.encode(r#"{"exp":12,"more":"and more, so that it is long"}"#)
+        );
+        assert!(is_token(token.as_bytes()));
+        assert_eq!(end_of(&token), Some(12));
+        for password in [&token[..72], "eyJ.a.b", &format!("x{token}"), &format!("{token}.x"), &"a".repeat(100), ""] {
+            assert!(!is_token(password.as_bytes()), "{password}");
+        }
+        let broken = format!("a.{}.c", BASE64.encode(r#"{"exp":12.9}"#));
+        assert_eq!(end_of(&broken), Some(12));
+        for token in ["", "a.b.c", "eyJ.e30.x"] {
+            assert_eq!(end_of(token), None);
         }
     }
 }

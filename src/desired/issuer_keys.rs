@@ -3,12 +3,10 @@
 use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, KeyToPath, Volume, VolumeMount};
 
 use super::pod::mount;
-use crate::model::Resolved;
+use crate::model::{KEYS_FILE, Resolved};
 
 /// A folder for each issuer, with its name.
 pub(super) const FOLDER: &str = "/etc/registry/issuers";
-/// Where the sidecar reads a set of keys, whatever its key in the ConfigMap is.
-const FILE: &str = "jwks.json";
 
 pub(super) fn volumes(registry: &Resolved) -> impl Iterator<Item = Volume> {
     let named = registry.issuers().iter().filter_map(|issuer| Some((&issuer.login.name, issuer.keys.as_ref()?)));
@@ -16,7 +14,7 @@ pub(super) fn volumes(registry: &Resolved) -> impl Iterator<Item = Volume> {
         name: volume(issuer),
         config_map: Some(ConfigMapVolumeSource {
             name: map.clone(),
-            items: Some(vec![KeyToPath { key: key.clone(), path: FILE.to_owned(), ..KeyToPath::default() }]),
+            items: Some(vec![KeyToPath { key: key.clone(), path: KEYS_FILE.to_owned(), ..KeyToPath::default() }]),
             // Whose keys are missing has no logins, and nobody else is without.
             optional: Some(true),
             ..ConfigMapVolumeSource::default()

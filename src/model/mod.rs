@@ -15,6 +15,7 @@ pub mod route;
 pub mod settings;
 mod users;
 
+pub use crate::access::issuer::KEYS_FILE;
 pub use address::{Host, HostPort};
 pub use names::{Child, RegistryName};
 pub use node_agents::{HostRule, NodeAgents};

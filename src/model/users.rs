@@ -20,8 +20,6 @@ const POLICY: usize = 256 << 10;
 const DEFAULT_ADMIN: &str = "admin";
 const DEFAULT_COST: u32 = 5;
 const PASSWORD_KEY: &str = "password";
-/// Key of an issuer's keys, where the manifest names none.
-const JWKS_KEY: &str = "jwks.json";
 /// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
 pub const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
 
@@ -99,7 +97,8 @@ fn issuers(given: Vec<IssuerSpec>, faults: &mut Vec<Fault>) -> Vec<TrustedIssuer
             });
             continue;
         }
-        let keys = spec.jwks_config_map_ref.map(|map| (map.name, map.key.unwrap_or_else(|| JWKS_KEY.to_owned())));
+        let keys =
+            spec.jwks_config_map_ref.map(|map| (map.name, map.key.unwrap_or_else(|| issuer::KEYS_FILE.to_owned())));
         trusted.push(TrustedIssuer { login, keys });
     }
     trusted

@@ -10,12 +10,13 @@ use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use k8s_openapi::api::core::v1::{Event, Node as NodeObject, Pod, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client as KubeClient};
+use private_registry_operator::access::cluster::ClusterUser;
 use private_registry_operator::api::{AddressScope, PrivateRegistry, PrivateRegistryStatus};
 use private_registry_operator::model::{Child, Host, HostPort};
 use serde_json::Value;
@@ -257,7 +258,7 @@ pub(super) async fn registry(registry: &Registry, question: &Question) -> Facts 
 
 async fn unasked_reviews(registry: &Registry, found: &PrivateRegistry) -> Option<Found<Vec<&'static str>>> {
     found.spec.auth.as_ref()?.token.as_ref()?.kubernetes.as_ref()?;
-    let user = format!("system:serviceaccount:{}:{}", registry.namespace, registry.name);
+    let account = ClusterUser::service_account(&registry.namespace, registry.name.as_str());
     let may = async |group: &str, resource: &str| {
         let attributes = ResourceAttributes {
             group: Some(group.to_owned()),
@@ -265,16 +266,7 @@ async fn unasked_reviews(registry: &Registry, found: &PrivateRegistry) -> Option
             verb: Some("create".to_owned()),
             ..ResourceAttributes::default()
         };
-        let spec = SubjectAccessReviewSpec {
-            user: Some(user.clone()),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{}", registry.namespace),
-            ]),
-            resource_attributes: Some(attributes),
-            ..SubjectAccessReviewSpec::default()
-        };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let review = account.may(attributes);
         let answer = Api::all(registry.client.clone()).create(&PostParams::default(), &review).await;
         Ok::<_, anyhow::Error>(answer.map_err(explained)?.status.is_some_and(|status| status.allowed))
     };

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::cluster::Silent;
 use crate::access::expressions;
-use crate::access::issuer::{Guest, Issuer};
+use crate::access::issuer::{Guest, Issuer, KEYS_FILE};
 use crate::access::jwt::{self, KeySet};
 use crate::secret::Sensitive;
 use crate::sidecar::files;
@@ -27,8 +27,6 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 const PAUSE: Duration = Duration::from_secs(30);
 /// How long a token waits for an answer, or for its turn: less than nginx waits for the judge.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Name of the file in the folder that the kubelet shows.
-pub(super) const FILE: &str = "jwks.json";
 
 /// Asks for keys, and keeps them.
 pub(super) struct Issuers {
@@ -190,7 +188,8 @@ impl State {
             return Ok(Arc::clone(keys));
         }
         let missing = "the ConfigMap of jwksConfigMapRef has no such key, or does not exist";
-        let text = std::fs::read(version.as_deref().unwrap_or(folder).join(FILE)).map_err(|_| missing.to_owned())?;
+        let text =
+            std::fs::read(version.as_deref().unwrap_or(folder).join(KEYS_FILE)).map_err(|_| missing.to_owned())?;
         let keys = KeySet::read(&text)
             .ok_or("the ConfigMap of jwksConfigMapRef holds no JSON Web Key Set that can be used")?;
         let keys = Arc::new(keys);

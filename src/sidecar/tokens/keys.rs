@@ -43,22 +43,18 @@ impl Set {
 
     /// What stands in tokens for a user's password: another line of the table makes another mark, in every replica the same.
     pub(super) fn mark(&self, user: &str, line: &BcryptHash) -> String {
-        let mut context = hmac::Context::with_key(&self.refresh);
-        for part in ["login", "\0", user, "\0", line.expose()] {
-            context.update(part.as_bytes());
-        }
-        BASE64.encode(&context.sign().as_ref()[..MARK])
+        self.sealed(&["login", user, line.expose()])
     }
-}
 
-impl Set {
     /// What stands in tokens of others for what the manifest says of them: another word makes another mark.
     pub(super) fn mark_of(&self, said: &impl Serialize) -> String {
-        let said = serde_json::to_vec(said).expect("what the manifest says is JSON");
-        let mut context = hmac::Context::with_key(&self.refresh);
-        context.update(b"others\0");
-        context.update(&said);
-        BASE64.encode(&context.sign().as_ref()[..MARK])
+        let said = serde_json::to_string(said).expect("what the manifest says is JSON");
+        self.sealed(&["others", &said])
+    }
+
+    fn sealed(&self, parts: &[&str]) -> String {
+        let said = parts.join("\0");
+        BASE64.encode(&hmac::sign(&self.refresh, said.as_bytes()).as_ref()[..MARK])
     }
 }
 

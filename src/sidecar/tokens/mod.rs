@@ -6,12 +6,15 @@
 //! | `/-/judge` | by nginx: may this request pass? | 200, and what the registry is told; 401 with what a client needs a token for |
 //!
 //! A token says what its user might do when it was given. The judge looks at users and rules as they are now, too: who is taken out of them is out with the
-//! next request. Who came with a token of the cluster has what its RBAC allows now, or did a few seconds ago. The registry checks each token by itself, so that a judge that is wrong opens nothing.
+//! next request. Who came with a token of the cluster has what its RBAC allows now, or did a few seconds ago. The
+//! registry checks each token by itself, so that a judge that is wrong opens nothing.
 
 mod cluster;
 mod issuers;
 mod keys;
 mod mount;
+mod person;
+mod refusal;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -24,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -32,21 +35,23 @@ use jiff::Timestamp;
 use kube::Client;
 use percent_encoding::percent_decode_str;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use self::cluster::{Cluster, Silent};
+use self::cluster::Cluster;
 use self::issuers::Issuers;
 use self::keys::{Keys, Set};
+use self::person::Person;
+use self::refusal::{Denial, Refused, json_answer, no_longer_accepted, refused};
 use self::request::{Login, TokenRequest};
 use super::gate::bare;
 use super::logins::basic;
 use super::recent::Recent;
 use super::softlock::Who;
 use super::users::{Entry, Users};
-use crate::access::cluster::{self as identity, ClusterLogins, ClusterUser};
-use crate::access::issuer::{Guest, Issuer};
+use crate::access::cluster::ClusterLogins;
+use crate::access::issuer::Issuer;
 use crate::access::jwt;
 use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
 use crate::access::{Access, Action, Caller, Granted, Need, Scope, grant, need, refresh, wanted};
@@ -87,59 +92,6 @@ struct Checked {
     /// Names of the keys that they were checked with.
     keys: Vec<String>,
     claims: Recent<Arc<Claims>>,
-}
-
-/// Who asks.
-#[derive(Debug, Clone)]
-enum Person {
-    /// Nobody in particular.
-    Nobody,
-    /// A user of the table.
-    User(String),
-    /// Somebody whom the cluster knows, and when the token that he brought ends, in seconds since 1970.
-    OfCluster(Arc<ClusterUser>, Option<u64>),
-    /// Somebody whom an issuer knows, and when his token ends.
-    Guest(Arc<Guest>, Option<u64>),
-}
-
-/// Why a request does not pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Denial {
-    /// Nobody has said who asks.
-    NoLogin,
-    /// The login is wrong.
-    WrongLogin,
-    /// Too many logins were.
-    Later(Duration),
-    /// The token is none that counts.
-    BadToken(String),
-    /// Who asks may not do that.
-    NotAllowed,
-    /// The token that was brought in the place of a password does not count.
-    NotAccepted(String),
-    /// It cannot be found out whether it does.
-    Silent(String),
-    /// Users, rules or keys cannot be read.
-    Unreadable,
-}
-
-impl From<Silent> for Denial {
-    fn from(Silent(why): Silent) -> Self {
-        Self::Silent(why)
-    }
-}
-
-/// A request that does not pass, and who asked, as far as that was said.
-#[derive(Debug)]
-struct Refused {
-    user: Option<String>,
-    denial: Denial,
-}
-
-impl From<Denial> for Refused {
-    fn from(denial: Denial) -> Self {
-        Self { user: None, denial }
-    }
 }
 
 /// A request that passes.
@@ -210,7 +162,7 @@ impl Tokens {
         };
         let now = Timestamp::now();
         let life = person.life(seconds(now));
-        let Some(token) = self.sign(&set, &service, &person, mark.clone(), granted.clone(), life, now) else {
+        let Some(token) = self.sign(&set, &service, &person, &mark, granted.clone(), life, now) else {
             return Denial::Unreadable.answer("");
         };
         let user = Some(person.name()).filter(|name| !name.is_empty());
@@ -224,10 +176,9 @@ impl Tokens {
         );
         // One that was made from another would never end. Who brought a token of somebody else's keeps that.
         let lasts = asked.wants_refresh && is_by_password && matches!(person, Person::User(_));
-        let refresh = user.zip(mark).filter(|_| lasts).map(|(user, login)| {
-            let until = seconds(now) + refresh::LIFE;
-            let login = refresh::Login { user: user.to_owned(), login, service: service.clone(), until };
-            refresh::seal(&set.refresh, &login)
+        let refresh = lasts.then(|| {
+            let (user, until) = (person.name().to_owned(), seconds(now) + refresh::LIFE);
+            refresh::seal(&set.refresh, &refresh::Login { user, login: mark, service: service.clone(), until })
         });
         let mut answer = json!({
             "token": token, "access_token": token, "expires_in": life, "issued_at": whole(now).to_string(),
@@ -244,18 +195,14 @@ impl Tokens {
         set: &Set,
         person: Person,
         asked: &[Scope],
-    ) -> Result<(Person, Option<String>, Vec<Granted>), Refused> {
+    ) -> Result<(Person, String, Vec<Granted>), Refused> {
         let allowed = self.allowed(&person, &wanted(asked)).await.map_err(|denial| denial.of(person.name()))?;
         let granted = grant(&allowed);
-        let mark = match &person {
+        let mark = match (self.mark(set, &person)?, &person) {
+            (Some(mark), _) => mark,
             // Taken out of the table meanwhile, he is nobody.
-            Person::User(name) => {
-                let line = self.users.with(|known| known.logins.line(name).cloned()).flatten();
-                Some(set.mark(name, &line.ok_or(Denial::Unreadable)?))
-            }
-            Person::Guest(guest, _) => Some(set.mark_of(&self.issuer_of(guest)?.ok_or_else(no_longer_accepted)?)),
-            Person::OfCluster(..) => Some(set.mark_of(&self.cluster_logins()?.ok_or_else(no_longer_accepted)?)),
-            Person::Nobody => None,
+            (None, Person::User(_)) => return Err(Denial::Unreadable.into()),
+            (None, _) => return Err(no_longer_accepted().into()),
         };
         Ok((person, mark, granted))
     }
@@ -283,9 +230,19 @@ impl Tokens {
         self.users.with(|known| known.access.cluster.clone()).ok_or(Denial::Unreadable)
     }
 
-    /// What the manifest says of the issuer who knows a guest.
-    fn issuer_of(&self, guest: &Guest) -> Result<Option<Issuer>, Denial> {
-        self.issuer(|issuer| issuer.name == guest.issuer())
+    /// What stands in somebody's tokens, so that they end with what they were given for. `None`: he, or whoever knows him, is no longer named; of nobody in
+    /// particular nothing.
+    fn mark(&self, set: &Set, person: &Person) -> Result<Option<String>, Denial> {
+        let mark = self.users.with(|known| match person {
+            Person::Nobody => Some(String::new()),
+            Person::User(name) => known.logins.line(name).map(|line| set.mark(name, line)),
+            Person::OfCluster(..) => known.access.cluster.as_ref().map(|logins| set.mark_of(logins)),
+            Person::Guest(guest, _) => {
+                let issuer = known.access.issuers.iter().find(|issuer| issuer.name == guest.issuer());
+                issuer.map(|issuer| set.mark_of(issuer))
+            }
+        });
+        mark.ok_or(Denial::Unreadable)
     }
 
     fn issuer(&self, is_it: impl Fn(&Issuer) -> bool) -> Result<Option<Issuer>, Denial> {
@@ -304,9 +261,10 @@ impl Tokens {
             Login::Refresh(text) => {
                 let login = refresh::open(&set.refresh, text.expose(), service, seconds(Timestamp::now()));
                 let login = login.ok_or(Denial::WrongLogin)?;
-                match self.is_still(set, &login.user, &login.login)? {
-                    true => Ok(Person::User(login.user)),
-                    false => Err(Denial::WrongLogin.of(&login.user)),
+                let person = Person::User(login.user);
+                match self.mark(set, &person)?.is_some_and(|mark| mark == login.login) {
+                    true => Ok(person),
+                    false => Err(Denial::WrongLogin.of(person.name())),
                 }
             }
             Login::Unclear => Err(Denial::WrongLogin.into()),
@@ -320,9 +278,10 @@ impl Tokens {
         password: Sensitive<Vec<u8>>,
         client: Option<IpAddr>,
     ) -> Result<Person, Refused> {
-        if identity::is_token(password.expose()) {
-            let (said, until) = (jwt::unproved(password.expose()), identity::end(password.expose()));
-            let said = said.as_ref().and_then(|claims| claims.get("iss")?.as_str()).unwrap_or_default();
+        if jwt::is_token(password.expose()) {
+            let claims = jwt::unproved(password.expose()).unwrap_or_default();
+            let (said, until) =
+                (claims.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default(), jwt::end(&claims));
             if let Some(issuer) = self.issuer(|issuer| issuer.url == said)? {
                 let guest = self.issuers.guest(&issuer, &password, seconds(Timestamp::now())).await;
                 let guest = guest.map_err(Denial::from)?.map_err(Denial::NotAccepted)?;
@@ -353,12 +312,6 @@ impl Tokens {
     /// Whom tokens are for. `None`: that cannot be read.
     fn service(&self) -> Option<String> {
         self.users.with(|known| known.access.service.clone())
-    }
-
-    /// Whether a user has the password that a token was given for.
-    fn is_still(&self, set: &Set, user: &str, mark: &str) -> Result<bool, Denial> {
-        let line = self.users.with(|known| known.logins.line(user).cloned()).ok_or(Denial::Unreadable)?;
-        Ok(line.is_some_and(|line| set.mark(user, &line) == mark))
     }
 
     /// Answers nginx: whether a request may pass, and how the registry hears of it.
@@ -469,8 +422,8 @@ impl Tokens {
         let (person, claims) = match bearer {
             Some((_, token)) => {
                 let token = str::from_utf8(token).map_err(|_| Denial::BadToken(Refusal::Malformed.to_string()))?;
-                let claims = self.check(&set, &service, token)?;
-                (Person::of(&claims), Some(claims))
+                let (claims, person) = self.check(&set, &service, token)?;
+                (person, Some(claims))
             }
             None => {
                 let (name, password) = basic(authorization).ok_or(Denial::WrongLogin)?;
@@ -492,7 +445,7 @@ impl Tokens {
         let authorization = if claims.is_none() {
             let mut granted = need.granted();
             granted.extend(source.filter(|_| may_mount).iter().flat_map(Need::granted));
-            let token = self.sign(&set, &service, &person, None, granted, FOR_ONE_REQUEST, Timestamp::now());
+            let token = self.sign(&set, &service, &person, "", granted, FOR_ONE_REQUEST, Timestamp::now());
             Some(format!("Bearer {}", token.ok_or(Denial::Unreadable)?))
         } else {
             None
@@ -500,8 +453,8 @@ impl Tokens {
         Ok((Yes { user: person.name().to_owned(), authorization }, may_mount))
     }
 
-    /// What a token says, if it counts now: of this registry, in its time, of a user who has the same password.
-    fn check(&self, set: &Set, service: &str, token: &str) -> Result<Arc<Claims>, Denial> {
+    /// What a token says, and who comes with it, if it counts now: of this registry, in its time, of a user who has the same password.
+    fn check(&self, set: &Set, service: &str, token: &str) -> Result<(Arc<Claims>, Person), Denial> {
         let now = seconds(Timestamp::now());
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let bad = |refusal: Refusal| Denial::BadToken(refusal.to_string());
@@ -515,19 +468,13 @@ impl Tokens {
                 claims
             }
         };
-        if claims.cluster.is_some() {
-            let is_accepted = self.cluster_logins()?.is_some_and(|logins| set.mark_of(&logins) == claims.login);
-            return if is_accepted { Ok(claims) } else { Err(no_longer_accepted()) };
+        let person = Person::of(&claims);
+        match (self.mark(set, &person)?, &person) {
+            (_, Person::Nobody) => Ok((claims, person)),
+            (Some(mark), _) if mark == claims.login => Ok((claims, person)),
+            (_, Person::User(_)) => Err(Denial::BadToken("the user was removed, or has another password".to_owned())),
+            _ => Err(no_longer_accepted()),
         }
-        if let Some(guest) = &claims.guest {
-            let is_accepted = self.issuer_of(guest)?.is_some_and(|issuer| set.mark_of(&issuer) == claims.login);
-            return if is_accepted { Ok(claims) } else { Err(no_longer_accepted()) };
-        }
-        let is_users = claims.cluster.is_none() && !claims.sub.is_empty();
-        if is_users && !self.is_still(set, &claims.sub, &claims.login)? {
-            return Err(Denial::BadToken("the user was removed, or has another password".to_owned()));
-        }
-        Ok(claims)
     }
 
     fn checked<T>(&self, work: impl FnOnce(&mut Checked) -> T) -> T {
@@ -540,7 +487,7 @@ impl Tokens {
         set: &Set,
         service: &str,
         person: &Person,
-        mark: Option<String>,
+        mark: &str,
         access: Vec<Granted>,
         life: u64,
         now: Timestamp,
@@ -557,7 +504,7 @@ impl Tokens {
             iat: now,
             jti: BASE64.encode(id),
             access,
-            login: mark.unwrap_or_default(),
+            login: mark.to_owned(),
             cluster: match person {
                 Person::OfCluster(user, _) => Some((**user).clone()),
                 _ => None,
@@ -588,36 +535,6 @@ impl Tokens {
     }
 }
 
-impl Person {
-    /// Whose token it is.
-    fn of(claims: &Claims) -> Self {
-        match (&claims.cluster, &claims.guest) {
-            (Some(user), _) => Self::OfCluster(Arc::new(user.clone()), None),
-            (None, Some(guest)) => Self::Guest(Arc::new(guest.clone()), None),
-            (None, None) if claims.sub.is_empty() => Self::Nobody,
-            (None, None) => Self::User(claims.sub.clone()),
-        }
-    }
-
-    /// Empty for nobody in particular.
-    fn name(&self) -> &str {
-        match self {
-            Self::Nobody => "",
-            Self::User(name) => name,
-            Self::OfCluster(user, _) => &user.name,
-            Self::Guest(guest, _) => &guest.name,
-        }
-    }
-
-    /// Seconds that a token holds which is given now: no longer than what was brought for it.
-    fn life(&self, now: u64) -> u64 {
-        match self {
-            Self::OfCluster(_, Some(until)) | Self::Guest(_, Some(until)) => until.saturating_sub(now).clamp(1, LIFE),
-            _ => LIFE,
-        }
-    }
-}
-
 impl Checked {
     fn with(keys: Vec<String>) -> Self {
         Self { keys, claims: Recent::new(CHECKED_FOR, CHECKED) }
@@ -630,55 +547,6 @@ impl Checked {
         }
         self.claims.find(hash, Instant::now())
     }
-}
-
-impl Denial {
-    /// The same, of this user.
-    fn of(self, user: &str) -> Refused {
-        Refused { user: Some(user.to_owned()).filter(|user| !user.is_empty()), denial: self }
-    }
-
-    fn words(&self) -> String {
-        match self {
-            Self::NoLogin => "authentication required".to_owned(),
-            Self::WrongLogin => "user name or password is wrong".to_owned(),
-            Self::Later(_) => {
-                "too many logins of this user from this address were wrong; wait, and try again".to_owned()
-            }
-            Self::BadToken(why) => why.clone(),
-            Self::NotAllowed => {
-                "no rule in spec.auth.token.rules allows this, or the token was asked for less".to_owned()
-            }
-            Self::NotAccepted(why) => why.clone(),
-            Self::Silent(why) => format!("it cannot be found out whose token this is: {why}"),
-            Self::Unreadable => "users, rules or keys cannot be read; see the log of container sidecar".to_owned(),
-        }
-    }
-
-    fn answer(&self, challenge: &str) -> Response<Full<Bytes>> {
-        let (status, code) = match self {
-            Self::NotAllowed => (StatusCode::UNAUTHORIZED, "DENIED"),
-            Self::NoLogin | Self::WrongLogin | Self::BadToken(_) | Self::NotAccepted(_) => {
-                (StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
-            }
-            Self::Later(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
-            Self::Silent(_) | Self::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
-        };
-        let mut answer = refused(status, code, &self.words());
-        if let (StatusCode::UNAUTHORIZED, Ok(challenge)) = (status, HeaderValue::from_str(challenge)) {
-            answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        match self {
-            Self::Later(wait) => _ = answer.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into()),
-            Self::Silent(_) | Self::Unreadable => _ = answer.headers_mut().insert(RETRY_AFTER, 5.into()),
-            _ => {}
-        }
-        answer
-    }
-}
-
-fn no_longer_accepted() -> Denial {
-    Denial::BadToken("this registry no longer takes the tokens for which this one was given".to_owned())
 }
 
 /// The repository that a push would have a layer from.
@@ -719,17 +587,4 @@ fn seconds(at: Timestamp) -> u64 {
 
 fn whole(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
-}
-
-/// In the registry's form, which every client can read.
-fn refused(status: StatusCode, code: &str, words: &str) -> Response<Full<Bytes>> {
-    json_answer(status, &json!({"errors": [{"code": code, "message": words, "detail": null}]}))
-}
-
-fn json_answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
 }
