@@ -4,6 +4,7 @@
 //! A client without a token is told where to get one and for what ([`scope`]). The token server gives it as much of that as the rules allow ([`policy`]), as
 //! a [`token`]. Who comes with a token of the [`cluster`] has what its RBAC allows. The gate looks at token and rules at each request, so that what a token says ends with the rule that it came from.
 
+pub mod account;
 pub mod cluster;
 pub mod expressions;
 mod glob;

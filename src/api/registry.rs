@@ -33,6 +33,7 @@ use super::{
     validation = rules::USERS_SECRETS_ARE_NO_CHILDREN,
     validation = rules::CLAIM_IS_NO_CHILD,
     validation = rules::ROUTE_SHOWS_NO_CHILD,
+    validation = rules::ACCOUNTS_PULL_WITH_TOKENS,
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address"),
     printcolumn(name = "TLS Expires", type_ = "string", json_path = ".status.certificate.notAfter"),
@@ -133,9 +134,10 @@ pub struct PrivateRegistrySpec {
     pub common_labels: BTreeMap<String, String>,
 }
 
-/// A login for pods.
+/// A login for pods: of a user, or of a ServiceAccount.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::ONE_PULLS)]
 pub struct PullSecretSpec {
     /// Name of the Secret in the registry's namespace, default NAME-pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,11 +145,18 @@ pub struct PullSecretSpec {
     pub name: Option<String>,
     /// The user that pods pull as: one of auth.users or usersFrom.secretRef, or the generated admin. Its password must be known, so
     /// a line of an htpasswd file will not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]
-    pub user: String,
-    /// Other namespaces whose pods pull as this user, too. Each gets a copy, as NAMESPACE.NAME-pull with the registry's namespace and name,
+    pub user: Option<String>,
+    /// Instead of a user: pods pull with a token of the ServiceAccount of this name in their own namespace, for instance `default`. It is for this registry
+    /// alone, ends after four hours and is renewed before. Needs auth.token.kubernetes with the audience NAME.NAMESPACE.svc; what it may do is a matter of
+    /// Roles. In each namespace somebody lets the operator make it: create on serviceaccounts/token, for this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub service_account_name: Option<String>,
+    /// Other namespaces whose pods pull so, too. Each gets a Secret NAMESPACE.NAME-pull with the registry's namespace and name,
     /// if it accepts it: its label privateregistry.dev/accept-pull-secrets-from says `Any`, or the registry's namespace. Where several entries
-    /// select a namespace, the first counts. Whoever reads Secrets there reads this password. Absent: none.
+    /// select a namespace, the first counts. Whoever reads Secrets there reads this login. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<PullSecretNamespaces>,
 }

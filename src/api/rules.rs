@@ -233,6 +233,16 @@ pub const PULL_SECRETS_HAVE_NAMES: Rule = (
     "self.all(one, self.filter(other, (has(one.name) ? one.name : '') == (has(other.name) ? other.name : '')).size() == 1)",
     "each of spec.pullSecrets needs a name of its own; only one of them may be without, and is NAME-pull",
 );
+/// A login is of one.
+pub const ONE_PULLS: Rule = (
+    "has(self.user) != has(self.serviceAccountName)",
+    "an entry of spec.pullSecrets needs exactly one of user and serviceAccountName",
+);
+/// Only where the cluster's tokens are logins; and a token that could be for somebody else is never made.
+pub const ACCOUNTS_PULL_WITH_TOKENS: Rule = (
+    "!has(self.spec.pullSecrets) || self.spec.pullSecrets.all(pull, !has(pull.serviceAccountName)) || (has(self.spec.auth) && has(self.spec.auth.token) && has(self.spec.auth.token.kubernetes) && self.spec.auth.token.kubernetes.audience.startsWith(self.metadata.name + '.') && self.spec.auth.token.kubernetes.audience.endsWith('.svc'))",
+    "spec.pullSecrets[].serviceAccountName needs spec.auth.token.kubernetes, with NAME.NAMESPACE.svc as its audience: the registry's own name and namespace",
+);
 /// Without logins there is none to hand out.
 pub const PULL_SECRETS_NEED_LOGINS: Rule = (
     "!has(self.pullSecrets) || self.pullSecrets.size() == 0 || !has(self.auth) || !has(self.auth.none)",

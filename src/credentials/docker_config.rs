@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Password, UserName};
 use crate::secret::Sensitive;
 
 #[derive(Serialize)]
@@ -24,13 +23,27 @@ struct Login<'a> {
 /// The text of `.dockerconfigjson`: one user for many addresses. The same input gives the same bytes.
 ///
 /// An address is written exactly as in image references, port included: `host:port` and `host` are two addresses.
-pub fn docker_config(addresses: &BTreeSet<String>, user: &UserName, password: &Password) -> Sensitive<String> {
-    let pair = Sensitive::new(format!("{user}:{}", password.expose()));
+pub fn docker_config(addresses: &BTreeSet<String>, user: &str, password: &str) -> Sensitive<String> {
+    let pair = Sensitive::new(format!("{user}:{password}"));
     let auth = Sensitive::new(STANDARD.encode(pair.expose()));
-    let login = Login { username: user.as_str(), password: password.expose(), auth: auth.expose() };
+    let login = Login { username: user, password, auth: auth.expose() };
     let file = File { auths: addresses.iter().map(|address| (address.as_str(), login.clone())).collect() };
     // Strings and string keys only: this can't fail.
     serde_json::to_string(&file).unwrap_or_default().into()
+}
+
+/// The password in such a text, of whichever address comes first.
+pub fn password_in(text: &[u8]) -> Option<Sensitive<String>> {
+    #[derive(Deserialize)]
+    struct Given {
+        auths: BTreeMap<String, Auth>,
+    }
+    #[derive(Deserialize)]
+    struct Auth {
+        password: String,
+    }
+    let file: Given = serde_json::from_slice(text).ok()?;
+    file.auths.into_values().next().map(|auth| auth.password.into())
 }
 
 #[cfg(test)]
@@ -39,8 +52,16 @@ mod tests {
 
     fn config(addresses: &[&str]) -> Sensitive<String> {
         let addresses = addresses.iter().map(ToString::to_string).collect();
-        let password = Password::new("pa\"ss\\wörd".as_bytes()).unwrap();
-        docker_config(&addresses, &UserName::new("ann").unwrap(), &password)
+        docker_config(&addresses, "ann", "pa\"ss\\wörd")
+    }
+
+    #[test]
+    fn the_password_is_found_again() {
+        let found = password_in(config(&["a:1", "b:1"]).expose().as_bytes()).unwrap();
+        assert_eq!(found.expose(), "pa\"ss\\wörd");
+        for none in ["", "{}", "[]", r#"{"auths":{}}"#, r#"{"auths":{"a:1":{"auth":"YTpi"}}}"#] {
+            assert!(password_in(none.as_bytes()).is_none(), "{none}");
+        }
     }
 
     #[test]

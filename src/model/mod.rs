@@ -22,8 +22,8 @@ pub use node_agents::{HostRule, NodeAgents};
 pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, answer_of, answer_secret, authority_of, has_login_copies, resolve, secrets_of};
 pub use resolved::{
-    Admin, Fault, Faults, Frontend, Issuer, LoginCopy, Protocol, PullSecret, Pulls, Requested, Resolved, Shared,
-    Signer, Storage, Tls, TrustedNamespaces, TrustedNodes, Users,
+    Admin, Fault, Faults, Frontend, Issuer, LoginCopy, Protocol, PullAs, PullSecret, Pulls, Requested, Resolved,
+    Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes, Users,
 };
 pub use route::{Route, routed_hosts, written_addresses};
 pub use settings::Settings;

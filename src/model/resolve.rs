@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::client_authorities;
 use super::image::{self, Version};
 use super::resolved::{
-    Fault, Faults, Frontend, Issuer, LoginCopy, Named, Protocol, PullSecret, Pulls, Requested, Resolved, Service,
-    Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes,
+    Fault, Faults, Frontend, Issuer, LoginCopy, Named, Protocol, PullAs, PullSecret, Pulls, Requested, Resolved,
+    Service, Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes,
 };
 use super::route::{route, written_addresses};
 use super::users::users;
@@ -308,10 +308,16 @@ fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<Pul
                 ),
             });
         } else {
-            found.push(PullSecret { name, user: pull.user.clone() });
+            found.extend(pull_as(pull).map(|whom| PullSecret { name, whom }));
         }
     }
     (found, faults)
+}
+
+/// Admission sees to it that there is one.
+fn pull_as(entry: &PullSecretSpec) -> Option<PullAs> {
+    let user = entry.user.clone().map(PullAs::User);
+    user.or_else(|| entry.service_account_name.clone().map(PullAs::ServiceAccount))
 }
 
 /// Whether a manifest wants logins in other namespaces.
@@ -323,10 +329,10 @@ pub fn has_login_copies(manifest: &PrivateRegistry) -> bool {
 /// Logins for pods of other namespaces. What is wrong with the name of a Secret at home is no matter there.
 fn login_copies(manifest: &PrivateRegistry) -> Result<Vec<LoginCopy>, Blocked> {
     let entries = manifest.spec.pull_secrets.iter();
-    let asked = entries.filter_map(|entry| Some((entry, entry.namespaces.as_ref()?)));
-    let copy = |(entry, asked): (&PullSecretSpec, &PullSecretNamespaces)| {
+    let asked = entries.filter_map(|entry| Some((pull_as(entry)?, entry.namespaces.as_ref()?)));
+    let copy = |(whom, asked): (PullAs, &PullSecretNamespaces)| {
         let selector = selector("spec.pullSecrets[].namespaces.selector", Some(&asked.selector))?;
-        Ok(LoginCopy { selector, user: entry.user.clone() })
+        Ok(LoginCopy { selector, whom })
     };
     asked.map(copy).collect()
 }
@@ -617,10 +623,11 @@ mod tests {
         let registry = part_by_part(&spec, &Observed::default()).unwrap();
         let found = |labels: &[(&str, &str)]| {
             let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            registry.login_copies.iter().find(|copy| copy.selects(&labels)).map(|copy| copy.user.as_str())
+            registry.login_copies.iter().find(|copy| copy.selects(&labels)).map(|copy| copy.whom.clone())
         };
-        assert_eq!(found(&[("tier", "build")]), Some("builds"));
-        assert_eq!(found(&[("tier", "app")]), Some("deploy"));
+        let user = |name: &str| Some(PullAs::User(name.to_owned()));
+        assert_eq!(found(&[("tier", "build")]), user("builds"));
+        assert_eq!(found(&[("tier", "app")]), user("deploy"));
         assert_eq!(registry.pull_faults.len(), 1);
         let wrong = json!({"matchExpressions": [{"key": "tier", "operator": "Like"}]});
         let wrong = json!({"pullSecrets": [{"user": "a", "namespaces": {"selector": wrong}}]});

@@ -424,8 +424,17 @@ pub struct TrustedNodes {
 pub struct PullSecret {
     /// Name of the Secret.
     pub name: String,
-    /// The user that pods pull as.
-    pub user: String,
+    /// Whom pods pull as.
+    pub whom: PullAs,
+}
+
+/// Whom pods pull as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullAs {
+    /// A user of the registry's.
+    User(String),
+    /// The ServiceAccount of this name in their own namespace.
+    ServiceAccount(String),
 }
 
 /// A login for pods of other namespaces.
@@ -433,8 +442,8 @@ pub struct PullSecret {
 pub struct LoginCopy {
     /// Which of those that accept it, by their labels.
     pub selector: Selector,
-    /// The user that pods pull as.
-    pub user: String,
+    /// Whom pods pull as.
+    pub whom: PullAs,
 }
 
 impl LoginCopy {

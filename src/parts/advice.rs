@@ -74,6 +74,18 @@ pub(super) fn advice(error: &Error) -> Option<String> {
             _ => None,
         };
     }
+    if let Error::AccountToken { source, .. } = error
+        && let kube::Error::Api(refusal) = &**source
+    {
+        return match refusal.code {
+            403 => Some(
+                "somebody in that namespace lets the operator create serviceaccounts/token for this name, by a Role and a RoleBinding; it is tried again"
+                    .to_owned(),
+            ),
+            404 => Some("create the ServiceAccount; it is tried again".to_owned()),
+            _ => None,
+        };
+    }
     let Error::Apply(error) = error else { return None };
     if let apply::Error::Sealed { object, is_kept: false, .. } = &**error
         && object.kind == kinds::SECRET

@@ -31,6 +31,7 @@ use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
 use crate::model::{self, Child, Settings, labels, routed_hosts, written_addresses};
 use crate::observe;
+use crate::secret::Sensitive;
 use crate::status::PodFacts;
 
 /// Pods in one page of a list.
@@ -245,6 +246,8 @@ pub struct Recall {
     copies: Mutex<BTreeMap<Key, Place>>,
     /// What of them could not be written when its turn was last, and why.
     failing: Mutex<BTreeMap<Key, BTreeMap<Place, String>>>,
+    /// Tokens of ServiceAccounts that pull Secrets hold.
+    tokens: Mutex<BTreeMap<Key, BTreeMap<Place, Sensitive<String>>>>,
     /// Who wants an object of a kind that the cluster lacks.
     lacking: Mutex<BTreeSet<(&'static Kind, Key)>>,
     /// For which nodes such a pod was made, and since when it was wanted.
@@ -326,6 +329,27 @@ impl Recall {
     pub(super) fn fails(&self, key: &Key, failing: BTreeMap<Place, String>) {
         let mut all = locked(&self.failing);
         if failing.is_empty() { _ = all.remove(key) } else { _ = all.insert(key.clone(), failing) }
+    }
+
+    /// The token that was written there.
+    pub(super) fn token(&self, key: &Key, place: &Place) -> Option<Sensitive<String>> {
+        locked(&self.tokens).get(key)?.get(place).cloned()
+    }
+
+    /// It was written there.
+    pub(super) fn holds_token(&self, key: &Key, place: Place, token: Sensitive<String>) {
+        locked(&self.tokens).entry(key.clone()).or_default().insert(place, token);
+    }
+
+    /// No token is wanted in other places than these.
+    pub(super) fn holds_tokens_only_in(&self, key: &Key, places: &BTreeSet<Place>) {
+        let mut all = locked(&self.tokens);
+        if let Some(held) = all.get_mut(key) {
+            held.retain(|place, _| places.contains(place));
+            if held.is_empty() {
+                all.remove(key);
+            }
+        }
     }
 
     /// It wants an object of a kind that the cluster lacks.
@@ -426,6 +450,7 @@ impl Recall {
         locked(&self.made).retain(|(of, _), _| of != key);
         locked(&self.copies).remove(key);
         locked(&self.failing).remove(key);
+        locked(&self.tokens).remove(key);
         locked(&self.lacking).retain(|(_, of)| of != key);
     }
 

@@ -64,6 +64,23 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Asking for the token of a ServiceAccount.
+    #[error("ask for a token of ServiceAccount {account}")]
+    AccountToken {
+        /// Its namespace and name.
+        account: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// It is not what was asked for.
+    #[error(
+        "the cluster gave a token of ServiceAccount {account} that is not for this registry alone, or says no end; something between changes requests for tokens"
+    )]
+    AccountTokenUnusable {
+        /// Its namespace and name.
+        account: String,
+    },
     /// A request to a signer.
     #[error("{what} CertificateSigningRequest {name}")]
     Request {
@@ -117,6 +134,7 @@ impl Error {
             Self::Proof { .. } | Self::Kubelet { .. } | Self::Finalizer { .. } => "WriteFailed",
             Self::Request { source, .. } if is_refused(source) => "Refused",
             Self::Request { .. } => "WriteFailed",
+            Self::AccountToken { .. } | Self::AccountTokenUnusable { .. } => "TokenNotGiven",
             Self::Status { .. } => "StatusWriteFailed",
             Self::Worker(_) => "WorkerFailed",
         }
@@ -134,10 +152,13 @@ impl Error {
             // Names and durations come from the manifest.
             Self::Issue(IssueError::Profile { .. }) | Self::KindNotAllowed { .. } => Class::Blocked,
             Self::Request { source, .. } if is_refused(source) => Class::InTheWay,
+            Self::AccountToken { source, .. } if is_refused(source) || is_absent(source) => Class::InTheWay,
+            Self::AccountTokenUnusable { .. } => Class::InTheWay,
             Self::Pods { .. }
             | Self::Reports { .. }
             | Self::Proof { .. }
             | Self::Request { .. }
+            | Self::AccountToken { .. }
             | Self::Kubelet { .. }
             | Self::Finalizer { .. }
             | Self::Status { .. } => Class::Transient,
@@ -149,6 +170,11 @@ impl Error {
 /// Whether the API server said no for a reason of its own: a right, a policy, a signer's name.
 fn is_refused(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(refusal) if matches!(refusal.code, 400 | 403 | 422))
+}
+
+/// Whether the API server said that there is no such object.
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(refusal) if refusal.code == 404)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod parts;
 mod people;
 mod pods;
 mod pull_copies;
+mod pull_tokens;
 mod quiet;
 mod revoking;
 mod rights;

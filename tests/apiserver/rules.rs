@@ -455,6 +455,23 @@ fn cases() -> Vec<Case> {
                 .into(),
         ),
         (
+            rules::ONE_PULLS,
+            vec![new(json!({"pullSecrets": [{"user": "a"}]}))],
+            [json!({"name": "a"}), json!({"user": "a", "serviceAccountName": "default"})].map(|entry| new(json!({"pullSecrets": [entry]}))).into(),
+        ),
+        (
+            rules::ACCOUNTS_PULL_WITH_TOKENS,
+            vec![new(json!({"pullSecrets": [{"serviceAccountName": "default"}], "auth": {"token": {"rules": [pulls(&json!({"users": ["*"]}))], "kubernetes": {"audience": "team-a.registries.svc"}}}}))],
+            [
+                json!({}),
+                json!({"token": {"rules": [pulls(&json!({"users": ["*"]}))]}}),
+                json!({"token": {"rules": [pulls(&json!({"users": ["*"]}))], "kubernetes": {"audience": "https://kubernetes.default.svc"}}}),
+                json!({"token": {"rules": [pulls(&json!({"users": ["*"]}))], "kubernetes": {"audience": "team-a.registries.svc.cluster.local"}}}),
+            ]
+            .map(|auth| new(json!({"pullSecrets": [{"serviceAccountName": "default"}], "auth": auth})))
+            .into(),
+        ),
+        (
             rules::PULL_SECRETS_NEED_LOGINS,
             vec![new(json!({"pullSecrets": [{"user": "admin"}]})), new(json!({"pullSecrets": [], "auth": {"none": {}}}))],
             vec![new(json!({"pullSecrets": [{"user": "admin"}], "auth": {"none": {}}}))],

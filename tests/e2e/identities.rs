@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::client::Person;
-use crate::cluster::{Cluster, cluster, node, wait};
+use crate::cluster::{Cluster, OPERATOR, SYSTEM, cluster, node, wait};
 use crate::place::no_frontend;
 use crate::registry::Registry;
 use crate::terminal::Terminal;
@@ -42,6 +42,18 @@ async fn account(cluster: &Cluster, name: &str, repositories: &[&str], verbs: &[
     let subject = json!({"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE});
     let binding = json!({"metadata": metadata, "roleRef": role, "subjects": [subject]});
     cluster.create::<RoleBinding>(NAMESPACE, binding).await;
+}
+
+/// Whoever rules the namespace lets the operator make tokens of this ServiceAccount.
+async fn lets_make_tokens(cluster: &Cluster, account: &str) {
+    let metadata = json!({"name": "pull-tokens"});
+    let rule = json!({"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [account], "verbs": ["create"]});
+    cluster.create::<Role>(NAMESPACE, json!({"metadata": metadata, "rules": [rule]})).await;
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "pull-tokens"});
+    let subject = json!({"kind": "ServiceAccount", "name": OPERATOR, "namespace": SYSTEM});
+    cluster
+        .create::<RoleBinding>(NAMESPACE, json!({"metadata": metadata, "roleRef": role, "subjects": [subject]}))
+        .await;
 }
 
 /// What `kubectl create token ACCOUNT --audience …` prints.
@@ -126,8 +138,10 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     let rule = json!({"anonymous": true, "repositories": ["public/**"], "actions": ["pull"]});
     let spec = json!({
         "auth": {"token": {"kubernetes": {"audience": AUDIENCE}, "rules": [rule]}},
+        "pullSecrets": [{"serviceAccountName": "reader"}],
         "frontend": {"nginx": {"resources": {"requests": {"cpu": "1m", "memory": "16Mi"}}}},
     });
+    lets_make_tokens(&cluster, "reader").await;
     let registry = cluster.another(NAMESPACE, "team-a", spec).await.ready().await;
     account(&cluster, "builder", &["shop/web"], &["pull", "push"]).await;
     account(&cluster, "reader", &["shop/web"], &["pull"]).await;
@@ -173,14 +187,24 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": "identities-pull"}, "roleRef": role, "subjects": [nodes]});
     gives::<ClusterRoleBinding>(&cluster, binding).await;
     registry.trusted_by_the_node(&registry.bundle().await).await;
-    for account in ["reader", "default"] {
+    // The operator is refused until the account is there, and tries again.
+    wait("the pull Secret is there", async || match cluster.api::<Secret>(NAMESPACE).get_opt("team-a-pull").await {
+        Ok(Some(_)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    for (name, account, secrets) in [
+        ("as-reader", "reader", json!([])),
+        ("as-default", "default", json!([])),
+        ("as-default-with-its-token", "default", json!([{"name": "team-a-pull"}])),
+    ] {
         let confined = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
         let container = json!({"name": "main", "image": format!("{}/shop/web:1", registry.host()), "imagePullPolicy": "Always", "securityContext": confined});
-        let spec =
-            json!({"serviceAccountName": account, "terminationGracePeriodSeconds": 1, "containers": [container]});
-        cluster.create::<Pod>(NAMESPACE, json!({"metadata": {"name": format!("as-{account}")}, "spec": spec})).await;
+        let spec = json!({"serviceAccountName": account, "imagePullSecrets": secrets, "terminationGracePeriodSeconds": 1, "containers": [container]});
+        cluster.create::<Pod>(NAMESPACE, json!({"metadata": {"name": name}, "spec": spec})).await;
     }
     registry.started("as-reader").await;
+    registry.started("as-default-with-its-token").await;
     registry.is_refused("as-default", "authorization failed").await;
 
     let terminal = Terminal::new(&registry);

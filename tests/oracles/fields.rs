@@ -96,11 +96,13 @@ const SILENT: &[&str] = &[
     // The key that the tests give is not encrypted: which form is opened with which passphrase is a test of `pki`.
     "tls.secret.passphraseSecretRef.name",
     "tls.secret.passphraseSecretRef.key",
-    // Copies lie in other namespaces, of which the operator of these tests sees none; `apiserver trust::` and `pull_copies::` have their own.
+    // Copies lie in other namespaces, of which the operator of these tests sees none, and tokens need somebody who lets them be made; `apiserver trust::`,
+    // `pull_copies::` and `pull_tokens::` have their own.
     "pullSecrets[].namespaces.selector.matchExpressions[].key",
     "pullSecrets[].namespaces.selector.matchExpressions[].operator",
     "pullSecrets[].namespaces.selector.matchExpressions[].values[]",
     "pullSecrets[].namespaces.selector.matchLabels",
+    "pullSecrets[].serviceAccountName",
     "trust.namespaces.selector.matchExpressions[].key",
     "trust.namespaces.selector.matchExpressions[].operator",
     "trust.namespaces.selector.matchExpressions[].values[]",

@@ -111,6 +111,12 @@ impl Engine {
         self.read_child(owner, kind, name).await
     }
 
+    /// Whether an object is there, as far as is known without a read.
+    #[must_use]
+    pub fn is_known(&self, object: &ObjectRef) -> bool {
+        !matches!(self.memory.recall(object), Recall::Unknown | Recall::Absent)
+    }
+
     /// Brings one child to what is wanted.
     ///
     /// # Errors

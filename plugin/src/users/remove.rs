@@ -75,7 +75,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
 }
 
 fn question(registry: &Registry, found: &PrivateRegistry, user: &UserName) -> String {
-    let pulls = found.spec.pull_secrets.iter().any(|pull| pull.user == user.as_str());
+    let pulls = found.spec.pull_secrets.iter().any(|pull| pull.user.as_deref() == Some(user.as_str()));
     let pulls = if pulls { ", pods neither, which pull as this user (spec.pullSecrets)" } else { "" };
     format!("{}: {user} can log in no longer{pulls}. Go on?", registry.title())
 }

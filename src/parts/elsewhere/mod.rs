@@ -7,14 +7,17 @@ pub mod accepting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use operator_engine::apply::{self, Applied, Kind, ObjectRef, Outcome};
+use operator_engine::apply::{Applied, Kind, ObjectRef, Outcome};
 
 use super::address::Address;
+use super::advice::advice;
 use super::certificate::Certificate;
+use super::logins::accounts::AccountSecret;
 use super::logins::{self, Logins};
 use super::trust;
 use super::workload::State;
 use super::{Error, Keep, Pass, words};
+use crate::access::account::AccountToken;
 use crate::api::reason;
 use crate::desired::Object;
 use crate::status::{self, Problem, Reach};
@@ -52,6 +55,8 @@ pub struct Plan {
     pub keep: BTreeSet<Place>,
     /// What must be there.
     pub write: Vec<Object>,
+    /// The same, with a token each.
+    pub(super) tokens: Vec<AccountSecret>,
     /// What is said of it; `None`: the manifest does not ask for it.
     pub reach: Option<Reach>,
     /// When it is looked at again.
@@ -117,6 +122,8 @@ enum Task {
     Remove(ObjectRef),
     /// For the plan with this number.
     Write(usize, Object),
+    /// The same, with a token that is to be asked for.
+    Ask(usize, AccountSecret),
 }
 
 impl Task {
@@ -124,6 +131,7 @@ impl Task {
         match self {
             Self::Remove(found) => place_of(found),
             Self::Write(_, object) => place_in(object),
+            Self::Ask(_, secret) => secret.place(),
         }
     }
 }
@@ -163,6 +171,7 @@ impl Work<'_> {
         let mut tasks: Vec<_> = unwanted.cloned().map(Task::Remove).collect();
         for (number, plan) in plans.iter_mut().enumerate() {
             tasks.extend(std::mem::take(&mut plan.write).into_iter().map(|object| Task::Write(number, object)));
+            tasks.extend(std::mem::take(&mut plan.tokens).into_iter().map(|secret| self.with_token(number, secret)));
         }
         tasks.sort_by_key(Task::place);
         let recall = &self.pass.ctx.recall;
@@ -178,21 +187,24 @@ impl Work<'_> {
             }
             done += 1;
             match task {
-                Task::Write(number, object) if !may_write => left.push((*number, object)),
+                Task::Write(number, _) | Task::Ask(number, _) if !may_write => left.push((*number, task)),
                 Task::Remove(found) => {
                     if let Err(error) = self.pass.ctx.engine.remove_elsewhere(&self.pass.owner, found).await {
                         self.failed(error);
                     }
                 }
-                Task::Write(number, object) => {
-                    let why = self.write(object).await;
+                Task::Write(number, _) | Task::Ask(number, _) => {
+                    let why = match task {
+                        Task::Write(_, object) => self.write(object).await,
+                        Task::Ask(_, secret) => self.ask(secret).await,
+                        Task::Remove(_) => None,
+                    };
                     match &why {
                         Some(why) if failing.len() < REMEMBERED => _ = failing.insert(task.place(), why.clone()),
                         _ => _ = failing.remove(&task.place()),
                     }
-                    let place = object.namespace.clone().unwrap_or_default();
                     if let Some(reach) = &mut plans[*number].reach {
-                        reach.missing.extend(why.map(|why| (place, why)));
+                        reach.missing.extend(why.map(|why| (task.place().0, why)));
                     }
                 }
             }
@@ -200,8 +212,9 @@ impl Work<'_> {
         recall.goes_on_with_copy(self.pass.key, tasks.get(done).map(Task::place));
         let places: BTreeSet<_> = tasks.iter().map(Task::place).collect();
         failing.retain(|place, _| places.contains(place));
+        recall.holds_tokens_only_in(self.pass.key, &places);
         left.extend(tasks[done..].iter().filter_map(|task| match task {
-            Task::Write(number, object) => Some((*number, object)),
+            Task::Write(number, _) | Task::Ask(number, _) => Some((*number, task)),
             Task::Remove(_) => None,
         }));
         self.tell(plans, &left, &failing);
@@ -210,16 +223,19 @@ impl Work<'_> {
 
     /// Says of each plan what of it is missing. `left`: what was not written in this pass, with the number of its plan. `failing`: what could not be written
     /// when its turn was last, which is told until its turn comes again.
-    fn tell(&self, plans: [&mut Plan; 2], left: &[(usize, &Object)], failing: &BTreeMap<Place, String>) {
-        let is_as_wanted = |object: &Object| self.pass.ctx.engine.is_as_wanted(&self.pass.owner, object);
+    fn tell(&self, plans: [&mut Plan; 2], left: &[(usize, &Task)], failing: &BTreeMap<Place, String>) {
+        let is_as_wanted = |task: &Task| match task {
+            Task::Write(_, object) => self.pass.ctx.engine.is_as_wanted(&self.pass.owner, object),
+            Task::Ask(..) | Task::Remove(_) => false,
+        };
         for (number, plan) in plans.into_iter().enumerate() {
             let Some(reach) = &mut plan.reach else { continue };
             let mut unreached = BTreeSet::new();
-            for (_, object) in left.iter().filter(|(of, object)| *of == number && !is_as_wanted(object)) {
-                let namespace = object.namespace.clone().unwrap_or_default();
-                match failing.get(&place_in(object)) {
-                    Some(why) => reach.missing.push((namespace, why.clone())),
-                    None => _ = unreached.insert(namespace),
+            for (_, task) in left.iter().filter(|(of, task)| *of == number && !is_as_wanted(task)) {
+                let place = task.place();
+                match failing.get(&place) {
+                    Some(why) => reach.missing.push((place.0, why.clone())),
+                    None => _ = unreached.insert(place.0),
                 }
             }
             reach.missing.sort();
@@ -227,6 +243,42 @@ impl Work<'_> {
             let failed = reach.missing.iter().map(|(namespace, _)| namespace.clone());
             reach.lacking = unreached.into_iter().chain(failed).collect::<BTreeSet<_>>().len();
         }
+    }
+
+    /// The Secret with the token that it holds, if that is known and lasts; whoever deleted it wants another one.
+    fn with_token(&mut self, number: usize, secret: AccountSecret) -> Task {
+        let place = secret.place();
+        let is_there = self.pass.ctx.engine.is_known(&ObjectRef::new(place.1, &place.0, &place.2));
+        let known = self.pass.ctx.recall.token(self.pass.key, &place).filter(|_| is_there);
+        match known.and_then(|text| secret.account.token(text)).filter(|token| !token.is_due(self.pass.now)) {
+            Some(token) => {
+                self.look_again_at(&token);
+                Task::Write(number, secret.object(self.pass, &token))
+            }
+            None => Task::Ask(number, secret),
+        }
+    }
+
+    /// Gives the reason why it has no new token.
+    async fn ask(&mut self, secret: &AccountSecret) -> Option<String> {
+        let token = match secret.token(self.pass).await {
+            Ok(token) => token,
+            Err(error) => {
+                let advice = advice(&error).map(|advice| format!("; {advice}")).unwrap_or_default();
+                return Some(self.failed(error) + &advice);
+            }
+        };
+        let why = self.write(&secret.object(self.pass, &token)).await;
+        if why.is_none() {
+            self.look_again_at(&token);
+            self.pass.ctx.recall.holds_token(self.pass.key, secret.place(), token.text);
+        }
+        why
+    }
+
+    fn look_again_at(&mut self, token: &AccountToken) {
+        let left = Duration::try_from(token.renew_at.duration_since(self.pass.now)).unwrap_or_default();
+        self.look_again = self.look_again.into_iter().chain([left]).min();
     }
 
     /// Gives the first reason why something of it is not as wanted.
@@ -262,10 +314,12 @@ impl Work<'_> {
         }
     }
 
-    fn failed(&mut self, error: apply::Error) -> String {
+    fn failed(&mut self, error: impl Into<Error>) -> String {
         self.has_failed = true;
-        self.pass.note_if_lacking(&error);
-        let error = Error::from(error);
+        let error = error.into();
+        if let Error::Apply(error) = &error {
+            self.pass.note_if_lacking(error);
+        }
         self.pass.failures.failed(self.pass.key, &error);
         words(&error)
     }

@@ -1,6 +1,8 @@
-//! Logins for pods of other namespaces that accept them. What the manifest says of a namespace is not enough: whoever rules it must have said so, too.
+//! Logins that pods have from `spec.pullSecrets` where more than the manifest is asked: those of other namespaces, whoever rules a namespace must have accepted
+//! it; and tokens of ServiceAccounts, the registry's own namespace included.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use operator_engine::apply::ObjectRef;
 
@@ -8,50 +10,63 @@ use super::super::Pass;
 use super::super::address::Address;
 use super::super::elsewhere::accepting::ACCEPTS_PULL_SECRETS;
 use super::super::elsewhere::{Place, Plan, named};
+use super::accounts::AccountSecret;
 use super::decide::Lent;
+use crate::access::account::Account;
 use crate::desired::{kinds, pull_copy};
+use crate::model::PullAs;
 use crate::status::{Problem, Reach, summary};
 
 /// `lent`: what is known of the login of each entry; `None`: nothing at the moment.
 pub(in crate::parts) fn plan(pass: &Pass<'_>, lent: Option<&[Lent]>, address: &Address, there: &[ObjectRef]) -> Plan {
     let registry = pass.registry;
     let name = pull_copy::name(&registry.namespace, registry.name.as_str());
-    let told = |reach| Plan { keep: named(there, &name), reach: Some(reach), ..Plan::default() };
+    let mut plan = at_home(pass, address);
+    let stays = |plan: Plan, problem: Problem| {
+        let keep = plan.keep.union(&named(there, &name)).cloned().collect();
+        let reach = Reach { problem: Some(problem), ..plan.reach.unwrap_or_default() };
+        Plan { keep, reach: Some(reach), ..plan }
+    };
     if let Some(blocked) = &registry.faults.login_copies {
-        return told(Reach { fault: Some(Problem::of(blocked)), ..Reach::default() });
+        let reach = Reach { fault: Some(Problem::of(blocked)), ..plan.reach.take().unwrap_or_default() };
+        return Plan { keep: plan.keep.union(&named(there, &name)).cloned().collect(), reach: Some(reach), ..plan };
     }
     if registry.login_copies.is_empty() {
-        return Plan::default();
+        return plan;
     }
     if !pass.ctx.settings.sees_namespaces {
         let why = "this operator watches single namespaces and has no right to see others: install it for the whole cluster, or remove namespaces from spec.pullSecrets";
-        return told(Reach { problem: Some(Problem::stuck("NeedsClusterScope", why)), ..Reach::default() });
+        return stays(plan, Problem::stuck("NeedsClusterScope", why));
     }
     let (Some(lent), Some(service)) = (lent, address.service()) else {
         let why = "logins are copied when the users and the Service are known; what was copied stays";
-        return told(Reach { problem: Some(Problem::retrying("Progressing", why)), ..Reach::default() });
+        return stays(plan, Problem::retrying("Progressing", why));
     };
-    let hosts = summary::hosts_of_others(registry, service);
+    let hosts = Arc::new(summary::hosts_of_others(registry, service));
     let logins: Vec<_> = lent.iter().map(|lent| lent.login().map(|login| login.docker_config(&hosts))).collect();
     let first = |labels: &_| registry.login_copies.iter().position(|copy| copy.selects(labels));
 
-    let mut plan = Plan { reach: Some(Reach::default()), ..Plan::default() };
-    let reach = plan.reach.get_or_insert_default();
+    let mut reach = plan.reach.take().unwrap_or_default();
     let is_there: BTreeSet<Place> = named(there, &name);
     for (namespace, entry) in pass.ctx.accepting.namespaces(ACCEPTS_PULL_SECRETS, &registry.namespace, first) {
         let place = (namespace.clone(), kinds::SECRET, name.clone());
-        match (lent.get(entry), logins.get(entry).and_then(Option::as_ref)) {
-            (Some(Lent::Login(_)), Some(login)) => {
+        match (&registry.login_copies[entry].whom, lent.get(entry), logins.get(entry).and_then(Option::as_ref)) {
+            (PullAs::ServiceAccount(account), ..) => match account_of(pass, &namespace, account) {
+                Ok(account) => plan.tokens.push(AccountSecret::new(account, name.clone(), &hosts)),
+                Err(problem) => {
+                    reach.problem.get_or_insert(problem);
+                }
+            },
+            (_, Some(Lent::Login(_)), Some(login)) => {
                 plan.write.push(pull_copy::build(registry, &namespace, login));
             }
             // Who it is cannot be said at the moment.
-            (Some(Lent::Open), _) => {
+            (_, Some(Lent::Open), _) => {
                 if !is_there.contains(&place) {
                     reach.missing.push((namespace, "the login is not known yet".to_owned()));
                 }
             }
-            _ => {
-                let user = &registry.login_copies[entry].user;
+            (PullAs::User(user), ..) => {
                 reach.problem.get_or_insert_with(|| nobody(user));
                 continue;
             }
@@ -59,7 +74,49 @@ pub(in crate::parts) fn plan(pass: &Pass<'_>, lent: Option<&[Lent]>, address: &A
         plan.keep.insert(place);
         reach.wanted += 1;
     }
+    plan.reach = Some(reach);
     plan
+}
+
+/// Tokens of the registry's own namespace.
+fn at_home(pass: &Pass<'_>, address: &Address) -> Plan {
+    let registry = pass.registry;
+    let mut plan = Plan::default();
+    let accounts = registry.pull_secrets.iter().filter_map(|secret| match &secret.whom {
+        PullAs::ServiceAccount(account) => Some((&secret.name, account)),
+        PullAs::User(_) => None,
+    });
+    for (secret, account) in accounts {
+        let reach = plan.reach.get_or_insert_default();
+        // They name every address, so they wait for the Service.
+        let Some(service) = address.service() else {
+            let why = "tokens are asked for when the Service is known; what is there stays";
+            reach.problem.get_or_insert_with(|| Problem::retrying("Progressing", why));
+            continue;
+        };
+        match account_of(pass, &registry.namespace, account) {
+            Ok(account) => {
+                let hosts = Arc::new(summary::image_hosts(registry, service));
+                plan.tokens.push(AccountSecret::new(account, secret.clone(), &hosts));
+                reach.wanted += 1;
+            }
+            Err(problem) => _ = reach.problem.get_or_insert(problem),
+        }
+    }
+    plan
+}
+
+/// The ServiceAccount of this name. What its token is good for must be this registry and nothing else: who writes manifests here would otherwise choose for
+/// whom the cluster vouches.
+fn account_of(pass: &Pass<'_>, namespace: &str, name: &str) -> Result<Account, Problem> {
+    let own = format!("{}.{}.svc", pass.registry.name, pass.registry.namespace);
+    if pass.registry.cluster_logins().is_none_or(|logins| logins.audience != own) {
+        let why = format!(
+            "spec.pullSecrets[].serviceAccountName needs spec.auth.token.kubernetes with the audience {own}, which is this registry and nobody else"
+        );
+        return Err(Problem::stuck("InvalidManifest", why));
+    }
+    Ok(Account { namespace: namespace.to_owned(), name: name.to_owned(), audience: own })
 }
 
 fn nobody(user: &str) -> Problem {

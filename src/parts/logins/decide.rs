@@ -16,7 +16,7 @@ use crate::credentials::{
 };
 use crate::desired::secrets::{HTPASSWD_KEY, SOURCES_KEY};
 use crate::desired::{self, AdminLogin, workload::sha256};
-use crate::model::{Child, Fault, Observed, PullSecret, Resolved, Users};
+use crate::model::{Child, Fault, Observed, PullAs, PullSecret, Resolved, Users};
 use crate::parts::Error;
 use crate::secret::Sensitive;
 use crate::status::{Logins, Problem};
@@ -52,6 +52,8 @@ pub(in crate::parts) enum Lent {
     Open,
     /// There is none.
     Nobody,
+    /// A ServiceAccount's token, which the cluster is asked for where it is to be.
+    Token,
 }
 
 impl Lent {
@@ -59,7 +61,7 @@ impl Lent {
     pub(in crate::parts) fn login(&self) -> Option<&PullLogin> {
         match self {
             Self::Login(login) => Some(login),
-            Self::Open | Self::Nobody => None,
+            Self::Open | Self::Nobody | Self::Token => None,
         }
     }
 }
@@ -72,7 +74,7 @@ impl PullLogin {
 
     /// A `.dockerconfigjson` with this login at every address.
     pub(in crate::parts) fn docker_config(&self, addresses: &BTreeSet<String>) -> Sensitive<String> {
-        docker_config(addresses, &self.0, &self.1)
+        docker_config(addresses, self.0.as_str(), self.1.expose())
     }
 }
 
@@ -171,7 +173,11 @@ pub(super) async fn table(
     let is_open = left > 0 || !observed.unread.is_empty();
     let known = Known { wanted: &wanted, users: &table.users, is_open };
     let (pull, unknown) = pull_logins(registry, admin, &known);
-    let lent = registry.login_copies.iter().map(|copy| known.login_of(&copy.user)).collect();
+    let lent = registry.login_copies.iter().map(|copy| match &copy.whom {
+        PullAs::User(user) => known.login_of(user),
+        PullAs::ServiceAccount(_) => Lent::Token,
+    });
+    let lent = lent.collect();
     problems.extend(registry.pull_faults.iter().map(fault));
     problems.extend(unknown.iter().map(fault).filter(|_| missing.is_empty()));
     if let Some(first) = left_out.first() {
@@ -287,10 +293,14 @@ fn pull_logins(
         return (admin.map(|admin| (name, PullLogin::of(&admin.0))).into_iter().collect(), Vec::new());
     }
     let (mut logins, mut unknown) = (Vec::new(), Vec::new());
-    for PullSecret { name, user } in &registry.pull_secrets {
+    for PullSecret { name, whom } in &registry.pull_secrets {
+        let PullAs::User(user) = whom else {
+            logins.push((name.clone(), None));
+            continue;
+        };
         match known.login_of(user) {
             Lent::Login(login) => logins.push((name.clone(), Some(login))),
-            Lent::Open => logins.push((name.clone(), None)),
+            Lent::Open | Lent::Token => logins.push((name.clone(), None)),
             Lent::Nobody => unknown.push(Fault {
                 reason: "PullUserUnknown",
                 message: format!(

@@ -1,6 +1,7 @@
 //! Who may log in: the generated admin, the table of users, the pull Secret. A user who is not wanted any more is out as soon as this part can write,
 //! whatever else is wrong; who cannot be hashed in this pass follows in the next ones.
 
+pub(super) mod accounts;
 pub(super) mod copies;
 mod decide;
 mod tokens;

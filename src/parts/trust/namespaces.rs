@@ -38,5 +38,5 @@ pub fn plan(pass: &Pass<'_>, certificate: &Certificate, there: &[ObjectRef]) -> 
         places.clone().map(move |(namespace, kind)| bundle_copy::build(registry, namespace, kind, bundle))
     });
     let reach = Reach { wanted: accepting.len(), ..Reach::default() };
-    Plan { keep, write: write.collect(), reach: Some(reach), look_again: None }
+    Plan { keep, write: write.collect(), reach: Some(reach), ..Plan::default() }
 }
