@@ -14,7 +14,7 @@ use crate::cluster::{MANAGER, Registry, explained};
 use crate::shell;
 
 /// How often somebody else may be faster.
-const ATTEMPTS: u32 = 8;
+pub(crate) const ATTEMPTS: u32 = 8;
 /// How often it is looked whether the operator has followed.
 pub(crate) const LOOK: Duration = Duration::from_millis(300);
 

@@ -90,14 +90,21 @@ async fn scale_up(registry: &Registry, found: &PrivateRegistry) -> Result<i32> {
     let deployments: Api<Deployment> = Api::namespaced(registry.client.clone(), &registry.namespace);
     let name = registry.name.as_str();
     let what = || format!("Deployment {}/{name}", registry.namespace);
-    let live = deployments.get(name).await.map_err(explained).with_context(|| format!("read {}", what()))?;
-    let wanted = live.metadata.annotations.as_ref().and_then(|all| all.get(labels::REPLICAS)?.parse::<i32>().ok());
-    let count = wanted.or(found.spec.replicas).unwrap_or(1).max(1);
-    let patch = json!({"metadata": {"resourceVersion": live.metadata.resource_version}, "spec": {"replicas": count}});
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let scaled = deployments.patch_scale(name, &parameters, &Patch::Merge(&patch)).await;
-    scaled.map_err(explained).with_context(|| format!("scale {}", what()))?;
-    Ok(count)
+    // The cluster's own controllers write to it, too.
+    for _ in 0..change::ATTEMPTS {
+        let live = deployments.get(name).await.map_err(explained).with_context(|| format!("read {}", what()))?;
+        let wanted = live.metadata.annotations.as_ref().and_then(|all| all.get(labels::REPLICAS)?.parse::<i32>().ok());
+        let count = wanted.or(found.spec.replicas).unwrap_or(1).max(1);
+        let patch =
+            json!({"metadata": {"resourceVersion": live.metadata.resource_version}, "spec": {"replicas": count}});
+        match deployments.patch_scale(name, &parameters, &Patch::Merge(&patch)).await {
+            Ok(_) => return Ok(count),
+            Err(kube::Error::Api(refusal)) if refusal.is_conflict() => {}
+            Err(error) => return Err(explained(error)).with_context(|| format!("scale {}", what())),
+        }
+    }
+    bail!("{} is being changed by somebody else all the time: try again", what())
 }
 
 /// Removes a Job, so that the operator makes another one.

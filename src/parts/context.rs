@@ -246,12 +246,19 @@ pub struct Recall {
     copies: Mutex<BTreeMap<Key, Place>>,
     /// What of them could not be written when its turn was last, and why.
     failing: Mutex<BTreeMap<Key, BTreeMap<Place, String>>>,
-    /// Tokens of ServiceAccounts that pull Secrets hold.
-    tokens: Mutex<BTreeMap<Key, BTreeMap<Place, Sensitive<String>>>>,
+    /// Tokens of ServiceAccounts for pull Secrets.
+    tokens: Mutex<BTreeMap<Key, BTreeMap<Place, HeldToken>>>,
     /// Who wants an object of a kind that the cluster lacks.
     lacking: Mutex<BTreeSet<(&'static Kind, Key)>>,
     /// For which nodes such a pod was made, and since when it was wanted.
     made: Mutex<BTreeMap<(Key, String), Timestamp>>,
+}
+
+/// A token of a ServiceAccount.
+struct HeldToken {
+    text: Sensitive<String>,
+    /// Whether its Secret was seen to be there. If it is gone then, somebody has deleted it.
+    was_there: bool,
 }
 
 struct Written {
@@ -331,14 +338,18 @@ impl Recall {
         if failing.is_empty() { _ = all.remove(key) } else { _ = all.insert(key.clone(), failing) }
     }
 
-    /// The token that was written there.
-    pub(super) fn token(&self, key: &Key, place: &Place) -> Option<Sensitive<String>> {
-        locked(&self.tokens).get(key)?.get(place).cloned()
+    /// The token for a Secret there, unless that was there and is no more.
+    pub(super) fn token(&self, key: &Key, place: &Place, is_there: bool) -> Option<Sensitive<String>> {
+        let mut tokens = locked(&self.tokens);
+        let held = tokens.get_mut(key)?.get_mut(place).filter(|held| is_there || !held.was_there)?;
+        held.was_there = is_there;
+        Some(held.text.clone())
     }
 
-    /// It was written there.
-    pub(super) fn holds_token(&self, key: &Key, place: Place, token: Sensitive<String>) {
-        locked(&self.tokens).entry(key.clone()).or_default().insert(place, token);
+    /// It is this one.
+    pub(super) fn holds_token(&self, key: &Key, place: Place, text: Sensitive<String>, was_there: bool) {
+        let held = HeldToken { text, was_there };
+        locked(&self.tokens).entry(key.clone()).or_default().insert(place, held);
     }
 
     /// No token is wanted in other places than these.

@@ -82,8 +82,8 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Since(u64);
 
-/// Namespace and name of an owner.
-type Owner = (Arc<str>, Arc<str>);
+/// Namespace and name of an owner, in memory once for all its children.
+type Owner = Arc<(Arc<str>, Arc<str>)>;
 
 #[derive(Default)]
 struct State {
@@ -510,11 +510,13 @@ impl State {
         let is_owned = self.entries.get(object).is_some_and(|entry| entry.owner.is_some());
         let owner = owner.filter(|_| !is_owned).map(|owner| self.known(owner));
         // The texts of all children of an owner are in memory once.
-        let namespace = owner.as_ref().map(|(namespace, _)| namespace).filter(|own| ***own == *object.namespace);
+        let namespace = owner.as_deref().map(|(namespace, _)| namespace).filter(|own| ***own == *object.namespace);
         let object = ObjectRef { namespace: namespace.unwrap_or(&object.namespace).clone(), ..object.clone() };
         if let Some(owner) = &owner {
             let children = self.children.entry(owner.clone()).or_default();
             if let Err(place) = children.binary_search(&object) {
+                // There are ten or so, and of each owner.
+                children.reserve_exact(1);
                 children.insert(place, object.clone());
             }
         }
@@ -528,7 +530,8 @@ impl State {
     /// An owner as it is in memory already, if it is.
     fn known(&self, (namespace, name): (&str, &str)) -> Owner {
         let owner = (namespace.into(), name.into());
-        self.children.get_key_value(&owner).map_or(owner, |(known, _)| known.clone())
+        let known = self.children.get_key_value(&owner).map(|(known, _)| Arc::clone(known));
+        known.unwrap_or_else(|| Arc::new(owner))
     }
 
     /// Puts content in the place of what was known of an object. If that makes too much of it, some that was not asked for lately is let go.
@@ -598,7 +601,7 @@ impl Entry {
     }
 
     fn owner_name(&self) -> Option<(String, String)> {
-        self.owner.as_ref().map(|(namespace, name)| (namespace.to_string(), name.to_string()))
+        self.owner.as_deref().map(|(namespace, name)| (namespace.to_string(), name.to_string()))
     }
 
     fn may_exist(&self) -> bool {

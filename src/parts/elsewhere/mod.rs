@@ -245,12 +245,12 @@ impl Work<'_> {
         }
     }
 
-    /// The Secret with the token that it holds, if that is known and lasts; whoever deleted it wants another one.
+    /// The Secret with its token, if that is known and lasts; whoever deleted it wants another one.
     fn with_token(&mut self, number: usize, secret: AccountSecret) -> Task {
         let place = secret.place();
         let is_there = self.pass.ctx.engine.is_known(&ObjectRef::new(place.1, &place.0, &place.2));
-        let known = self.pass.ctx.recall.token(self.pass.key, &place).filter(|_| is_there);
-        match known.and_then(|text| secret.account.token(text)).filter(|token| !token.is_due(self.pass.now)) {
+        let held = self.pass.ctx.recall.token(self.pass.key, &place, is_there);
+        match held.and_then(|text| secret.account.token(text)).filter(|token| !token.is_due(self.pass.now)) {
             Some(token) => {
                 self.look_again_at(&token);
                 Task::Write(number, secret.object(self.pass, &token))
@@ -269,10 +269,9 @@ impl Work<'_> {
             }
         };
         let why = self.write(&secret.object(self.pass, &token)).await;
-        if why.is_none() {
-            self.look_again_at(&token);
-            self.pass.ctx.recall.holds_token(self.pass.key, secret.place(), token.text);
-        }
+        self.look_again_at(&token);
+        // Whatever keeps it from being written, the next try needs no other one.
+        self.pass.ctx.recall.holds_token(self.pass.key, secret.place(), token.text, why.is_none());
         why
     }
 
