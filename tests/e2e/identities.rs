@@ -188,9 +188,10 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     gives::<ClusterRoleBinding>(&cluster, binding).await;
     registry.trusted_by_the_node(&registry.bundle().await).await;
     // The operator is refused until the account is there, and tries again.
-    wait("the pull Secret is there", async || match cluster.api::<Secret>(NAMESPACE).get_opt("team-a-pull").await {
-        Ok(Some(_)) => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait("the pull Secret is there", async || {
+        let told = registry.status().await.condition("PullSecretsCopied").cloned();
+        let there = cluster.api::<Secret>(NAMESPACE).get_opt("team-a-pull").await;
+        if matches!(there, Ok(Some(_))) { Ok(()) } else { Err(format!("{there:?}, {told:?}")) }
     })
     .await;
     for (name, account, secrets) in [

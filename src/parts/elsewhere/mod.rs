@@ -187,7 +187,9 @@ impl Work<'_> {
             }
             done += 1;
             match task {
-                Task::Write(number, _) | Task::Ask(number, _) if !may_write => left.push((*number, task)),
+                Task::Write(number, _) | Task::Ask(number, _) if !may_write && !self.is_at_home(task) => {
+                    left.push((*number, task));
+                }
                 Task::Remove(found) => {
                     if let Err(error) = self.pass.ctx.engine.remove_elsewhere(&self.pass.owner, found).await {
                         self.failed(error);
@@ -219,6 +221,11 @@ impl Work<'_> {
         }));
         self.tell(plans, &left, &failing);
         recall.fails(self.pass.key, failing);
+    }
+
+    /// What is in the registry's own namespace goes with it.
+    fn is_at_home(&self, task: &Task) -> bool {
+        task.place().0 == self.pass.registry.namespace
     }
 
     /// Says of each plan what of it is missing. `left`: what was not written in this pass, with the number of its plan. `failing`: what could not be written
