@@ -59,6 +59,25 @@ pub(crate) struct Elsewhere {
     to_context: Option<String>,
 }
 
+/// A registry and one image of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneImage {
+    #[command(flatten)]
+    access: Access,
+    /// The image, with or without an address of the registry before it; without tag and digest, its tag latest
+    #[arg(value_name = "REPOSITORY[:TAG|@DIGEST]")]
+    image: String,
+}
+
+impl OneImage {
+    /// Opens the registry, and says which image of it is meant.
+    pub(crate) async fn open(&self) -> Result<(Opened, Reference)> {
+        let opened = self.access.open().await?;
+        let reference = opened.reference(&self.image)?;
+        Ok((opened, reference))
+    }
+}
+
 /// A registry, in another namespace if one is given.
 #[derive(Debug, Clone)]
 struct Other {
@@ -87,6 +106,11 @@ impl Opened {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let known = self.found.status.clone().unwrap_or_default().addresses;
         known.into_iter().map(|known| known.address).collect()
+    }
+
+    /// The image of this registry that somebody means.
+    pub(crate) fn reference(&self, text: &str) -> Result<Reference> {
+        Reference::parse(text, &self.addresses()).map_err(anyhow::Error::msg)
     }
 
     /// That there is nothing of this name, and where to look.

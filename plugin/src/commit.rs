@@ -87,7 +87,7 @@ fn path(text: &str) -> Result<String, String> {
 pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::transfer(async {
         let (mut opened, other) = options.access.open_both(&options.elsewhere).await?;
-        let base = Reference::parse(&options.base, &opened.addresses()).map_err(anyhow::Error::msg)?;
+        let base = opened.reference(&options.base)?;
         let there = other.as_ref().unwrap_or(&opened).addresses();
         let target = tagged(&options.target, &there)?;
         let Some(chosen) = choose(&mut opened.client, &base, options.platform.as_deref()).await? else {

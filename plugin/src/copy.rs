@@ -44,7 +44,7 @@ struct Done {
 pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::transfer(async {
         let (mut opened, other) = options.access.open_both(&options.elsewhere).await?;
-        let source = Reference::parse(&options.source, &opened.addresses()).map_err(anyhow::Error::msg)?;
+        let source = opened.reference(&options.source)?;
         let addresses = other.as_ref().unwrap_or(&opened).addresses();
         let target = Reference::parse_or(&options.target, &addresses, &source.version).map_err(anyhow::Error::msg)?;
         let platform = options.platform.as_deref();

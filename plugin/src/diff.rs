@@ -65,8 +65,9 @@ struct Change {
 pub(crate) fn run(options: &Options) -> Result<bool> {
     cluster::wait(async {
         let mut opened = options.access.open().await?;
-        let first = inspect::read(&mut opened, &options.first).await?;
-        let second = inspect::read(&mut opened, &options.second).await?;
+        let (first, second) = (opened.reference(&options.first)?, opened.reference(&options.second)?);
+        let first = inspect::read(&mut opened, &first).await?;
+        let second = inspect::read(&mut opened, &second).await?;
         let found = differences(&first, &second);
         shell::print(&match options.output {
             Form::Table => page(&found),

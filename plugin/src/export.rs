@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::access::Access;
+use crate::access::OneImage;
 use crate::archive::Out;
 use crate::aside::aside;
 use crate::chosen::{Chosen, choose};
 use crate::filesystem::{Written, flatten};
 use crate::registry_client::Client;
 use crate::registry_client::connection::Way;
-use crate::registry_client::reference::{Reference, Repository};
+use crate::registry_client::reference::Repository;
 use crate::{cluster, output, shell};
 
 /// Bytes that are written at once.
@@ -22,10 +22,7 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    access: Access,
-    /// The image, with or without an address of the registry before it; without tag and digest, its tag latest
-    #[arg(value_name = "REPOSITORY[:TAG|@DIGEST]")]
-    image: String,
+    image: OneImage,
     /// A tar archive; - for standard output
     #[arg(short, long, value_name = "FILE|-")]
     output: PathBuf,
@@ -44,8 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("{} is a folder: give the file that shall be made", path.display());
     }
     cluster::transfer(async {
-        let mut opened = options.access.open().await?;
-        let reference = Reference::parse(&options.image, &opened.addresses()).map_err(anyhow::Error::msg)?;
+        let (mut opened, reference) = options.image.open().await?;
         let platform = options.platform.as_deref();
         let Some(chosen) = choose(&mut opened.client, &reference, platform).await? else {
             return Err(opened.has_no(&reference));
@@ -93,6 +89,7 @@ pub(crate) mod tests {
     use crate::filesystem::testing::{Tar, file, folder, link};
     use crate::filesystem::tests::listed;
     use crate::registry_client::digest;
+    use crate::registry_client::reference::Reference;
     use crate::registry_client::store::{Kind, Store};
 
     /// Exports what a registry has under a name.

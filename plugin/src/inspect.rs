@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::access::{Access, Opened};
+use crate::access::{OneImage, Opened};
 use crate::output::{self, Form};
 use crate::registry_client::manifest::{self, Image, Inspected};
 use crate::registry_client::reference::Reference;
@@ -15,10 +15,7 @@ use crate::{cluster, shell};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    access: Access,
-    /// The image, with or without an address of the registry before it; without tag and digest, its tag latest
-    #[arg(value_name = "REPOSITORY[:TAG|@DIGEST]")]
-    image: String,
+    image: OneImage,
     /// How to print it
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
     output: Form,
@@ -26,8 +23,8 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::wait(async {
-        let mut opened = options.access.open().await?;
-        let inspected = read(&mut opened, &options.image).await?;
+        let (mut opened, reference) = options.image.open().await?;
+        let inspected = read(&mut opened, &reference).await?;
         shell::print(&match options.output {
             Form::Table => page(&inspected),
             Form::Name => format!("{}@{}\n", inspected.repository, inspected.digest),
@@ -39,11 +36,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// What a registry has under a name, or where to look if it has nothing.
-pub(crate) async fn read(opened: &mut Opened, image: &str) -> Result<Inspected> {
-    let reference = Reference::parse(image, &opened.addresses()).map_err(anyhow::Error::msg)?;
-    match manifest::inspect(&mut opened.client, &reference).await? {
+pub(crate) async fn read(opened: &mut Opened, reference: &Reference) -> Result<Inspected> {
+    match manifest::inspect(&mut opened.client, reference).await? {
         Some(inspected) => Ok(inspected),
-        None => Err(opened.has_no(&reference)),
+        None => Err(opened.has_no(reference)),
     }
 }
 

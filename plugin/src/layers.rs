@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::access::Access;
+use crate::access::OneImage;
 use crate::output::{self, Form};
 use crate::registry_client::manifest::{Descriptor, Inspected};
 use crate::{cluster, inspect, shell};
@@ -15,10 +15,7 @@ use crate::{cluster, inspect, shell};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    access: Access,
-    /// The image, with or without an address of the registry before it; without tag and digest, its tag latest
-    #[arg(value_name = "REPOSITORY[:TAG|@DIGEST]")]
-    image: String,
+    image: OneImage,
     /// Another image, to see what both share
     #[arg(value_name = "OTHER")]
     other: Option<String>,
@@ -70,10 +67,11 @@ struct Sum {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     cluster::wait(async {
-        let mut opened = options.access.open().await?;
-        let mut inspected = Vec::new();
-        for image in std::iter::once(&options.image).chain(&options.other) {
-            inspected.push(inspect::read(&mut opened, image).await?);
+        let (mut opened, reference) = options.image.open().await?;
+        let mut inspected = vec![inspect::read(&mut opened, &reference).await?];
+        if let Some(other) = &options.other {
+            let other = opened.reference(other)?;
+            inspected.push(inspect::read(&mut opened, &other).await?);
         }
         let layers = layers(&inspected);
         shell::print(&match options.output {

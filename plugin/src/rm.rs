@@ -95,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if !options.image.contains('@') && !options.image.rsplit('/').next().is_some_and(|name| name.contains(':')) {
             bail!("{}: say which tag or digest is to go", options.image);
         }
-        let reference = Reference::parse(&options.image, &opened.addresses()).map_err(anyhow::Error::msg)?;
+        let reference = opened.reference(&options.image)?;
         let Reference { repository, version } = &reference;
         let digest = patiently(async || manifest::digest_of(&mut opened.client, repository, version).await).await?;
         let Some(digest) = digest else { return Err(opened.has_no(&reference)) };

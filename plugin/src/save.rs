@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut opened = options.access.open().await?;
         let mut chosen = Vec::new();
         for image in &options.images {
-            let reference = Reference::parse(image, &opened.addresses()).map_err(anyhow::Error::msg)?;
+            let reference = opened.reference(image)?;
             let Reference { repository, version } = &reference;
             let tree = tree::pull(&mut opened.client, repository, version, options.platform.as_deref()).await?;
             let Some(tree) = tree else { return Err(opened.has_no(&reference)) };

@@ -25,6 +25,13 @@ pub const NODE: &[Program] = &[
     Program { name: "mount", package: "mount" },
 ];
 
+/// Who else makes and moves images.
+pub const IMAGES: &[Program] = &[
+    Program { name: "buildah", package: "buildah" },
+    Program { name: "skopeo", package: "skopeo" },
+    Program { name: "unshare", package: "util-linux" },
+];
+
 /// Makes sure that every program is there. Blocks for some seconds when packages must be installed, and returns the names of those packages.
 pub fn ensure(programs: &[Program]) -> Result<Vec<&'static str>> {
     let missing = missing_packages(programs, |name| find(name).is_some());

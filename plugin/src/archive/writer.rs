@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use tempfile::NamedTempFile;
 
-use super::out::{Out, beside, persist};
+use super::out::{Out, beside, persist, sweep};
 use super::{INDEX, LAYOUT, LAYOUT_TEXT, blob_path};
 use crate::registry_client::digest::Hasher;
 
@@ -47,8 +47,11 @@ impl Writer {
             );
         }
         for kind in ["sha256", "sha512"] {
-            fs::create_dir_all(path.join("blobs").join(kind)).with_context(what)?;
+            let blobs = path.join("blobs").join(kind);
+            fs::create_dir_all(&blobs).with_context(what)?;
+            sweep(&blobs);
         }
+        sweep(path);
         Ok(Self::Folder { path: path.to_owned(), part: None })
     }
 

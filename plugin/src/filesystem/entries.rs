@@ -76,7 +76,7 @@ impl<R: Read> Entries<R> {
     /// The next entry; `None` at the end. What is left of the one before is passed over.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         let rest = self.left + self.padding;
-        self.pass_over(rest).context("it ends in the middle of a file")?;
+        self.pass_over(rest).map_err(|error| cut(error, "it ends in the middle of a file"))?;
         (self.left, self.padding) = (0, 0);
         let mut said = Said::default();
         loop {
@@ -148,7 +148,7 @@ impl<R: Read> Entries<R> {
         if text.len() as u64 != length {
             bail!("it ends in the middle of a name");
         }
-        self.pass_over(padding(length)).context("it ends in the middle of a name")?;
+        self.pass_over(padding(length)).map_err(|error| cut(error, "it ends in the middle of a name"))?;
         Ok(text)
     }
 
@@ -168,6 +168,12 @@ impl<R: Read> Read for Entries<R> {
         self.left -= read as u64;
         Ok(read)
     }
+}
+
+/// What an error of reading says of the archive: that it has an end too early, or nothing.
+fn cut(error: io::Error, words: &'static str) -> anyhow::Error {
+    let words = if error.kind() == io::ErrorKind::UnexpectedEof { words } else { "read it" };
+    anyhow::Error::new(error).context(words)
 }
 
 /// A field's number; an empty one is nought, as everybody reads it.

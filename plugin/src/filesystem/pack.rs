@@ -43,12 +43,17 @@ impl Packer {
 
 impl Write for Packer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.0.write(bytes).map_err(named)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.0.flush().map_err(named)
     }
+}
+
+/// An error that says where: whoever writes here may believe that what it reads is at fault.
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", what()))
 }
 
 fn what() -> String {

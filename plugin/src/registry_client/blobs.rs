@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode, Uri, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use tokio::sync::mpsc;
@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use super::connection::Way;
 use super::digest::{self, Hasher};
 use super::reference::Repository;
-use super::retries::{TooSlow, may_pass};
+use super::retries::{GaveUp, TooSlow, may_pass};
 use super::{Answer, Call, Client, Outgoing, Pieces};
+use crate::shell;
 
 /// How long no byte may come.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -119,7 +120,7 @@ pub(crate) async fn get<W: Way>(
     blob: &Blob,
     mut take: impl AsyncFnMut(Bytes) -> Result<()>,
 ) -> Result<bool> {
-    let mut passing = Passing { hasher: Hasher::like(&blob.digest)?, at: 0, held: None };
+    let mut passing = Passing { hasher: Hasher::like(&blob.digest)?, at: 0, held: None, is_refused: false };
     let mut failures = 0;
     loop {
         let before = passing.at;
@@ -128,8 +129,18 @@ pub(crate) async fn get<W: Way>(
             Err(error) => error,
         };
         failures = if passing.at > before { 1 } else { failures + 1 };
-        let Some(at_least) = may_pass(&error).filter(|_| failures < TRIES) else { return Err(error) };
-        tokio::time::sleep(at_least.max(Duration::from_secs(1 << failures.min(5)))).await;
+        let Some(at_least) = may_pass(&error).filter(|_| !passing.is_refused) else { return Err(error) };
+        if failures == TRIES {
+            return Err(error.context(GaveUp { tries: TRIES, at: passing.at, size: blob.size }));
+        }
+        let pause = at_least.max(Duration::from_secs(1 << failures.min(5)));
+        shell::complain(&format!(
+            "{error:#}; going on at byte {} of {} in {} s",
+            passing.at,
+            blob.size,
+            pause.as_secs()
+        ));
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -138,6 +149,16 @@ struct Passing {
     hasher: Hasher,
     at: u64,
     held: Option<Bytes>,
+    /// Whoever takes the pieces takes no more of them, and has lost one: a pipe breaks as a connection does.
+    is_refused: bool,
+}
+
+impl Passing {
+    async fn give(&mut self, piece: Bytes, take: &mut impl AsyncFnMut(Bytes) -> Result<()>) -> Result<()> {
+        let taken = take(piece).await;
+        self.is_refused = taken.is_err();
+        taken
+    }
 }
 
 async fn go_on<W: Way>(
@@ -157,7 +178,10 @@ async fn go_on<W: Way>(
     // Not all registries know ranges.
     let mut skip = match head.status {
         StatusCode::OK => passing.at,
-        StatusCode::PARTIAL_CONTENT if passing.at > 0 => 0,
+        StatusCode::PARTIAL_CONTENT if passing.at > 0 => {
+            begins_at(&head.headers, passing.at).with_context(|| format!("read the rest of {what}"))?;
+            0
+        }
         status => {
             let words = rest(&mut body).await;
             let asked = format!("GET {}", path(repository, &blob.digest));
@@ -184,7 +208,7 @@ async fn go_on<W: Way>(
         }
         passing.hasher.update(&piece);
         if let Some(before) = passing.held.replace(piece) {
-            take(before).await?;
+            passing.give(before, take).await?;
         }
     }
     if next(&mut body).await.is_ok_and(|more| more.is_some_and(|more| !more.is_empty())) {
@@ -192,9 +216,20 @@ async fn go_on<W: Way>(
     }
     digest::same(passing.hasher.clone(), &blob.digest).with_context(|| what.clone())?;
     if let Some(last) = passing.held.take() {
-        take(last).await?;
+        passing.give(last, take).await?;
     }
     Ok(true)
+}
+
+/// That a part is the one that was asked for, if the registry says which one it is.
+fn begins_at(headers: &HeaderMap, at: u64) -> Result<()> {
+    let Some(range) = headers.get(header::CONTENT_RANGE) else { return Ok(()) };
+    let range = range.to_str().unwrap_or_default();
+    let first = range.strip_prefix("bytes ").and_then(|range| range.split_once('-')?.0.trim().parse::<u64>().ok());
+    if first != Some(at) {
+        bail!("the registry was asked for what follows byte {at}, and answers with {range:?}");
+    }
+    Ok(())
 }
 
 /// The next bytes of a body; `None` at its end.
@@ -229,5 +264,93 @@ pub(crate) async fn pass_on(into: &mpsc::Sender<Bytes>, piece: Bytes) -> Result<
         Ok(Ok(())) => Ok(Sent::Whole),
         Ok(Err(_)) => Ok(Sent::Unwanted),
         Err(_) => Err(anyhow!("the registry takes nothing for {} s", THINKING.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::super::store::{Kind, Store};
+    use super::*;
+
+    const CUT: Kind = Kind::CutAfter(10_000);
+
+    /// What comes of 50,000 bytes of a registry with faults, and how it ended.
+    async fn got(store: &Store, faults: &[(usize, Kind)]) -> (Vec<u8>, Result<bool>) {
+        let content: Vec<_> = (0..50_000_u32).flat_map(|at| (at / 3).to_le_bytes()).take(50_000).collect();
+        let blob = store.blob("a", "x", &content);
+        let digest = blob["digest"].as_str().unwrap().to_owned();
+        let of: &'static str = format!("GET /v2/a/blobs/{digest}").leak();
+        faults.iter().for_each(|(times, kind)| store.fails(of, *times, *kind));
+        let blob = Blob { digest, size: 50_000, is_foreign: false };
+        let (repository, mut taken) = (Repository::parse("a", &[]).unwrap(), Vec::new());
+        let mut client = store.client();
+        let done = get(&mut client, &repository, &blob, async |piece| {
+            taken.extend_from_slice(&piece);
+            Ok(())
+        });
+        let done = done.await;
+        assert_eq!(done.is_ok(), taken == content, "what is whole, and nothing else, is given whole");
+        (taken, done)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_download_goes_on_whatever_a_registry_makes_of_ranges() {
+        for faults in [
+            &[(1, CUT)][..],
+            &[(4, CUT)],
+            &[(1, CUT), (1, Kind::Whole)],
+            &[(1, CUT), (1, Kind::Whole), (2, CUT)],
+            &[(1, CUT), (1, Kind::Status(503)), (1, Kind::Status(429))],
+            &[(4, Kind::CutAfter(0)), (1, CUT), (4, Kind::CutAfter(0))],
+        ] {
+            let store = Store::default();
+            assert!(got(&store, faults).await.1.unwrap());
+            assert!(store.held().faults.iter().all(|fault| fault.times == 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_download_that_comes_no_further_ends_with_words() {
+        let started = tokio::time::Instant::now();
+        for (faults, words) in [
+            (&[(1000, Kind::CutAfter(0))][..], "5 tries in a row brought nothing, at byte 0 of 50000"),
+            (&[(1, CUT), (1000, Kind::CutAfter(0))], "5 tries in a row brought nothing, at byte 10000 of 50000"),
+            (&[(1, CUT), (1000, Kind::Status(503))], "5 tries in a row brought nothing, at byte 10000 of 50000"),
+        ] {
+            let store = Store::default();
+            let error = got(&store, faults).await.1.unwrap_err();
+            assert!(format!("{error:#}").starts_with(words), "{error:#}");
+            assert_eq!(may_pass(&error), None, "nobody tries all of it again");
+            assert!(store.count("GET") <= 6, "{}", store.count("GET"));
+        }
+        assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_is_another_is_not_taken_for_the_rest() {
+        for (kind, words) in [
+            (Kind::OtherRest, "its storage is damaged"),
+            (Kind::OtherRange, "was asked for what follows byte 10000, and answers with \"bytes 7-8/9\""),
+        ] {
+            let error = got(&Store::default(), &[(1, CUT), (1, kind)]).await.1.unwrap_err();
+            assert!(format!("{error:#}").contains(words), "{words}: {error:#}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_no_more_is_not_offered_the_rest() {
+        let store = Store::default();
+        let blob = store.blob("a", "x", &[7; 50_000]);
+        let blob = Blob { digest: blob["digest"].as_str().unwrap().to_owned(), size: 50_000, is_foreign: false };
+        let repository = Repository::parse("a", &[]).unwrap();
+        // A pipe breaks as a connection does.
+        let mut client = store.client();
+        let done = get(&mut client, &repository, &blob, async |_| {
+            Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("write standard output")
+        });
+        let error = format!("{:#}", done.await.unwrap_err());
+        assert!(error.starts_with("write standard output") && store.count("GET") == 1, "{error}");
     }
 }

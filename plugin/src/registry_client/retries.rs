@@ -30,6 +30,25 @@ pub(crate) struct Refusal {
 #[derive(Debug)]
 pub(crate) struct TooSlow(pub(crate) &'static str, pub(crate) Duration);
 
+/// Enough was tried, further in: what failed may not pass.
+#[derive(Debug)]
+pub(crate) struct GaveUp {
+    pub(crate) tries: u32,
+    /// How far it came, in bytes, and how far it should have come.
+    pub(crate) at: u64,
+    pub(crate) size: u64,
+}
+
+impl fmt::Display for GaveUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tries, at, size } = self;
+        write!(
+            f,
+            "{tries} tries in a row brought nothing, at byte {at} of {size}; run it again when the registry is well"
+        )
+    }
+}
+
 impl Refusal {
     pub(crate) fn of(place: &str, answer: &Answer) -> Self {
         let words = format!("{place} answers {} with {}{}", answer.asked, answer.status, answer.words());
@@ -61,6 +80,9 @@ pub(crate) fn refused_with(error: &anyhow::Error) -> Option<StatusCode> {
 
 /// Whether another try may do better, and after how long at least.
 pub(crate) fn may_pass(error: &anyhow::Error) -> Option<Duration> {
+    if error.is::<GaveUp>() {
+        return None;
+    }
     error.chain().find_map(|cause| {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             let is_passing = refusal.status == StatusCode::TOO_MANY_REQUESTS || refusal.status.is_server_error();
@@ -126,6 +148,7 @@ mod tests {
             (anyhow::Error::new(io::Error::from(io::ErrorKind::ConnectionRefused)), Some(0)),
             (anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("write"), None),
             (anyhow!("the digest is another"), None),
+            (refusal(503, None).context(GaveUp { tries: 5, at: 1, size: 2 }).context("copy it"), None),
         ] {
             assert_eq!(seconds(&error), wait, "{error:#}");
         }

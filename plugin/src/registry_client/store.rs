@@ -51,6 +51,12 @@ pub(crate) enum Kind {
     CutAfter(usize),
     /// A byte in the middle is another.
     Damaged,
+    /// Ranges are not known.
+    Whole,
+    /// Of what is answered to a range, a byte is another.
+    OtherRest,
+    /// Another range than was asked for.
+    OtherRange,
     /// More comes than there is.
     Endless,
     /// It is moved to another manifest before it answers.
@@ -161,7 +167,11 @@ impl Store {
             .headers
             .get("range")
             .and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-        let (status, headers, content) = self.held().respond(&head.method, &uri, &head.headers, &body, range);
+        let range = range.filter(|_| !matches!(fault, Some(Kind::Whole)));
+        let (status, mut headers, content) = self.held().respond(&head.method, &uri, &head.headers, &body, range);
+        if matches!(fault, Some(Kind::OtherRange)) {
+            headers.push(("content-range", "bytes 7-8/9".to_owned()));
+        }
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         if head.method == Method::HEAD {
             return Ok(pieces(status, &headers, content.len(), Vec::new()));
@@ -171,6 +181,11 @@ impl Store {
             Some(Kind::CutAfter(after)) => {
                 let first = Bytes::copy_from_slice(&content[..after.min(length)]);
                 pieces(status, &headers, length, vec![Ok(Frame::data(first)), Err(cut())])
+            }
+            Some(Kind::OtherRest) if status == StatusCode::PARTIAL_CONTENT => {
+                let mut content = content;
+                content[0] ^= 1;
+                said(status, &headers, &content)
             }
             Some(Kind::Damaged) => {
                 let mut content = content;

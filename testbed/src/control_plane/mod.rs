@@ -33,6 +33,11 @@ use kubeconfig::Credential;
 use ports::Ports;
 use server::{ApiServer, LOOK_EVERY, START_LIMIT};
 
+/// A TCP port of 127.0.0.1 that nobody listens on now.
+pub(crate) fn free_port() -> Result<u16> {
+    ports::free().map(|[port]| port)
+}
+
 const AUDIT_POLICY: &str = "
 apiVersion: audit.k8s.io/v1
 kind: Policy
