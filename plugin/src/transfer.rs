@@ -378,6 +378,10 @@ mod tests {
         from.fails("GET /v2/a/blobs/", 3, Kind::CutAfter(10_000));
         copied(&from, &to, false).await.unwrap();
         assert_eq!(to.count("PUT /v2/b/blobs/"), 2, "what was sent is not sent again");
+        let held = from.held();
+        for rest in ["bytes=10000-", "bytes=20000-"] {
+            assert!(held.asked.iter().any(|line| line.ends_with(rest)), "{rest}: {:?}", held.asked);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,20 +18,21 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A running registry. Ends, with all that it stores, when it is dropped.
+/// A running registry. Ends when it is dropped; what it stores is whose folder that is.
 #[derive(Debug)]
 pub struct Registry {
-    sandbox: Sandbox,
+    _sandbox: Sandbox,
     address: SocketAddr,
+    storage: PathBuf,
 }
 
 impl Registry {
-    /// Starts one that stores nothing yet and allows deletes. `tools` must hold [`Family::Registry`].
-    pub async fn start(tools: &Tools) -> Result<Self> {
+    /// Starts one that allows deletes and stores what it has in a folder. `tools` must hold [`Family::Registry`].
+    pub async fn start(tools: &Tools, storage: &Path) -> Result<Self> {
         let program = tools.folder(Family::Registry)?.join("registry");
         let sandbox = Sandbox::create(Kind::ControlPlane)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let (storage, file) = (sandbox.dir().join("storage"), sandbox.dir().join("registry.yml"));
+        let file = sandbox.dir().join("registry.yml");
         let configuration = format!(
             "version: 0.1\n\
              log: {{level: warn, accesslog: {{disabled: true}}}}\n\
@@ -39,7 +40,6 @@ impl Registry {
              http: {{addr: \"{address}\"}}\n",
             storage.display()
         );
-        fs::create_dir_all(&storage).with_context(|| format!("make {}", storage.display()))?;
         fs::write(&file, configuration).with_context(|| format!("write {}", file.display()))?;
         let arguments = ["serve".to_owned(), file.display().to_string()];
         let without_traces = [("OTEL_TRACES_EXPORTER", "none")];
@@ -52,7 +52,7 @@ impl Registry {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Self { sandbox, address })
+        Ok(Self { _sandbox: sandbox, address, storage: storage.to_owned() })
     }
 
     /// Where it listens.
@@ -62,16 +62,13 @@ impl Registry {
 
     /// The folder of a repository in its storage, as the registry lays it out: `_manifests/tags/TAG/current/link` holds a digest.
     pub fn repository(&self, name: &str) -> PathBuf {
-        self.storage().join("docker/registry/v2/repositories").join(name)
+        self.storage.join("docker/registry/v2/repositories").join(name)
     }
 
-    /// The folder that holds everything.
-    pub fn storage(&self) -> PathBuf {
-        self.sandbox.dir().join("storage")
-    }
-
-    /// A folder on the same disk that goes with it.
-    pub fn dir(&self) -> &Path {
-        self.sandbox.dir()
+    /// The file of a blob in its storage.
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        let (kind, hexadecimal) = digest.split_once(':').unwrap_or(("sha256", digest));
+        let begin = hexadecimal.get(..2).unwrap_or_default();
+        self.storage.join("docker/registry/v2/blobs").join(kind).join(begin).join(hexadecimal)
     }
 }

@@ -102,12 +102,26 @@ fn heard(output: PipeReader) -> Receiver<std::io::Result<String>> {
 ///
 /// Not for release, all members are compiled: a dependency has then the same features as in the tests, and is not compiled again.
 pub(crate) fn operator(is_release: bool, progress: &Progress) -> Result<PathBuf> {
-    const NAME: &str = "private-registry-operator";
-    let step = progress.step(if is_release { "build the operator for release" } else { "build the operator" });
+    let title = if is_release { "build the operator for release" } else { "build the operator" };
+    build("private-registry-operator", is_release, title, progress)
+}
+
+/// Compiles `kubectl registry` for release. Gives its program.
+pub(crate) fn plugin(progress: &Progress) -> Result<PathBuf> {
+    build("kubectl-registry", true, "build kubectl registry for release", progress)
+}
+
+/// The folder for what is compiled.
+pub(crate) fn target() -> Result<PathBuf> {
+    Ok(Workspace::read()?.target().to_owned())
+}
+
+fn build(name: &str, is_release: bool, title: &str, progress: &Progress) -> Result<PathBuf> {
+    let step = progress.step(title);
     let mut command = cargo();
-    command.args(["build", "--locked", "--bin", NAME]).env("CARGO_TERM_COLOR", "never");
+    command.args(["build", "--locked", "--bin", name]).env("CARGO_TERM_COLOR", "never");
     let profile = if is_release {
-        command.args(["--release", "--package", NAME]);
+        command.args(["--release", "--package", name]);
         // A build script does not hear of every commit, and what is published must not name an older one.
         if let Some(commit) = commit() {
             command.env("PRIVATE_REGISTRY_COMMIT", commit);
@@ -127,7 +141,7 @@ pub(crate) fn operator(is_release: bool, progress: &Progress) -> Result<PathBuf>
         bail!("cargo build failed ({status}):\n{said}");
     }
     step.done();
-    Ok(Workspace::read()?.target().join(profile).join(NAME))
+    Ok(target()?.join(profile).join(name))
 }
 
 /// The commit that is checked out, if this is a checkout.

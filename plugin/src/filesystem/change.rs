@@ -2,6 +2,7 @@
 //! order, and all times are one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -13,47 +14,35 @@ use jiff::Timestamp;
 
 use super::entries::{Entries, Entry, Kind, normal};
 use super::flatten::Files;
+use super::kept::{Keeper, Kept};
 use super::overlay::{Overlay, ancestors};
 use super::pack::{Packed, Packer};
 use super::read_in::{judge, lay, whole};
 use super::{OPAQUE, WHITEOUT, join, shown, split, unpack, write};
-use crate::archive::Content;
 use crate::aside::Wanted;
 use crate::cluster::listed;
 
 /// Records of PAX that are times.
 const TIMES: [&[u8]; 4] = [b"mtime", b"atime", b"ctime", b"LIBARCHIVE.creationtime"];
 
-/// Something that is added.
-struct Added {
-    entry: Entry,
-    content: From,
-}
-
-/// Where a file's content is.
-#[derive(Clone)]
-enum From {
-    Nowhere,
-    Disk(PathBuf),
-    /// In the file that has all contents of an archive: from this byte on.
-    Archive(usize, u64),
+/// Something that is added. There may be hundreds of thousands, so that all that can be found again is left where it is.
+#[derive(Clone, Copy)]
+enum Added {
+    /// Under its path below a folder that was given.
+    Disk { folder: u32, kind: Kind, mode: u32 },
+    /// From this byte on in what is kept of an archive.
+    Archive { archive: u32, at: u64 },
 }
 
 /// A layer that is put together.
 pub(crate) struct Change<'a> {
     wanted: &'a Wanted,
-    overlay: Overlay<usize>,
+    overlay: Overlay<u32>,
     added: Vec<Added>,
-    /// Of each archive the contents, one after the other.
-    archives: Vec<File>,
+    folders: Vec<PathBuf>,
+    archives: Vec<Kept>,
     deleted: BTreeSet<Vec<u8>>,
     sources: u32,
-}
-
-/// What is written under a path.
-enum Line {
-    Added(usize),
-    Deletion,
 }
 
 impl<'a> Change<'a> {
@@ -63,6 +52,7 @@ impl<'a> Change<'a> {
             wanted,
             overlay: Overlay::new(),
             added: Vec::new(),
+            folders: Vec::new(),
             archives: Vec::new(),
             deleted: BTreeSet::new(),
             sources: 0,
@@ -78,6 +68,7 @@ impl<'a> Change<'a> {
             return self.archive(layer, io::stdin()).context("add standard input");
         }
         if path.is_dir() {
+            self.folders.push(path.to_owned());
             return self.folder(layer, path, &[]).with_context(what);
         }
         self.archive(layer, File::open(path).with_context(what)?).with_context(what)
@@ -121,30 +112,28 @@ impl<'a> Change<'a> {
         ancestors(path).any(|above| self.deleted.contains(above))
     }
 
-    fn put(&mut self, layer: u32, entry: Entry, content: From) -> Result<()> {
-        judge(&entry)?;
+    fn put(&mut self, layer: u32, entry: &Entry, added: Added) -> Result<()> {
+        judge(entry)?;
         if entry.path.is_empty() {
             return Ok(());
         }
-        let number = self.added.len();
-        if lay(&mut self.overlay, layer, &entry, number)? == number {
-            self.added.push(Added { entry, content });
+        let number = u32::try_from(self.added.len()).context("count what is added")?;
+        if lay(&mut self.overlay, layer, entry, number)? == number {
+            self.added.push(added);
         }
         Ok(())
     }
 
     fn archive(&mut self, layer: u32, source: impl Read + Send + 'static) -> Result<()> {
-        let mut contents = tempfile::tempfile().context("make a temporary file ($TMPDIR)")?;
-        let mut at = 0;
-        let number = self.archives.len();
+        let mut keeper = Keeper::new()?;
+        let archive = u32::try_from(self.archives.len()).context("count the archives")?;
         let mut entries = Entries::new(unpack(self.wanted.reading(source))?);
         while let Some(entry) = entries.next()? {
-            let begin = at;
-            at += io::copy(&mut entries, &mut contents).context("keep it in a temporary file ($TMPDIR)")?;
-            self.put(layer, entry, From::Archive(number, begin))?;
+            let at = keeper.keep(&entry, &mut entries)?;
+            self.put(layer, &entry, Added::Archive { archive, at })?;
         }
         whole(&entries)?;
-        self.archives.push(contents);
+        self.archives.push(keeper.kept()?);
         Ok(())
     }
 
@@ -155,7 +144,7 @@ impl<'a> Change<'a> {
         let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
         if names.is_empty() && !at.is_empty() {
             let metadata = fs::symlink_metadata(folder).with_context(|| what(folder))?;
-            return self.put(layer, entry(at.to_vec(), Kind::Folder, Vec::new(), metadata.mode()), From::Nowhere);
+            return self.on_disk(layer, at.to_vec(), Kind::Folder, metadata.mode());
         }
         for name in names {
             let path = folder.join(&name);
@@ -165,13 +154,8 @@ impl<'a> Change<'a> {
             let kind = metadata.file_type();
             match () {
                 () if kind.is_dir() => self.folder(layer, &path, &below)?,
-                () if kind.is_symlink() => {
-                    let to = fs::read_link(&path).with_context(|| what(&path))?.into_os_string().into_vec();
-                    self.put(layer, entry(below, Kind::Symlink, to, 0o777), From::Nowhere)?;
-                }
-                () if kind.is_file() => {
-                    self.put(layer, entry(below, Kind::File, Vec::new(), metadata.mode()), From::Disk(path))?;
-                }
+                () if kind.is_symlink() => self.on_disk(layer, below, Kind::Symlink, 0o777)?,
+                () if kind.is_file() => self.on_disk(layer, below, Kind::File, metadata.mode())?,
                 () if kind.is_socket() => bail!("{} is a socket, which no image can have", path.display()),
                 () => bail!("{} is a device or a pipe: add it in a tar archive", path.display()),
             }
@@ -179,41 +163,86 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// Something of the folder that was given last.
+    fn on_disk(&mut self, layer: u32, path: Vec<u8>, kind: Kind, mode: u32) -> Result<()> {
+        let folder = u32::try_from(self.folders.len()).context("count the folders")?.saturating_sub(1);
+        self.put(layer, &entry(path, kind, Vec::new(), mode), Added::Disk { folder, kind, mode })
+    }
+
     /// Packs it, as made at this time.
     pub(crate) fn pack(&self, time: Timestamp) -> Result<Packed> {
         let time = u64::try_from(time.as_second()).unwrap_or(0);
         let mut packer = Packer::new()?;
-        let mut names: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-        for (path, line) in self.lines() {
-            let what = || format!("add {}", shown(&path));
-            let Line::Added(number) = line else {
-                let deletion = entry(path.clone(), Kind::File, Vec::new(), 0);
-                write::put(&mut packer, &at(deletion, time), &path, &mut io::empty()).with_context(what)?;
-                continue;
-            };
-            let Some(Added { entry, content }) = self.added.get(number) else { continue };
-            let entry = at(entry.clone(), time);
-            if let Some(first) = names.get(&number) {
-                write::link(&mut packer, &entry, &path, first).with_context(what)?;
-                continue;
+        let mut names = self.of_several_names();
+        let mut deletions = self.deletions().into_iter().peekable();
+        for (path, number) in self.overlay.iter() {
+            while let Some(deletion) = deletions.next_if(|deletion| &deletion[..] < path) {
+                write_deletion(&mut packer, &deletion, time)?;
             }
-            self.write(&mut packer, entry, &path, content).with_context(what)?;
-            names.insert(number, path);
+            self.write(&mut packer, path, *number, &mut names, time).with_context(|| format!("add {}", shown(path)))?;
         }
+        deletions.try_for_each(|deletion| write_deletion(&mut packer, &deletion, time))?;
         write::end(&mut packer).context("write the end")?;
         packer.finish()
     }
 
-    fn write(&self, out: &mut impl Write, mut entry: Entry, path: &[u8], content: &From) -> Result<()> {
-        match content {
-            From::Nowhere => write::put(out, &entry, path, &mut io::empty())?,
-            From::Archive(number, begin) => {
-                let file = self.archives.get(*number).context("its archive is gone")?.try_clone()?;
-                let content = Content { file: file.into(), at: *begin, size: entry.size };
-                write::put(out, &entry, path, &mut self.wanted.reading(content.reader()))?;
+    /// What stands under several paths; of each the first of them, once it was written.
+    fn of_several_names(&self) -> BTreeMap<u32, Option<Vec<u8>>> {
+        let mut is_met = vec![false; self.added.len()];
+        let mut several = BTreeMap::new();
+        for (_, number) in self.overlay.iter() {
+            match is_met.get_mut(*number as usize) {
+                Some(true) => drop(several.insert(*number, None)),
+                Some(met) => *met = true,
+                None => {}
             }
-            From::Disk(file) => {
-                let mut file = File::open(file).with_context(|| format!("read {}", file.display()))?;
+        }
+        several
+    }
+
+    fn write(
+        &self,
+        out: &mut impl Write,
+        path: &[u8],
+        number: u32,
+        names: &mut BTreeMap<u32, Option<Vec<u8>>>,
+        time: u64,
+    ) -> Result<()> {
+        let added = self.added.get(number as usize).context("it is gone")?;
+        if let Some(name) = names.get_mut(&number) {
+            match (&name, added) {
+                (Some(first), Added::Archive { archive, at }) => {
+                    let (entry, _) = self.kept(*archive)?.entry(*at, path)?;
+                    return Ok(write::link(out, &self::at(entry, time), path, first)?);
+                }
+                _ => *name = Some(path.to_vec()),
+            }
+        }
+        self.content(out, path, *added, time)
+    }
+
+    fn kept(&self, archive: u32) -> Result<&Kept> {
+        self.archives.get(archive as usize).context("its archive is gone")
+    }
+
+    fn content(&self, out: &mut impl Write, path: &[u8], added: Added, time: u64) -> Result<()> {
+        match added {
+            Added::Archive { archive, at } => {
+                let (entry, content) = self.kept(archive)?.entry(at, path)?;
+                write::put(out, &self::at(entry, time), path, &mut self.wanted.reading(content.reader()))?;
+            }
+            Added::Disk { folder, kind, mode } => {
+                let file = self.folders.get(folder as usize).context("its folder is gone")?;
+                let file = file.join(OsStr::from_bytes(path));
+                let what = || format!("read {}", file.display());
+                let mut entry = at(entry(path.to_vec(), kind, Vec::new(), mode), time);
+                if kind == Kind::Symlink {
+                    entry.link = fs::read_link(&file).with_context(what)?.into_os_string().into_vec();
+                }
+                if kind != Kind::File {
+                    return Ok(write::put(out, &entry, path, &mut io::empty())?);
+                }
+                let mut file = File::open(&file).with_context(what)?;
                 entry.size = file.metadata()?.len();
                 let mut reading = self.wanted.reading(file.try_clone()?);
                 write::put(out, &entry, path, &mut reading)
@@ -227,11 +256,9 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// What is written, in order.
-    fn lines(&self) -> BTreeMap<Vec<u8>, Line> {
-        let added = self.overlay.iter().map(|(path, number)| (path.to_vec(), Line::Added(*number)));
-        let deleted = self.deleted.iter().filter_map(|path| self.deletion(path));
-        added.chain(deleted.map(|path| (path, Line::Deletion))).collect()
+    /// Names that delete, in order.
+    fn deletions(&self) -> BTreeSet<Vec<u8>> {
+        self.deleted.iter().filter_map(|path| self.deletion(path)).collect()
     }
 
     /// The name that deletes what lies below a path; `None` if something else does already.
@@ -246,6 +273,11 @@ impl<'a> Change<'a> {
         let (folder, name) = split(path);
         Some(join(folder, &[WHITEOUT, name].concat()))
     }
+}
+
+fn write_deletion(out: &mut impl Write, path: &[u8], time: u64) -> Result<()> {
+    let deletion = at(entry(path.to_vec(), Kind::File, Vec::new(), 0), time);
+    write::put(out, &deletion, path, &mut io::empty()).with_context(|| format!("add {}", shown(path)))
 }
 
 /// An entry of root's.
@@ -340,6 +372,11 @@ mod tests {
                 assert_eq!(head.mode().unwrap(), 0o640);
             }
         }
+    }
+
+    #[test]
+    fn little_is_in_memory_of_what_is_added() {
+        assert!(size_of::<Added>() <= 16, "{}", size_of::<Added>());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod change;
 mod entries;
 mod flatten;
+mod kept;
 mod overlay;
 mod pack;
 mod read_in;

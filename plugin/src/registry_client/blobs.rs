@@ -301,7 +301,7 @@ mod tests {
             &[(1, CUT)][..],
             &[(4, CUT)],
             &[(1, CUT), (1, Kind::Whole)],
-            &[(1, CUT), (1, Kind::Whole), (2, CUT)],
+            &[(2, CUT), (1, Kind::Whole)],
             &[(1, CUT), (1, Kind::Status(503)), (1, Kind::Status(429))],
             &[(4, Kind::CutAfter(0)), (1, CUT), (4, Kind::CutAfter(0))],
         ] {

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Result;
+use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,7 +30,7 @@ pub(crate) struct Held {
     pub(crate) blobs: BTreeMap<(String, String), Vec<u8>>,
     pub(crate) manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     pub(crate) tags: BTreeMap<(String, String), String>,
-    /// First lines of all requests.
+    /// First lines of all requests, and which range is asked for.
     pub(crate) asked: Vec<String>,
     pub(crate) faults: Vec<Fault>,
     /// Whether nothing may be deleted.
@@ -142,7 +144,8 @@ impl Store {
         let line = format!("{} {uri}", head.method);
         let fault = {
             let mut held = self.held();
-            held.asked.push(line.clone());
+            let range = head.headers.get("range").and_then(|range| range.to_str().ok()).unwrap_or_default();
+            held.asked.push(format!("{line} {range}"));
             let fault = held.faults.iter_mut().find(|fault| fault.times > 0 && line.starts_with(fault.of));
             fault.map(|fault| {
                 fault.times -= 1;
@@ -180,7 +183,13 @@ impl Store {
         Ok(match fault {
             Some(Kind::CutAfter(after)) => {
                 let first = Bytes::copy_from_slice(&content[..after.min(length)]);
-                pieces(status, &headers, length, vec![Ok(Frame::data(first)), Err(cut())])
+                let first = futures::stream::iter([Ok(Frame::data(first))]);
+                // What was sent must have gone before the end comes, or nobody gets any of it.
+                let end = futures::stream::once(async {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Err(cut())
+                });
+                streamed(status, &headers, length, first.chain(end))
             }
             Some(Kind::OtherRest) if status == StatusCode::PARTIAL_CONTENT => {
                 let mut content = content;
@@ -344,11 +353,20 @@ fn pieces(
     length: usize,
     content: Vec<std::io::Result<Frame<Bytes>>>,
 ) -> Response<Body> {
+    streamed(status, headers, length, futures::stream::iter(content))
+}
+
+fn streamed(
+    status: StatusCode,
+    headers: &[(&str, &str)],
+    length: usize,
+    content: impl futures::Stream<Item = std::io::Result<Frame<Bytes>>> + Send + Sync + 'static,
+) -> Response<Body> {
     let mut answer = Response::builder().status(status).header("content-length", length);
     for (name, value) in headers {
         answer = answer.header(*name, *value);
     }
-    answer.body(StreamBody::new(futures::stream::iter(content)).boxed()).unwrap()
+    answer.body(BodyExt::boxed(StreamBody::new(content))).unwrap()
 }
 
 impl Way for Store {

@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) struct Bed {
     pub(crate) registry: Registry,
+    /// Where both registries store what they have: in memory, if there is such a place, because folders by the thousand are made and removed.
+    storage: TempDir,
     /// Serves the manifests as long as it is there.
     _objects: Objects,
     home: TempDir,
@@ -49,7 +51,11 @@ pub(crate) async fn tools(families: &'static [Family]) -> Option<Tools> {
 impl Bed {
     /// With an empty registry, called team-a and team-b; `None` where there can be none.
     pub(crate) async fn new() -> Option<Self> {
-        let registry = Registry::start(&tools(&[Family::Registry]).await?).await.unwrap();
+        let tools = tools(&[Family::Registry]).await?;
+        let memory = Path::new("/dev/shm");
+        let storage = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let storage = storage.unwrap();
+        let registry = Registry::start(&tools, &storage.path().join("own")).await.unwrap();
         let path =
             |name: &str| format!("/apis/privateregistry.dev/v1alpha1/namespaces/default/privateregistries/{name}");
         let manifest = |name: &str| {
@@ -64,12 +70,13 @@ impl Bed {
         let home = tempfile::tempdir().unwrap();
         objects.write_kubeconfig(&home.path().join("kubeconfig")).unwrap();
         std::fs::create_dir(home.path().join("tmp")).unwrap();
-        Some(Self { registry, _objects: objects, home })
+        Some(Self { registry, storage, _objects: objects, home })
     }
 
     /// Another registry for the same person.
     pub(crate) async fn another(&self) -> Registry {
-        Registry::start(&tools(&[Family::Registry]).await.unwrap()).await.unwrap()
+        let tools = tools(&[Family::Registry]).await.unwrap();
+        Registry::start(&tools, &self.storage.path().join("other")).await.unwrap()
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

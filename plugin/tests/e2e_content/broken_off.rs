@@ -25,8 +25,7 @@ fn once(of: String, fault: Fault) -> Rule {
 
 /// Whether a registry has a blob, by what it stores.
 fn has_blob(registry: &Registry, digest: &str) -> bool {
-    let hexadecimal = digest.strip_prefix("sha256:").unwrap();
-    registry.storage().join("docker/registry/v2/blobs/sha256").join(&hexadecimal[..2]).join(hexadecimal).exists()
+    registry.blob(digest).exists()
 }
 
 #[tokio::test]

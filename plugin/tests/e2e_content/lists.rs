@@ -56,14 +56,12 @@ async fn of_ten_thousand_tags_none_is_left_out() {
     assert!(said.err.contains("There are more than 50"), "{}", said.err);
 
     // Which tags share the digest, of all of them.
-    let plan = bed.reads(&["rm", "team-a", "team/many:t00042", "--dry-run"]).await;
+    let plan = bed.reads(&["rm", "team-a", "team/many:t00042", "--yes"]).await;
     assert_eq!(texts(&plan["stayingTags"]).len(), 9_989, "{}", plan["stayingTags"]);
     assert_eq!((&plan["manifests"], &plan["isExact"]), (&json!([]), &json!(true)));
-    let plan = bed.reads(&["rm", "team-a", &format!("team/many@{other}"), "--dry-run"]).await;
+    let plan = bed.reads(&["rm", "team-a", &format!("team/many@{other}"), "--yes"]).await;
     assert_eq!(texts(&plan["tags"]), &all[9_990..]);
     assert_eq!(plan["manifests"], json!([other]));
-    bed.sees(&["rm", "team-a", "team/many:t00042", "--yes"]).await;
-    bed.sees(&["rm", "team-a", &format!("team/many@{other}"), "--yes"]).await;
     let left = bed.reads(&["tags", "team-a", "team/many"]).await;
     let wanted: Vec<_> = all[..9_990].iter().filter(|tag| *tag != "t00042").collect();
     assert_eq!(texts(&left), wanted);

@@ -4,6 +4,7 @@
 mod create;
 mod drift;
 mod frontend;
+mod large_image;
 mod memory;
 mod objects;
 mod operator;
@@ -20,6 +21,7 @@ mod scopes;
 mod served_node;
 mod size;
 mod table;
+mod transfers;
 mod wait;
 mod world;
 
@@ -47,6 +49,9 @@ pub(crate) struct Arguments {
     /// Measure this program instead of building it for release
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Measure this kubectl-registry instead of building it for release, for `--only transfers`
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
     /// How the registries lie in the cluster
     #[arg(long, value_enum, default_value_t = Shape::Names)]
     shape: Shape,
@@ -75,6 +80,8 @@ enum Measurement {
     Revoke,
     /// Pulls and pushes through a front end, against the registry's own TLS
     Frontend,
+    /// Memory of kubectl registry with an image of 5 GiB; only if it is asked for, because it takes minutes and 30 GiB of disk, below the folder target
+    Transfers,
     /// Pulls and pushes while certificates are renewed all the time; only if it is asked for, because it takes `--minutes`
     Renewals,
     /// Many registries at once, against a plain writer of the same objects
@@ -92,8 +99,16 @@ enum Measurement {
 }
 
 impl Measurement {
+    fn needs_operator(self) -> bool {
+        self != Self::Transfers
+    }
+
     fn needs_cluster(self) -> bool {
-        self != Self::Size
+        !matches!(self, Self::Size | Self::Transfers)
+    }
+
+    fn is_asked_for(self) -> bool {
+        matches!(self, Self::Renewals | Self::Transfers)
     }
 
     fn needs_namespaces(self) -> bool {
@@ -110,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         [] => {
             let fits = |measurement: &Measurement| {
                 let has_place = !measurement.needs_namespaces() || arguments.shape == Shape::Namespaces;
-                has_place && *measurement != Measurement::Renewals
+                has_place && !measurement.is_asked_for()
             };
             Measurement::value_variants().iter().copied().filter(fits).collect()
         }
@@ -122,7 +137,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let progress = Progress::auto();
     let program = match &arguments.program {
         Some(program) => std::path::absolute(program).context("find the program")?,
-        None => workspace::operator(true, &progress)?,
+        None if chosen.iter().any(|measurement| measurement.needs_operator()) => workspace::operator(true, &progress)?,
+        None => PathBuf::new(),
+    };
+    let plugin = match &arguments.plugin {
+        Some(plugin) => std::path::absolute(plugin).context("find kubectl-registry")?,
+        None if chosen.contains(&Measurement::Transfers) => workspace::plugin(&progress)?,
+        None => PathBuf::new(),
     };
     if chosen.iter().any(|measurement| measurement.needs_cluster()) {
         if let Some(reason) = testbed::missing(Mode::ControlPlane) {
@@ -134,6 +155,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let bench = Bench {
         chosen,
         program,
+        plugin,
         registries: if arguments.large { LARGE } else { arguments.registries },
         shape: arguments.shape,
         foreign: arguments.foreign_secrets,
@@ -153,6 +175,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 struct Bench {
     chosen: BTreeSet<Measurement>,
     program: PathBuf,
+    plugin: PathBuf,
     registries: u32,
     shape: Shape,
     foreign: u32,
@@ -165,6 +188,9 @@ impl Bench {
         let mut rows = Vec::new();
         if self.has(Measurement::Size) {
             rows.extend(size::measure(&self.program)?);
+        }
+        if self.has(Measurement::Transfers) {
+            rows.extend(transfers::measure(&self.plugin, &workspace::target()?, &self.progress).await?);
         }
         if self.has(Measurement::Ready) {
             rows.extend(ready::measure(&self.program, &self.progress).await?);

@@ -102,6 +102,7 @@ impl Group {
                 nextest(progress)?;
                 clients(progress)?;
                 match testbed::missing(Mode::Node) {
+                    None if self == Self::E2e => debian::ensure(&[debian::NODE, debian::IMAGES].concat()).map(drop),
                     None => debian::ensure(debian::NODE).map(drop),
                     // The tests will say so.
                     Some(_) => Ok(()),
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(group("private-registry-operator", "architecture"), Group::Unit);
         assert_eq!(group("kubectl-registry", "plugin"), Group::Unit);
         assert_eq!(group("kubectl-registry", "apiserver_plugin"), Group::Apiserver);
+        assert_eq!(group("kubectl-registry", "e2e_content"), Group::E2e);
         assert_eq!(group("testbed", "node"), Group::Testbed);
     }
 }
