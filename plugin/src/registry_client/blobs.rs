@@ -128,7 +128,7 @@ pub(crate) async fn get<W: Way>(
             Ok(is_there) => return Ok(is_there),
             Err(error) => error,
         };
-        failures = if passing.at > before { 1 } else { failures + 1 };
+        failures = if passing.at > before { 0 } else { failures + 1 };
         let Some(at_least) = may_pass(&error).filter(|_| !passing.is_refused) else { return Err(error) };
         if failures == TRIES {
             return Err(error.context(GaveUp { tries: TRIES, at: passing.at, size: blob.size }));
