@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 
 const MEBIBYTE: u64 = 1 << 20;
 const SMALL_FILES: u64 = 100_000;
+/// Files of a larger number, which are what counts where paths are kept in memory.
+pub(super) const MANY_FILES: u64 = 300_000;
 /// Bytes of each: together with headers they are 1 GiB.
 const SMALL: u64 = 10 << 10;
 
@@ -70,6 +72,12 @@ pub(super) fn all_files(out: &mut dyn Write) -> Result<()> {
 pub(super) fn small_files(out: &mut dyn Write) -> Result<()> {
     let more = Files { folder: "opt/more", count: SMALL_FILES, size: SMALL };
     archive(&mut BufWriter::with_capacity(1 << 20, out), &[more])
+}
+
+/// Writes very many files with next to nothing in them as one archive.
+pub(super) fn many_files(out: &mut dyn Write) -> Result<()> {
+    let many = Files { folder: "usr/share/a-folder-with-a-name", count: MANY_FILES, size: 100 };
+    archive(&mut BufWriter::with_capacity(1 << 20, out), &[many])
 }
 
 fn described(kind: &str, hexadecimal: &str, size: u64) -> Value {

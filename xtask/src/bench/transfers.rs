@@ -51,22 +51,31 @@ pub(super) async fn measure(program: &Path, folder: &Path, progress: &Progress) 
     let (layout, small) = (layout.display().to_string(), small.display().to_string());
     let file = home.path().join("images.tar").display().to_string();
 
-    let mut rows = vec![person.measures("load", &["load", "own", "big/app:1", "-i", &layout], None).await?];
+    let large = "an image of 5 GiB with 100,000 files";
+    let run = async |name: &str, arguments: &[&str], input| person.measures(name, large, arguments, input).await;
+    let mut rows = vec![run("load", &["load", "own", "big/app:1", "-i", &layout], None).await?];
     fs::remove_dir_all(&layout).context("remove the layout")?;
-    rows.push(person.measures("save", &["save", "own", "big/app:1", "-o", &file], None).await?);
-    rows.push(person.measures("load of an archive", &["load", "own", "archive/app:1", "-i", &file], None).await?);
+    rows.push(run("save", &["save", "own", "big/app:1", "-o", &file], None).await?);
+    rows.push(run("load of an archive", &["load", "own", "archive/app:1", "-i", &file], None).await?);
     fs::remove_file(&file).context("remove the archive")?;
     let other = Registry::start(&tools, &home.path().join("other")).await?;
     let at = other.address().to_string();
     let copy = ["copy", "own", "big/app:1", "big/app:1", "--to", "other", "--to-address", &at];
-    rows.push(person.measures("copy", &copy, None).await?);
+    rows.push(run("copy", &copy, None).await?);
     drop(other);
     fs::remove_dir_all(home.path().join("other")).context("remove the other registry")?;
-    rows.push(person.measures("export", &["export", "own", "big/app:1", "-o", "-"], None).await?);
+    rows.push(run("export", &["export", "own", "big/app:1", "-o", "-"], None).await?);
     let import = ["import", "own", "-", "big/flat:1"];
-    rows.push(person.measures("import", &import, Some(large_image::all_files)).await?);
+    rows.push(run("import", &import, Some(large_image::all_files)).await?);
     let commit = ["commit", "own", "big/flat:1", "big/more:1", "--add", &small];
-    rows.push(person.measures("commit", &commit, None).await?);
+    rows.push(run("commit of 100,000 files more to", &commit, None).await?);
+    let many = format!("an image with {} files", large_image::MANY_FILES);
+    let import = ["import", "own", "-", "many/app:1"];
+    rows.push(person.measures("import", &many, &import, Some(large_image::many_files)).await?);
+    let export = ["export", "own", "many/app:1", "-o", "-"];
+    rows.push(person.measures("export", &many, &export, None).await?);
+    let commit = ["commit", "own", "many/app:1", "many/more:1", "--add", &small];
+    rows.push(person.measures("commit of 100,000 files more to", &many, &commit, None).await?);
     Ok(rows)
 }
 
@@ -93,8 +102,8 @@ struct Person<'a> {
 
 impl Person<'_> {
     /// Runs a command to its end, and says how much memory it had at most.
-    async fn measures(&self, name: &str, arguments: &[&str], input: Option<Written>) -> Result<Row> {
-        let step = self.progress.step(format!("transfers: {name}"));
+    async fn measures(&self, name: &str, image: &str, arguments: &[&str], input: Option<Written>) -> Result<Row> {
+        let step = self.progress.step(format!("transfers: {name} {image}"));
         let mut command = Command::new(self.program);
         command.env_clear().env("TMPDIR", self.home.join("tmp")).args(arguments);
         command.args(["--address", &self.registry.to_string(), "--kubeconfig"]).arg(self.home.join("kubeconfig"));
@@ -108,7 +117,7 @@ impl Person<'_> {
         step.done();
         Ok(Row {
             name: "transfers",
-            what: format!("{name}, an image of 5 GiB with 100,000 files: memory"),
+            what: format!("memory: {name} {image}"),
             result: format!("{peak:.0} MiB ({} s)", took.as_secs()),
             goal: format!("≤ {GOAL} MiB"),
             is_met: Some(peak <= GOAL),
