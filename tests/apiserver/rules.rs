@@ -182,7 +182,10 @@ fn cases() -> Vec<Case> {
         ),
         (
             rules::SECOND_NAMES_ARE_FREE,
-            vec![users(json!([{"name": "a", "rotation": {"every": "1h"}}, {"name": "a2", "passwordSecretRef": {"name": "s"}}, {"name": "b.2", "passwordSecretRef": {"name": "s"}}]))],
+            vec![
+                users(json!([{"name": "a", "rotation": {"every": "1h"}}, {"name": "a2", "passwordSecretRef": {"name": "s"}}])),
+                users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}])),
+            ],
             vec![users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}, {"name": "a", "rotation": {"every": "1h"}}]))],
         ),
         (

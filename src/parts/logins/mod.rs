@@ -235,8 +235,12 @@ async fn out_of_reach(pass: &Pass<'_>, table: Option<&Live>, keys: Option<&Live>
     }
     let secret = format!("Secret {}", all().map(Live::name).collect::<Vec<_>>().join(" or "));
     let before = pass.before.condition(condition::USERS_READY)?;
-    if ![IMMUTABLE, PODS_KEEP_OLD_TABLE].contains(&before.reason.as_str()) {
-        return None;
+    // Of other Secrets, which no pod of the registry mounts, the same is said.
+    let was_one_of_these = || all().any(|secret| before.message.contains(&format!("{} is ", secret.name())));
+    match before.reason.as_str() {
+        PODS_KEEP_OLD_TABLE => {}
+        IMMUTABLE if was_one_of_these() => {}
+        _ => return None,
     }
     let pods = match pass.ctx.pods(pass.key).await {
         Ok(pods) => pods,
