@@ -18,6 +18,9 @@ use jiff::{SignedDuration, Timestamp};
 /// Times that lie further ahead were written by a clock that was wrong: they must not keep a login for ever.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);
 
+/// How often it is looked whether pods follow, when they should have for a while.
+const MEANWHILE: SignedDuration = SignedDuration::from_secs(30);
+
 /// What is known of a user's logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
@@ -133,13 +136,14 @@ pub fn counts_from_now(former: Former, now: Timestamp) -> bool {
 
 /// When it is due to look again, although nothing has changed.
 #[must_use]
-pub fn look_again(facts: &Facts) -> Option<Timestamp> {
+pub fn look_again(facts: &Facts, now: Timestamp) -> Option<Timestamp> {
     let after = |since: Timestamp, long: SignedDuration| since.saturating_add(long).unwrap_or(Timestamp::MAX);
     match (facts.former, facts.next) {
         (Former::Counting(since), _) => Some(after(since, facts.overlap)),
         (Former::Needed, _) | (Former::None, Next::Stored) => None,
-        // Whatever keeps pods from following is heard of.
-        (Former::None, Next::InTable(since)) => facts.is_followed.then(|| after(since, facts.lead)),
+        (Former::None, Next::InTable(since)) if facts.is_followed => Some(after(since, facts.lead)),
+        // Not everything that keeps pods from following is heard of when it ends.
+        (Former::None, Next::InTable(since)) => Some(after(since, facts.lead).max(after(now, MEANWHILE))),
         (Former::None, Next::None) => facts.since.map(|since| after(since, facts.until_due())),
     }
 }
@@ -283,13 +287,15 @@ mod tests {
             (Facts { since: None, ..fresh }, None),
             (Facts { next: Next::Stored, ..fresh }, None),
             (Facts { next: Next::InTable(now()), ..fresh }, Some(now() + LEAD)),
-            (Facts { next: Next::InTable(now()), is_followed: false, ..fresh }, None),
             (Facts { former: Former::Needed, ..fresh }, None),
             (Facts { former: Former::Counting(now()), ..fresh }, Some(now() + OVERLAP)),
         ] {
-            assert_eq!(look_again(&facts), at, "{facts:?}");
+            assert_eq!(look_again(&facts, now()), at, "{facts:?}");
             let step = at.map(|at| [step(&facts, at - SECOND), step(&facts, at)]);
             assert!(step.is_none_or(|[before, then]| before == Step::Keep && then != Step::Keep), "{facts:?}");
         }
+        let waiting = |since| Facts { next: Next::InTable(since), is_followed: false, ..fresh };
+        assert_eq!(look_again(&waiting(now()), now()), Some(now() + LEAD));
+        assert_eq!(look_again(&waiting(now() - LEAD), now()), Some(now() + MEANWHILE));
     }
 }

@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, Preconditions};
 use private_registry_operator::api::condition::USERS_READY;
 use private_registry_operator::api::{PrivateRegistry, UserSpec};
 use private_registry_operator::credentials::UserName;
-use private_registry_operator::model::RegistryName;
+use private_registry_operator::model::{RegistryName, second_name};
 use serde_json::{Value, json};
 
 use super::{
@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let done = format!("{user} can log in no longer");
         let look = async |found: &PrivateRegistry| {
             Ok(match table(&registry).await? {
-                Some(table) if hash_in(&table, user).is_some() => {
+                Some(table) if lines(user, &place).iter().any(|name| hash_in(&table, name).is_some()) => {
                     Look::Not("the table of users still has the user".to_owned())
                 }
                 Some(_) => said(found, USERS_READY, generation).map_or_else(Look::Not, |told| Look::Done(words(told))),
@@ -72,6 +72,12 @@ pub(super) fn run(options: &Options) -> Result<()> {
         };
         options.patience.until(&registry, &done, look).await
     })
+}
+
+/// The names that a user has in the table.
+fn lines(user: &UserName, place: &Place) -> Vec<UserName> {
+    let second = (place.by == By::Rotation).then(|| UserName::new(&second_name(user.as_str())).ok());
+    [user.clone()].into_iter().chain(second.flatten()).collect()
 }
 
 fn question(registry: &Registry, found: &PrivateRegistry, user: &UserName) -> String {

@@ -448,7 +448,7 @@ impl Rotations {
             let facts = rotation.facts(pass, table, is_followed);
             // One step a pass.
             let is_due = rotation::step(&facts, pass.now) != Step::Keep;
-            if is_due { Some(pass.now) } else { rotation::look_again(&facts) }
+            if is_due { Some(pass.now) } else { rotation::look_again(&facts, pass.now) }
         });
         looks.min()
     }
