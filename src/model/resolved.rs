@@ -381,7 +381,7 @@ pub enum Users {
         /// What is there and cannot be used.
         faults: Vec<Fault>,
         /// The user that the operator makes itself.
-        admin: Admin,
+        admin: Box<Admin>,
         /// Work factor of the hashes.
         cost: u32,
     },

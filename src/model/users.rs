@@ -78,10 +78,10 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         missing: found.missing,
         unread: found.unread,
         faults: found.faults,
-        admin: Admin {
+        admin: Box::new(Admin {
             generate: admin.generate.unwrap_or_default(),
             username: admin.username.unwrap_or_else(|| DEFAULT_ADMIN.to_owned()),
-        },
+        }),
         cost: spec.htpasswd.unwrap_or_default().bcrypt_cost.unwrap_or(DEFAULT_COST),
     }
 }

@@ -16,7 +16,7 @@ use crate::cluster::{self, Registry};
 use crate::shell;
 
 /// Longer than the operator's --login-lead can be.
-const UNTIL_SHOWN: Duration = Duration::from_mins(15);
+const UNTIL_SHOWN: Duration = Duration::from_secs(900);
 
 /// Options of `users rotate`.
 #[derive(Debug, clap::Args)]
