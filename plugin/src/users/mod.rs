@@ -224,7 +224,8 @@ async fn write(registry: &Registry, place: &Place, password: &Sensitive<String>)
 
 /// Changes a Secret, if it is still as it was read.
 async fn change(registry: &Registry, live: &Secret, mut patch: Value) -> Result<()> {
-    patch["metadata"] = json!({"resourceVersion": live.metadata.resource_version, "uid": live.metadata.uid});
+    patch["metadata"]["resourceVersion"] = json!(live.metadata.resource_version);
+    patch["metadata"]["uid"] = json!(live.metadata.uid);
     let name = live.metadata.name.clone().unwrap_or_default();
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patched = secrets(registry).patch(&name, &parameters, &Patch::Merge(&patch)).await.map_err(explained);
