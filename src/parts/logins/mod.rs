@@ -144,8 +144,7 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>, is_rolli
     }
     let look_again = rotations.look_again(pass, &StoredTable::of(pass, standing.as_ref()), is_followed);
     let refused = pull(pass, address, &decided.pull).await;
-    let is_known = decided.pull.iter().all(|(_, login)| login.is_some()) && !rotations.is_open();
-    let are_clients_told = refused.is_empty() && is_known && address.service().is_some();
+    let are_clients_told = refused.is_empty() && !decided.is_open && address.service().is_some();
     problems.extend(refused);
     if is_news {
         pass.ctx.recall.has_news(pass.key, News::Users);
