@@ -19,15 +19,18 @@ pub(crate) const ATTEMPTS: u32 = 8;
 pub(crate) const LOOK: Duration = Duration::from_millis(300);
 
 /// Options of every command that waits for the operator.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Patience {
     /// Return at once, instead of when it is in force
     #[arg(long)]
     no_wait: bool,
-    /// How long to wait until it is in force
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
-    timeout: Duration,
+    /// How long to wait until it is in force [default: 2m; 15m for the next login of a user with rotation]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
 }
+
+/// How long is waited if nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a look at the registry tells somebody who waits.
 pub(crate) enum Look {
@@ -94,9 +97,18 @@ fn other_writer(found: &PrivateRegistry) -> Option<&'static str> {
 }
 
 impl Patience {
+    fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    /// The same, but so long if nobody says otherwise.
+    pub(crate) fn usually(&self, timeout: Duration) -> Self {
+        Self { timeout: self.timeout.or(Some(timeout)), ..self.clone() }
+    }
+
     /// Until when; `None`: it is not waited for.
     pub(crate) fn end(&self) -> Option<Instant> {
-        (!self.no_wait).then(|| Instant::now() + self.timeout)
+        (!self.no_wait).then(|| Instant::now() + self.timeout())
     }
 
     /// Waits until the operator says that it has come, and prints `done` with what it says.
@@ -116,7 +128,7 @@ impl Patience {
         if self.no_wait {
             return Ok(());
         }
-        let end = Instant::now() + self.timeout;
+        let end = Instant::now() + self.timeout();
         loop {
             let said = match look(&registry.read().await?).await? {
                 Look::Done(words) => {
@@ -130,7 +142,7 @@ impl Patience {
                 let said = if said.is_empty() { "the operator has said nothing".to_owned() } else { said };
                 bail!(
                     "it is written, and not in force after {} s: {said}; kubectl registry status {} --namespace {} tells more",
-                    self.timeout.as_secs(),
+                    self.timeout().as_secs(),
                     registry.name,
                     registry.namespace
                 );

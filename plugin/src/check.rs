@@ -152,7 +152,24 @@ mod tests {
                 json!({"auth": {"users": [{"name": "a:b", "passwordSecretRef": {"name": "s"}}]}}),
                 "spec.auth.users[0].name",
             ),
-            (json!({"auth": {"users": [{"name": "a"}]}}), "spec.auth.users[0].passwordSecretRef"),
+            (
+                json!({"auth": {"users": [{"name": "a"}]}}),
+                "spec.auth.users[0]: a user needs exactly one of passwordSecretRef",
+            ),
+            (
+                json!({"auth": {"users": [{"name": "A", "rotation": {"every": "720h"}}]}}),
+                "spec.auth.users[0]: the name of a user with rotation",
+            ),
+            (
+                json!({"auth": {"users": [{"name": "a", "rotation": {"every": "1h", "overlap": "51m"}}]}}),
+                "spec.auth.users[0].rotation: overlap",
+            ),
+            (
+                json!({"auth": {"users": [
+                    {"name": "a", "rotation": {"every": "1h"}}, {"name": "a.2", "passwordSecretRef": {"name": "s"}},
+                ]}}),
+                "spec.auth: a user with rotation logs in as NAME and as NAME.2",
+            ),
             (
                 json!({"storage": {"persistentVolumeClaim": {"size": "huge"}}}),
                 "spec.storage.persistentVolumeClaim.size",

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use private_registry_operator::api::GenerateAdmin;
 use private_registry_operator::desired::{
-    self, AdminLogin, Authority, Material, Run, ServingCertificate, SigningRequest, Table, TokenKeys,
+    self, AdminLogin, Authority, Material, RotatedLogin, Run, ServingCertificate, SigningRequest, Table, TokenKeys,
 };
 use private_registry_operator::model::{Resolved, Tls, Users};
 use serde_json::{Value, json};
@@ -123,8 +123,22 @@ fn placeholders(registry: &Resolved) -> Material {
         }),
         admin: has_admin(&registry.users)
             .then(|| AdminLogin { password: text().into(), kind: AdminLogin::KIND.to_owned() }),
+        logins: registry.rotated_users().iter().map(|user| (user.name.clone(), first_login(&user.name))).collect(),
         pull: (has_admin(&registry.users) || !registry.pull_secrets.is_empty()).then(|| text().into()),
         http_secret: text().into(),
+    }
+}
+
+/// The login that a rotated user begins with.
+fn first_login(user: &str) -> RotatedLogin {
+    RotatedLogin {
+        username: user.to_owned(),
+        password: PLACEHOLDER.to_owned().into(),
+        since: Some(Timestamp::UNIX_EPOCH),
+        next: None,
+        former: None,
+        handled: None,
+        kind: AdminLogin::KIND.to_owned(),
     }
 }
 
@@ -132,10 +146,10 @@ fn placeholders(registry: &Resolved) -> Material {
 fn has_admin(users: &Users) -> bool {
     match users {
         Users::Everybody => false,
-        Users::Table { candidates, missing, admin, .. } => match admin.generate {
+        Users::Table { candidates, rotated, missing, admin, .. } => match admin.generate {
             GenerateAdmin::Always => true,
             GenerateAdmin::Never => false,
-            GenerateAdmin::Auto => candidates.is_empty() && missing.is_empty(),
+            GenerateAdmin::Auto => candidates.is_empty() && rotated.is_empty() && missing.is_empty(),
         },
     }
 }

@@ -209,7 +209,11 @@ fn users(spec: &PrivateRegistrySpec, status: &PrivateRegistryStatus) -> Vec<Stri
             UserSourceKind::GeneratedAdmin => format!("generated, Secret {}", user.source.name),
             UserSourceKind::Users | UserSourceKind::UsersFrom => format!("Secret {}", user.source.name),
         };
-        format!("{} ({source})", user.name)
+        let rotation = user.rotation.as_ref().map_or(String::new(), |rotation| {
+            let former = rotation.former_ends_at.as_ref().map(|at| format!(", the former one counts until {at}"));
+            format!("; the next login comes {}{}", rotation.next, former.unwrap_or_default())
+        });
+        format!("{} ({source}{rotation})", user.name)
     };
     let shown = status.users.iter().take(MOST_USERS).map(user);
     let all = usize::try_from(status.user_count.unwrap_or(0)).unwrap_or(0).max(status.users.len());

@@ -521,6 +521,48 @@ async fn what_a_user_is_added_with_is_kept_only_if_the_manifest_takes_it() {
 }
 
 #[tokio::test]
+async fn who_has_a_rotation_is_asked_for_and_never_written() {
+    let Some(team) = namespace("users-rotation").await else { return };
+    let robot = json!({"name": "robot", "rotation": {"every": "720h"}});
+    team.registry("team-a", json!({"auth": {"users": [robot]}})).await;
+    let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.name);
+    let rotate = ["users", "rotate", "team-a", "robot"];
+    let (code, said) = team.ask(&rotate).await;
+    assert!(code == Some(1) && said.contains("there is no Secret users-rotation/team-a-login-robot yet"), "{said}");
+
+    let secret = json!({
+        "metadata": {"name": "team-a-login-robot"},
+        "stringData": {"username": "robot", "password": "planted-password", "former-password": "planted-former"},
+    });
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let asked = async || {
+        let live = secrets.get("team-a-login-robot").await.unwrap();
+        live.metadata.annotations.unwrap_or_default().get(annotation::ROTATE).cloned()
+    };
+    let (code, said) = team.ask(&rotate).await;
+    assert!(
+        code == Some(1) && said.contains("the former login of robot counts until") && said.contains("--now"),
+        "{said}"
+    );
+    assert_eq!(asked().await, None);
+    let (code, said) = team.ask(&[&rotate[..], &["--now"]].concat()).await;
+    assert!(code == Some(1) && asked().await.is_none(), "nobody has said yes: {said}");
+    let (code, said) = team.ask(&[&rotate[..], &["--now", "--yes", "--no-wait"]].concat()).await;
+    assert!(code == Some(0) && !said.contains("planted"), "{said}");
+    assert!(said.contains("get secret team-a-login-robot --output jsonpath='{.data.password}'"), "{said}");
+    assert!(asked().await.unwrap().starts_with("now-"));
+    let (code, said) = team.ask(&[&rotate[..], &["--now", "--yes", "--timeout", "1s"]].concat()).await;
+    assert!(code == Some(1) && said.contains("not in force after 1 s: the operator has not followed yet"), "{said}");
+
+    let (code, said) = team.tell("planted-password", &["users", "passwd", "team-a", "robot", "--password-stdin"]).await;
+    assert!(code == Some(1) && said.contains("kubectl registry users rotate team-a robot"), "{said}");
+    let (code, said) = team.ask(&["users", "remove", "team-a", "robot", "--yes", "--no-wait"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(team.registries().get("team-a").await.unwrap().spec.auth.unwrap().users.is_empty());
+    assert!(secrets.get_opt("team-a-login-robot").await.unwrap().is_some(), "the operator takes it away");
+}
+
+#[tokio::test]
 async fn events_are_those_of_the_registry_and_of_what_belongs_to_it() {
     let Some(team) = namespace("events-of").await else { return };
     team.registry("team-a", json!({})).await;

@@ -105,6 +105,9 @@ pub struct AccessFile {
     /// Who else says who somebody is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<Issuer>,
+    /// Lines of the table that are a second password of a user, each with the user's name. Whoever comes by the name of such a line is that user, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub second_lines: BTreeMap<String, String>,
 }
 
 impl AccessFile {

@@ -4,12 +4,12 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rules;
+use super::{GoDuration, rules};
 
 /// Who may log in. Absent: one generated user `admin`, whose password is in the Secret NAME-admin.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::ONE_AUTH, validation = rules::NO_AUTH_ALONE)]
+#[x_kube(validation = rules::ONE_AUTH, validation = rules::NO_AUTH_ALONE, validation = rules::SECOND_NAMES_ARE_FREE)]
 pub struct AuthSpec {
     /// Names and passwords, checked by the registry itself. The default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,7 +23,7 @@ pub struct AuthSpec {
     /// The user that the operator makes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<AdminSpec>,
-    /// Users, each with a password in a Secret. Changes reach the running registry without a restart.
+    /// Users, each with a password in a Secret, yours or one that the operator makes and rotates. Changes reach the running registry without a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
@@ -214,15 +214,35 @@ pub struct AdminSpec {
     pub username: Option<String>,
 }
 
-/// One user.
+/// One user, whose password lies in a Secret of yours or is made by the operator: exactly one of `passwordSecretRef` and `rotation`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::ONE_PASSWORD, validation = rules::ROTATED_NAME)]
 pub struct UserSpec {
-    /// Name to log in with: no colon, no blanks.
+    /// Name to log in with: no colon, no blanks. With `rotation`: lower-case letters, digits and '-', at most 63, because a Secret is called by it.
     #[schemars(length(min = 1, max = 255), regex(pattern = rules::USER_NAME))]
     pub name: String,
     /// Where the password is, 8 to 72 bytes.
-    pub password_secret_ref: SecretKeyRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<SecretKeyRef>,
+    /// The operator makes the password, and another one again and again. The login is in the Secret NAME-login-USER (`username`, `password`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<UserRotation>,
+}
+
+/// How one password takes over from another. The next one is accepted before it is shown, and the former one for a while after that.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::OVERLAP_LEAVES_ROOM)]
+pub struct UserRotation {
+    /// How long a login is shown, for instance `720h`; at least 1h. An annotation privateregistry.dev/rotate on its Secret asks for the next one earlier.
+    #[x_kube(validation = rules::AT_LEAST_AN_HOUR)]
+    pub every: GoDuration,
+    /// How long the former login counts beside the one that is shown: at least 1m, and 10m less than `every`. Default 24h, or half of `every` if that is
+    /// less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::AT_LEAST_A_MINUTE)]
+    pub overlap: Option<GoDuration>,
 }
 
 /// A key of a Secret in the registry's namespace.

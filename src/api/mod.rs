@@ -21,7 +21,8 @@ mod trust;
 
 pub use auth::{
     AdminSpec, AuthSpec, ClaimMapping, GenerateAdmin, HtpasswdSecretRef, HtpasswdSpec, IssuerSpec, JwksConfigMapRef,
-    KubernetesLogins, NoAuth, RuleAction, RuleSpec, SecretKeyRef, SecretRef, TeamSpec, TokenSpec, UserSpec, UsersFrom,
+    KubernetesLogins, NoAuth, RuleAction, RuleSpec, SecretKeyRef, SecretRef, TeamSpec, TokenSpec, UserRotation,
+    UserSpec, UsersFrom,
 };
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
 pub use crd::{crd, crd_yaml, schema, schema_outline};
@@ -34,7 +35,8 @@ pub use scalar::{GoDuration, Quantity};
 pub use service::{ExternalTrafficPolicy, IpFamilyPolicy, ServiceSpec, ServiceType};
 pub use status::{
     Address, AddressScope, AuthorityStage, AuthorityStatus, CertificateStatus, CopiesStatus, PrivateRegistryStatus,
-    ReachStatus, StorageStatus, TrustStatus, UserSource, UserSourceKind, UserStatus, condition, reason,
+    ReachStatus, StorageStatus, TrustStatus, UserRotationStatus, UserSource, UserSourceKind, UserStatus, condition,
+    reason,
 };
 pub use storage::{AccessMode, ClaimSpec, DEFAULT_SIZE, EmptyDirSpec, ExistingClaim, StorageSpec};
 pub use tls::{
@@ -46,13 +48,16 @@ pub use trust::{BundleKind, NodeRuntime, TrustSpec, TrustedNamespaces, TrustedNo
 /// API group of every kind, label and annotation of this operator.
 pub const GROUP: &str = "privateregistry.dev";
 
-/// Annotations that a user may put on a registry.
+/// Annotations that a user may put on a registry, or on what belongs to it.
 pub mod annotation {
     /// `"true"`: the operator looks at this registry, reports, and writes nothing.
     pub const PAUSED: &str = "privateregistry.dev/paused";
     /// `leaf`: issue the serving certificate again now; `ca`: issue a lost authority again. A value that was served is not
     /// served twice; write it anew (for instance `leaf-2`) to ask again.
     pub const RENEW: &str = "privateregistry.dev/renew";
+    /// On the Secret with the login of a user with `rotation`: anything that was not there before asks for the next login now; `now-` and anything: the
+    /// present one ends at once. What was handled is the key `handled` of the same Secret.
+    pub const ROTATE: &str = "privateregistry.dev/rotate";
     /// Name of a volume that held images and is gone, as the status tells: the registry may begin anew without it.
     pub const GIVEN_UP_VOLUME: &str = "privateregistry.dev/given-up-volume";
 }

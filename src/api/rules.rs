@@ -146,6 +146,27 @@ pub const AUTHORITY_OUTLIVES_CERTIFICATE: Rule = (
 /// A shorter one would be renewed more often than pods should restart.
 pub const AT_LEAST_AN_HOUR: Rule =
     ("duration(self) >= duration('1h')", "must be a duration of at least 1h, for instance 720h");
+/// Of two of them nobody could say which counts.
+pub const ONE_PASSWORD: Rule = (
+    "has(self.passwordSecretRef) != has(self.rotation)",
+    "a user needs exactly one of passwordSecretRef (a password of yours) and rotation (the operator makes it)",
+);
+/// Its login's Secret is called by it.
+pub const ROTATED_NAME: Rule = (
+    "!has(self.rotation) || self.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+    "the name of a user with rotation may hold only lower-case letters, digits and '-', at most 63, and neither begin nor end with '-': the Secret with the login is called by it",
+);
+/// Of three logins at once two would have one name.
+pub const OVERLAP_LEAVES_ROOM: Rule = (
+    "!has(self.overlap) || duration(self.overlap) + duration('10m') <= duration(self.every)",
+    "overlap must be at least 10m shorter than every: the former login ends before the next one begins",
+);
+/// In the registry's file one line is one name, so a second login needs a second one. To compare each user with each other one would cost more than a rule
+/// may.
+pub const SECOND_NAMES_ARE_FREE: Rule = (
+    "!has(self.users) || !self.users.exists(user, has(user.rotation)) || self.users.all(user, !user.name.endsWith('.2'))",
+    "a user with rotation logs in as NAME and as NAME.2 in turn: beside one, no user's name may end with '.2'",
+);
 /// It lives as long as it was made for.
 pub const LIFE_OF_A_SHARED_AUTHORITY: Rule = (
     "!has(self.caSecretRef) || !has(self.duration)",
@@ -267,7 +288,7 @@ pub const INPUT_SECRETS_ARE_NO_CHILDREN: Rule = (
 );
 /// The same for users.
 pub const USERS_SECRETS_ARE_NO_CHILDREN: Rule = (
-    "!has(self.spec.auth) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config', '-token'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
+    "!has(self.spec.auth) || ['-tls', '-ca', '-csr', '-htpasswd', '-admin', '-pull', '-config', '-token'].map(suffix, self.metadata.name + suffix).all(child, (!has(self.spec.auth.users) || self.spec.auth.users.all(user, !has(user.passwordSecretRef) || user.passwordSecretRef.name != child)) && (!has(self.spec.auth.usersFrom) || self.spec.auth.usersFrom.all(from, (!has(from.secretRef) || from.secretRef.name != child) && (!has(from.htpasswdSecretRef) || from.htpasswdSecretRef.name != child))))",
     "spec.auth refers to a Secret that the operator writes for this registry itself (NAME-tls, -ca, -csr, -htpasswd, -admin, -pull, -config, -token): store users' passwords in one of another name; auth.admin keeps the generated user",
 );
 /// The same for the volume.

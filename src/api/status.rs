@@ -95,6 +95,8 @@ pub mod reason {
     pub const TOLD: &str = "Told";
     /// Some lack the bundle.
     pub const NOT_ALL_TOLD: &str = "NotAllTold";
+    /// Event: a user's Secret shows the next login.
+    pub const LOGIN_SWITCHED: &str = "LoginSwitched";
     /// Event: another installation of the operator looks after the registry.
     pub const OTHER_OPERATOR: &str = "OtherOperator";
     /// Event: an installation of the operator took the registry over from one that is gone.
@@ -261,6 +263,20 @@ pub struct UserStatus {
     /// When the password or its cost changed last, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,
+    /// When the next login is shown, and until when the former one counts; absent without `rotation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<UserRotationStatus>,
+}
+
+/// The logins of a user whose password the operator rotates.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UserRotationStatus {
+    /// When the next login is shown, RFC 3339, unless somebody asks for it earlier. In the past: as soon as running pods accept it.
+    pub next: String,
+    /// Until when the former login counts, RFC 3339; absent if there is none, or if not all pull Secrets show the present one yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_ends_at: Option<String>,
 }
 
 /// Where a user comes from.

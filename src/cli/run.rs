@@ -21,7 +21,7 @@ use crate::api;
 use crate::controller::Operator;
 use crate::desired::kinds;
 use crate::metrics::Metrics;
-use crate::model::settings::ShortCertificates;
+use crate::model::settings::{LONGEST_LOGIN_LEAD, ShortCertificates};
 use crate::model::{HostRule, NodeAgents, Settings};
 
 /// Latch of readiness: the streams of changes.
@@ -85,6 +85,10 @@ pub struct RunOptions {
     /// About how often everything is listed and compared anew, in case a change was never heard of.
     #[arg(long, env = "SWEEP_EVERY", value_name = "DURATION", default_value = "6h", value_parser = process::flag_values::duration)]
     sweep_every: Duration,
+    /// How long the next login of a user with `rotation` counts before it is shown in Secrets, at most 10m: longer than the kubelets of this cluster take to
+    /// show pods a Secret that changed
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = login_lead)]
+    login_lead: Duration,
     /// For tests of renewal: registries of this namespace get serving certificates that live this long, and authorities that live so long, whatever their
     /// manifests say.
     #[arg(long, value_name = "NAMESPACE=DURATION[/DURATION]", value_parser = short_certificates)]
@@ -101,6 +105,11 @@ fn optional_kind(text: &str) -> Result<String, String> {
     } else {
         Err(format!("must be one of {}", known.join(", ")))
     }
+}
+
+fn login_lead(text: &str) -> Result<Duration, String> {
+    let lead = process::flag_values::duration(text)?;
+    if lead <= LONGEST_LOGIN_LEAD { Ok(lead) } else { Err("must be at most 10m".to_owned()) }
 }
 
 fn short_certificates(text: &str) -> Result<ShortCertificates, String> {
@@ -134,6 +143,7 @@ pub(super) fn run(options: RunOptions) -> ExitCode {
         sees_namespaces: scopes.contains(&Scope::All),
         optional_kinds,
         takeover_wait: options.takeover_wait,
+        login_lead: options.login_lead,
         short_certificates: options.short_certificates_for_tests,
     };
     let limits = Limits { concurrency: usize::from(options.concurrency), ..Limits::default() };

@@ -159,11 +159,12 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
     let rollout = found.as_ref().map(|found| found.rollout(pass.registry)).unwrap_or_default();
     let is_rolling = rollout.is_pending;
     let certificate = certificate::settle(pass, &address, rollout).await;
-    let logins = logins::settle(pass, &address, is_rolling).await;
+    let mut logins = logins::settle(pass, &address, is_rolling).await;
     let running = workload::settle(pass, found, &address, &certificate.serving, &logins, &storage).await;
 
     let route = route::settle(pass, &certificate).await;
     let elsewhere = elsewhere::settle(pass, &certificate, &address, &running, &logins, is_held).await;
+    logins::count_overlaps(pass, &mut logins, elsewhere.logins.as_ref()).await;
 
     let keep = [&certificate.keep, &logins.keep, &running.keep, &route.keep, &elsewhere.keep];
     let keep = keep.into_iter().flatten().cloned().collect();

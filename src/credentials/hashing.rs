@@ -28,7 +28,7 @@ pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> (Table, usize) 
         let (hash, is_new) = match work {
             Work::Keep(hash) => (hash, false),
             Work::Take(hash) => (hash, true),
-            Work::VerifyOrHash(stored, _) if is_late => {
+            Work::VerifyOrHash(stored, ..) if is_late => {
                 // Remembered as not verified.
                 source.version.clear();
                 left += 1;
@@ -38,8 +38,9 @@ pub fn advance(plan: Plan, now: Timestamp, deadline: Instant) -> (Table, usize) 
                 left += 1;
                 continue;
             }
-            Work::VerifyOrHash(stored, password) if verifies(&password, &stored) => (stored, false),
-            Work::VerifyOrHash(_, password) | Work::Hash(password) => match hash(&password, cost) {
+            Work::VerifyOrHash(stored, _, password) if verifies(&password, &stored) => (stored, false),
+            Work::VerifyOrHash(_, Some(moved), password) if verifies(&password, &moved) => (moved, false),
+            Work::VerifyOrHash(_, _, password) | Work::Hash(password) => match hash(&password, cost) {
                 Ok(hash) => (hash, true),
                 Err(why) => {
                     problems.push(plan::unhashed(&name, source, &why));
@@ -191,6 +192,34 @@ mod tests {
         assert!(lets_in(&next, "ann", "new-password") && !lets_in(&next, "ann", "ann-password"));
         assert_eq!(hash_of(&next, "ben"), hash_of(&table, "ben"));
         assert_eq!(next.users.iter().map(|user| user.changed_at).collect::<Vec<_>>(), [at(9), at(0)]);
+    }
+
+    #[test]
+    fn two_passwords_of_a_user_change_places_with_their_hashes() {
+        let one_of_two = |name: &str, other: &str, password: &str| Wanted {
+            login: Login::OneOfTwo { password: password.as_bytes().to_vec().into(), other: other.into() },
+            source: Source { version: password.into(), ..user("robot", "").source },
+            ..user(name, "")
+        };
+        let both = |first: &str, second: &str| {
+            vec![one_of_two("robot", "robot.2", first), one_of_two("robot.2", "robot", second)]
+        };
+        let table = first(both("first-password", "second-password"));
+        let [one, two] = ["robot", "robot.2"].map(|name| hash_of(&table, name));
+        let wanted = both("second-password", "first-password");
+        let swapped = complete(again(wanted.clone(), COST, &table), at(9));
+        assert!(hash_of(&swapped, "robot") == two && hash_of(&swapped, "robot.2") == one);
+        assert!(again(wanted.clone(), COST, &swapped).is_settled());
+        let stored = |table: &Table, user: &Wanted| {
+            let stored = Stored { file: Some(table.file.expose()), memory: Some(&table.memory) };
+            crate::credentials::plan::stored_since(user, COST, stored)
+        };
+        assert_eq!(stored(&swapped, &wanted[1]), Some(at(0)));
+        assert_eq!(stored(&table, &wanted[1]), None, "another password has the line");
+
+        let third = complete(again(both("third-password", "second-password"), COST, &swapped), at(10));
+        assert!(lets_in(&third, "robot", "third-password") && hash_of(&third, "robot.2") == two);
+        assert_eq!(third.users[0].changed_at, at(10));
     }
 
     #[test]

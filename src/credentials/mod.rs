@@ -12,6 +12,7 @@ pub mod htpasswd;
 pub mod name;
 pub mod password;
 pub mod plan;
+pub mod rotation;
 
 pub use docker_config::docker_config;
 pub use htpasswd::{BcryptHash, Htpasswd};

@@ -67,6 +67,14 @@ pub struct Wanted {
 pub enum Login {
     /// A password, unchecked: the bytes under the key.
     Password(Sensitive<Vec<u8>>),
+    /// The same of a user who has two, each with a line of its own. Its hash may stand in the stored table under the other name: then it moves, and who has a
+    /// token for it keeps that.
+    OneOfTwo {
+        /// The password, unchecked.
+        password: Sensitive<Vec<u8>>,
+        /// The name of the other line.
+        other: String,
+    },
     /// A hash that the user brought. It is used as it is, whatever its cost.
     Hash(BcryptHash),
     /// Where it lies could not be read this time: the stored hash stays.
@@ -77,7 +85,7 @@ impl Wanted {
     /// Name and password, if both are legal and the password is known.
     pub fn login(&self) -> Option<(UserName, Password)> {
         match &self.login {
-            Login::Password(password) => {
+            Login::Password(password) | Login::OneOfTwo { password, .. } => {
                 Some((UserName::new(&self.name).ok()?, Password::new(password.expose()).ok()?))
             }
             Login::Hash(_) | Login::AsStored => None,
@@ -87,7 +95,7 @@ impl Wanted {
     /// Whether this user will be in the table, unless another has the name.
     pub fn is_usable(&self) -> bool {
         match &self.login {
-            Login::Password(_) => self.login().is_some(),
+            Login::Password(_) | Login::OneOfTwo { .. } => self.login().is_some(),
             Login::Hash(_) | Login::AsStored => UserName::new(&self.name).is_ok(),
         }
     }
@@ -162,7 +170,8 @@ pub(super) struct Entry {
 pub(super) enum Work {
     Keep(BcryptHash),
     Take(BcryptHash),
-    VerifyOrHash(BcryptHash, Password),
+    /// The stored hash, and one that may have moved here.
+    VerifyOrHash(BcryptHash, Option<BcryptHash>, Password),
     Hash(Password),
 }
 
@@ -254,8 +263,13 @@ fn entry(
     let remembered = memory.get(&user.name);
     let changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
     let is_stored = table.hash(&name).is_some();
+    let mut moved = None;
     let password = match &user.login {
-        Login::Password(password) => {
+        Login::Password(password) | Login::OneOfTwo { password, .. } => {
+            if let Login::OneOfTwo { other, .. } = &user.login {
+                let hash = UserName::new(other).ok().and_then(|other| table.hash(&other).cloned());
+                moved = hash.filter(|hash| hash.cost() == cost);
+            }
             Password::new(password.expose()).map_err(|rule| (rule.reason(), rule.to_string()))?
         }
         Login::Hash(hash) => {
@@ -275,9 +289,19 @@ fn entry(
         Some(hash) if remembered.is_some_and(|known| known.seen == seen(&user.source, hash)) => {
             Work::Keep(hash.clone())
         }
-        Some(hash) => Work::VerifyOrHash(hash.clone(), password),
+        Some(hash) => Work::VerifyOrHash(hash.clone(), moved, password),
     };
     Ok((name, Entry { source: user.source.clone(), changed_at, is_stored, work }))
+}
+
+/// Since when exactly this login has been in the stored table; `None`: it is not.
+#[must_use]
+pub fn stored_since(user: &Wanted, cost: u32, stored: Stored<'_>) -> Option<Timestamp> {
+    let Stored { file: Some(file), memory: Some(memory) } = stored else { return None };
+    let table = Htpasswd::parse(file).ok()?;
+    let memory = serde_json::from_str(memory).ok()?;
+    let (_, entry) = entry(user, cost, &table, &memory).ok()?;
+    entry.changed_at.filter(|_| matches!(entry.work, Work::Keep(_)))
 }
 
 /// The one word for a hash that could not be made.

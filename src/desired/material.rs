@@ -1,5 +1,7 @@
 //! Secret material that was kept or made before the plan: the builders only put it into objects.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::model::{Resolved, Users};
@@ -22,6 +24,8 @@ pub struct Material {
     pub tokens: Option<TokenKeys>,
     /// The generated admin.
     pub admin: Option<AdminLogin>,
+    /// Logins of users whose passwords the operator makes, by the user.
+    pub logins: BTreeMap<String, RotatedLogin>,
     /// Login for pods of the registry's namespace, as `.dockerconfigjson`.
     pub pull: Option<Sensitive<String>>,
     /// Key with which the registry signs the state of uploads.
@@ -96,6 +100,34 @@ impl AdminLogin {
     pub const KIND: &str = "kubernetes.io/basic-auth";
 }
 
+/// The logins of a user whose password the operator makes: the one that is shown, the one that is to follow, and the one that was shown before.
+#[derive(Debug, Clone)]
+pub struct RotatedLogin {
+    /// The name to log in with.
+    pub username: String,
+    /// The password.
+    pub password: Sensitive<String>,
+    /// Since when it has been shown; `None` if that cannot be read.
+    pub since: Option<Timestamp>,
+    /// The password that is to follow.
+    pub next: Option<Sensitive<String>>,
+    /// The password that was shown before.
+    pub former: Option<FormerPassword>,
+    /// What was asked for last by the annotation, and done.
+    pub handled: Option<String>,
+    /// Type of the Secret: see [`AdminLogin::kind`].
+    pub kind: String,
+}
+
+/// A password that was shown before, and counts for a while.
+#[derive(Debug, Clone)]
+pub struct FormerPassword {
+    /// The password.
+    pub password: Sensitive<String>,
+    /// Since when every pull Secret has shown its successor; `None`: not all do yet.
+    pub since: Option<Timestamp>,
+}
+
 /// Who may log in.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -137,6 +169,7 @@ impl Material {
             table: None,
             tokens: None,
             admin: None,
+            logins: BTreeMap::new(),
             pull: None,
             http_secret,
         }

@@ -32,7 +32,9 @@ use serde::Serialize;
 /// `Child` is the word for which one of a registry's children.
 pub use operator_engine::apply::{Child as Object, Hold};
 
-pub use material::{AdminLogin, Authority, Material, ServingCertificate, SigningRequest, Table, TokenKeys};
+pub use material::{
+    AdminLogin, Authority, FormerPassword, Material, RotatedLogin, ServingCertificate, SigningRequest, Table, TokenKeys,
+};
 pub use workload::Run;
 
 use crate::model::{Child, Resolved, labels};

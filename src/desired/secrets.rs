@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    AdminLogin, Authority, Hold, Material, Object, ServingCertificate, SigningRequest, Table, TokenKeys, config, nginx,
-    object,
+    AdminLogin, Authority, Hold, Material, Object, RotatedLogin, ServingCertificate, SigningRequest, Table, TokenKeys,
+    config, nginx, object,
 };
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
@@ -32,6 +32,10 @@ pub const HTTP_SECRET_KEY: &str = "http-secret";
 /// Keys of the Secret with what signs tokens: what signs, what signs next, what checks the former one's, what seals refresh tokens, and since when the first
 /// signs.
 pub const TOKEN_KEYS: [&str; 5] = ["signing.key", "next.key", "former.jwk", "refresh.key", "since"];
+/// Keys of the Secret with the login of a user whose password the operator makes: the login that is shown; since when; the password that is to follow; the
+/// one before, and since when its time counts; the request that was handled last.
+pub const LOGIN_KEYS: [&str; 7] =
+    ["username", "password", "since", "next-password", "former-password", "former-since", "handled"];
 /// Key of a request in its Secret and in its ConfigMap.
 pub const REQUEST_KEY: &str = "tls.csr";
 /// Key of the bundle in its ConfigMap.
@@ -54,6 +58,7 @@ pub fn build(registry: &Resolved, material: &Material) -> Vec<Object> {
     objects.extend(material.table.as_ref().map(|made| table(registry, made)));
     objects.extend(material.tokens.as_ref().map(|made| tokens(registry, made)));
     objects.extend(material.admin.as_ref().map(|made| admin(registry, made)));
+    objects.extend(material.logins.iter().map(|(user, made)| login(registry, user, made)));
     if let Some(made) = &material.pull {
         let default = || registry.name.child(Child::Pull);
         let named: Vec<_> = registry.pull_secrets.iter().map(|secret| secret.name.clone()).collect();
@@ -155,6 +160,26 @@ pub fn tokens(registry: &Resolved, keys: &TokenKeys) -> Object {
 pub fn admin(registry: &Resolved, admin: &AdminLogin) -> Object {
     let data = [("username", registry.admin_name()), ("password", admin.password.expose().as_str())];
     secret(registry.kept_metadata(Child::Admin), &admin.kind, data, registry.hold())
+}
+
+/// `NAME-login-USER`: the login of a user whose password the operator makes, and all that is to be known to make the next.
+#[must_use]
+pub fn login(registry: &Resolved, user: &str, login: &RotatedLogin) -> Object {
+    let [username, password, since, next, former, former_since, handled] = LOGIN_KEYS;
+    let [at, former_at] =
+        [login.since, login.former.as_ref().and_then(|former| former.since)].map(|at| at.map(|at| at.to_string()));
+    let data = [
+        (username, Some(login.username.as_str())),
+        (password, Some(login.password.expose())),
+        (since, at.as_deref()),
+        (next, login.next.as_ref().map(|next| next.expose().as_str())),
+        (former, login.former.as_ref().map(|former| former.password.expose().as_str())),
+        (former_since, former_at.as_deref()),
+        (handled, login.handled.as_deref()),
+    ];
+    let data = data.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    let metadata = ObjectMeta { name: Some(registry.name.login(user)), ..registry.metadata(Child::Pull) };
+    secret(metadata, &login.kind, data, Hold::Disposable)
 }
 
 /// `NAME-pull`, or as the manifest calls it: a login for pods of the namespace.

@@ -23,8 +23,8 @@ pub use observed::{Observed, ObservedClaim, SecretContent};
 pub use resolve::{Blocked, answer_of, answer_secret, authority_of, has_login_copies, resolve, secrets_of};
 pub use resolved::{
     Admin, Fault, Faults, Frontend, Issuer, LoginCopy, Protocol, PullAs, PullSecret, Pulls, Requested, Resolved,
-    Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes, Users,
+    RotatedUser, Shared, Signer, Storage, Tls, TrustedNamespaces, TrustedNodes, Users,
 };
 pub use route::{Route, routed_hosts, written_addresses};
 pub use settings::Settings;
-pub use users::{HTPASSWD_KEYS, rules_of};
+pub use users::{HTPASSWD_KEYS, rules_of, second_name};

@@ -39,6 +39,12 @@ impl RegistryName {
         format!("{}{}", self.0, child.suffix())
     }
 
+    /// Name of the Secret with the login of a user whose password the operator rotates.
+    #[must_use]
+    pub fn login(&self, user: &str) -> String {
+        login_secret(&self.0, user)
+    }
+
     /// The name itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -110,6 +116,12 @@ impl Child {
     }
 }
 
+/// Name of the Secret with the login of a user whose password the operator rotates, at a registry of this name.
+#[must_use]
+pub fn login_secret(registry: &str, user: &str) -> String {
+    format!("{registry}-login-{user}")
+}
+
 /// Whether an object, or a namespace, can have this name: what cannot must never become part of an address.
 #[must_use]
 pub fn is_of_an_object(name: &str) -> bool {
@@ -157,6 +169,7 @@ mod tests {
                 prop_assert!(child.starts_with(|c: char| c.is_ascii_lowercase()));
                 prop_assert!(child.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()));
             }
+            prop_assert!(is_of_an_object(&name.login(&"u".repeat(63))));
         }
     }
 

@@ -296,6 +296,7 @@ fn storage(
 /// Those that can be written, and what is wrong with the others.
 fn pull_secrets(registry: &RegistryName, manifest: &PrivateRegistry) -> (Vec<PullSecret>, Vec<Fault>) {
     let ours = Child::SECRETS.into_iter().filter(|child| *child != Child::Pull).map(|child| registry.child(child));
+    let ours = ours.chain(logins(registry, manifest));
     let taken: BTreeSet<_> = ours.chain(secrets_of(manifest).cloned()).chain(answer_of(manifest)).collect();
     let (mut found, mut faults) = (Vec::<PullSecret>::new(), Vec::new());
     for pull in &manifest.spec.pull_secrets {
@@ -341,7 +342,8 @@ fn login_copies(manifest: &PrivateRegistry) -> Result<Vec<LoginCopy>, Blocked> {
 pub fn secrets_of(registry: &PrivateRegistry) -> impl Iterator<Item = &String> {
     let spec = &registry.spec;
     let auth = spec.auth.as_ref();
-    let users = auth.into_iter().flat_map(|auth| &auth.users).map(|user| &user.password_secret_ref.name);
+    let users =
+        auth.into_iter().flat_map(|auth| &auth.users).filter_map(|user| Some(&user.password_secret_ref.as_ref()?.name));
     let tables = auth.into_iter().flat_map(|auth| &auth.users_from).flat_map(|from| {
         let passwords = from.secret_ref.as_ref().map(|secret| &secret.name);
         passwords.into_iter().chain(from.htpasswd_secret_ref.as_ref().map(|secret| &secret.name))
@@ -382,13 +384,20 @@ pub fn answer_of(registry: &PrivateRegistry) -> Option<String> {
 
 /// A registry cannot read what it writes: the Secret would be refused as somebody else's, or taken away as no longer wanted.
 fn inputs(name: &RegistryName, registry: &PrivateRegistry) -> Result<(), Blocked> {
-    let own: BTreeSet<_> = Child::SECRETS.iter().map(|child| name.child(*child)).collect();
+    let own: BTreeSet<_> =
+        Child::SECRETS.iter().map(|child| name.child(*child)).chain(logins(name, registry)).collect();
     if let Some(name) = secrets_of(registry).find(|name| own.contains(*name)) {
         return Err(Blocked::invalid(format!(
             "Secret {name} is written by the operator for this registry and cannot be read by it; store your own under another name"
         )));
     }
     Ok(())
+}
+
+/// Secrets with the logins of users whose passwords the operator makes itself.
+fn logins(name: &RegistryName, registry: &PrivateRegistry) -> impl Iterator<Item = String> {
+    let users = registry.spec.auth.iter().flat_map(|auth| &auth.users).filter(|user| user.rotation.is_some());
+    users.map(move |user| name.login(&user.name))
 }
 
 fn protocol(spec: Option<&TlsSpec>, client_authorities: Option<String>) -> Protocol {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
 use serde_json::{Map, Value};
@@ -371,6 +372,8 @@ pub enum Users {
         issuers: Vec<TrustedIssuer>,
         /// In the order of precedence: users, then usersFrom.
         candidates: Vec<Wanted>,
+        /// Those whose passwords the operator makes itself.
+        rotated: Vec<RotatedUser>,
         /// References that lead nowhere, in words a user can act on.
         missing: Vec<String>,
         /// Secrets that could not be read this time: their users stay as they are.
@@ -378,10 +381,21 @@ pub enum Users {
         /// What is there and cannot be used.
         faults: Vec<Fault>,
         /// The user that the operator makes itself.
-        admin: Admin,
+        admin: Box<Admin>,
         /// Work factor of the hashes.
         cost: u32,
     },
+}
+
+/// A user whose password the operator makes, and another one again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotatedUser {
+    /// Its name: what the Secret with its login is called by.
+    pub name: String,
+    /// How long a login is shown.
+    pub every: SignedDuration,
+    /// How long the former one counts beside the one that is shown.
+    pub overlap: SignedDuration,
 }
 
 /// An issuer of tokens that are logins.
@@ -532,6 +546,15 @@ impl Resolved {
     pub fn answer_secret(&self) -> Option<String> {
         matches!(&self.tls, Tls::Request(Requested { signer: Signer::Person, .. }))
             .then(|| answer_secret(self.name.as_str()))
+    }
+
+    /// The users whose passwords the operator makes itself.
+    #[must_use]
+    pub fn rotated_users(&self) -> &[RotatedUser] {
+        match &self.users {
+            Users::Table { rotated, .. } => rotated,
+            Users::Everybody => &[],
+        }
     }
 
     /// Name of the generated user.

@@ -12,6 +12,11 @@ pub const REGISTRY_IMAGE: &str =
 /// Image of the front end: an nginx that is made for another user than root, by digest.
 pub const FRONTEND_IMAGE: &str = "docker.io/nginxinc/nginx-unprivileged:1.30.4-alpine@sha256:45ce1e2e699234253d1def7baa96218a5d00b498d1ba0cbb1a17b6bdf73d1351";
 
+/// Kubelets are told of a new table at once, and look by themselves within two minutes.
+pub const LOGIN_LEAD: Duration = Duration::from_secs(180);
+/// Between the end of one login and the beginning of the next there must be room for it.
+pub const LONGEST_LOGIN_LEAD: Duration = Duration::from_secs(600);
+
 /// What an administrator decides once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -31,6 +36,8 @@ pub struct Settings {
     pub node_agents: Option<NodeAgents>,
     /// How long another installation of the operator may leave the question unanswered whether it is still there.
     pub takeover_wait: Duration,
+    /// How long a next login stands in the table of users before it is shown to anybody: longer than kubelets take to show pods what changed.
+    pub login_lead: Duration,
     /// For tests of renewal.
     pub short_certificates: Option<ShortCertificates>,
 }
@@ -59,6 +66,7 @@ impl Default for Settings {
             node_agents: None,
             // Twice what a pass may take.
             takeover_wait: Duration::from_secs(60),
+            login_lead: LOGIN_LEAD,
             short_certificates: None,
         }
     }

@@ -1,14 +1,19 @@
 //! Who may log in, as far as the manifest and the Secrets that it names tell: candidates, what is missing, what is refused. Each
 //! user by itself: a fault of one is a line in the condition and stops nobody else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::resolved::{Admin, Fault, TrustedIssuer, Users};
+use jiff::SignedDuration;
+
+use super::resolved::{Admin, Fault, RotatedUser, TrustedIssuer, Users};
 use super::{Observed, SecretContent};
 use crate::access::expressions;
 use crate::access::issuer::{self, Issuer};
 use crate::access::{Action, Policy, RepositoryGlob, Rule};
-use crate::api::{AuthSpec, HtpasswdSecretRef, IssuerSpec, RuleAction, RuleSpec, TeamSpec, TokenSpec};
+use crate::api::{
+    AuthSpec, GoDuration, HtpasswdSecretRef, IssuerSpec, RuleAction, RuleSpec, TeamSpec, TokenSpec, UserRotation,
+    UserSpec,
+};
 use crate::credentials::{DEAREST, Login, Source, SourceKind, Wanted, given};
 
 /// Users that are looked at, twice as many as a table holds: lines of an htpasswd file are short.
@@ -20,6 +25,12 @@ const POLICY: usize = 256 << 10;
 const DEFAULT_ADMIN: &str = "admin";
 const DEFAULT_COST: u32 = 5;
 const PASSWORD_KEY: &str = "password";
+/// Shorter, a login would be exchanged more often than clients read it.
+const SHORTEST_ROTATION: SignedDuration = SignedDuration::from_hours(1);
+const SHORTEST_OVERLAP: SignedDuration = SignedDuration::from_mins(1);
+const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
+/// From the end of a former login to the beginning of the next one.
+const ROOM: SignedDuration = SignedDuration::from_mins(10);
 /// Keys that are looked for where the manifest names none: ours, and the one of ingress controllers.
 pub const HTPASSWD_KEYS: [&str; 2] = ["htpasswd", "auth"];
 
@@ -38,9 +49,12 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         faults: Vec::new(),
         is_full: false,
         has_tokens: spec.token.is_some(),
+        second_names: BTreeMap::new(),
     };
-    for user in spec.users {
-        let reference = &user.password_secret_ref;
+    let rotated = rotated(&spec.users, &mut found.faults);
+    found.second_names = rotated.iter().map(|user| (second_name(&user.name), user.name.clone())).collect();
+    for user in &spec.users {
+        let Some(reference) = &user.password_secret_ref else { continue };
         let key = reference.key.as_deref().unwrap_or(PASSWORD_KEY);
         found.password(&user.name, &reference.name, key);
     }
@@ -60,15 +74,66 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         cluster_audience: token.kubernetes.map(|spec| spec.audience),
         issuers,
         candidates: found.candidates,
+        rotated,
         missing: found.missing,
         unread: found.unread,
         faults: found.faults,
-        admin: Admin {
+        admin: Box::new(Admin {
             generate: admin.generate.unwrap_or_default(),
             username: admin.username.unwrap_or_else(|| DEFAULT_ADMIN.to_owned()),
-        },
+        }),
         cost: spec.htpasswd.unwrap_or_default().bcrypt_cost.unwrap_or(DEFAULT_COST),
     }
+}
+
+/// Those whose passwords the operator makes itself, each by itself. Admission refuses the others; only a cluster with an older definition can let one through.
+fn rotated(users: &[UserSpec], faults: &mut Vec<Fault>) -> Vec<RotatedUser> {
+    let mut rotated = Vec::new();
+    for (user, rotation) in users.iter().filter_map(|user| Some((user, user.rotation.as_ref()?))) {
+        match followed(user, rotation) {
+            Ok(followed) => rotated.push(followed),
+            Err(why) => faults
+                .push(Fault { reason: "InvalidManifest", message: format!("spec.auth.users, {:?}: {why}", user.name) }),
+        }
+    }
+    rotated
+}
+
+fn followed(user: &UserSpec, rotation: &UserRotation) -> Result<RotatedUser, String> {
+    if user.password_secret_ref.is_some() {
+        return Err("has both passwordSecretRef and rotation; remove one of the two".to_owned());
+    }
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let name = &user.name;
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(is_plain) || name.starts_with('-') || name.ends_with('-')
+    {
+        return Err(
+            "a user with rotation is called by lower-case letters, digits and '-', at most 63; choose another name"
+                .to_owned(),
+        );
+    }
+    let read = |field: &str, given: &GoDuration, least: SignedDuration| {
+        let seconds = given.seconds().and_then(|seconds| i64::try_from(seconds).ok());
+        let read = seconds.map(SignedDuration::from_secs).filter(|read| *read >= least);
+        read.ok_or_else(|| {
+            format!("rotation.{field}: {:?} is no duration of at least {least:#}; write for instance 720h", given.0)
+        })
+    };
+    let every = read("every", &rotation.every, SHORTEST_ROTATION)?;
+    let overlap = match &rotation.overlap {
+        Some(given) => read("overlap", given, SHORTEST_OVERLAP)?,
+        None => DEFAULT_OVERLAP.min(every / 2),
+    };
+    if overlap + ROOM > every {
+        return Err("rotation.overlap must be at least 10m shorter than every; shorten it".to_owned());
+    }
+    Ok(RotatedUser { name: name.clone(), every, overlap })
+}
+
+/// The name of a rotated user's second login: the registry's file has one line for each name.
+#[must_use]
+pub fn second_name(user: &str) -> String {
+    format!("{user}.2")
 }
 
 /// Issuers whose expressions can be understood. Of the others no token counts, and they are told.
@@ -189,6 +254,8 @@ struct Found<'a> {
     is_full: bool,
     /// Whether passwords are looked at by the sidecar alone.
     has_tokens: bool,
+    /// Names that rotated users log in with in turn, and whose each is.
+    second_names: BTreeMap<String, String>,
 }
 
 impl<'a> Found<'a> {
@@ -282,6 +349,16 @@ impl<'a> Found<'a> {
     }
 
     fn candidate(&mut self, wanted: Wanted) {
+        if let Some(owner) = self.second_names.get(&wanted.name) {
+            self.faults.push(Fault {
+                reason: "UserDuplicate",
+                message: format!(
+                    "user {:?} ({}): user {owner}, who has spec.auth.users[].rotation, logs in by this name every other time; give this one another name",
+                    wanted.name, wanted.source
+                ),
+            });
+            return;
+        }
         if self.candidates.len() < CANDIDATES {
             self.candidates.push(wanted);
         } else if !self.is_full {
@@ -357,6 +434,44 @@ mod tests {
             found.missing,
             ["Secret bob has no key password for user bob; add it", "Secret eve does not exist; create it"]
         );
+    }
+
+    #[test]
+    fn a_rotated_user_has_a_login_of_its_own_and_nobody_else_its_second_name() {
+        let rotated = |name: &str, rotation: Value| json!({"name": name, "rotation": rotation});
+        let auth = json!({
+            "users": [rotated("robot", json!({"every": "720h"})), {"name": "robot.2", "passwordSecretRef": {"name": "one"}},
+                {"name": "robot.3", "passwordSecretRef": {"name": "one"}}],
+            "usersFrom": [{"secretRef": {"name": "many"}}],
+        });
+        let one = Some(secret("Opaque", &[("password", "correct horse")]));
+        let many = Some(secret("Opaque", &[("robot.2", "correct horse"), ("ann", "correct horse")]));
+        let found = read(&auth, vec![("one", one), ("many", many)]);
+        assert_eq!(found.names, ["robot.3", "ann"]);
+        let reasons: Vec<_> = found.faults.iter().map(|fault| fault.reason).collect();
+        assert_eq!(reasons, ["UserDuplicate", "UserDuplicate"]);
+        assert!(found.faults[0].message.contains("user robot, who has"), "{:?}", found.faults);
+
+        let hours = SignedDuration::from_hours;
+        for (name, rotation, becomes) in [
+            ("robot", json!({"every": "720h"}), Ok((hours(720), hours(24)))),
+            ("robot", json!({"every": "2h"}), Ok((hours(2), hours(1)))),
+            ("robot", json!({"every": "2h", "overlap": "1h50m"}), Ok((hours(2), SignedDuration::from_mins(110)))),
+            ("robot", json!({"every": "2h", "overlap": "1h50m1s"}), Err("10m shorter")),
+            ("robot", json!({"every": "59m"}), Err("rotation.every")),
+            ("robot", json!({"every": "30d"}), Err("rotation.every")),
+            ("robot", json!({"every": "2h", "overlap": "59s"}), Err("rotation.overlap")),
+            ("Robot", json!({"every": "2h"}), Err("another name")),
+            ("robot.x", json!({"every": "2h"}), Err("another name")),
+            (&"r".repeat(64), json!({"every": "2h"}), Err("another name")),
+        ] {
+            let auth = serde_json::from_value(json!({"users": [rotated(name, rotation.clone())]})).unwrap();
+            let Users::Table { rotated, faults, .. } = users(Some(&auth), &Observed::default()) else { panic!() };
+            let found = rotated.first().map(|user| (user.every, user.overlap));
+            assert_eq!(found, becomes.ok(), "{name} {rotation}");
+            let said = faults.first().map(|fault| fault.message.as_str()).unwrap_or_default();
+            assert!(becomes.is_ok() && faults.is_empty() || becomes.is_err_and(|words| said.contains(words)), "{said}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::files;
 use super::logins::{Check, Login, Logins};
 use super::softlock::{Softlock, Verdict, Who};
 use crate::access::AccessFile;
-use crate::credentials::Htpasswd;
+use crate::credentials::{BcryptHash, Htpasswd};
 use crate::secret::Sensitive;
 
 /// Passwords that are hashed at once: the pod may have few processors, and the registry needs them too.
@@ -49,9 +49,10 @@ pub(super) struct Known {
 }
 
 /// Whether somebody may come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
-    Yes,
+    /// By the password of this line of the table.
+    Yes(BcryptHash),
     No,
     /// Not now, but after this time.
     Later(Duration),
@@ -69,11 +70,16 @@ impl Users {
         Ok(Self { folder, has_rules, known: Mutex::new(known), locks: Mutex::default(), hashing })
     }
 
+    /// Who comes by this name. `None`: that cannot be read.
+    pub(super) fn user_of(&self, name: &str) -> Option<String> {
+        self.with(|known| known.logins.user_of(name).to_owned())
+    }
+
     /// Whether the login in an `Authorization` header is right.
     pub(super) async fn admit(self: &Arc<Self>, authorization: Option<&[u8]>) -> Entry {
         let Some(authorization) = authorization else { return Entry::No };
         match self.with(|known| known.logins.look_up(authorization, Instant::now())) {
-            Some(Login::Remembered) => Entry::Yes,
+            Some(Login::Remembered(line)) => Entry::Yes(line),
             Some(Login::New(check)) => self.hash(Arc::new(check)).await,
             Some(Login::Unclear) | None => Entry::Unclear,
         }
@@ -82,7 +88,7 @@ impl Users {
     /// Whether this is the user's password. Wrong ones are slowed for `who`.
     pub(super) async fn admit_slowly(self: &Arc<Self>, name: &str, password: Sensitive<Vec<u8>>, who: Who) -> Entry {
         let check = match self.with(|known| known.logins.look_up_user(name, password, Instant::now())) {
-            Some(Login::Remembered) => return Entry::Yes,
+            Some(Login::Remembered(line)) => return Entry::Yes(line),
             Some(Login::New(check)) => Arc::new(check),
             Some(Login::Unclear) | None => return Entry::Unclear,
         };
@@ -93,7 +99,7 @@ impl Users {
         }
         let entry = self.hash(Arc::clone(&check)).await;
         match entry {
-            Entry::Yes => self.locks(|locks| locks.was_right(&who)),
+            Entry::Yes(_) => self.locks(|locks| locks.was_right(&who)),
             Entry::No => self.locks(|locks| locks.was_wrong(&who, check.mark())),
             Entry::Later(_) | Entry::Unclear => {}
         }
@@ -104,22 +110,22 @@ impl Users {
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.hashing).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Entry::Unclear };
         // Of many that came with it, one was hashed.
-        if self.with(|known| known.logins.knows(&check)) == Some(true) {
-            return Entry::Yes;
+        if let Some(line) = self.with(|known| known.logins.known_line(&check)).flatten() {
+            return Entry::Yes(line);
         }
         // Whoever asked may go: what is begun is done, and its turn is over only then.
         let users = Arc::clone(self);
         let hash = move || {
             let _turn = turn;
-            let is_right = check.is_right()?;
-            if is_right {
-                users.with(|known| known.logins.remember(&check, Instant::now()));
+            let line = check.fitting()?.cloned();
+            if let Some(line) = &line {
+                users.with(|known| known.logins.remember(&check, line, Instant::now()));
             }
-            Some(is_right)
+            Some(line)
         };
         match tokio::task::spawn_blocking(hash).await {
-            Ok(Some(true)) => Entry::Yes,
-            Ok(Some(false)) => Entry::No,
+            Ok(Some(Some(line))) => Entry::Yes(line),
+            Ok(Some(None)) => Entry::No,
             Ok(None) | Err(_) => Entry::Unclear,
         }
     }
@@ -137,7 +143,7 @@ impl Users {
             known.is_readable = read.is_ok();
             match read {
                 Ok((table, access)) => {
-                    known.logins.replace(table);
+                    known.logins.replace(table, access.second_lines.clone());
                     known.access = access;
                 }
                 Err(error) => warn!(error, "the table of users cannot be read; no login is decided by it"),

@@ -46,7 +46,7 @@ impl Case {
             name: "team-a-admin".to_owned(),
             key: "password".to_owned(),
         };
-        let user = UserStatus { name: "admin".to_owned(), source, changed_at: None };
+        let user = UserStatus { name: "admin".to_owned(), source, changed_at: None, rotation: None };
         Self {
             registry: registry(spec),
             service: service(),

@@ -42,6 +42,7 @@ mod pull_tokens;
 mod quiet;
 mod revoking;
 mod rights;
+mod rotated;
 mod rotation;
 mod routes;
 mod rules;

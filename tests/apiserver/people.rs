@@ -81,6 +81,33 @@ async fn users_come_change_their_password_and_go_and_each_command_ends_when_that
 }
 
 #[tokio::test]
+async fn whose_password_the_operator_makes_gets_the_next_one_and_with_now_no_other_counts() {
+    let Some(team) = namespace("people-rotation").await else { return };
+    let _operator = team.operator_with(&["--login-lead", "2s"]).await;
+    let spec = json!({"auth": {"users": [{"name": "robot", "rotation": {"every": "720h"}}]}});
+    let registry = team.registry("team-a", spec).await.ready().await;
+    let password = || team.password("team-a-login-robot", "password");
+    let first = password().await;
+    assert!(team.people(&["users", "rotate", "team-a", "robot"]).await);
+    let second = password().await;
+    assert!(registry.knows("robot.2", &second).await, "the command has returned, so it is shown and counts");
+    assert!(registry.knows("robot", &first).await, "and the former one counts, too");
+    assert!(!team.people(&["users", "rotate", "team-a", "robot"]).await, "there is a former one still");
+    assert!(!team.people(&["users", "passwd", "team-a", "robot", "--generate"]).await);
+
+    assert!(team.people(&["users", "rotate", "team-a", "robot", "--now", "--yes"]).await);
+    let third = password().await;
+    registry.lets_in("robot.2", &third).await;
+    let table = registry.htpasswd().decoded("htpasswd").await;
+    assert!(third != second && table.lines().count() == 1, "{table}");
+    assert!(team.people(&["users", "list", "team-a"]).await);
+
+    assert!(team.people(&["users", "remove", "team-a", "robot", "--yes"]).await);
+    assert!(!registry.knows("robot.2", &third).await);
+    team.object("Secret", "team-a-login-robot").disappears(PATIENCE).await;
+}
+
+#[tokio::test]
 async fn a_user_of_whom_a_line_of_htpasswd_is_known_is_removed_with_the_line_and_no_other_one() {
     let Some(team) = namespace("people-lines").await else { return };
     let _operator = team.operator().await;

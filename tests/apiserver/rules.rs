@@ -102,6 +102,14 @@ fn user_of(secret: &str) -> Change {
     new(json!({"auth": {"users": [{"name": "ci", "passwordSecretRef": {"name": secret}}]}}))
 }
 
+fn users(users: Value) -> Change {
+    new(json!({"auth": {"users": users}}))
+}
+
+fn rotated(rotation: Value) -> Change {
+    users(json!([{"name": "robot", "rotation": rotation}]))
+}
+
 fn own_certificate(secret: &str) -> Change {
     new(json!({"tls": {"secret": {"name": secret}}}))
 }
@@ -151,6 +159,34 @@ fn cases() -> Vec<Case> {
             ["registry:2.8", "registry:2.8.3", "registry:3.0.0", "registry:3.1.0", "registry:v2", "registry:2@sha256:00", "registry:3.0.0-rc.1"]
                 .map(|image| new(json!({"image": image})))
                 .into(),
+        ),
+        (
+            rules::ONE_PASSWORD,
+            vec![users(user.clone()), rotated(json!({"every": "1h"}))],
+            vec![
+                users(json!([{"name": "robot"}])),
+                users(json!([{"name": "robot", "passwordSecretRef": {"name": "s"}, "rotation": {"every": "1h"}}])),
+            ],
+        ),
+        (
+            rules::ROTATED_NAME,
+            ["a", "a-1", "0", &long[..63]].map(|name| users(json!([{"name": name, "rotation": {"every": "1h"}}]))).into(),
+            ["A", "a.b", "-a", "a-", "ann@example.com", &long[..64]]
+                .map(|name| users(json!([{"name": name, "rotation": {"every": "1h"}}])))
+                .into(),
+        ),
+        (
+            rules::OVERLAP_LEAVES_ROOM,
+            ["1m", "50m"].map(|overlap| rotated(json!({"every": "1h", "overlap": overlap}))).into(),
+            ["50m1s", "1h", "720h"].map(|overlap| rotated(json!({"every": "1h", "overlap": overlap}))).into(),
+        ),
+        (
+            rules::SECOND_NAMES_ARE_FREE,
+            vec![
+                users(json!([{"name": "a", "rotation": {"every": "1h"}}, {"name": "a2", "passwordSecretRef": {"name": "s"}}])),
+                users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}])),
+            ],
+            vec![users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}, {"name": "a", "rotation": {"every": "1h"}}]))],
         ),
         (
             rules::REPLICAS_NEED_SHARED_STORAGE,
@@ -375,12 +411,12 @@ fn cases() -> Vec<Case> {
         (
             rules::AT_LEAST_AN_HOUR,
             vec![new(certificate(json!({"duration": "1h"}))), new(lives("60m", "3600s"))],
-            vec![new(certificate(json!({"duration": "59m"}))), new(lives("1m", "1m")), new(authority("59m59s"))],
+            vec![new(certificate(json!({"duration": "59m"}))), new(lives("1m", "1m")), new(authority("59m59s")), rotated(json!({"every": "59m"}))],
         ),
         (
             rules::AT_LEAST_A_MINUTE,
             vec![new(purging(json!({"age": "60s", "interval": "1h30m"})))],
-            vec![new(purging(json!({"age": "10s"}))), new(purging(json!({"interval": "0s"})))],
+            vec![new(purging(json!({"age": "10s"}))), new(purging(json!({"interval": "0s"}))), rotated(json!({"every": "1h", "overlap": "59s"}))],
         ),
         (
             rules::ONE_AUTH,

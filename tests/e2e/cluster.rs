@@ -41,7 +41,7 @@ pub(crate) const NEWER_REGISTRY: &str = "docker.io/library/registry:3.1.9";
 const INSTALL: &str = "E2E_INSTALL";
 
 /// The namespaces of the tests. An install that serves only what it was given must be given them beforehand.
-const NAMESPACES: [&str; 77] = [
+const NAMESPACES: [&str; 79] = [
     "admins",
     "again",
     "always",
@@ -91,6 +91,8 @@ const NAMESPACES: [&str; 77] = [
     "replaced",
     "requests",
     "retries",
+    "rotating",
+    "rotating-tokens",
     "routed",
     "scaled-always",
     "scaled-unless",
@@ -198,6 +200,8 @@ impl Cluster {
             all.push("nodeTrust.paths.podman=/etc/containers".to_owned());
         }
         all.push(format!("extraArgs[0]=--short-certificates-for-tests={SHORT_LIVES}={SHORT_LIFE}"));
+        // Kubelets are told of a new table at once.
+        all.push("extraArgs[1]=--login-lead=10s".to_owned());
         all.extend(["logLevel=debug"].iter().chain(values).map(ToString::to_string));
         self.helm(OPERATOR, OPERATOR, &all).await
     }

@@ -28,6 +28,7 @@ mod nodes;
 mod pulling;
 mod pushing;
 mod restarts;
+mod rotating;
 mod routes;
 mod storage;
 mod terminal;

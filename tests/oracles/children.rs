@@ -173,8 +173,10 @@ impl Words<'_> {
             let text = value.as_str().unwrap().to_owned();
             *value = match key.as_str() {
                 "htpasswd" => table(&text),
-                "password" | "http-secret" | "refresh.key" => json!(format!("RANDOM of {}", text.len())),
-                "since" => json!("TIME"),
+                "password" | "next-password" | "former-password" | "http-secret" | "refresh.key" => {
+                    json!(format!("RANDOM of {}", text.len()))
+                }
+                "since" | "former-since" => json!("TIME"),
                 "jwks.json" => json!(format!("{} keys", text.matches("\"kid\"").count())),
                 ".dockerconfigjson" => self.logins(&text),
                 _ if text.contains("-----BEGIN") => json!(self.blocks(&text)),

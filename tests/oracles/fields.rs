@@ -114,6 +114,9 @@ const SILENT: &[&str] = &[
     "trust.nodes.selector.matchExpressions[].values[]",
     "trust.nodes.selector.matchLabels",
     "trust.nodes.runtimes[]",
+    // They count with time, and times are not compared; apiserver/rotated has its own.
+    "auth.users[].rotation.every",
+    "auth.users[].rotation.overlap",
     // It counts when one authority takes over from another.
     "tls.privateCA.rotation.gracePeriod",
     // The operator of this test serves one namespace, so nobody can be asked: both are refused. Who serves all is tested in apiserver/signers.

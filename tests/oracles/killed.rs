@@ -83,7 +83,8 @@ async fn killed_at_each_write(step: Step, when: When) {
     let mut kills = 0;
     for (name, write) in names.iter().zip(1..) {
         let registry = Registry::named(&team, name);
-        let kept_before = if step == Step::Create { None } else { Some(kept(&registry, step).await) };
+        let kept_before =
+            if [Step::Create, Step::Enroll].contains(&step) { None } else { Some(kept(&registry, step).await) };
         behind.proxy.does(when.fault(name, write));
         registry.takes(step).await;
         let hit = behind.proxy.kills().await;
@@ -159,6 +160,13 @@ async fn killed_after_each_write_while_one_authority_takes_over_from_another() {
 async fn killed_before_and_after_each_write_while_a_password_changes() {
     killed_at_each_write(Step::ChangePassword, When::Before).await;
     killed_at_each_write(Step::ChangePassword, When::After).await;
+}
+
+#[tokio::test]
+async fn killed_before_and_after_each_write_while_one_login_takes_over_from_another() {
+    killed_at_each_write(Step::Enroll, When::Before).await;
+    killed_at_each_write(Step::TakeTurns, When::Before).await;
+    killed_at_each_write(Step::TakeTurns, When::After).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,10 @@ pub enum Step {
     Rotate,
     /// The password of its user changes.
     ChangePassword,
+    /// The operator makes the password of its user, and pods pull as that one.
+    Enroll,
+    /// The next login of that user is asked for.
+    TakeTurns,
     /// What it keeps is to go with it.
     Release,
     /// Somebody else is to sign its certificate.
@@ -45,8 +49,9 @@ impl Step {
     /// The steps before this one, in order.
     pub fn before(self) -> &'static [Step] {
         match self {
-            Self::Create => &[],
+            Self::Create | Self::Enroll => &[],
             Self::Answer => &[Self::Create, Self::Ask],
+            Self::TakeTurns => &[Self::Enroll],
             _ => &[Self::Create],
         }
     }
@@ -116,6 +121,11 @@ impl Registry<'_> {
                 let chain = COMPANY.signs(request.as_str().unwrap(), DAY);
                 self.namespace.secret(&format!("{}-signed", self.name), &[("tls.crt", &chain)]).await;
             }
+            Step::Enroll => {
+                let robot = json!([{"name": "robot", "rotation": {"every": "720h"}}]);
+                self.apply(json!({"auth": {"users": robot}, "pullSecrets": [{"user": "robot"}]})).await.unwrap();
+            }
+            Step::TakeTurns => self.child("Secret", "-login-robot").annotate("privateregistry.dev/rotate", "1").await,
             Step::Release => {
                 let mut spec = manifest(&self.name);
                 spec["deletionPolicy"] = json!("Delete");
@@ -138,12 +148,20 @@ impl Registry<'_> {
             // The former authority stays a day beside that of somebody else.
             let is_answered =
                 !children["Secret-tls"]["metadata"]["annotations"]["privateregistry.dev/signer"].is_null();
-            if is_ready && !leaving && (authorities < 2 || is_answered) {
+            if is_ready && !leaving && (authorities < 2 || is_answered) && has_taken_turns(&children) {
                 return;
             }
             assert!(began.elapsed() < LIMIT, "{} does not come to rest: {:?}", self.name, children["status"]);
         }
     }
+}
+
+/// Whether no login is on its way of those that were asked for.
+fn has_taken_turns(children: &children::Children) -> bool {
+    let Some(login) = children.get("Secret-login-robot") else { return true };
+    let (data, asked) = (&login["data"], login["metadata"]["annotations"].get("privateregistry.dev/rotate"));
+    let is_counting = data["former-password"].is_null() || !data["former-since"].is_null();
+    data["next-password"].is_null() && is_counting && asked.is_none() == data["handled"].is_null()
 }
 
 impl Proxy {
@@ -176,7 +194,7 @@ impl<'a> Behind<'a> {
 
     /// Starts another process. Without an election: it need not wait until the lease of the one before has run out.
     pub async fn starts(&mut self) {
-        let operator = self.team.operator_as(&self.proxy.kubeconfig, &["--leader-elect=false"], &[]);
+        let operator = self.team.operator_as(&self.proxy.kubeconfig, &["--leader-elect=false", "--login-lead=1s"], &[]);
         self.proxy.operator(&operator.process);
         operator.ready().await;
         self.operator = Some(operator);

@@ -34,6 +34,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
             "tls.cipherSuites[]",
             vec![json!("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"), json!("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")],
         ),
+        ("rotation.overlap", vec![json!("1h"), json!("2h")]),
         ("rotation.gracePeriod", vec![json!("1h"), json!("2h")]),
         ("caSecretRef.namespace", vec![json!("elsewhere"), json!("nowhere")]),
         ("caSecretRef.name", vec![json!("ca-one"), json!("ca-two")]),
@@ -181,6 +182,9 @@ fn ground(path: &str) -> Value {
     let mut ground = json!({"storage": {"emptyDir": {}}});
     let user = |name: &str| json!({"name": name, "passwordSecretRef": {"name": "login-one"}});
     match path {
+        path if path.starts_with("auth.users[].rotation") => {
+            ground["auth"] = json!({"users": [{"name": "robot", "rotation": {"every": "24h"}}]});
+        }
         // Without another user every value but Never means the same.
         "auth.admin.generate" => ground["auth"] = json!({"users": [user("alice")]}),
         path if path.starts_with("auth.token.rules") => {

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use jiff::Timestamp;
 use private_registry_operator::api::condition::USERS_READY;
-use private_registry_operator::api::{PrivateRegistry, UserSource, UserSourceKind};
+use private_registry_operator::api::{PrivateRegistry, UserRotationStatus, UserSource, UserSourceKind};
 use private_registry_operator::model::RegistryName;
 use serde::Serialize;
 
-use super::{auth, has_unlisted};
+use super::{auth, has_unlisted, written_place};
 use crate::cluster;
 use crate::output::{self, Form};
 use crate::shell;
@@ -35,6 +35,8 @@ struct User {
     source: UserSource,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation: Option<UserRotationStatus>,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -72,15 +74,16 @@ fn users(found: &PrivateRegistry) -> Vec<User> {
         can_log_in: Some(true),
         source: user.source,
         changed_at: user.changed_at,
+        rotation: user.rotation,
     });
     let mut users: Vec<_> = can.collect();
     let unlisted = has_unlisted(found);
     for user in auth(found).users {
         if users.iter().all(|known| known.name != user.name) {
-            let reference = user.password_secret_ref;
-            let key = reference.key.unwrap_or_else(|| "password".to_owned());
-            let source = UserSource { kind: UserSourceKind::Users, name: reference.name, key };
-            users.push(User { name: user.name, can_log_in: (!unlisted).then_some(false), source, changed_at: None });
+            let place = written_place(found.metadata.name.as_deref().unwrap_or_default(), &user);
+            let source = UserSource { kind: UserSourceKind::Users, name: place.secret, key: place.key };
+            let can_log_in = (!unlisted).then_some(false);
+            users.push(User { name: user.name, can_log_in, source, changed_at: None, rotation: None });
         }
     }
     users
@@ -105,9 +108,18 @@ fn table(users: &[User], now: Timestamp) -> String {
             from.to_owned(),
             format!("{}/{}", user.source.name, user.source.key),
             changed.map_or(String::new(), |at| output::age(at, now)),
+            user.rotation.as_ref().map_or(String::new(), |rotation| rotation.next.clone()),
+            user.rotation.as_ref().and_then(|rotation| rotation.former_ends_at.clone()).unwrap_or_default(),
         ]
     };
-    output::table(&["NAME", "LOGIN", "BY", "SECRET/KEY", "CHANGED"], &users.iter().map(row).collect::<Vec<_>>())
+    let heads = ["NAME", "LOGIN", "BY", "SECRET/KEY", "CHANGED", "NEXT", "FORMER UNTIL"];
+    // Most registries rotate nobody's password.
+    let shown = if users.iter().any(|user| user.rotation.is_some()) { heads.len() } else { heads.len() - 2 };
+    let cut = |mut row: Vec<String>| {
+        row.truncate(shown);
+        row
+    };
+    output::table(&heads[..shown], &users.iter().map(row).map(cut).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -136,6 +148,22 @@ mod tests {
              ann    yes     auth.users   one/password   60m\n\
              bob    no      auth.users   missing/b      -\n"
         );
+        let rotated = &mut manifest["status"]["users"][0];
+        rotated["rotation"] = json!({"next": "2026-12-30T11:00:00Z", "formerEndsAt": "2026-12-01T11:00:00Z"});
+        assert!(told(&manifest).contains("CHANGED   NEXT                   FORMER UNTIL\n"), "{}", told(&manifest));
+        assert!(
+            told(&manifest).contains("60m       2026-12-30T11:00:00Z   2026-12-01T11:00:00Z\n"),
+            "{}",
+            told(&manifest)
+        );
+        manifest["spec"]["auth"]["users"] = json!([{"name": "robot", "rotation": {"every": "720h"}}]);
+        assert!(
+            told(&manifest).contains("robot   no      auth.users   team-a-login-robot/password"),
+            "{}",
+            told(&manifest)
+        );
+        manifest["spec"]["auth"]["users"] =
+            json!([{"name": "bob", "passwordSecretRef": {"name": "missing", "key": "b"}}]);
         manifest["status"]["userCount"] = json!(300);
         assert!(told(&manifest).contains("bob    -"), "nobody knows");
     }

@@ -11,9 +11,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use private_registry_operator::api::condition::USERS_READY;
-use private_registry_operator::api::{AuthSpec, PrivateRegistry, UserSource, UserStatus};
+use private_registry_operator::api::{AuthSpec, PrivateRegistry, UserSource, UserSpec, UserStatus};
 use private_registry_operator::credentials::{BcryptHash, Password, UserName, generated};
 use private_registry_operator::desired::secrets::HTPASSWD_KEY;
+use private_registry_operator::model::names::login_secret;
 use private_registry_operator::model::{Child, HTPASSWD_KEYS};
 use private_registry_operator::secret::Sensitive;
 use serde_json::{Value, json};
@@ -50,9 +51,11 @@ pub(crate) enum Command {
     /// Give a user a new random password.
     ///
     /// It is not shown: a line says how to read it. Pull Secrets that the operator writes follow by themselves; whoever has logged in elsewhere has to do it
-    /// again.
+    /// again. The former password of a user with `rotation` counts for a while, and nobody's pull fails; with --now, because it may be in wrong hands, it ends
+    /// at once. That of any other user always does.
     #[command(after_help = "Examples:\n  \
-        kubectl registry users rotate team-a ci")]
+        kubectl registry users rotate team-a ci\n  \
+        kubectl registry users rotate team-a robot --now --yes       # the password was stolen")]
     Rotate(rotate::Options),
     /// Let a user in no longer.
     ///
@@ -123,6 +126,8 @@ enum By {
     Many,
     /// auth.usersFrom[].htpasswdSecretRef: a hash, and no password.
     Lines,
+    /// The operator makes it, again and again: auth.users[].rotation.
+    Rotation,
     /// The operator made it.
     Admin,
 }
@@ -147,9 +152,7 @@ async fn find(registry: &Registry, found: &PrivateRegistry, user: &UserName) -> 
         bail!("{} has no users: its manifest says spec.auth.none", registry.title());
     }
     if let Some(one) = auth.users.iter().find(|one| one.name == user.as_str()) {
-        let reference = one.password_secret_ref.clone();
-        let key = reference.key.unwrap_or_else(|| "password".to_owned());
-        return Ok(Place { by: By::Users, secret: reference.name, key });
+        return Ok(written_place(registry.name.as_str(), one));
     }
     for from in &auth.users_from {
         if let Some(many) = &from.secret_ref {
@@ -177,6 +180,18 @@ async fn find(registry: &Registry, found: &PrivateRegistry, user: &UserName) -> 
         registry.name,
         registry.namespace
     )
+}
+
+/// Where the password of a user of auth.users is.
+fn written_place(registry: &str, user: &UserSpec) -> Place {
+    match &user.password_secret_ref {
+        Some(reference) => Place {
+            by: By::Users,
+            secret: reference.name.clone(),
+            key: reference.key.clone().unwrap_or_else(|| "password".to_owned()),
+        },
+        None => Place { by: By::Rotation, secret: login_secret(registry, &user.name), key: "password".to_owned() },
+    }
 }
 
 fn is_line_of(line: &str, user: &UserName) -> bool {
@@ -209,7 +224,8 @@ async fn write(registry: &Registry, place: &Place, password: &Sensitive<String>)
 
 /// Changes a Secret, if it is still as it was read.
 async fn change(registry: &Registry, live: &Secret, mut patch: Value) -> Result<()> {
-    patch["metadata"] = json!({"resourceVersion": live.metadata.resource_version, "uid": live.metadata.uid});
+    patch["metadata"]["resourceVersion"] = json!(live.metadata.resource_version);
+    patch["metadata"]["uid"] = json!(live.metadata.uid);
     let name = live.metadata.name.clone().unwrap_or_default();
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patched = secrets(registry).patch(&name, &parameters, &Patch::Merge(&patch)).await.map_err(explained);
@@ -223,7 +239,7 @@ fn sharing(found: &PrivateRegistry, user: &UserName, place: &Place) -> Vec<Strin
         reference.name == place.secret && reference.key.as_deref().unwrap_or("password") == place.key
     };
     let users = auth(found).users.into_iter().filter(|other| other.name != user.as_str());
-    users.filter(|other| shares(&other.password_secret_ref)).map(|other| other.name).collect()
+    users.filter(|other| other.password_secret_ref.as_ref().is_some_and(shares)).map(|other| other.name).collect()
 }
 
 /// Whether a user can log in with this password: the table of users tells. Where it may not be read, the status does, as far as it can: the user's place

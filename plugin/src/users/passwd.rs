@@ -52,6 +52,13 @@ pub(super) async fn renew(
             place.key
         );
     }
+    if place.by == By::Rotation {
+        bail!(
+            "the operator makes the password of {user}: kubectl registry users rotate {} {user} --namespace {} asks for another one",
+            registry.name,
+            registry.namespace
+        );
+    }
     let others = sharing(&found, user, &place);
     let password = password(registry)?;
     if !write(registry, &place, &password).await? {

@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use kube::api::{DeleteParams, Preconditions};
-use private_registry_operator::api::PrivateRegistry;
 use private_registry_operator::api::condition::USERS_READY;
+use private_registry_operator::api::{PrivateRegistry, UserSpec};
 use private_registry_operator::credentials::UserName;
-use private_registry_operator::model::RegistryName;
+use private_registry_operator::model::{RegistryName, second_name};
 use serde_json::{Value, json};
 
 use super::{
@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         shell::confirm(&question(&registry, &found, user), options.yes)?;
         let mut generation = found.metadata.generation.unwrap_or_default();
         match place.by {
-            By::Users => {
+            By::Users | By::Rotation => {
                 let written = change::manifest(&registry, |live| Ok(without(live, user))).await?;
                 generation = written.metadata.generation.unwrap_or_default();
                 change::note_other_writers(&written, &format!("remove user {user} from spec.auth.users there"));
@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let done = format!("{user} can log in no longer");
         let look = async |found: &PrivateRegistry| {
             Ok(match table(&registry).await? {
-                Some(table) if hash_in(&table, user).is_some() => {
+                Some(table) if lines(user, &place).iter().any(|name| hash_in(&table, name).is_some()) => {
                     Look::Not("the table of users still has the user".to_owned())
                 }
                 Some(_) => said(found, USERS_READY, generation).map_or_else(Look::Not, |told| Look::Done(words(told))),
@@ -72,6 +72,12 @@ pub(super) fn run(options: &Options) -> Result<()> {
         };
         options.patience.until(&registry, &done, look).await
     })
+}
+
+/// The names that a user has in the table.
+fn lines(user: &UserName, place: &Place) -> Vec<UserName> {
+    let second = (place.by == By::Rotation).then(|| UserName::new(&second_name(user.as_str())).ok());
+    [user.clone()].into_iter().chain(second.flatten()).collect()
 }
 
 fn question(registry: &Registry, found: &PrivateRegistry, user: &UserName) -> String {
@@ -93,11 +99,14 @@ fn without(live: &Value, user: &UserName) -> Option<Value> {
 async fn clear(registry: &Registry, left: &PrivateRegistry, user: &UserName, place: &Place) -> Result<()> {
     let Some(live) = secret(registry, &place.secret).await? else { return Ok(()) };
     let made = live.metadata.annotations.as_ref().and_then(|all| all.get(add::MADE_FOR));
-    let is_used = auth(left).users.iter().any(|other| other.password_secret_ref.name == place.secret)
-        || auth(left).users_from.iter().any(|from| {
-            let many = from.secret_ref.as_ref().is_some_and(|many| many.name == place.secret);
-            many || from.htpasswd_secret_ref.as_ref().is_some_and(|file| file.name == place.secret)
-        });
+    let is_used = {
+        let references =
+            |user: &UserSpec| user.password_secret_ref.as_ref().is_some_and(|own| own.name == place.secret);
+        auth(left).users.iter().any(references)
+    } || auth(left).users_from.iter().any(|from| {
+        let many = from.secret_ref.as_ref().is_some_and(|many| many.name == place.secret);
+        many || from.htpasswd_secret_ref.as_ref().is_some_and(|file| file.name == place.secret)
+    });
     if is_used || made.is_none_or(|made| *made != add::made_for(registry, user)) {
         return Ok(());
     }

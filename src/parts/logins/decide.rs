@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use operator_engine::apply::Live;
 use serde_json::Value;
 
+use super::rotated::Rotations;
 use crate::access::{AccessFile, Policy};
 use crate::api::{GenerateAdmin, UserSource, UserSourceKind, UserStatus};
 use crate::credentials::plan::{HASH_FAILED, Stored as StoredTable};
@@ -30,6 +31,8 @@ pub(super) struct Decided {
     pub(super) table: Option<desired::Table>,
     /// Whether some users are not hashed yet.
     pub(super) is_unfinished: bool,
+    /// Whether somebody's login cannot be said at the moment.
+    pub(super) is_open: bool,
     /// Names of the pull Secrets, and whom pods of the namespace pull as with each; `None`: what is there stays.
     pub(super) pull: Vec<(String, Option<PullLogin>)>,
     /// Whom pods of other namespaces pull as, entry by entry.
@@ -100,15 +103,16 @@ impl Admin {
 }
 
 /// Whether there is to be a generated admin. `Auto` drops it only when another user is written: one whose Secret is still missing would leave nobody.
-pub(super) fn wants_admin(registry: &Resolved, is_there: bool) -> bool {
-    let Users::Table { candidates, missing, unread, admin, .. } = &registry.users else { return false };
-    let named = candidates.iter().any(Wanted::is_usable);
+pub(super) fn wants_admin(registry: &Resolved, rotations: &Rotations, is_there: bool) -> bool {
+    let Users::Table { candidates, rotated, missing, unread, admin, .. } = &registry.users else { return false };
+    let named = candidates.iter().any(Wanted::is_usable) || rotations.has_logins();
     match admin.generate {
         GenerateAdmin::Always => true,
         GenerateAdmin::Never => false,
         // While users that are named are on their way, an admin that is there stays, and none is made for them.
         GenerateAdmin::Auto => {
-            let nobody_is_named = missing.is_empty() && candidates.is_empty() && unread.is_empty();
+            let nobody_is_named =
+                missing.is_empty() && candidates.is_empty() && unread.is_empty() && rotated.is_empty();
             !named && (nobody_is_named || is_there)
         }
     }
@@ -135,17 +139,20 @@ pub(super) async fn table(
     observed: &Observed,
     stored: Option<&Live>,
     admin: Option<&Admin>,
+    rotations: &Rotations,
     deadline: Instant,
     now: Timestamp,
 ) -> Result<Decided, Error> {
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
         let (pull, lent) = (Vec::new(), Vec::new());
-        return Ok(Decided { table: None, is_unfinished: false, pull, lent, report: Logins::default() });
+        let report = Logins::default();
+        return Ok(Decided { table: None, is_unfinished: false, is_open: false, pull, lent, report });
     };
-    let room = MOST_BYTES.saturating_sub(access(registry, &[]).len());
+    let room = MOST_BYTES.saturating_sub(access(registry, rotations, None).len());
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
     let memory = stored.and_then(|live| text(live, SOURCES_KEY));
     let mut wanted = candidates.clone();
+    wanted.extend(rotations.lines(&names(file.as_deref())));
     wanted.extend(admin.map(|admin| admin.0.clone()));
     if !observed.unread.is_empty() {
         wanted.extend(as_stored(registry, file.as_deref(), &wanted));
@@ -170,8 +177,8 @@ pub(super) async fn table(
         make(problem.reason, problem.message.clone())
     }));
     problems.extend(faults.iter().map(fault));
-    let is_open = left > 0 || !observed.unread.is_empty();
-    let known = Known { wanted: &wanted, users: &table.users, is_open };
+    let is_open = left > 0 || !observed.unread.is_empty() || rotations.is_open();
+    let known = Known { wanted: &wanted, users: &table.users, rotations, is_open };
     let (pull, unknown) = pull_logins(registry, admin, &known);
     let lent = registry.login_copies.iter().map(|copy| match &copy.whom {
         PullAs::User(user) => known.login_of(user),
@@ -189,22 +196,27 @@ pub(super) async fn table(
             format!("{} of {all} users can log in; the passwords of the others are being hashed", table.users.len());
         problems.push(Problem::retrying("Hashing", message));
     }
-    let users: Vec<_> = table.users.iter().map(user_status).collect();
+    let others = table.users.iter().filter(|user| !rotations.has_line(registry, user.name.as_str()));
+    let mut users: Vec<_> = others.map(user_status).chain(rotations.statuses(registry, &table.users)).collect();
+    users.sort_by(|one, other| one.name.cmp(&other.name));
     // An empty table would still be a table: everybody gets 401, and nobody is let in by accident.
     let nobody_yet = table.users.is_empty() && stored.is_none();
-    let access = access(registry, &table.users);
+    let access = access(registry, rotations, Some(&table.users));
     let written = desired::Table { file: table.file, sources: table.memory, access };
     Ok(Decided {
         table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
+        is_open,
         lent,
         report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems, untold: None },
         pull,
     })
 }
 
-/// Who of these users may do what. The generated admin may do everything; a user who has its name from elsewhere may not.
-fn access(registry: &Resolved, users: &[credentials::UserFact]) -> String {
+/// Who of these users may do what; `None`: of as many as there can be. The generated admin may do everything; a user who has its name from elsewhere may not.
+fn access(registry: &Resolved, rotations: &Rotations, users: Option<&[credentials::UserFact]>) -> String {
+    let in_table = |name: &str| users.is_none_or(|users| users.iter().any(|user| user.name.as_str() == name));
+    let users = users.unwrap_or_default();
     let generated = users.iter().filter(|user| user.source.kind == SourceKind::GeneratedAdmin);
     let administrators = generated.map(|user| user.name.to_string()).collect();
     let policy = match registry.policy() {
@@ -216,15 +228,15 @@ fn access(registry: &Resolved, users: &[credentials::UserFact]) -> String {
         policy,
         cluster: registry.cluster_logins(),
         issuers: registry.issuers().iter().map(|issuer| issuer.login.clone()).collect(),
+        second_lines: rotations.second_lines(in_table),
     }
     .render()
 }
 
 /// Users of the stored table of whom the manifest still tells, or may tell, but whose Secret could not be read.
 fn as_stored(registry: &Resolved, file: Option<&str>, wanted: &[Wanted]) -> Vec<Wanted> {
-    let table = file.and_then(|file| Htpasswd::parse(file).ok()).unwrap_or_default();
     let known: BTreeSet<_> = wanted.iter().map(|user| user.name.as_str()).collect();
-    let names = table.names().filter(|name| !known.contains(name.as_str()));
+    let names = names(file).into_iter().filter(|name| !known.contains(name.as_str()));
     let source = Source {
         kind: SourceKind::UsersFrom,
         secret: registry.name.child(Child::Htpasswd),
@@ -232,7 +244,13 @@ fn as_stored(registry: &Resolved, file: Option<&str>, wanted: &[Wanted]) -> Vec<
         uid: String::new(),
         version: String::new(),
     };
-    names.map(|name| Wanted { name: name.to_string(), source: source.clone(), login: Login::AsStored }).collect()
+    names.map(|name| Wanted { name, source: source.clone(), login: Login::AsStored }).collect()
+}
+
+/// Everybody in a stored table.
+fn names(file: Option<&str>) -> BTreeSet<String> {
+    let table = file.and_then(|file| Htpasswd::parse(file).ok()).unwrap_or_default();
+    table.names().map(ToString::to_string).collect()
 }
 
 fn user_status(user: &credentials::UserFact) -> UserStatus {
@@ -245,6 +263,7 @@ fn user_status(user: &credentials::UserFact) -> UserStatus {
         name: user.name.to_string(),
         source: UserSource { kind, name: user.source.secret.clone(), key: user.source.key.clone() },
         changed_at: Some(user.changed_at.to_string()),
+        rotation: None,
     }
 }
 
@@ -264,12 +283,18 @@ const NO_PULL_SECRET: &str = "no pull Secret is written: name the user that pods
 struct Known<'a> {
     wanted: &'a [Wanted],
     users: &'a [credentials::UserFact],
+    rotations: &'a Rotations,
     /// Whether somebody may not be in the table, or his password not be known, only for now.
     is_open: bool,
 }
 
 impl Known<'_> {
     fn login_of(&self, user: &str) -> Lent {
+        // Every other time it would be somebody's.
+        if self.rotations.whose(user).is_some() {
+            return Lent::Nobody;
+        }
+        let user = self.rotations.shown_name(user).unwrap_or(user);
         let in_table =
             |of: &&Wanted| self.users.iter().any(|fact| fact.name.as_str() == of.name && fact.source == of.source);
         let found = self.wanted.iter().filter(|candidate| candidate.name == user).find(in_table);
@@ -316,6 +341,6 @@ fn fault(fault: &Fault) -> Problem {
     Problem::stuck(fault.reason, fault.message.clone())
 }
 
-fn text(live: &Live, key: &str) -> Option<String> {
+pub(super) fn text(live: &Live, key: &str) -> Option<String> {
     live.data(key).and_then(|bytes| String::from_utf8(bytes).ok())
 }

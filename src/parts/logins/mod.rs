@@ -4,6 +4,7 @@
 pub(super) mod accounts;
 pub(super) mod copies;
 mod decide;
+mod rotated;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use kube::Resource as _;
 use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use operator_engine::work::backoff::Class;
 use operator_engine::work::events::{Happening, Tone};
+use rotated::{Rotations, StoredTable};
 
 use super::address::Address;
 use super::kubelets::{self, News};
@@ -24,7 +26,7 @@ use crate::credentials::plan::HASH_FAILED;
 use crate::desired::{self, kinds, secrets};
 use crate::model::{Child, Users};
 use crate::secret::Sensitive;
-use crate::status::{self, Problem, summary};
+use crate::status::{self, Problem, Reach, summary};
 
 /// How long passwords are hashed in one pass: what is left follows at once in the next, and others are not kept waiting.
 const PORTION: Duration = Duration::from_millis(500);
@@ -47,32 +49,48 @@ pub struct Logins {
     pub is_unfinished: bool,
     /// What signs tokens, if clients get them and there is one.
     pub tokens: Option<desired::TokenKeys>,
-    /// When keys are to be exchanged.
+    /// When keys or logins are to be exchanged.
     pub look_again: Option<Timestamp>,
+    /// Users whose passwords the operator makes.
+    rotations: Rotations,
+    /// Whether every pull Secret of the namespace shows the present logins.
+    are_clients_told: bool,
 }
 
 /// Keeps, makes or drops hashes, the generated admin, the pull Secret and the keys of tokens. `is_rolling`: pods are being replaced.
 pub async fn settle(pass: &Pass<'_>, address: &Address, is_rolling: bool) -> Logins {
     if pass.registry.policy().is_none() {
-        return users(pass, address, None).await;
+        return users(pass, address, None, is_rolling).await;
     }
     let keys = tokens::settle(pass, is_rolling).await;
-    let mut users = users(pass, address, keys.live.as_ref()).await;
+    let mut users = users(pass, address, keys.live.as_ref(), is_rolling).await;
     users.keep.insert(pass.named(kinds::SECRET, Child::Token));
     users.report.problems.splice(0..0, keys.problem);
     let is_guarded = users.is_guarded && keys.keys.is_some();
-    Logins { is_guarded, tokens: keys.keys, look_again: keys.look_again, ..users }
+    let look_again = users.look_again.into_iter().chain(keys.look_again).min();
+    Logins { is_guarded, tokens: keys.keys, look_again, ..users }
+}
+
+/// When all who pull with a login of ours have been given the present one: `copies` have been, in other namespaces. From then on the time of the former
+/// logins counts, and not earlier: whoever pulls must not be shown a login that has ended. What somebody in another namespace refuses counts for nobody else.
+pub async fn count_overlaps(pass: &Pass<'_>, logins: &mut Logins, copies: Option<&Reach>) {
+    if !logins.are_clients_told || copies.is_some_and(|copies| copies.is_unfinished) {
+        return;
+    }
+    let (look_again, problems) = logins.rotations.count(pass, &mut logins.report.users).await;
+    logins.report.problems.extend(problems);
+    logins.look_again = logins.look_again.into_iter().chain(look_again).min();
 }
 
 /// All of it but the keys of tokens, which are in this Secret.
-async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>) -> Logins {
+async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>, is_rolling: bool) -> Logins {
     // The admin's password is never pruned: it is let go on purpose, when others can log in.
     let admin = pass.named(kinds::SECRET, Child::Admin);
     let table_name = pass.named(kinds::SECRET, Child::Htpasswd);
     let all = || {
         let pull = pass.registry.pull_secrets.iter().map(|secret| (kinds::SECRET, secret.name.clone()));
         let own = [admin.clone(), table_name.clone(), pass.named(kinds::SECRET, Child::Pull)];
-        own.into_iter().chain(pull).collect::<Keep>()
+        own.into_iter().chain(pull).chain(rotated::secrets(pass)).collect::<Keep>()
     };
     if matches!(pass.registry.users, Users::Everybody) {
         let report = status::Logins::default();
@@ -87,9 +105,14 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>) -> Login
         }
     };
     let admin_name = admin.clone();
-    let (admin, mut problems) = generated_admin(pass).await;
+    let is_followed = is_followed(pass, table.as_ref(), keys, is_rolling).await;
+    let mut rotations = rotated::settle(pass, &StoredTable::of(pass, table.as_ref()), is_followed).await;
+    let (admin, mut problems) = generated_admin(pass, &rotations).await;
+    problems.append(&mut rotations.problems);
     let deadline = Instant::now() + PORTION;
-    let decided = decide::table(pass.registry, pass.observed, table.as_ref(), admin.as_ref(), deadline, pass.now).await;
+    let decided =
+        decide::table(pass.registry, pass.observed, table.as_ref(), admin.as_ref(), &rotations, deadline, pass.now);
+    let decided = decided.await;
     let decided = match decided {
         Ok(decided) => decided,
         Err(error) => {
@@ -119,7 +142,10 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>) -> Login
     if problems.is_empty() && admin.is_none() && !report.users.is_empty() {
         problems.extend(end_admin(pass).await);
     }
-    problems.extend(pull(pass, address, &decided.pull).await);
+    let look_again = rotations.look_again(pass, &StoredTable::of(pass, standing.as_ref()), is_followed);
+    let refused = pull(pass, address, &decided.pull).await;
+    let are_clients_told = refused.is_empty() && !decided.is_open && address.service().is_some();
+    problems.extend(refused);
     if is_news {
         pass.ctx.recall.has_news(pass.key, News::Users);
     }
@@ -131,15 +157,26 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>) -> Login
     }
     report.problems.splice(0..0, problems);
     let pull = decided.pull.into_iter().map(|(name, _)| (kinds::SECRET, name));
-    let keep = [admin_name, table_name].into_iter().chain(pull).collect();
+    let keep = [admin_name, table_name].into_iter().chain(pull).chain(rotated::secrets(pass)).collect();
     Logins {
         is_guarded,
         keep,
+        look_again,
+        rotations,
+        are_clients_told,
         lent: Some(decided.lent),
         is_unfinished: decided.is_unfinished,
         report,
         ..Logins::default()
     }
+}
+
+/// Whether running pods follow the table, and are what the manifest says: those of a registry whose clients get tokens take both passwords of a user by one
+/// name, and the others do not.
+async fn is_followed(pass: &Pass<'_>, table: Option<&Live>, keys: Option<&Live>, is_rolling: bool) -> bool {
+    let Some(table) = table.filter(|table| !table.is_leaving()) else { return false };
+    let is_known = pass.before.observed_generation == Some(pass.registry.generation);
+    is_known && !is_rolling && out_of_reach(pass, Some(table), keys).await.is_none()
 }
 
 /// Takes those out of the table who are not wanted any more, of a registry that was deleted and is held by others. Makes nothing anew: the garbage
@@ -149,16 +186,18 @@ pub async fn revoke(pass: &Pass<'_>) -> Option<Problem> {
         Ok(table) => table.filter(|table| !table.is_leaving())?,
         Err(problem) => return Some(problem),
     };
+    let rotations = rotated::look(pass).await;
     let name = pass.registry.name.child(Child::Admin);
     let admin = match pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await {
-        Ok(Standing::Ours(live) | Standing::Leaving(live)) if decide::wants_admin(pass.registry, true) => {
+        Ok(Standing::Ours(live) | Standing::Leaving(live)) if decide::wants_admin(pass.registry, &rotations, true) => {
             decide::login_of(&live).map(|login| Admin::of(pass.registry, &login.password))
         }
         Ok(_) => None,
         Err(error) => return Some(pass.problem(error)),
     };
     let deadline = Instant::now() + PORTION;
-    let decided = decide::table(pass.registry, pass.observed, Some(&table), admin.as_ref(), deadline, pass.now).await;
+    let (registry, admin) = (pass.registry, admin.as_ref());
+    let decided = decide::table(registry, pass.observed, Some(&table), admin, &rotations, deadline, pass.now).await;
     let wanted = match decided {
         Ok(decided) => decided.table?,
         Err(error) => return Some(pass.problem(error)),
@@ -195,8 +234,12 @@ async fn out_of_reach(pass: &Pass<'_>, table: Option<&Live>, keys: Option<&Live>
     }
     let secret = format!("Secret {}", all().map(Live::name).collect::<Vec<_>>().join(" or "));
     let before = pass.before.condition(condition::USERS_READY)?;
-    if ![IMMUTABLE, PODS_KEEP_OLD_TABLE].contains(&before.reason.as_str()) {
-        return None;
+    // Of other Secrets, which no pod of the registry mounts, the same is said.
+    let was_one_of_these = || all().any(|secret| before.message.contains(&format!("{} is ", secret.name())));
+    match before.reason.as_str() {
+        PODS_KEEP_OLD_TABLE => {}
+        IMMUTABLE if was_one_of_these() => {}
+        _ => return None,
     }
     let pods = match pass.ctx.pods(pass.key).await {
         Ok(pods) => pods,
@@ -218,13 +261,13 @@ async fn read_table(pass: &Pass<'_>) -> Result<Option<Live>, Problem> {
 }
 
 /// The generated admin, stored and proved ours: nothing may be derived from a password that is stored nowhere.
-async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
+async fn generated_admin(pass: &Pass<'_>, rotations: &Rotations) -> (Option<Admin>, Vec<Problem>) {
     let name = pass.registry.name.child(Child::Admin);
     let none = |problem: Problem| (None, vec![problem]);
     let standing = match pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &name, Hold::Kept).await {
         Ok(standing) => standing,
         Err(error) => {
-            let admin = decide::wants_admin(pass.registry, true).then(|| Admin::as_stored(pass.registry));
+            let admin = decide::wants_admin(pass.registry, rotations, true).then(|| Admin::as_stored(pass.registry));
             return (admin, vec![pass.problem(error)]);
         }
     };
@@ -232,7 +275,7 @@ async fn generated_admin(pass: &Pass<'_>) -> (Option<Admin>, Vec<Problem>) {
         Standing::Ours(live) | Standing::Offered(live) | Standing::Leaving(live) => Some(live),
         Standing::Absent | Standing::Foreign(_) => None,
     };
-    if !decide::wants_admin(pass.registry, stored.is_some()) {
+    if !decide::wants_admin(pass.registry, rotations, stored.is_some()) {
         return (None, Vec::new());
     }
     let login = match (&standing, stored.map(decide::login_of)) {

@@ -55,6 +55,7 @@ use crate::access::issuer::Issuer;
 use crate::access::jwt;
 use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
 use crate::access::{Access, Action, Caller, Granted, Need, Scope, grant, need, refresh, wanted};
+use crate::credentials::BcryptHash;
 use crate::secret::Sensitive;
 
 /// Where clients get tokens.
@@ -175,7 +176,7 @@ impl Tokens {
             "a token was given"
         );
         // One that was made from another would never end. Who brought a token of somebody else's keeps that.
-        let lasts = asked.wants_refresh && is_by_password && matches!(person, Person::User(_));
+        let lasts = asked.wants_refresh && is_by_password && matches!(person, Person::User(..));
         let refresh = lasts.then(|| {
             let (user, until) = (person.name().to_owned(), seconds(now) + refresh::LIFE);
             refresh::seal(&set.refresh, &refresh::Login { user, login: mark, service: service.clone(), until })
@@ -201,7 +202,7 @@ impl Tokens {
         let mark = match (self.mark(set, &person)?, &person) {
             (Some(mark), _) => mark,
             // Taken out of the table meanwhile, he is nobody.
-            (None, Person::User(_)) => return Err(Denial::Unreadable.into()),
+            (None, Person::User(..)) => return Err(Denial::Unreadable.into()),
             (None, _) => return Err(no_longer_accepted().into()),
         };
         Ok((person, mark, granted))
@@ -216,7 +217,7 @@ impl Tokens {
         let caller = match person {
             Person::Guest(guest, _) => Caller::Guest(guest),
             Person::Nobody => Caller::Anonymous,
-            Person::User(name) => Caller::User(name),
+            Person::User(name, _) => Caller::User(name),
             Person::OfCluster(user, _) => {
                 let logins = self.cluster_logins()?.ok_or_else(no_longer_accepted)?;
                 return Ok(self.cluster.allowed(&logins, user, wanted).await?);
@@ -230,12 +231,15 @@ impl Tokens {
         self.users.with(|known| known.access.cluster.clone()).ok_or(Denial::Unreadable)
     }
 
-    /// What stands in somebody's tokens, so that they end with what they were given for. `None`: he, or whoever knows him, is no longer named; of nobody in
-    /// particular nothing.
+    /// What stands in somebody's tokens, so that they end with what they were given for: of a user, the password that he came with. `None`: it, or he, or
+    /// whoever knows him, is no longer there; of nobody in particular nothing.
     fn mark(&self, set: &Set, person: &Person) -> Result<Option<String>, Denial> {
         let mark = self.users.with(|known| match person {
             Person::Nobody => Some(String::new()),
-            Person::User(name) => known.logins.line(name).map(|line| set.mark(name, line)),
+            Person::User(name, came_with) => {
+                let mut lines = known.logins.lines(name);
+                lines.find(|line| Some(*line) == came_with.as_ref()).map(|line| set.mark(name, line))
+            }
             Person::OfCluster(..) => known.access.cluster.as_ref().map(|logins| set.mark_of(logins)),
             Person::Guest(guest, _) => {
                 let issuer = known.access.issuers.iter().find(|issuer| issuer.name == guest.issuer());
@@ -243,6 +247,12 @@ impl Tokens {
             }
         });
         mark.ok_or(Denial::Unreadable)
+    }
+
+    /// The line of a user that this is the mark of, if it is still there.
+    fn marked(&self, set: &Set, user: &str, mark: &str) -> Result<Option<BcryptHash>, Denial> {
+        let line = self.users.with(|known| known.logins.lines(user).find(|line| set.mark(user, line) == mark).cloned());
+        line.ok_or(Denial::Unreadable)
     }
 
     fn issuer(&self, is_it: impl Fn(&Issuer) -> bool) -> Result<Option<Issuer>, Denial> {
@@ -261,10 +271,9 @@ impl Tokens {
             Login::Refresh(text) => {
                 let login = refresh::open(&set.refresh, text.expose(), service, seconds(Timestamp::now()));
                 let login = login.ok_or(Denial::WrongLogin)?;
-                let person = Person::User(login.user);
-                match self.mark(set, &person)?.is_some_and(|mark| mark == login.login) {
-                    true => Ok(person),
-                    false => Err(Denial::WrongLogin.of(person.name())),
+                match self.marked(set, &login.user, &login.login)? {
+                    Some(line) => Ok(Person::User(login.user, Some(line))),
+                    None => Err(Denial::WrongLogin.of(&login.user)),
                 }
             }
             Login::Unclear => Err(Denial::WrongLogin.into()),
@@ -300,8 +309,10 @@ impl Tokens {
                 return Err(Denial::NotAccepted(why.to_owned()).into());
             }
         }
+        // By either of two names he is the same.
+        let name = self.users.user_of(&name).ok_or(Denial::Unreadable)?;
         let denial = match self.users.admit_slowly(&name, password, Who::new(&name, client)).await {
-            Entry::Yes => return Ok(Person::User(name)),
+            Entry::Yes(line) => return Ok(Person::User(name, Some(line))),
             Entry::No => Denial::WrongLogin,
             Entry::Later(wait) => Denial::Later(wait),
             Entry::Unclear => Denial::Unreadable,
@@ -468,11 +479,13 @@ impl Tokens {
                 claims
             }
         };
-        let person = Person::of(&claims);
-        match (self.mark(set, &person)?, &person) {
-            (_, Person::Nobody) => Ok((claims, person)),
-            (Some(mark), _) if mark == claims.login => Ok((claims, person)),
-            (_, Person::User(_)) => Err(Denial::BadToken("the user was removed, or has another password".to_owned())),
+        match Person::of(&claims) {
+            Person::Nobody => Ok((claims, Person::Nobody)),
+            Person::User(name, _) => match self.marked(set, &name, &claims.login)? {
+                line @ Some(_) => Ok((claims, Person::User(name, line))),
+                None => Err(Denial::BadToken("the user was removed, or has another password".to_owned())),
+            },
+            person if self.mark(set, &person)?.is_some_and(|mark| mark == claims.login) => Ok((claims, person)),
             _ => Err(no_longer_accepted()),
         }
     }

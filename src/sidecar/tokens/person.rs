@@ -5,14 +5,15 @@ use std::sync::Arc;
 use crate::access::cluster::ClusterUser;
 use crate::access::issuer::Guest;
 use crate::access::token::{Claims, LIFE};
+use crate::credentials::BcryptHash;
 
 /// Who asks.
 #[derive(Debug, Clone)]
 pub(super) enum Person {
     /// Nobody in particular.
     Nobody,
-    /// A user of the table.
-    User(String),
+    /// A user of the table, and the line of it that his password fits, if he came with one.
+    User(String, Option<BcryptHash>),
     /// Somebody whom the cluster knows, and when the token that he brought ends, in seconds since 1970.
     OfCluster(Arc<ClusterUser>, Option<u64>),
     /// Somebody whom an issuer knows, and when his token ends.
@@ -26,7 +27,7 @@ impl Person {
             (Some(user), _) => Self::OfCluster(Arc::new(user.clone()), None),
             (None, Some(guest)) => Self::Guest(Arc::new(guest.clone()), None),
             (None, None) if claims.sub.is_empty() => Self::Nobody,
-            (None, None) => Self::User(claims.sub.clone()),
+            (None, None) => Self::User(claims.sub.clone(), None),
         }
     }
 
@@ -34,7 +35,7 @@ impl Person {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Nobody => "",
-            Self::User(name) => name,
+            Self::User(name, _) => name,
             Self::OfCluster(user, _) => &user.name,
             Self::Guest(guest, _) => &guest.name,
         }

@@ -449,3 +449,56 @@ async fn a_host_that_could_not_be_one_is_not_repeated() {
     let answer = world.asks("GET", JUDGE, &headers, "").await;
     assert!(answer.head("www-authenticate").starts_with("Bearer realm=\"/auth/token\",service="), "{answer:?}");
 }
+
+#[tokio::test]
+async fn both_passwords_of_a_user_give_the_same_and_each_token_ends_with_its_own() {
+    let world = World::new().await;
+    world.shows_keys("1", &SigningKey::generate().unwrap(), &SigningKey::generate().unwrap(), None);
+    let hash = |password: &str| bcrypt::hash(password, 4).unwrap();
+    let [one, two, of_ben] = ["the first", "the second", "of Ben's"].map(hash);
+    let shows = |version: &str, lines: &[(&str, &str)]| {
+        let table = lines.iter().map(|(name, hash)| format!("{name}:{hash}\n")).collect();
+        let access = json!({"service": SERVICE, "policy": rules(), "secondLines": {"ann.2": "ann"}});
+        world.shows_access(version, table, &access);
+    };
+    let pulls = async |token: &str| world.judges(Some(&bearer(token)), "GET", "/v2/red/app/tags/list").await.status;
+    let gets = async |login: &str| {
+        let query = format!("service={SERVICE}&scope=repository:red/app:pull&offline_token=true");
+        let answer = world.gets(Some(login), &query).await;
+        assert_eq!(answer.status, 200, "{login}: {answer:?}");
+        let text = |name: &str| answer.body[name].as_str().unwrap().to_owned();
+        assert_eq!(said(&text("token"))["sub"], "ann", "{login}");
+        (text("token"), text("refresh_token"))
+    };
+    let refreshes = async |token: &str| {
+        let form =
+            format!("grant_type=refresh_token&service={SERVICE}&refresh_token={token}&scope=repository:red/app:pull");
+        world.posts(&form).await.status
+    };
+    shows("1", &[("ann", &one), ("ann.2", &two), ("ben", &of_ben)]);
+    let (first, refresh_first) = gets("ann:the first").await;
+    let (second, refresh_second) = gets("ann:the second").await;
+    gets("ann.2:the first").await;
+    gets("ann.2:the second").await;
+    assert_eq!([pulls(&first).await, pulls(&second).await], [200, 200]);
+    let basic = basic_of("ann.2:the first");
+    assert_eq!(world.judges(Some(&basic), "GET", "/v2/red/app/tags/list").await.status, 200);
+    assert_eq!(world.gets(Some("ann:of Ben's"), &format!("service={SERVICE}")).await.status, 401);
+    assert_eq!(world.gets(Some("ann.2:of Ben's"), &format!("service={SERVICE}")).await.status, 401);
+
+    // They change places, and nobody's token ends.
+    shows("2", &[("ann", &two), ("ann.2", &one), ("ben", &of_ben)]);
+    assert_eq!([pulls(&first).await, pulls(&second).await], [200, 200]);
+    assert_eq!([refreshes(&refresh_first).await, refreshes(&refresh_second).await], [200, 200]);
+    // The former one ends.
+    shows("3", &[("ann", &two), ("ben", &of_ben)]);
+    assert_eq!([pulls(&first).await, pulls(&second).await], [401, 200]);
+    assert_eq!([refreshes(&refresh_first).await, refreshes(&refresh_second).await], [401, 200]);
+    for login in ["ann:the first", "ann.2:the first", "ann.2:the second"] {
+        let status = world.gets(Some(login), &format!("service={SERVICE}")).await.status;
+        assert_eq!(status, if login.ends_with("second") { 200 } else { 401 }, "{login}");
+    }
+    // The whole user.
+    shows("4", &[("ben", &of_ben)]);
+    assert_eq!([pulls(&second).await, refreshes(&refresh_second).await], [401, 401]);
+}

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::private_ca::request_note;
@@ -61,6 +63,7 @@ impl Shelf {
             tokens: None,
             table: None,
             admin: None,
+            logins: BTreeMap::new(),
             pull: None,
             http_secret: String::new().into(),
         };
