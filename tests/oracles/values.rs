@@ -113,7 +113,7 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
     ]
 }
 
-/// What an item of a list must have beside the field: ending of the list's path, and the item.
+/// What an item of a list must have beside the field: ending of the list's path, or of the field's, and the item.
 fn items() -> Vec<(&'static str, Value)> {
     let expression = json!({"key": "zone", "operator": "In", "values": ["a"]});
     let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}});
@@ -123,6 +123,7 @@ fn items() -> Vec<(&'static str, Value)> {
         ("token.rules", json!({"teams": ["*"], "repositories": ["**"], "actions": ["pull"]})),
         ("token.issuers", json!({"name": "ci", "issuer": "https://ci.example.com", "audience": "here"})),
         ("pullSecrets", json!({"user": "alice"})),
+        ("pullSecrets[].serviceAccountName", json!({})),
         ("pod.env", json!({"name": "ORACLE"})),
         ("pod.imagePullSecrets", json!({"name": "login-one"})),
         ("pod.tolerations", json!({"key": "one", "operator": "Equal", "effect": "NoExecute"})),
@@ -174,6 +175,9 @@ fn neighbours() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// What stands for the name that the Service of the registry has: each walk has a registry of its own.
+pub const OWN_AUDIENCE: &str = "the-registry-itself.svc";
+
 /// The rest of the manifest, with the field and without it. Hundreds of volumes would prove nothing about a label.
 fn ground(path: &str) -> Value {
     if path == "replicas" || path.starts_with("storage.") {
@@ -195,6 +199,10 @@ fn ground(path: &str) -> Value {
         path if path.starts_with("auth.token") => {
             let rule = json!({"users": ["*"], "repositories": ["**"], "actions": ["pull"]});
             ground["auth"] = json!({"token": {"rules": [rule]}});
+        }
+        "pullSecrets[].serviceAccountName" => {
+            let rule = json!({"users": ["*"], "repositories": ["**"], "actions": ["pull"]});
+            ground["auth"] = json!({"token": {"rules": [rule], "kubernetes": {"audience": OWN_AUDIENCE}}});
         }
         path if path.starts_with("pullSecrets[]") => ground["auth"] = json!({"users": [user("alice"), user("bob")]}),
         path if path.starts_with("tls.secret.passphraseSecretRef") => {
@@ -220,6 +228,9 @@ fn ground(path: &str) -> Value {
 
 /// Fields that what is around them cannot be without, although the definition does not say so.
 const STAYS: &[&str] = &[
+    // A login is of one or the other.
+    "pullSecrets[].user",
+    "pullSecrets[].serviceAccountName",
     "auth.none",
     "tls.none",
     "token.rules[].teams[]",
@@ -248,7 +259,8 @@ fn ends<'a, T>(rows: &'a [(&'static str, T)], path: &str) -> Option<&'a T> {
 pub fn unused(leaves: &[Leaf]) -> Vec<&'static str> {
     let fits = |ending: &str, path: &str| path == ending || path.ends_with(&format!(".{ending}"));
     let lists = |leaf: &Leaf| -> Vec<String> {
-        leaf.path.match_indices("[]").map(|(end, _)| leaf.path[..end].to_owned()).collect()
+        let lists = leaf.path.match_indices("[]").map(|(end, _)| leaf.path[..end].to_owned());
+        lists.chain([leaf.path.clone()]).collect()
     };
     let of_leaves = table().into_iter().map(|row| row.0).chain(neighbours().into_iter().map(|row| row.0));
     let mut unused: Vec<_> = of_leaves
@@ -369,7 +381,9 @@ fn fill(here: &mut Value, done: &str, rest: &str, path: &str, value: Option<&Val
     };
     if is_list {
         if !here[name].is_array() {
-            here[name] = json!([ends(&items(), &way).cloned().unwrap_or(json!({}))]);
+            let items = items();
+            let item = ends(&items, path).or_else(|| ends(&items, &way));
+            here[name] = json!([item.cloned().unwrap_or(json!({}))]);
         }
         fill(&mut here[name][0], &format!("{way}[]"), after, path, value);
     } else {

@@ -55,7 +55,7 @@ pub(super) async fn settle(pass: &Pass<'_>, table: &StoredTable, is_followed: bo
     for user in pass.registry.rotated_users() {
         let found = find(pass, user).await;
         let found = match found {
-            Found::None(()) => make(pass, user).await,
+            Found::Absent => make(pass, user).await,
             Found::Login(rotation) if rotation.is_ours => advance(pass, rotation, table, is_followed).await,
             found => found,
         };
@@ -107,7 +107,7 @@ pub(super) fn secrets(pass: &Pass<'_>) -> impl Iterator<Item = (&'static Kind, S
 /// What was found of a user's login.
 enum Found {
     /// There is none yet.
-    None(()),
+    Absent,
     Login(Rotation),
     /// With what stands in the way of the next step.
     Hindered(Rotation, Problem),
@@ -122,7 +122,7 @@ async fn find(pass: &Pass<'_>, user: &RotatedUser) -> Found {
     let standing = pass.ctx.engine.known_standing(&pass.owner, kinds::SECRET, &secret, Hold::Disposable).await;
     let (live, is_ours) = match standing {
         Err(error) => return Found::Unclear(pass.problem(error)),
-        Ok(Standing::Absent) => return Found::None(()),
+        Ok(Standing::Absent) => return Found::Absent,
         Ok(Standing::Foreign(claim)) => {
             return Found::Nobody(pass.problem(pass.not_ours(kinds::SECRET, &secret, claim)));
         }
@@ -354,7 +354,7 @@ impl Rotations {
 
     fn add(&mut self, user: &RotatedUser, secret: String, found: Found) {
         let (rotation, problem) = match found {
-            Found::None(()) => return,
+            Found::Absent => return,
             Found::Login(rotation) => (Some(rotation), None),
             Found::Hindered(rotation, problem) => (Some(rotation), Some(problem)),
             Found::Unclear(problem) => {
