@@ -61,7 +61,7 @@ impl Account {
         let payload = text.expose().split('.').nth(1).filter(|_| text.expose().len() <= LONGEST)?;
         let claims: Claims = serde_json::from_slice(&BASE64.decode(payload).ok()?).ok()?;
         let is_its_own = claims.sub == ClusterUser::service_account(&self.namespace, &self.name).name;
-        if !is_its_own || claims.aud != [self.audience.as_str()] || claims.exp <= claims.iat {
+        if !is_its_own || claims.aud != [self.audience.as_str()] || claims.iat < 0 || claims.exp <= claims.iat {
             return None;
         }
         let half = claims.iat.checked_add((claims.exp - claims.iat) / 2)?;
@@ -119,6 +119,7 @@ mod tests {
             claims(subject, json!([])),
             json!({"sub": subject, "aud": ["team-a.registries.svc"], "iat": 3, "exp": 3}),
             json!({"sub": subject, "aud": ["team-a.registries.svc"], "iat": i64::MAX, "exp": i64::MIN}),
+            json!({"sub": subject, "aud": ["team-a.registries.svc"], "iat": -1, "exp": i64::MAX}),
             json!({}),
         ] {
             assert!(account().token(signed(&bad)).is_none(), "{bad}");

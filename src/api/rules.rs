@@ -164,8 +164,8 @@ pub const OVERLAP_LEAVES_ROOM: Rule = (
 /// In the registry's file one line is one name, so a second login needs a second one. To compare each user with each other one would cost more than a rule
 /// may.
 pub const SECOND_NAMES_ARE_FREE: Rule = (
-    "!has(self.users) || !self.users.exists(user, has(user.rotation)) || self.users.all(user, !user.name.endsWith('.2'))",
-    "a user with rotation logs in as NAME and as NAME.2 in turn: beside one, no user's name may end with '.2'",
+    "!has(self.users) || !self.users.exists(user, has(user.rotation)) || (self.users.all(user, !user.name.endsWith('.2')) && (!has(self.admin) || !has(self.admin.username) || !self.admin.username.endsWith('.2')))",
+    "a user with rotation logs in as NAME and as NAME.2 in turn: beside one, no user's name may end with '.2', nor the generated admin's",
 );
 /// It lives as long as it was made for.
 pub const LIFE_OF_A_SHARED_AUTHORITY: Rule = (

@@ -210,6 +210,8 @@ mod tests {
         let swapped = complete(again(wanted.clone(), COST, &table), at(9));
         assert!(hash_of(&swapped, "robot") == two && hash_of(&swapped, "robot.2") == one);
         assert!(again(wanted.clone(), COST, &swapped).is_settled());
+        let (hurried, left) = advance(again(wanted.clone(), COST, &table), at(9), Instant::now());
+        assert_eq!((left, &hurried.file.expose()), (0, &swapped.file.expose()), "never one without the other");
         let stored = |table: &Table, user: &Wanted| {
             let stored = Stored { file: Some(table.file.expose()), memory: Some(&table.memory) };
             crate::credentials::plan::stored_since(user, COST, stored)

@@ -261,14 +261,15 @@ fn entry(
 ) -> Result<(UserName, Entry), (&'static str, String)> {
     let name = UserName::new(&user.name).map_err(|rule| ("UserNameInvalid", rule.to_string()))?;
     let remembered = memory.get(&user.name);
-    let changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
+    let mut changed_at = remembered.and_then(|known| known.changed_at.parse().ok());
     let is_stored = table.hash(&name).is_some();
-    let mut moved = None;
+    let (mut moved, mut other) = (None, None);
     let password = match &user.login {
         Login::Password(password) | Login::OneOfTwo { password, .. } => {
-            if let Login::OneOfTwo { other, .. } = &user.login {
-                let hash = UserName::new(other).ok().and_then(|other| table.hash(&other).cloned());
+            if let Login::OneOfTwo { other: name, .. } = &user.login {
+                let hash = UserName::new(name).ok().and_then(|name| table.hash(&name).cloned());
                 moved = hash.filter(|hash| hash.cost() == cost);
+                other = memory.get(name);
             }
             Password::new(password.expose()).map_err(|rule| (rule.reason(), rule.to_string()))?
         }
@@ -289,7 +290,14 @@ fn entry(
         Some(hash) if remembered.is_some_and(|known| known.seen == seen(&user.source, hash)) => {
             Work::Keep(hash.clone())
         }
-        Some(hash) => Work::VerifyOrHash(hash.clone(), moved, password),
+        Some(hash) => match moved.clone().zip(other).filter(|(hash, other)| other.seen == seen(&user.source, hash)) {
+            // The two have changed places: it is known which hash is of which, and nothing is to be computed. Half of it would leave one of them out.
+            Some((hash, other)) => {
+                changed_at = other.changed_at.parse().ok();
+                Work::Keep(hash)
+            }
+            None => Work::VerifyOrHash(hash.clone(), moved, password),
+        },
     };
     Ok((name, Entry { source: user.source.clone(), changed_at, is_stored, work }))
 }
@@ -300,8 +308,10 @@ pub fn stored_since(user: &Wanted, cost: u32, stored: Stored<'_>) -> Option<Time
     let Stored { file: Some(file), memory: Some(memory) } = stored else { return None };
     let table = Htpasswd::parse(file).ok()?;
     let memory = serde_json::from_str(memory).ok()?;
-    let (_, entry) = entry(user, cost, &table, &memory).ok()?;
-    entry.changed_at.filter(|_| matches!(entry.work, Work::Keep(_)))
+    let (name, entry) = entry(user, cost, &table, &memory).ok()?;
+    // Not by the other name.
+    let is_kept = matches!(&entry.work, Work::Keep(hash) if table.hash(&name) == Some(hash));
+    entry.changed_at.filter(|_| is_kept)
 }
 
 /// The one word for a hash that could not be made.

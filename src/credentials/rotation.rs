@@ -119,7 +119,8 @@ pub fn step(facts: &Facts, now: Timestamp) -> Step {
         }
         (Former::None, Next::None) => {
             let is_due = facts.since.is_none_or(|since| has_passed(since, facts.until_due(), now));
-            if is_due || facts.asked == Asked::Next { Step::Make } else { Step::Keep }
+            let is_wanted = is_due || facts.asked == Asked::Next;
+            if is_wanted && facts.is_followed { Step::Make } else { Step::Keep }
         }
     }
 }
@@ -144,7 +145,14 @@ pub fn look_again(facts: &Facts, now: Timestamp) -> Option<Timestamp> {
         (Former::None, Next::InTable(since)) if facts.is_followed => Some(after(since, facts.lead)),
         // Not everything that keeps pods from following is heard of when it ends.
         (Former::None, Next::InTable(since)) => Some(after(since, facts.lead).max(after(now, MEANWHILE))),
-        (Former::None, Next::None) => facts.since.map(|since| after(since, facts.until_due())),
+        (Former::None, Next::None) => {
+            let due = facts.since.map(|since| after(since, facts.until_due()));
+            match (facts.is_followed, facts.asked) {
+                (true, _) => due,
+                (false, Asked::Nothing) => Some(due.unwrap_or(now).max(after(now, MEANWHILE))),
+                (false, _) => Some(after(now, MEANWHILE)),
+            }
+        }
     }
 }
 
@@ -205,6 +213,7 @@ mod tests {
             (fresh, Step::Keep),
             (shown(due - SECOND), Step::Keep),
             (shown(due), Step::Make),
+            (Facts { is_followed: false, ..shown(due) }, Step::Keep),
             (shown(due + SECOND), Step::Make),
             (Facts { since: None, ..fresh }, Step::Make),
             (Facts { next: Next::Stored, ..shown(EVERY * 2) }, Step::Keep),
@@ -235,7 +244,7 @@ mod tests {
             (Facts { next: Next::InTable(now()), ..fresh }, Step::Keep, Step::Replace),
             (Facts { former: Former::Needed, ..fresh }, Step::Keep, Step::Replace),
             (Facts { former: Former::Counting(now()), ..fresh }, Step::Keep, Step::Replace),
-            (Facts { is_followed: false, ..fresh }, Step::Make, Step::Replace),
+            (Facts { is_followed: false, ..fresh }, Step::Keep, Step::Replace),
         ] {
             assert_eq!((asking(Asked::Next, facts), asking(Asked::Now, facts)), (by_next, by_now), "{facts:?}");
         }
@@ -297,5 +306,13 @@ mod tests {
         let waiting = |since| Facts { next: Next::InTable(since), is_followed: false, ..fresh };
         assert_eq!(look_again(&waiting(now()), now()), Some(now() + LEAD));
         assert_eq!(look_again(&waiting(now() - LEAD), now()), Some(now() + MEANWHILE));
+        // Nor is a next login made while pods follow nothing.
+        let waiting = Facts { is_followed: false, ..shown(EVERY) };
+        assert_eq!(look_again(&waiting, now()), Some(now() + MEANWHILE));
+        assert_eq!(
+            look_again(&Facts { asked: Asked::Next, ..Facts { is_followed: false, ..fresh } }, now()),
+            Some(now() + MEANWHILE)
+        );
+        assert_eq!(look_again(&Facts { is_followed: false, ..fresh }, now()), Some(now() + EVERY - LEAD));
     }
 }

@@ -68,7 +68,10 @@ pub fn template(registry: &Resolved, material: &Material, life: Life, probe_imag
     let front = nginx::render(registry).unwrap_or_default() + clients;
     // The registry reads them once, when it starts.
     let checks = material.tokens.as_ref().map_or("", |keys| keys.public.as_str());
-    let configuration = config::render(registry, &material.http_secret) + &front + checks;
+    // A sidecar of an operator that knew no second passwords could not read the rules beside them: pods with it are replaced before there are any.
+    let has_second_lines = registry.policy().is_some() && !registry.rotated_users().is_empty();
+    let lines = if has_second_lines { "second lines" } else { "" };
+    let configuration = config::render(registry, &material.http_secret) + &front + checks + lines;
     let checksum = super::workload::sha256(configuration.as_bytes());
     annotations.insert(labels::CONFIG_CHECKSUM.to_owned(), checksum);
     // The front end serves a new one without being started again.

@@ -52,7 +52,10 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         second_names: BTreeMap::new(),
     };
     let rotated = rotated(&spec.users, &mut found.faults);
-    found.second_names = rotated.iter().map(|user| (second_name(&user.name), user.name.clone())).collect();
+    let lines = rotated
+        .iter()
+        .flat_map(|user| [user.name.clone(), second_name(&user.name)].map(|line| (line, user.name.clone())));
+    found.second_names = lines.collect();
     for user in &spec.users {
         let Some(reference) = &user.password_secret_ref else { continue };
         let key = reference.key.as_deref().unwrap_or(PASSWORD_KEY);

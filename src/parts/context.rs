@@ -255,10 +255,13 @@ pub struct Recall {
 }
 
 /// A token of a ServiceAccount.
-struct HeldToken {
-    text: Sensitive<String>,
+#[derive(Clone)]
+pub(super) struct HeldToken {
+    pub(super) text: Sensitive<String>,
     /// Whether its Secret was seen to be there. If it is gone then, somebody has deleted it.
     was_there: bool,
+    /// Since when it is held.
+    pub(super) since: Instant,
 }
 
 struct Written {
@@ -339,16 +342,16 @@ impl Recall {
     }
 
     /// The token for a Secret there, unless that was there and is no more.
-    pub(super) fn token(&self, key: &Key, place: &Place, is_there: bool) -> Option<Sensitive<String>> {
+    pub(super) fn token(&self, key: &Key, place: &Place, is_there: bool) -> Option<HeldToken> {
         let mut tokens = locked(&self.tokens);
         let held = tokens.get_mut(key)?.get_mut(place).filter(|held| is_there || !held.was_there)?;
         held.was_there = is_there;
-        Some(held.text.clone())
+        Some(held.clone())
     }
 
     /// It is this one.
     pub(super) fn holds_token(&self, key: &Key, place: Place, text: Sensitive<String>, was_there: bool) {
-        let held = HeldToken { text, was_there };
+        let held = HeldToken { text, was_there, since: Instant::now() };
         locked(&self.tokens).entry(key.clone()).or_default().insert(place, held);
     }
 

@@ -156,7 +156,7 @@ impl Logins {
         }
         let lines: Vec<_> = self.lines(self.user_of(name)).cloned().collect();
         let is_user = !lines.is_empty();
-        let lines = if is_user { lines } else { vec![nobodys(self.dearest.ilog2())] };
+        let lines = if is_user { lines } else { vec![nobodys(self.dearest.ilog2().min(DEAREST))] };
         let mark = self.mark(&lines, password.expose());
         let lines: Vec<_> =
             lines.into_iter().map(|line| (line.clone(), self.mark(&[line], password.expose()))).collect();
@@ -381,6 +381,18 @@ mod tests {
         assert_eq!(comes(&mut logins, "cheap:of everybody's", now), "right");
         logins.replace([line("days", &days)].into_iter().collect(), BTreeMap::new());
         assert_eq!(logins.dearest, 1 << CHEAPEST);
+    }
+
+    #[test]
+    fn two_of_the_dearest_passwords_of_one_user_make_no_other_name_unclear() {
+        let (mut logins, now) = logins(&[]);
+        let hash = bcrypt::hash("of everybody's", 4).unwrap().replace("$04$", &format!("${DEAREST}$"));
+        let line = |name: &str| (UserName::new(name).unwrap(), BcryptHash::new(&hash).unwrap());
+        let second_lines = [("robot.2".to_owned(), "robot".to_owned())].into();
+        logins.replace([line("robot"), line("robot.2")].into_iter().collect(), second_lines);
+        for name in ["robot", "robot.2", "nobody"] {
+            assert!(matches!(logins.look_up(&header(&format!("{name}:wrong")), now), Login::New(_)), "{name}");
+        }
     }
 
     #[test]

@@ -186,7 +186,10 @@ fn cases() -> Vec<Case> {
                 users(json!([{"name": "a", "rotation": {"every": "1h"}}, {"name": "a2", "passwordSecretRef": {"name": "s"}}])),
                 users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}])),
             ],
-            vec![users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}, {"name": "a", "rotation": {"every": "1h"}}]))],
+            vec![
+                users(json!([{"name": "a.2", "passwordSecretRef": {"name": "s"}}, {"name": "a", "rotation": {"every": "1h"}}])),
+                new(json!({"auth": {"users": [{"name": "a", "rotation": {"every": "1h"}}], "admin": {"username": "a.2"}}})),
+            ],
         ),
         (
             rules::REPLICAS_NEED_SHARED_STORAGE,

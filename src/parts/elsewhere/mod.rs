@@ -29,6 +29,9 @@ const GO_ON: Duration = Duration::from_millis(1);
 /// The same if something failed.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
+/// How soon after one token another is asked for, whatever clocks say: the cluster's may be another than ours.
+const AT_THE_EARLIEST: Duration = Duration::from_secs(300);
+
 /// Failures of one registry that are remembered until their turn comes again.
 const REMEMBERED: usize = 64;
 
@@ -257,7 +260,9 @@ impl Work<'_> {
         let place = secret.place();
         let is_there = self.pass.ctx.engine.is_known(&ObjectRef::new(place.1, &place.0, &place.2));
         let held = self.pass.ctx.recall.token(self.pass.key, &place, is_there);
-        match held.and_then(|text| secret.account.token(text)).filter(|token| !token.is_due(self.pass.now)) {
+        let is_new = held.as_ref().is_some_and(|held| held.since.elapsed() < AT_THE_EARLIEST);
+        let token = held.and_then(|held| secret.account.token(held.text));
+        match token.filter(|token| is_new || !token.is_due(self.pass.now)) {
             Some(token) => {
                 self.look_again_at(&token);
                 Task::Write(number, secret.object(self.pass, &token))
@@ -284,6 +289,7 @@ impl Work<'_> {
 
     fn look_again_at(&mut self, token: &AccountToken) {
         let left = Duration::try_from(token.renew_at.duration_since(self.pass.now)).unwrap_or_default();
+        let left = if left.is_zero() { AT_THE_EARLIEST } else { left };
         self.look_again = self.look_again.into_iter().chain([left]).min();
     }
 

@@ -155,7 +155,9 @@ pub(super) async fn table(
     wanted.extend(rotations.lines(&names(file.as_deref())));
     wanted.extend(admin.map(|admin| admin.0.clone()));
     if !observed.unread.is_empty() {
-        wanted.extend(as_stored(registry, file.as_deref(), &wanted));
+        // Of rotated users it is known which lines there are to be, whatever could not be read: a former login ends all the same.
+        let others = as_stored(registry, file.as_deref(), &wanted);
+        wanted.extend(others.into_iter().filter(|user| !rotations.has_line(registry, &user.name)));
     }
     let mut plan =
         credentials::plan(wanted.clone(), *cost, StoredTable { file: file.as_deref(), memory: memory.as_deref() });
@@ -215,7 +217,11 @@ pub(super) async fn table(
 
 /// Who of these users may do what; `None`: of as many as there can be. The generated admin may do everything; a user who has its name from elsewhere may not.
 fn access(registry: &Resolved, rotations: &Rotations, users: Option<&[credentials::UserFact]>) -> String {
-    let in_table = |name: &str| users.is_none_or(|users| users.iter().any(|user| user.name.as_str() == name));
+    // A line that somebody else has by this name is nobody's second password.
+    let is_line = |user: &credentials::UserFact, line: &str, of: &str| {
+        user.name.as_str() == line && user.source.secret == registry.name.login(of)
+    };
+    let in_table = |line: &str, of: &str| users.is_none_or(|users| users.iter().any(|user| is_line(user, line, of)));
     let users = users.unwrap_or_default();
     let generated = users.iter().filter(|user| user.source.kind == SourceKind::GeneratedAdmin);
     let administrators = generated.map(|user| user.name.to_string()).collect();

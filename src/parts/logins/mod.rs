@@ -74,7 +74,12 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, is_rolling: bool) -> Log
 /// When all who pull with a login of ours have been given the present one: `copies` have been, in other namespaces. From then on the time of the former
 /// logins counts, and not earlier: whoever pulls must not be shown a login that has ended. What somebody in another namespace refuses counts for nobody else.
 pub async fn count_overlaps(pass: &Pass<'_>, logins: &mut Logins, copies: Option<&Reach>) {
-    if !logins.are_clients_told || copies.is_some_and(|copies| copies.is_unfinished) {
+    // While it cannot be said which namespaces are meant, those that have a login keep the former one.
+    let stay_as_they_are = |copies: &Reach| {
+        let is_open = copies.problem.as_ref().is_some_and(|problem| problem.reason == reason::PROGRESSING);
+        copies.is_unfinished || copies.fault.is_some() || is_open
+    };
+    if !logins.are_clients_told || copies.is_some_and(stay_as_they_are) {
         return;
     }
     let (look_again, problems) = logins.rotations.count(pass, &mut logins.report.users).await;
@@ -143,8 +148,8 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>, is_rolli
         problems.extend(end_admin(pass).await);
     }
     let look_again = rotations.look_again(pass, &StoredTable::of(pass, standing.as_ref()), is_followed);
-    let refused = pull(pass, address, &decided.pull).await;
-    let are_clients_told = refused.is_empty() && !decided.is_open && address.service().is_some();
+    let (refused, is_written) = pull(pass, address, &decided.pull).await;
+    let are_clients_told = is_written && !decided.is_open;
     problems.extend(refused);
     if is_news {
         pass.ctx.recall.has_news(pass.key, News::Users);
@@ -333,14 +338,24 @@ async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
 }
 
 /// The logins for pods of the namespace. They name every address, so they wait for the Service. What is not among them any more is pruned.
-async fn pull(pass: &Pass<'_>, address: &Address, logins: &[(String, Option<decide::PullLogin>)]) -> Vec<Problem> {
-    let Some(service) = address.service() else { return Vec::new() };
+/// Gives what is wrong, and whether each shows its login now.
+async fn pull(
+    pass: &Pass<'_>,
+    address: &Address,
+    logins: &[(String, Option<decide::PullLogin>)],
+) -> (Vec<Problem>, bool) {
+    let Some(service) = address.service() else { return (Vec::new(), false) };
     let addresses: BTreeSet<_> = summary::image_hosts(pass.registry, service);
-    let mut problems = Vec::new();
+    let (mut problems, mut is_written) = (Vec::new(), true);
     for (name, login) in logins.iter().filter_map(|(name, login)| Some((name, login.as_ref()?))) {
         let config: Sensitive<String> = login.docker_config(&addresses);
-        let applied = pass.apply(secrets::pull(pass.registry, name, &config)).await;
-        problems.extend(applied.err().map(|error| pass.problem(error)));
+        match pass.apply(secrets::pull(pass.registry, name, &config)).await {
+            Ok(applied) => is_written &= !matches!(applied.outcome, Outcome::Damped | Outcome::Replacing),
+            Err(error) => {
+                is_written = false;
+                problems.push(pass.problem(error));
+            }
+        }
     }
-    problems
+    (problems, is_written)
 }

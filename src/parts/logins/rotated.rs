@@ -402,8 +402,8 @@ impl Rotations {
     }
 
     /// Lines that are a second password of a user, with the user's name, as far as they are in the table.
-    pub(super) fn second_lines(&self, in_table: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
-        let lines = self.second_names.iter().filter(|(line, _)| in_table(line));
+    pub(super) fn second_lines(&self, in_table: impl Fn(&str, &str) -> bool) -> BTreeMap<String, String> {
+        let lines = self.second_names.iter().filter(|(line, user)| in_table(line, user));
         lines.map(|(line, user)| (line.clone(), user.clone())).collect()
     }
 
