@@ -259,9 +259,19 @@ pub struct Recall {
 pub(super) struct HeldToken {
     pub(super) text: Sensitive<String>,
     /// Whether its Secret was seen to be there. If it is gone then, somebody has deleted it.
-    was_there: bool,
-    /// Since when it is held.
-    pub(super) since: Instant,
+    pub(super) was_there: bool,
+    /// When the cluster was asked for it; `None`: it was there.
+    pub(super) asked: Option<Instant>,
+}
+
+impl HeldToken {
+    /// How soon after one token another is asked for, whatever clocks say: the cluster's may be another than ours.
+    pub(super) const AT_THE_EARLIEST: Duration = Duration::from_secs(300);
+
+    /// Whether it was asked for just now.
+    pub(super) fn is_new(&self) -> bool {
+        self.asked.is_some_and(|at| at.elapsed() < Self::AT_THE_EARLIEST)
+    }
 }
 
 struct Written {
@@ -350,8 +360,7 @@ impl Recall {
     }
 
     /// It is this one.
-    pub(super) fn holds_token(&self, key: &Key, place: Place, text: Sensitive<String>, was_there: bool) {
-        let held = HeldToken { text, was_there, since: Instant::now() };
+    pub(super) fn holds_token(&self, key: &Key, place: Place, held: HeldToken) {
         locked(&self.tokens).entry(key.clone()).or_default().insert(place, held);
     }
 

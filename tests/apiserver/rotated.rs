@@ -298,7 +298,7 @@ async fn a_table_that_pods_do_not_follow_keeps_the_login_that_is_shown() {
     registry.htpasswd().appears(PATIENCE).await;
     registry.says("UsersReady", "False", "PodsKeepOldTable").await;
     always(Duration::from_secs(5), "pods that run keep the table that was immutable", async || {
-        assert!(!registry.login().at("/data/next-password").await.is_null());
+        assert!(registry.login().at("/data/next-password").await.is_null(), "nor is a next login made");
         if registry.shown().await == first { Ok(()) } else { Err("another login is shown".to_owned()) }
     })
     .await;

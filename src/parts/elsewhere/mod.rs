@@ -12,6 +12,7 @@ use operator_engine::apply::{Applied, Kind, ObjectRef, Outcome};
 use super::address::Address;
 use super::advice::advice;
 use super::certificate::Certificate;
+use super::context::HeldToken;
 use super::logins::accounts::AccountSecret;
 use super::logins::{self, Logins};
 use super::trust;
@@ -28,9 +29,6 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 const GO_ON: Duration = Duration::from_millis(1);
 /// The same if something failed.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
-
-/// How soon after one token another is asked for, whatever clocks say: the cluster's may be another than ours.
-const AT_THE_EARLIEST: Duration = Duration::from_secs(300);
 
 /// Failures of one registry that are remembered until their turn comes again.
 const REMEMBERED: usize = 64;
@@ -260,7 +258,7 @@ impl Work<'_> {
         let place = secret.place();
         let is_there = self.pass.ctx.engine.is_known(&ObjectRef::new(place.1, &place.0, &place.2));
         let held = self.pass.ctx.recall.token(self.pass.key, &place, is_there);
-        let is_new = held.as_ref().is_some_and(|held| held.since.elapsed() < AT_THE_EARLIEST);
+        let is_new = held.as_ref().is_some_and(HeldToken::is_new);
         let token = held.and_then(|held| secret.account.token(held.text));
         match token.filter(|token| is_new || !token.is_due(self.pass.now)) {
             Some(token) => {
@@ -273,7 +271,7 @@ impl Work<'_> {
 
     /// Gives the reason why it has no new token.
     async fn ask(&mut self, secret: &AccountSecret) -> Option<String> {
-        let token = match secret.token(self.pass).await {
+        let (token, asked) = match secret.token(self.pass).await {
             Ok(token) => token,
             Err(error) => {
                 let advice = advice(&error).map(|advice| format!("; {advice}")).unwrap_or_default();
@@ -283,13 +281,14 @@ impl Work<'_> {
         let why = self.write(&secret.object(self.pass, &token)).await;
         self.look_again_at(&token);
         // Whatever keeps it from being written, the next try needs no other one.
-        self.pass.ctx.recall.holds_token(self.pass.key, secret.place(), token.text, why.is_none());
+        let held = HeldToken { text: token.text, was_there: why.is_none(), asked };
+        self.pass.ctx.recall.holds_token(self.pass.key, secret.place(), held);
         why
     }
 
     fn look_again_at(&mut self, token: &AccountToken) {
         let left = Duration::try_from(token.renew_at.duration_since(self.pass.now)).unwrap_or_default();
-        let left = if left.is_zero() { AT_THE_EARLIEST } else { left };
+        let left = if left.is_zero() { HeldToken::AT_THE_EARLIEST } else { left };
         self.look_again = self.look_again.into_iter().chain([left]).min();
     }
 

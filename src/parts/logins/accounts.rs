@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
+use tokio::time::Instant;
 
 use super::super::elsewhere::Place;
 use super::super::{Error, Pass};
@@ -48,18 +49,18 @@ impl AccountSecret {
         }
     }
 
-    /// The token that it holds, unless it is time for the next, which is asked for.
+    /// The token that it holds, unless it is time for the next, which is asked for: then also when that was.
     ///
     /// # Errors
     /// The Secret could not be read, or the cluster gives no token.
-    pub(in crate::parts) async fn token(&self, pass: &Pass<'_>) -> Result<AccountToken, Error> {
+    pub(in crate::parts) async fn token(&self, pass: &Pass<'_>) -> Result<(AccountToken, Option<Instant>), Error> {
         let (namespace, kind, name) = self.place();
         let live = pass.ctx.engine.read_in(&pass.owner, kind, &namespace, &name).await?;
         let held = live.and_then(|live| password_in(&live.data(".dockerconfigjson")?));
         let held = held.and_then(|text| self.account.token(text)).filter(|token| !token.is_due(pass.now));
         match held {
-            Some(token) => Ok(token),
-            None => self.ask(pass).await,
+            Some(token) => Ok((token, None)),
+            None => Ok((self.ask(pass).await?, Some(Instant::now()))),
         }
     }
 
