@@ -123,22 +123,13 @@ fn placeholders(registry: &Resolved) -> Material {
         }),
         admin: has_admin(&registry.users)
             .then(|| AdminLogin { password: text().into(), kind: AdminLogin::KIND.to_owned() }),
-        logins: registry.rotated_users().iter().map(|user| (user.name.clone(), first_login(&user.name))).collect(),
+        logins: registry
+            .rotated_users()
+            .iter()
+            .map(|user| (user.name.clone(), RotatedLogin::first(&user.name, text().into(), Timestamp::UNIX_EPOCH)))
+            .collect(),
         pull: (has_admin(&registry.users) || !registry.pull_secrets.is_empty()).then(|| text().into()),
         http_secret: text().into(),
-    }
-}
-
-/// The login that a rotated user begins with.
-fn first_login(user: &str) -> RotatedLogin {
-    RotatedLogin {
-        username: user.to_owned(),
-        password: PLACEHOLDER.to_owned().into(),
-        since: Some(Timestamp::UNIX_EPOCH),
-        next: None,
-        former: None,
-        handled: None,
-        kind: AdminLogin::KIND.to_owned(),
     }
 }
 

@@ -1,19 +1,17 @@
 //! Tokens of ServiceAccounts that stand in pull Secrets: what the one who holds a token can read of it, and when it is time for the next. Decides only: the
 //! clock is in the input. Whether a token is good is for the cluster to say.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::cluster::ClusterUser;
+use super::jwt;
 use crate::secret::Sensitive;
 
 /// How long a token is asked for. It is renewed at half of its life, so that an operator may be away for two hours.
 const LIFE: SignedDuration = SignedDuration::from_hours(4);
-/// Longest token, in bytes, that is taken.
-const LONGEST: usize = 16 << 10;
 
 /// Of which ServiceAccount, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +56,9 @@ impl Account {
     /// The token in this text. `None`: it is none, of another ServiceAccount, or good for others, too.
     #[must_use]
     pub fn token(&self, text: Sensitive<String>) -> Option<AccountToken> {
-        let payload = text.expose().split('.').nth(1).filter(|_| text.expose().len() <= LONGEST)?;
-        let claims: Claims = serde_json::from_slice(&BASE64.decode(payload).ok()?).ok()?;
+        let bytes = Some(text.expose().as_bytes()).filter(|bytes| bytes.len() <= jwt::LONGEST)?;
+        let claims = jwt::unproved(bytes)?;
+        let claims: Claims = serde_json::from_value(Value::Object(claims)).ok()?;
         let is_its_own = claims.sub == ClusterUser::service_account(&self.namespace, &self.name).name;
         if !is_its_own || claims.aud != [self.audience.as_str()] || claims.iat < 0 || claims.exp <= claims.iat {
             return None;
@@ -79,7 +78,9 @@ impl AccountToken {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    use serde_json::json;
 
     use super::*;
 
@@ -124,7 +125,7 @@ mod tests {
         ] {
             assert!(account().token(signed(&bad)).is_none(), "{bad}");
         }
-        for text in ["", "a.b.c", "no token", "..", &"a".repeat(LONGEST + 1)] {
+        for text in ["", "a.b.c", "no token", "..", &"a".repeat(jwt::LONGEST + 1)] {
             assert!(account().token(text.to_owned().into()).is_none(), "{text}");
         }
     }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::token::LEEWAY;
 
 /// Longest token, in bytes, that is looked at.
-const LONGEST: usize = 16 << 10;
+pub(super) const LONGEST: usize = 16 << 10;
 /// Longest password of a table's user, in bytes; tokens are longer.
 const LONGEST_PASSWORD: usize = 72;
 /// Keys of one issuer that are looked at.

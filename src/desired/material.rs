@@ -119,6 +119,22 @@ pub struct RotatedLogin {
     pub kind: String,
 }
 
+impl RotatedLogin {
+    /// The one that a user begins with.
+    #[must_use]
+    pub fn first(user: &str, password: Sensitive<String>, since: Timestamp) -> Self {
+        Self {
+            username: user.to_owned(),
+            password,
+            since: Some(since),
+            next: None,
+            former: None,
+            handled: None,
+            kind: AdminLogin::KIND.to_owned(),
+        }
+    }
+}
+
 /// A password that was shown before, and counts for a while.
 #[derive(Debug, Clone)]
 pub struct FormerPassword {

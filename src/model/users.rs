@@ -49,13 +49,13 @@ pub(super) fn users(spec: Option<&AuthSpec>, observed: &Observed) -> Users {
         faults: Vec::new(),
         is_full: false,
         has_tokens: spec.token.is_some(),
-        second_names: BTreeMap::new(),
+        rotated_lines: BTreeMap::new(),
     };
     let rotated = rotated(&spec.users, &mut found.faults);
     let lines = rotated
         .iter()
         .flat_map(|user| [user.name.clone(), second_name(&user.name)].map(|line| (line, user.name.clone())));
-    found.second_names = lines.collect();
+    found.rotated_lines = lines.collect();
     for user in &spec.users {
         let Some(reference) = &user.password_secret_ref else { continue };
         let key = reference.key.as_deref().unwrap_or(PASSWORD_KEY);
@@ -258,7 +258,7 @@ struct Found<'a> {
     /// Whether passwords are looked at by the sidecar alone.
     has_tokens: bool,
     /// Names that rotated users log in with in turn, and whose each is.
-    second_names: BTreeMap<String, String>,
+    rotated_lines: BTreeMap<String, String>,
 }
 
 impl<'a> Found<'a> {
@@ -352,7 +352,7 @@ impl<'a> Found<'a> {
     }
 
     fn candidate(&mut self, wanted: Wanted) {
-        if let Some(owner) = self.second_names.get(&wanted.name) {
+        if let Some(owner) = self.rotated_lines.get(&wanted.name) {
             self.faults.push(Fault {
                 reason: "UserDuplicate",
                 message: format!(

@@ -114,7 +114,7 @@ impl Engine {
     /// Whether an object is there, as far as is known without a read.
     #[must_use]
     pub fn is_known(&self, object: &ObjectRef) -> bool {
-        !matches!(self.memory.recall(object), Recall::Unknown | Recall::Absent)
+        self.memory.may_exist(object)
     }
 
     /// Brings one child to what is wanted.

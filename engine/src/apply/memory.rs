@@ -317,6 +317,11 @@ impl Memory {
         self.lock().entries.get(object).is_none_or(|entry| matches!(entry.content, Content::Unknown))
     }
 
+    /// Whether [`Memory::recall`] would say neither that nor [`Recall::Absent`], likewise.
+    pub(super) fn may_exist(&self, object: &ObjectRef) -> bool {
+        self.lock().entries.get(object).is_some_and(|entry| entry.may_exist())
+    }
+
     pub(super) fn recall(&self, object: &ObjectRef) -> Recall {
         let (text, version, depth, wanted) = match self.lock().entries.get_mut(object) {
             None => return Recall::Unknown,

@@ -22,25 +22,25 @@ pub(in crate::parts) fn plan(pass: &Pass<'_>, lent: Option<&[Lent]>, address: &A
     let registry = pass.registry;
     let name = pull_copy::name(&registry.namespace, registry.name.as_str());
     let mut plan = at_home(pass, address);
-    let stays = |plan: Plan, problem: Problem| {
-        let keep = plan.keep.union(&named(there, &name)).cloned().collect();
-        let reach = Reach { problem: Some(problem), ..plan.reach.unwrap_or_default() };
-        Plan { keep, reach: Some(reach), ..plan }
+    // What was copied stays.
+    let stays = |plan: Plan, tell: &dyn Fn(&mut Reach)| {
+        let mut reach = plan.reach.unwrap_or_default();
+        tell(&mut reach);
+        Plan { keep: named(there, &name), reach: Some(reach), ..plan }
     };
     if let Some(blocked) = &registry.faults.login_copies {
-        let reach = Reach { fault: Some(Problem::of(blocked)), ..plan.reach.take().unwrap_or_default() };
-        return Plan { keep: plan.keep.union(&named(there, &name)).cloned().collect(), reach: Some(reach), ..plan };
+        return stays(plan, &|reach| reach.fault = Some(Problem::of(blocked)));
     }
     if registry.login_copies.is_empty() {
         return plan;
     }
     if !pass.ctx.settings.sees_namespaces {
         let why = "this operator watches single namespaces and has no right to see others: install it for the whole cluster, or remove namespaces from spec.pullSecrets";
-        return stays(plan, Problem::stuck("NeedsClusterScope", why));
+        return stays(plan, &|reach| reach.problem = Some(Problem::stuck("NeedsClusterScope", why)));
     }
     let (Some(lent), Some(service)) = (lent, address.service()) else {
         let why = "logins are copied when the users and the Service are known; what was copied stays";
-        return stays(plan, Problem::retrying("Progressing", why));
+        return stays(plan, &|reach| reach.problem = Some(Problem::retrying("Progressing", why)));
     };
     let hosts = Arc::new(summary::hosts_of_others(registry, service));
     let logins: Vec<_> = lent.iter().map(|lent| lent.login().map(|login| login.docker_config(&hosts))).collect();

@@ -152,15 +152,7 @@ async fn make(pass: &Pass<'_>, user: &RotatedUser) -> Found {
         Ok(password) => password,
         Err(error) => return Found::Nobody(pass.problem(error)),
     };
-    let login = RotatedLogin {
-        username: user.name.clone(),
-        password,
-        since: Some(whole(pass.now)),
-        next: None,
-        former: None,
-        handled: None,
-        kind: AdminLogin::KIND.to_owned(),
-    };
+    let login = RotatedLogin::first(&user.name, password, whole(pass.now));
     let secret = pass.registry.name.login(&user.name);
     match write(pass, user, &login).await {
         Ok(login) => Found::Login(Rotation { user: user.clone(), secret, login, asked: None, is_ours: true }),
@@ -256,20 +248,22 @@ impl Rotation {
             (Some(_), Some(next)) => table.since(&next).map_or(Next::Stored, Next::InTable),
             _ => Next::None,
         };
-        let former = match &login.former {
-            None => Former::None,
-            Some(FormerPassword { since: None, .. }) => Former::Needed,
-            Some(FormerPassword { since: Some(since), .. }) => Former::Counting(*since),
-        };
         Facts {
             since: login.since,
             next,
-            former,
+            former: self.former(),
             asked: Asked::of(self.asked.as_deref(), login.handled.as_deref()),
             is_followed,
             every: self.user.every,
             overlap: self.user.overlap,
             lead: SignedDuration::try_from(pass.ctx.settings.login_lead).unwrap_or_default(),
+        }
+    }
+
+    fn former(&self) -> Former {
+        match &self.login.former {
+            None => Former::None,
+            Some(former) => former.since.map_or(Former::Needed, Former::Counting),
         }
     }
 
@@ -288,7 +282,10 @@ impl Rotation {
                 let handled = handled();
                 RotatedLogin {
                     username,
-                    password: login.next.unwrap_or(generated::admin_password()?),
+                    password: match login.next {
+                        Some(next) => next,
+                        None => generated::admin_password()?,
+                    },
                     since: now,
                     next: None,
                     former: Some(FormerPassword { password: login.password, since: None }),
@@ -461,11 +458,10 @@ impl Rotations {
     ) -> (Option<Timestamp>, Vec<Problem>) {
         let (mut look_again, mut problems) = (None, Vec::new());
         for rotation in self.known.iter_mut().filter(|rotation| rotation.is_ours) {
-            let Some(former) = rotation.login.former.clone() else { continue };
-            let stage = former.since.map_or(Former::Needed, Former::Counting);
-            if !rotation::counts_from_now(stage, pass.now) {
+            if !rotation::counts_from_now(rotation.former(), pass.now) {
                 continue;
             }
+            let Some(former) = rotation.login.former.clone() else { continue };
             let former = FormerPassword { since: Some(whole(pass.now)), ..former };
             let wanted = RotatedLogin { former: Some(former), ..rotation.login.clone() };
             match write(pass, &rotation.user, &wanted).await {
