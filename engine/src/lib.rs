@@ -17,6 +17,7 @@
 //! | [`process`] | at most one process writes; it says what is missing; it ends in time |
 //! | [`metrics`] | what all of these count |
 
+mod alike;
 pub mod apply;
 pub mod metrics;
 pub mod process;

@@ -246,7 +246,7 @@ async fn cannot_be_followed(
     if registry.spec.suspend == Some(true) {
         match workload::stop(owner, ctx).await {
             Ok(()) => status = summary::stopped(status, reason::SUSPENDED, generation, now),
-            Err(error) => _ = failures.failed(&Key::new(&owner.namespace, &owner.name), &error),
+            Err(error) => _ = failures.failed(&Key::new(owner.namespace.as_str(), owner.name.as_str()), &error),
         }
     }
     report(registry, status, failures, ctx).await?;

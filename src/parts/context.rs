@@ -510,7 +510,7 @@ fn still_mounts(pod: &Pod, registry: &str, claim: &str, is_shared: bool) -> Opti
 
 /// The objects that a registry refers to.
 fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
-    let at = |kind: &'static str, name: String| (kind, key.namespace.clone(), name);
+    let at = |kind: &'static str, name: String| (kind, key.namespace.to_string(), name);
     let elsewhere = observe::elsewhere(registry).map(|(namespace, name)| ("Secret", namespace, name));
     let secrets = observe::secrets(registry).into_iter().map(|name| at("Secret", name)).chain(elsewhere);
     let trust = registry.spec.trust.as_ref();
@@ -526,10 +526,10 @@ fn referred(key: &Key, registry: &PrivateRegistry) -> BTreeSet<Reference> {
 /// Who may want a claim that `key` has, its own or one that it names: whoever names it, too, and whose own it would be.
 fn rivals(references: &References, key: &Key) -> BTreeSet<Key> {
     let data = Child::Data.suffix();
-    let own = (CLAIM, key.namespace.clone(), format!("{}{data}", key.name));
+    let own = (CLAIM, key.namespace.to_string(), format!("{}{data}", key.name));
     let claims = references.of(key).into_iter().filter(|(kind, ..)| *kind == CLAIM).chain([own]);
     let wanting = claims.flat_map(|(kind, namespace, claim)| {
-        let owner = claim.strip_suffix(data).map(|owner| Key::new(&namespace, owner));
+        let owner = claim.strip_suffix(data).map(|owner| Key::new(namespace.as_str(), owner));
         references.to(kind, &namespace, &claim).into_iter().chain(owner)
     });
     wanting.filter(|rival| rival != key).collect()

@@ -59,7 +59,7 @@ pub async fn settle(
 /// Takes the copies in other namespaces away. What is refused for good holds nobody: it may be somebody else's, and is public,
 /// or a login to what is gone.
 async fn recall(owner: &Owner, ctx: &Context) -> Result<(), Error> {
-    let key = Key::new(&owner.namespace, &owner.name);
+    let key = Key::new(owner.namespace.as_str(), owner.name.as_str());
     let mut errors: Vec<Error> = proofs::clear(&key, ctx).await.err().into_iter().collect();
     for copy in ctx.engine.elsewhere(owner) {
         errors.extend(ctx.engine.remove_elsewhere(owner, &copy).await.err().map(Error::from));

@@ -25,12 +25,13 @@ use super::hash::Hash;
 use super::kinds::Kind;
 use super::live::{Depth, KNOWN_BESIDES, Live};
 use super::{Marks, ObjectRef};
+use crate::alike::Sample;
 
 mod text;
 mod version;
 
-/// Bytes of content that are held at most: enough for some hundred owners.
-const CONTENT: usize = 4 << 20;
+/// Bytes of content that are held at most: enough for a thousand owners and more.
+const CONTENT: usize = 2 << 20;
 /// Bytes of one object that are held at most. What is larger is read each time: it would push out what is known of many others.
 const LARGEST: usize = 512 << 10;
 
@@ -91,6 +92,8 @@ struct State {
     entries: BTreeMap<ObjectRef, Box<Entry>>,
     /// The children of each owner, in order.
     children: BTreeMap<Owner, Vec<ObjectRef>>,
+    /// What the contents of each kind resemble.
+    samples: BTreeMap<&'static Kind, Sample>,
     /// Bytes of content that are held, and that may be.
     held: usize,
     room: usize,
@@ -287,13 +290,17 @@ impl Memory {
     /// compared lets go of its page.
     pub fn pass_is_over(&self, namespace: &str, owner: &str) {
         let mut state = self.lock();
-        let State { entries, children, held, .. } = &mut *state;
+        let State { entries, children, samples, held, .. } = &mut *state;
         for child in children.get(&(namespace.into(), owner.into())).into_iter().flatten() {
             match entries.get_mut(child).map(|entry| &mut entry.content) {
                 Some(Content::Known { text, is_used: false, depth: Depth::Whole, .. }) => {
                     *held -= text.take().map_or(0, |text| text.len());
                 }
-                Some(Content::Known { text: Some(text), .. }) => text.leave_page(),
+                Some(Content::Known { text: Some(text), .. }) => {
+                    *held -= text.len();
+                    text.leave_page(samples.entry(child.kind).or_default());
+                    *held += text.len();
+                }
                 _ => {}
             }
         }
@@ -366,7 +373,8 @@ impl Memory {
     /// The object as an answer showed it. `wanted`: it was found or made to be as wanted.
     pub(super) fn remember(&self, object: &ObjectRef, since: Since, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();
-        let Some(entry) = state.entries.get_mut(object) else { return };
+        let State { entries, samples, .. } = &mut *state;
+        let Some(entry) = entries.get_mut(object) else { return };
         let version = Version::of(live);
         let depth = match depth {
             Depth::Unread if entry.is_read => Depth::Read,
@@ -381,7 +389,8 @@ impl Memory {
             Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
             None | Some(Heard::Seen(_)) => {
                 let is_held = depth != Depth::Read || !live.is_larger_than(LARGEST);
-                let text = is_held.then(|| Text::of(&live.trimmed(depth, &self.marks)));
+                let like = samples.entry(object.kind).or_default();
+                let text = is_held.then(|| Text::of(&live.trimmed(depth, &self.marks), like));
                 Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() }
             }
         };
@@ -411,7 +420,8 @@ impl Memory {
     /// `live`, remembered in full, was compared: keep only as much of it as `depth` says. Does nothing if there was news of it meanwhile.
     pub(super) fn reduce(&self, object: &ObjectRef, live: &Live, depth: Depth, wanted: Option<Hash>) {
         let mut state = self.lock();
-        let Some(entry) = state.entries.get_mut(object) else { return };
+        let State { entries, samples, .. } = &mut *state;
+        let Some(entry) = entries.get_mut(object) else { return };
         let depth = if depth == Depth::Unread && entry.is_read { Depth::Read } else { depth };
         let reduced = match &entry.content {
             Content::Known { version, depth: kept, .. } => {
@@ -419,7 +429,8 @@ impl Memory {
                 if *kept != Depth::Whole || version != Version::of(live) {
                     return;
                 }
-                let text = Some(Text::of(&live.trimmed(depth, &self.marks)));
+                let text = Text::of(&live.trimmed(depth, &self.marks), samples.entry(object.kind).or_default());
+                let text = Some(text);
                 Some(Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() })
             }
             Content::Unknown | Content::Absent | Content::Stale => None,

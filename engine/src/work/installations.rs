@@ -78,7 +78,7 @@ pub struct Installations {
 #[derive(Debug, Default)]
 struct Table {
     /// By namespace and name of the installation.
-    known: BTreeMap<(String, String), Known>,
+    known: BTreeMap<Key, Known>,
     left: BTreeMap<Key, Left>,
 }
 
@@ -162,7 +162,7 @@ impl Table {
         let Some(operator) = shown.operator.filter(|operator| *operator != own) else {
             return self.turn_without_name(wait, key, shown, now);
         };
-        let other = (key.namespace.clone(), operator.to_owned());
+        let other = Key::new(key.namespace.clone(), operator);
         let leave = |after: Duration| Turn::Leave { after, is_news: false };
         let left_of = |time: Duration, since: Instant| time.saturating_sub(now - since);
         let (known, turn) = match (self.known.remove(&other), shown.asked) {
@@ -218,8 +218,8 @@ impl Table {
         if shown.operator.is_some() {
             return work;
         }
-        let lives = |((namespace, _), known): (&(String, String), &Known)| {
-            *namespace == key.namespace && matches!(known, Known::Answered { .. })
+        let lives = |(other, known): (&Key, &Known)| {
+            other.namespace == key.namespace && matches!(known, Known::Answered { .. })
         };
         let waited = self.left.get(key).map_or(Duration::ZERO, |left| now - left.since);
         if waited < wait && self.known.iter().any(lives) {
@@ -229,7 +229,7 @@ impl Table {
     }
 
     fn ask(&mut self, key: &Key, operator: &str, own: &str, now: Instant) {
-        let other = (key.namespace.clone(), operator.to_owned());
+        let other = Key::new(key.namespace.clone(), operator);
         let answers = match self.known.get(&other) {
             Some(Known::Answered { answers, .. } | Known::Asked { answers, .. }) => *answers,
             Some(Known::Gone { .. }) | None => 0,
@@ -319,7 +319,7 @@ mod tests {
                 Answered(answers) => Some(Known::Answered { answers, since }),
                 Gone => Some(Known::Gone { since }),
             };
-            let known = known.map(|known| (("team".to_owned(), OTHER.to_owned()), known));
+            let known = known.map(|known| (Key::new("team", OTHER), known));
             let mut table = Table { known: known.into_iter().collect(), left: BTreeMap::new() };
             let turn = table.turn(OURS, WAIT, &key("one"), &shown(operator, question), now);
             assert_eq!(turn, expected, "row {number}");
@@ -330,7 +330,7 @@ mod tests {
     fn a_manifest_that_nobody_follows_is_asked_about_sooner() {
         let now = Instant::now() + Duration::from_secs(86_400);
         let known = Known::Answered { answers: 5, since: now - WAIT };
-        let known = BTreeMap::from([(("team".to_owned(), OTHER.to_owned()), known)]);
+        let known = BTreeMap::from([(Key::new("team", OTHER), known)]);
         let mut table = Table { known, left: BTreeMap::new() };
         let mut shown = shown(Some(OTHER), None);
         assert_eq!(table.turn(OURS, WAIT, &key("one"), &shown, now), leave(900));

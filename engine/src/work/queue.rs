@@ -22,18 +22,18 @@ mod workers;
 pub use state::{Depth, Grant, Next, QueueState, Settings};
 pub use workers::{Drained, Finished, Limits, Outcome, run_workers};
 
-/// Namespace and name of an object.
+/// Namespace and name of an object. Clones share the text: each object's stands in a dozen places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// `metadata.namespace`
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl Key {
     /// The object `name` in `namespace`.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }

@@ -14,8 +14,9 @@ pub struct References(Mutex<Both>);
 
 #[derive(Debug, Default)]
 struct Both {
-    of: BTreeMap<Key, BTreeSet<Reference>>,
-    to: BTreeMap<Reference, BTreeSet<Key>>,
+    // Lists, because a set of one has room for eleven. In order.
+    of: BTreeMap<Key, Box<[Reference]>>,
+    to: BTreeMap<Reference, Box<[Key]>>,
 }
 
 impl References {
@@ -23,38 +24,36 @@ impl References {
     pub fn refer(&self, key: &Key, names: BTreeSet<Reference>) -> Vec<Reference> {
         let mut both = self.lock();
         let Both { of, to } = &mut *both;
-        if of.get(key).map_or(names.is_empty(), |known| *known == names) {
-            return Vec::new();
-        }
-        let mut dropped = of.remove(key).unwrap_or_default();
-        for name in &dropped {
-            if let Some(keys) = to.get_mut(name) {
-                keys.remove(key);
+        let before = of.get(key).map(|known| BTreeSet::from_iter(known.iter().cloned())).unwrap_or_default();
+        for name in before.difference(&names) {
+            let left = to.remove(name).unwrap_or_default().into_iter().filter(|other| other != key).collect::<Box<[_]>>();
+            if !left.is_empty() {
+                to.insert(name.clone(), left);
             }
         }
-        for name in &names {
-            to.entry(name.clone()).or_default().insert(key.clone());
+        for name in names.difference(&before) {
+            let with_us: BTreeSet<_> = to.remove(name).unwrap_or_default().into_iter().chain([key.clone()]).collect();
+            to.insert(name.clone(), with_us.into_iter().collect());
         }
-        if !names.is_empty() {
-            of.insert(key.clone(), names);
+        let dropped = before.difference(&names).filter(|name| !to.contains_key(*name)).cloned().collect();
+        if names.is_empty() {
+            of.remove(key);
+        } else if names != before {
+            of.insert(key.clone(), names.into_iter().collect());
         }
-        dropped.retain(|name| to.get(name).is_some_and(BTreeSet::is_empty));
-        for name in &dropped {
-            to.remove(name);
-        }
-        dropped.into_iter().collect()
+        dropped
     }
 
     /// What `key` refers to.
     #[must_use]
     pub fn of(&self, key: &Key) -> BTreeSet<Reference> {
-        self.lock().of.get(key).cloned().unwrap_or_default()
+        self.lock().of.get(key).into_iter().flatten().cloned().collect()
     }
 
     /// Who refers to an object.
     #[must_use]
     pub fn to(&self, kind: &'static str, namespace: &str, name: &str) -> BTreeSet<Key> {
-        self.lock().to.get(&(kind, namespace.to_owned(), name.to_owned())).cloned().unwrap_or_default()
+        self.lock().to.get(&(kind, namespace.to_owned(), name.to_owned())).into_iter().flatten().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Both> {

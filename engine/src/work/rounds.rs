@@ -141,7 +141,7 @@ impl<'a> List<'a> {
 
     /// Whether the children of these were listed.
     async fn read(&mut self, keys: &[&Key]) -> bool {
-        let owners: Vec<_> = keys.iter().map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
+        let owners: Vec<_> = keys.iter().map(|key| (&*key.namespace, &*key.name)).collect();
         let read = self.ahead.reach(owners).await;
         if let Err(error) = &read {
             debug!(%error, scope = %self.scope, "children could not be listed; they are read one by one");
@@ -219,10 +219,10 @@ mod tests {
         });
         let memory = Arc::new(Memory::new(MARKS));
         for key in keys {
-            let labels = BTreeMap::from([("test.dev/owner".to_owned(), key.name.clone())]);
+            let labels = BTreeMap::from([("test.dev/owner".to_owned(), key.name.to_string())]);
             let metadata = ObjectMeta {
-                name: Some(key.name.clone()),
-                namespace: Some(key.namespace.clone()),
+                name: Some(key.name.to_string()),
+                namespace: Some(key.namespace.to_string()),
                 uid: Some("u".to_owned()),
                 resource_version: Some("7".to_owned()),
                 labels: Some(labels),

@@ -4,7 +4,7 @@
 //! own status writes don't cause passes, and keeps an object that can't be decoded from hiding the others: what is known
 //! of it from before is kept, so that what runs is still looked after. It never talks to the API server.
 //!
-//! Objects are held as compressed text ([`packed`]): a pass reads one at a time, and all of them are in memory.
+//! Objects are held as packed text ([`packed`]): a pass reads one at a time, and all of them are in memory.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,7 @@ use self::packed::Packed;
 use super::followed::{Followed, Guarded, Unfollowed};
 use super::queue::Key;
 use super::watches::{Scope, compare_versions};
+use crate::alike::Sample;
 use crate::apply::Hash;
 
 mod packed;
@@ -66,6 +67,8 @@ pub struct Objects<K> {
 #[derive(Debug)]
 struct Inner<K> {
     objects: BTreeMap<Key, Box<Held<K>>>,
+    /// What they resemble.
+    sample: Sample,
     undecodable: BTreeMap<Key, String>,
     listings: BTreeMap<Scope, Listing>,
 }
@@ -110,8 +113,8 @@ struct Listing {
 
 impl<K> Default for Objects<K> {
     fn default() -> Self {
-        let inner = Inner { objects: BTreeMap::new(), undecodable: BTreeMap::new(), listings: BTreeMap::new() };
-        Self { inner: RwLock::new(inner) }
+        let (objects, undecodable, listings) = Default::default();
+        Self { inner: RwLock::new(Inner { objects, sample: Sample::default(), undecodable, listings }) }
     }
 }
 
@@ -261,7 +264,8 @@ impl<K: Followed> Inner<K> {
         if matches!(happened, Happened::Nothing) {
             return Vec::new();
         }
-        self.objects.insert(key.clone(), Box::new(Held { tells, object: Packed::of(object) }));
+        let object = Packed::of(object, &mut self.sample);
+        self.objects.insert(key.clone(), Box::new(Held { tells, object }));
         let changes: &[What] = match happened {
             Happened::Nothing => &[],
             Happened::New => &[What::Added],

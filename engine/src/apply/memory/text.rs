@@ -1,24 +1,28 @@
-//! What is held of an object, as JSON: a tenth of the space of a tree of maps.
+//! What is held of an object, as JSON: a tenth of the space of a tree of maps, and that packed ([`Alike`]).
 
 use std::fmt;
-use std::sync::Arc;
 
 use hyper::body::Bytes;
 use serde_json::Value;
 
-/// JSON text. Cheap to clone. Never printed: it may be of a Secret.
+use crate::alike::{Alike, Sample};
+
+/// JSON text. Never printed: it may be of a Secret.
 #[derive(Clone)]
 pub(super) enum Text {
     /// In memory of its own, for as long as the object is as it is.
-    Held(Arc<[u8]>),
+    Held(Alike),
     /// A part of the page on which it was listed, until it is compared. As the last of a page's texts goes, all of its memory is given back; texts of
     /// their own would leave holes between what stays.
     Listed(Box<Bytes>),
 }
 
 impl Text {
-    pub(super) fn of(value: &Value) -> Self {
-        Self::Held(value.to_string().into_bytes().into())
+    /// `like`: of objects of its kind.
+    pub(super) fn of(value: &Value, like: &mut Sample) -> Self {
+        // What has content may be secret.
+        let has_content = value.get("data").is_some();
+        Self::Held(like.pack(value.to_string().as_bytes(), !has_content))
     }
 
     pub(super) fn listed(text: Bytes) -> Self {
@@ -26,25 +30,25 @@ impl Text {
     }
 
     /// Into memory of its own.
-    pub(super) fn leave_page(&mut self) {
+    pub(super) fn leave_page(&mut self, like: &mut Sample) {
         if let Self::Listed(bytes) = self {
-            *self = Self::Held(bytes[..].into());
+            *self = Self::Held(like.pack(bytes, false));
         }
     }
 
+    /// Bytes that it takes.
     pub(super) fn len(&self) -> usize {
-        self.bytes().len()
+        match self {
+            Self::Held(packed) => packed.len(),
+            Self::Listed(bytes) => bytes.len(),
+        }
     }
 
     /// `None`: it is no JSON.
     pub(super) fn parse(&self) -> Option<Value> {
-        serde_json::from_slice(self.bytes()).ok()
-    }
-
-    fn bytes(&self) -> &[u8] {
         match self {
-            Self::Held(bytes) => bytes,
-            Self::Listed(bytes) => bytes,
+            Self::Held(packed) => serde_json::from_slice(&packed.text()?).ok(),
+            Self::Listed(bytes) => serde_json::from_slice(bytes).ok(),
         }
     }
 }

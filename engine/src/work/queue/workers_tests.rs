@@ -58,10 +58,10 @@ impl Running {
 #[tokio::test(start_paused = true)]
 async fn a_panic_leaves_the_others_going_and_comes_back_late() {
     let running = Running::start(Limits { concurrency: 1, ..Limits::default() }, |grant: Grant| {
-        assert!(grant.key.name != "before-the-first-await", "boom");
+        assert!(&*grant.key.name != "before-the-first-await", "boom");
         async move {
             sleep(Duration::from_millis(1)).await;
-            assert!(grant.key.name != "broken", "boom");
+            assert!(&*grant.key.name != "broken", "boom");
             SETTLED
         }
     });
@@ -81,7 +81,7 @@ async fn a_panic_leaves_the_others_going_and_comes_back_late() {
 #[tokio::test(start_paused = true)]
 async fn a_pass_that_hangs_ends_after_thirty_seconds_and_is_tried_again() {
     let running = Running::start(Limits { concurrency: 2, ..Limits::default() }, |grant: Grant| async move {
-        if grant.key.name == "hangs" && grant.failures == 0 {
+        if &*grant.key.name == "hangs" && grant.failures == 0 {
             std::future::pending::<()>().await;
         }
         SETTLED
@@ -136,7 +136,7 @@ async fn an_event_during_a_pass_is_not_lost() {
 async fn shutdown_takes_no_more_and_waits_for_what_runs_but_not_for_ever() {
     let limits = Limits { concurrency: 2, drain: Duration::from_secs(10), ..Limits::default() };
     let running = Running::start(limits, |grant: Grant| async move {
-        sleep(Duration::from_secs(if grant.key.name == "slow" { 29 } else { 3 })).await;
+        sleep(Duration::from_secs(if &*grant.key.name == "slow" { 29 } else { 3 })).await;
         SETTLED
     });
     let (queue, finished) = (running.queue.clone(), running.finished.clone());
@@ -148,7 +148,7 @@ async fn shutdown_takes_no_more_and_waits_for_what_runs_but_not_for_ever() {
     assert_eq!(running.stop().await, Drained { finished: 1, dropped: 1 });
     assert_eq!(started.elapsed(), Duration::from_secs(10));
     let finished: Vec<_> = finished.lock().unwrap().iter().map(|pass| pass.grant.key.name.clone()).collect();
-    assert_eq!(finished, ["quick"]);
+    assert_eq!(finished, ["quick".into()]);
     assert_eq!(queue.depth().due, 1, "nothing was taken after shutdown");
 }
 
@@ -202,7 +202,7 @@ async fn a_pass_that_never_ends_fails_liveness_and_a_quiet_cluster_does_not() {
     }));
     let limits = Limits { pass: Duration::from_secs(86_400), concurrency: 1, ..Limits::default() };
     let stuck = |grant: Grant| async move {
-        if grant.key.name == "stuck" {
+        if &*grant.key.name == "stuck" {
             std::future::pending::<()>().await;
         }
         End::Done { after: Some(Duration::from_secs(600)) }
