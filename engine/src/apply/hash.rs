@@ -1,6 +1,7 @@
 //! A fingerprint of what is wanted. Pure; the same on every machine and with every toolchain.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -8,21 +9,25 @@ use sha2::{Digest, Sha256};
 /// SHA-256 over canonical JSON: keys sorted, nothing between the tokens. The first half of it, which is enough to tell two states of one object apart:
 /// of each child there is one in memory. Of a Secret too, so it is never printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Hash([u8; 16]);
+pub struct Hash {
+    // Never zero, so that none takes no more space than one.
+    first: NonZeroU64,
+    second: u64,
+}
 
 impl Hash {
     /// The hash of a JSON value.
     pub fn of(value: &Value) -> Self {
         let mut digest = Sha256::new();
         feed(&mut digest, value);
-        let mut half = [0; 16];
-        half.copy_from_slice(&digest.finalize()[..16]);
-        Self(half)
+        let digest = digest.finalize();
+        let word = |at: usize| digest[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Self { first: NonZeroU64::new(word(0)).unwrap_or(NonZeroU64::MAX), second: word(8) }
     }
 
     /// Its beginning, to be written down. Only of objects that hold nothing secret.
     pub(super) fn short(self) -> String {
-        self.0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:016x}", self.first)
     }
 }
 

@@ -142,12 +142,22 @@ struct News {
     what: Heard,
 }
 
+/// In little space: of nearly all objects, what was last heard is what is known.
 enum Heard {
+    /// It was made or changed, and became what is known ([`Content::Known`]).
+    AsKnown,
     /// It was made or changed.
-    Seen(Version),
+    Seen(Box<Version>),
     /// It was deleted.
-    Gone(Version),
+    Gone(Box<Version>),
     /// Something may have happened that nobody told us.
+    Uncertain,
+}
+
+/// What was last heard of an object, to be read.
+enum Told<'a> {
+    Seen(&'a Version),
+    Gone(&'a Version),
     Uncertain,
 }
 
@@ -180,10 +190,10 @@ impl Memory {
             // A relist may go back in time, after a restored backup; a watch never does.
             Content::Known { version, .. } => is_relist || !seen.is_older_than(version),
             // Whoever made it stale has it looked at.
-            Content::Stale => !matches!(&entry.news.what, Heard::Seen(heard) if *heard == seen),
+            Content::Stale => !matches!(entry.told(), Told::Seen(heard) if *heard == seen),
             Content::Unknown | Content::Absent => true,
         };
-        entry.news = News { at, what: Heard::Seen(seen) };
+        entry.hear(at, Heard::Seen(Box::new(seen)));
         let owner = entry.owner_name();
         if changed {
             state.put(&object, Content::Stale);
@@ -211,7 +221,7 @@ impl Memory {
             state.remove(&object);
             return notice;
         }
-        entry.news = News { at, what: Heard::Gone(deleted) };
+        entry.hear(at, Heard::Gone(Box::new(deleted)));
         if changed {
             state.put(&object, Content::Absent);
         }
@@ -236,10 +246,10 @@ impl Memory {
         let in_scope =
             |object: &ObjectRef| object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
         for (object, entry) in state.entries.range_mut(first..).take_while(|(object, _)| in_scope(object)) {
-            if entry.news.at > started && matches!(entry.news.what, Heard::Seen(_)) {
+            if entry.news.at > started && matches!(entry.told(), Told::Seen(_)) {
                 continue;
             }
-            entry.news = News { at, what: Heard::Uncertain };
+            entry.hear(at, Heard::Uncertain);
             if entry.may_exist() {
                 missing.push(Missing { object: object.clone(), owner: entry.owner_name() });
             }
@@ -255,7 +265,7 @@ impl Memory {
         let mut state = self.lock();
         state.entries.retain(|_, entry| entry.may_exist());
         for entry in state.entries.values_mut() {
-            entry.content = Content::Stale;
+            entry.set(Content::Stale);
         }
         state.held = 0;
         let State { entries, children, .. } = &mut *state;
@@ -360,7 +370,7 @@ impl Memory {
         let entry = state.entry(object, owner);
         entry.is_asked = true;
         if matches!(entry.content, Content::Unknown) {
-            entry.content = Content::Stale;
+            entry.set(Content::Stale);
         }
         Since(state.tick())
     }
@@ -384,10 +394,10 @@ impl Memory {
         };
         entry.settled = wanted.or(entry.settled);
         let content = match entry.news_after(since) {
-            Some(Heard::Gone(deleted)) if deleted.is_of_the_object_of(&version) => Content::Absent,
-            Some(Heard::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
-            Some(Heard::Gone(_) | Heard::Uncertain) => Content::Stale,
-            None | Some(Heard::Seen(_)) => {
+            Some(Told::Gone(deleted)) if deleted.is_of_the_object_of(&version) => Content::Absent,
+            Some(Told::Seen(seen)) if *seen != version && !seen.is_older_than(&version) => Content::Stale,
+            Some(Told::Gone(_) | Told::Uncertain) => Content::Stale,
+            None | Some(Told::Seen(_)) => {
                 let is_held = depth != Depth::Read || !live.is_larger_than(LARGEST);
                 let like = samples.entry(object.kind).or_default();
                 let text = is_held.then(|| Text::of(&live.trimmed(depth, &self.marks), like));
@@ -402,8 +412,7 @@ impl Memory {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let version = Version::new(uid, version);
-        if matches!(entry.content, Content::Stale) && matches!(&entry.news.what, Heard::Seen(seen) if *seen == version)
-        {
+        if matches!(entry.content, Content::Stale) && matches!(entry.told(), Told::Seen(seen) if *seen == version) {
             let text = Some(Text::listed(text));
             let content = Content::Known { text, is_used: false, version, depth: Depth::Whole, is_settled: false };
             state.put(object, content);
@@ -479,8 +488,8 @@ impl Memory {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(object) else { return };
         let content = match entry.news_after(since) {
-            Some(Heard::Seen(_) | Heard::Uncertain) => Content::Stale,
-            None | Some(Heard::Gone(_)) => Content::Absent,
+            Some(Told::Seen(_) | Told::Uncertain) => Content::Stale,
+            None | Some(Told::Gone(_)) => Content::Absent,
         };
         state.put(object, content);
     }
@@ -554,7 +563,7 @@ impl State {
     fn put(&mut self, object: &ObjectRef, content: Content) {
         let Some(entry) = self.entries.get_mut(object) else { return };
         self.held += content.size();
-        self.held -= std::mem::replace(&mut entry.content, content).size();
+        self.held -= entry.set(content).size();
         // Each entry has its turn twice at most: once to lose its mark, once to lose its content.
         for _ in 0..2 * self.entries.len() {
             if self.held <= self.room {
@@ -624,8 +633,40 @@ impl Entry {
         !matches!(self.content, Content::Unknown | Content::Absent)
     }
 
-    fn news_after(&self, since: Since) -> Option<&Heard> {
-        (self.news.at > since.0).then_some(&self.news.what)
+    /// What was heard after a request began.
+    fn news_after(&self, since: Since) -> Option<Told<'_>> {
+        (self.news.at > since.0).then(|| self.told())
+    }
+
+    fn told(&self) -> Told<'_> {
+        match (&self.news.what, &self.content) {
+            (Heard::AsKnown, Content::Known { version, .. }) => Told::Seen(version),
+            (Heard::Seen(version), _) => Told::Seen(version),
+            (Heard::Gone(version), _) => Told::Gone(version),
+            // The former is ruled out: what is heard and what is known change together.
+            (Heard::AsKnown | Heard::Uncertain, _) => Told::Uncertain,
+        }
+    }
+
+    fn hear(&mut self, at: u64, what: Heard) {
+        self.news = News { at, what };
+        self.shorten();
+    }
+
+    /// Puts other content in the place of what was known, which is returned.
+    fn set(&mut self, content: Content) -> Content {
+        if let (Heard::AsKnown, Content::Known { version, .. }) = (&self.news.what, &self.content) {
+            self.news.what = Heard::Seen(Box::new(version.clone()));
+        }
+        let before = std::mem::replace(&mut self.content, content);
+        self.shorten();
+        before
+    }
+
+    fn shorten(&mut self) {
+        if matches!((&self.news.what, &self.content), (Heard::Seen(seen), Content::Known { version, .. }) if **seen == *version) {
+            self.news.what = Heard::AsKnown;
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which state of which object, in little space: of each child that there is, one is in memory.
 
+use std::num::NonZeroU64;
+
 use kube::core::ObjectMeta;
 
 use super::Live;
@@ -8,7 +10,7 @@ use super::Live;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Version {
     /// As Kubernetes writes them, in a fifth of the space.
-    Usual { uid: [u8; 16], number: u64 },
+    Usual { uid: [u8; 16], number: NonZeroU64 },
     /// uid and resourceVersion in any other form.
     Other(Box<(String, String)>),
 }
@@ -97,8 +99,8 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
 }
 
 /// The same of a number.
-fn number(text: &str) -> Option<u64> {
-    text.parse().ok().filter(|number: &u64| number.to_string() == text)
+fn number(text: &str) -> Option<NonZeroU64> {
+    text.parse().ok().filter(|number: &NonZeroU64| number.to_string() == text)
 }
 
 #[cfg(test)]
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_written_shorter_reads_as_it_was() {
-        for (uid, version) in [("0f5a9c3e-7b21-4d68-8a90-123456789abc", "18446744073709551615"), ("u", "7"), ("", "")] {
+        for (uid, version) in [("0f5a9c3e-7b21-4d68-8a90-123456789abc", "18446744073709551615"), ("u", "7"), ("", ""), ("0f5a9c3e-7b21-4d68-8a90-123456789abc", "0")] {
             let known = Version::new(uid, version);
             assert_eq!((known.uid().as_str(), known.resource_version().as_str()), (uid, version));
         }
