@@ -115,7 +115,11 @@ mod tests {
     fn when_texts_change_the_sample_follows_and_former_ones_can_still_be_read() {
         let mut sample = Sample::default();
         let former = sample.pack(text("former").as_bytes(), true);
-        let status = |n: u32| format!(r#"{{"status":{{"readyReplicas":{n},"conditions":[{{"type":"Available","reason":"MinimumReplicasAvailable"}}]}}}}"#);
+        let status = |n: u32| {
+            format!(
+                r#"{{"status":{{"readyReplicas":{n},"conditions":[{{"type":"Available","reason":"MinimumReplicasAvailable"}}]}}}}"#
+            )
+        };
         sample.pack(status(1).as_bytes(), true);
         assert!(sample.pack(status(2).as_bytes(), true).len() <= 20);
         assert!(sample.pack(text("another").as_bytes(), true).len() <= 30, "nor are former ones forgotten");

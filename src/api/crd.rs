@@ -71,6 +71,9 @@ const ATOMIC_IN_PODS: [&str; 7] = [
 /// Annotation with the SHA-256 of the schema, so that the operator can say that an installed definition is older than itself.
 pub const SCHEMA_ANNOTATION: &str = "privateregistry.dev/schema";
 
+/// [`crd_yaml`] as it is committed. The operator's program carries it instead of what derives it; a test compares the two.
+pub const DEFINITION: &str = include_str!("../../crds/privateregistries.privateregistry.dev.yaml");
+
 /// The definition of `privateregistries.privateregistry.dev`.
 ///
 /// # Panics
@@ -113,14 +116,24 @@ pub fn crd_yaml() -> String {
     serde_saphyr::to_string(&definition()).expect("a definition is YAML")
 }
 
-/// What of the resource's schema names fields and values.
+/// What of the resource's schema names fields and values. Read from a file, so that what derives schemas is no part of the operator's program.
+///
+/// # Panics
+/// Never: the file is JSON; a test compares it with what the types give.
+#[must_use]
+pub fn schema_outline() -> &'static Value {
+    static OUTLINE: LazyLock<Value> =
+        LazyLock::new(|| serde_json::from_str(include_str!("outline.json")).expect("the outline is JSON"));
+    &OUTLINE
+}
+
+/// The same as the types give it now, as JSON: the form that is committed.
 ///
 /// # Panics
 /// Never: a definition is always JSON.
 #[must_use]
-pub fn schema_outline() -> &'static Value {
-    static OUTLINE: LazyLock<Value> = LazyLock::new(|| outline(&schema()));
-    &OUTLINE
+pub fn outline_json() -> String {
+    serde_json::to_string_pretty(&outline(&schema())).expect("an outline is JSON") + "\n"
 }
 
 /// The schema of the resource, as the definition has it.

@@ -25,7 +25,7 @@ pub use auth::{
     UserSpec, UsersFrom,
 };
 pub use config::{ConfigSpec, LogLevel, UploadPurging};
-pub use crd::{crd, crd_yaml, schema, schema_outline};
+pub use crd::{DEFINITION, crd, crd_yaml, outline_json, schema, schema_outline};
 pub use frontend::{FrontendSpec, NginxSpec};
 pub use pod::{PodSpec, Resources};
 pub use registry::{DeletionPolicy, PrivateRegistry, PrivateRegistrySpec, PullSecretNamespaces, PullSecretSpec};

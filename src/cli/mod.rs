@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(options) => run::run(*options),
         Command::Crd => {
-            print(&crate::api::crd_yaml());
+            print(crate::api::DEFINITION);
             ExitCode::SUCCESS
         }
         Command::Completions { shell } => {

@@ -289,7 +289,7 @@ fn definition() -> Definition {
         version: "v1alpha1".to_owned(),
         plural: "privateregistries".to_owned(),
         kind: "PrivateRegistry".to_owned(),
-        schema: api::schema_outline().clone(),
+        schema: api::schema_outline(),
     }
 }
 

@@ -89,16 +89,16 @@ type Owner = Arc<(Arc<str>, Arc<str>)>;
 #[derive(Default)]
 struct State {
     /// Boxed, because a map's nodes are half empty.
-    entries: BTreeMap<ObjectRef, Box<Entry>>,
+    entries: BTreeMap<Arc<ObjectRef>, Box<Entry>>,
     /// The children of each owner, in order.
-    children: BTreeMap<Owner, Vec<ObjectRef>>,
+    children: BTreeMap<Owner, Vec<Arc<ObjectRef>>>,
     /// What the contents of each kind resemble.
     samples: BTreeMap<&'static Kind, Sample>,
     /// Bytes of content that are held, and that may be.
     held: usize,
     room: usize,
     /// Where content was last let go.
-    hand: Option<ObjectRef>,
+    hand: Option<Arc<ObjectRef>>,
     /// Relists that are under way: when each began.
     relists: BTreeMap<(&'static Kind, Option<String>), u64>,
     /// Counts up with every event and every request.
@@ -245,13 +245,14 @@ impl Memory {
         let first = ObjectRef::new(kind, scope.unwrap_or_default(), "");
         let in_scope =
             |object: &ObjectRef| object.kind == kind && scope.is_none_or(|scope| *scope == *object.namespace);
-        for (object, entry) in state.entries.range_mut(first..).take_while(|(object, _)| in_scope(object)) {
+        let from_there = state.entries.range_mut::<ObjectRef, _>(&first..);
+        for (object, entry) in from_there.take_while(|(object, _)| in_scope(object)) {
             if entry.news.at > started && matches!(entry.told(), Told::Seen(_)) {
                 continue;
             }
             entry.hear(at, Heard::Uncertain);
             if entry.may_exist() {
-                missing.push(Missing { object: object.clone(), owner: entry.owner_name() });
+                missing.push(Missing { object: ObjectRef::clone(object), owner: entry.owner_name() });
             }
         }
         for Missing { object, .. } in &missing {
@@ -502,7 +503,8 @@ impl Memory {
     fn children_that(&self, namespace: &str, owner: &str, holds: impl Fn(&Entry) -> bool) -> Vec<ObjectRef> {
         let state = self.lock();
         let children = state.children.get(&(namespace.into(), owner.into())).into_iter().flatten();
-        children.filter(|child| state.entries.get(child).is_some_and(|entry| holds(entry))).cloned().collect()
+        let children = children.filter(|child| state.entries.get(*child).is_some_and(|entry| holds(entry)));
+        children.map(|child| ObjectRef::clone(child)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -536,13 +538,16 @@ impl State {
         let owner = owner.filter(|_| !is_owned).map(|owner| self.known(owner));
         // The texts of all children of an owner are in memory once.
         let namespace = owner.as_deref().map(|(namespace, _)| namespace).filter(|own| ***own == *object.namespace);
-        let object = ObjectRef { namespace: namespace.unwrap_or(&object.namespace).clone(), ..object.clone() };
+        let known = self.entries.get_key_value(object).map(|(known, _)| Arc::clone(known));
+        let object = known.unwrap_or_else(|| {
+            Arc::new(ObjectRef { namespace: namespace.unwrap_or(&object.namespace).clone(), ..object.clone() })
+        });
         if let Some(owner) = &owner {
             let children = self.children.entry(owner.clone()).or_default();
             if let Err(place) = children.binary_search(&object) {
                 // There are ten or so, and of each owner.
                 children.reserve_exact(1);
-                children.insert(place, object.clone());
+                children.insert(place, Arc::clone(&object));
             }
         }
         let entry = self.entries.entry(object).or_insert_with(|| Box::new(Entry::unknown(at)));
@@ -577,7 +582,7 @@ impl State {
     fn let_one_go(&mut self) {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = self.hand.as_ref().map_or(Unbounded, Excluded);
-        let next = self.entries.range_mut((from, Unbounded)).next();
+        let next = self.entries.range_mut::<Arc<ObjectRef>, _>((from, Unbounded)).next();
         let Some((object, entry)) = next else {
             self.hand = None;
             return;
@@ -596,7 +601,7 @@ impl State {
         self.held -= entry.content.size();
         let Some(owner) = entry.owner else { return };
         if let Some(children) = self.children.get_mut(&owner) {
-            if let Ok(place) = children.binary_search(object) {
+            if let Ok(place) = children.binary_search_by(|child| (**child).cmp(object)) {
                 children.remove(place);
             }
             if children.is_empty() {
@@ -664,7 +669,8 @@ impl Entry {
     }
 
     fn shorten(&mut self) {
-        if matches!((&self.news.what, &self.content), (Heard::Seen(seen), Content::Known { version, .. }) if **seen == *version) {
+        if matches!((&self.news.what, &self.content), (Heard::Seen(seen), Content::Known { version, .. }) if **seen == *version)
+        {
             self.news.what = Heard::AsKnown;
         }
     }

@@ -28,6 +28,8 @@ use crate::metrics::Metrics;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// What a connection reads at once: no less than a TLS record. Otherwise each would go on with as much as the longest list took that came through it.
 const READ_BYTES: usize = 16 << 10;
+/// Connections that are kept for the next requests. Each has some fifty kilobytes of buffers, and a burst would leave one for each request at once.
+const IDLE: usize = 4;
 /// Renewals come one after the other; the second place is for the release.
 const LEASE_CONCURRENCY: usize = 2;
 
@@ -151,7 +153,8 @@ pub(super) fn transport(config: &Config, lanes: Option<Lanes>) -> Result<Client,
     }
     let mut connector = TimeoutConnector::new(config.rustls_https_connector()?);
     connector.set_connect_timeout(Some(CONNECT_LIMIT));
-    let single = legacy::Client::builder(TokioExecutor::new()).http1_read_buf_exact_size(READ_BYTES).build(connector);
+    let mut single = legacy::Client::builder(TokioExecutor::new());
+    let single = single.http1_read_buf_exact_size(READ_BYTES).pool_max_idle_per_host(IDLE).build(connector);
     let lanes = lanes.map(Arc::new);
     let service = tower::service_fn(move |request: Request<Body>| {
         let (single, lanes) = (single.clone(), lanes.clone());

@@ -105,7 +105,7 @@ pub struct Definition {
     /// Kind.
     pub kind: String,
     /// `openAPIV3Schema` of that version, or its [outline](crate::work::followed::outline).
-    pub schema: Value,
+    pub schema: &'static Value,
 }
 
 /// What the operator needs of a cluster.

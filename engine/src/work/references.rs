@@ -26,7 +26,8 @@ impl References {
         let Both { of, to } = &mut *both;
         let before = of.get(key).map(|known| BTreeSet::from_iter(known.iter().cloned())).unwrap_or_default();
         for name in before.difference(&names) {
-            let left = to.remove(name).unwrap_or_default().into_iter().filter(|other| other != key).collect::<Box<[_]>>();
+            let left =
+                to.remove(name).unwrap_or_default().into_iter().filter(|other| other != key).collect::<Box<[_]>>();
             if !left.is_empty() {
                 to.insert(name.clone(), left);
             }

@@ -17,6 +17,9 @@ const DEFINITION: &str = "crds/privateregistries.privateregistry.dev.yaml";
 /// A symbolic link would do, but chart archives and GitOps tools leave links out.
 const DEFINITION_IN_CHART: &str = "charts/private-registry-crds/files/privateregistries.privateregistry.dev.yaml";
 
+/// The names of its fields, which the operator's program carries.
+const OUTLINE: &str = "src/api/outline.json";
+
 /// A page for each command of `kubectl registry`, and nothing else.
 const COMMANDS: &str = "docs/commands";
 
@@ -80,9 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn files() -> Result<Vec<Generated>> {
-    let mut product = workspace::cargo();
-    product.args(["run", "--quiet", "--locked", "--bin", "private-registry-operator", "--", "crd"]);
-    let definition = output(product)?;
+    let derived = |what| {
+        let mut derive = workspace::cargo();
+        derive.args(["run", "--quiet", "--locked", "--example", "derive", "--", what]);
+        output(derive)
+    };
+    let definition = derived("definition")?;
     let reference = api_reference::of(&definition)?;
     let rendered =
         |path: &str, chart, more: &[&str]| Ok::<_, anyhow::Error>(Generated::new(path, template(chart, more)?));
@@ -91,6 +97,7 @@ fn files() -> Result<Vec<Generated>> {
     let system = ["--namespace", "private-registry-system"];
     let mut files = vec![
         Generated::new(DEFINITION, definition.clone()),
+        Generated::new(OUTLINE, derived("outline")?),
         Generated::new(DEFINITION_IN_CHART, definition),
         Generated::new("docs/api.md", reference),
         rendered("deploy/cluster/operator.yaml", operator, &[&["--set", image], &system[..]].concat())?,
@@ -108,6 +115,9 @@ fn files() -> Result<Vec<Generated>> {
     files.extend(commands()?);
     Ok(files)
 }
+
+/// The names of its fields, which the operator's program carries.
+const OUTLINE: &str = "src/api/outline.json";
 
 /// A page for each command of `kubectl registry`, as the program itself writes them.
 fn commands() -> Result<Vec<Generated>> {

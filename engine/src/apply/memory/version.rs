@@ -109,7 +109,12 @@ mod tests {
 
     #[test]
     fn what_is_written_shorter_reads_as_it_was() {
-        for (uid, version) in [("0f5a9c3e-7b21-4d68-8a90-123456789abc", "18446744073709551615"), ("u", "7"), ("", ""), ("0f5a9c3e-7b21-4d68-8a90-123456789abc", "0")] {
+        for (uid, version) in [
+            ("0f5a9c3e-7b21-4d68-8a90-123456789abc", "18446744073709551615"),
+            ("u", "7"),
+            ("", ""),
+            ("0f5a9c3e-7b21-4d68-8a90-123456789abc", "0"),
+        ] {
             let known = Version::new(uid, version);
             assert_eq!((known.uid().as_str(), known.resource_version().as_str()), (uid, version));
         }

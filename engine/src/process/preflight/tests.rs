@@ -139,7 +139,7 @@ fn preflight_in(cluster: &Cluster, namespaces: &[String]) -> (Preflight, Health)
         version: "v1".into(),
         plural: "things".into(),
         kind: "Thing".into(),
-        schema: schema(),
+        schema: Box::leak(Box::new(schema())),
     };
     let rights = RIGHTS_NEEDED.map(right).to_vec();
     let needs = Needs { definition, rights, namespaces: namespaces.to_vec() };

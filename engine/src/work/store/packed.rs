@@ -43,7 +43,9 @@ mod tests {
     #[test]
     fn what_is_like_others_takes_little_space() {
         let mut like = Sample::default();
-        let value = |of: &str| -> Vec<String> { (0..30).map(|n| format!("condition {n} of {of} is as it should be")).collect() };
+        let value = |of: &str| -> Vec<String> {
+            (0..30).map(|n| format!("condition {n} of {of} is as it should be")).collect()
+        };
         Packed::of(value("team-a"), &mut like);
         let packed = Packed::of(value("team-b"), &mut like);
         assert!(matches!(&packed, Packed::Text(text) if text.len() < 250), "{packed:?}");
