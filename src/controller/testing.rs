@@ -31,7 +31,7 @@ use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::elsewhere::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
-use crate::parts::workload::Answers;
+use crate::parts::workload::{Answers, Hearings};
 
 pub(super) const OURS: &str = "ours/o";
 
@@ -51,6 +51,7 @@ pub(super) fn context(client: Client) -> Context {
         engine_metrics,
         recall: Recall::default(),
         answers: Answers::default(),
+        hearings: Hearings::default(),
         client,
         queue: Queue::default(),
         rounds: Rounds::default(),

@@ -24,7 +24,7 @@ use super::elsewhere::Place;
 use super::elsewhere::accepting::Accepting;
 use super::kubelets::News;
 use super::trust::reports::Reports;
-use super::workload::Answers;
+use super::workload::{Answers, Hearings};
 use super::{Error, locked};
 use crate::api::PrivateRegistry;
 use crate::desired::kinds::KINDS;
@@ -88,6 +88,8 @@ pub struct Context {
     pub recall: Recall,
     /// How registries answered.
     pub(crate) answers: Answers,
+    /// What their pods say of logins from elsewhere.
+    pub(crate) hearings: Hearings,
     /// Looks at every registry.
     pub(crate) rounds: Rounds,
     /// Requests to signers of the cluster.
@@ -218,6 +220,7 @@ impl Context {
         self.tell_rivals(key);
         self.recall.forget(key);
         self.answers.forget(key);
+        self.hearings.forget(key);
         self.installations.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
