@@ -10,6 +10,8 @@ mod reconcile;
 mod refusals_tests;
 mod report;
 #[cfg(test)]
+mod rotated_tests;
+#[cfg(test)]
 mod testing;
 
 use std::collections::BTreeMap;
