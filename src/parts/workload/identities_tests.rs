@@ -92,7 +92,7 @@ async fn a_pod_that_hangs_or_is_gone_is_unreachable() {
     let hanging = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let began = Instant::now();
     assert_eq!(ask(&question(hanging.local_addr().unwrap())).await, Heard::Silent(Silence::Unreachable));
-    assert!(began.elapsed() < LIMIT * 2);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
 }
 
 /// Another one may have taken its address: neither is it believed, nor is it told who asks.
