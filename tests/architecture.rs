@@ -82,7 +82,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sidecar::reloader", &["pki"]),
     ("observe", &["api", "desired", "model", "secret"]),
     ("status::write", &["api", "status"]),
-    ("status", &["api", "desired", "model", "pki"]),
+    ("status", &["access", "api", "desired", "model", "pki"]),
     ("desired", &["api", "credentials", "model", "node", "pki", "secret"]),
     ("model", &["access", "access::expressions", "api", "credentials", "pki", "secret"]),
     ("pki::issue", &["pki", "secret"]),

@@ -13,6 +13,9 @@ use crate::secret::Sensitive;
 
 /// What roles name.
 const RESOURCE: &str = "repositories";
+/// The questions about tokens and rights, which an administrator lets a registry ask: groups and resources.
+pub const REVIEWS: [(&str, &str); 2] =
+    [("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")];
 /// Bytes of a user's groups and the like, which stand in each of his tokens: a head has 16 KiB.
 const LARGEST: usize = 4 << 10;
 /// How a registry trusts the cluster's tokens.
@@ -125,6 +128,14 @@ impl ClusterLogins {
         }
         Ok(user)
     }
+}
+
+/// What an administrator does, so that a registry may ask the cluster about tokens and rights.
+#[must_use]
+pub fn binding(namespace: &str, name: &str) -> String {
+    format!(
+        "kubectl create clusterrolebinding registry-{namespace}-{name} --clusterrole=system:auth-delegator --serviceaccount={namespace}:{name}"
+    )
 }
 
 /// As roles say it.

@@ -25,6 +25,8 @@ pub mod condition {
     pub const CERTIFICATE_READY: &str = "CertificateReady";
     /// Every user that the manifest names can log in.
     pub const USERS_READY: &str = "UsersReady";
+    /// Whoever logs in by a token of the cluster or of an issuer can be judged.
+    pub const IDENTITIES_READY: &str = "IdentitiesReady";
     /// The volume is bound, writable and as large as wanted.
     pub const STORAGE_READY: &str = "StorageReady";
     /// Every namespace that spec.pullSecrets selects, and that accepts it, has its login.
@@ -83,6 +85,24 @@ pub mod reason {
     pub const WRITTEN: &str = "Written";
     /// Some namespaces lack the login that they are to have.
     pub const NOT_ALL_WRITTEN: &str = "NotAllWritten";
+    /// Logins from elsewhere can be judged.
+    pub const ACCEPTING: &str = "Accepting";
+    /// A pod does not say whether they can.
+    pub const NOT_TOLD: &str = "NotTold";
+    /// An issuer cannot be asked for its keys.
+    pub const ISSUER_UNREACHABLE: &str = "IssuerUnreachable";
+    /// Nobody who is known has signed an issuer's certificate.
+    pub const ISSUER_UNTRUSTED: &str = "IssuerUntrusted";
+    /// The keys of an issuer are none.
+    pub const ISSUER_KEYS_UNUSABLE: &str = "IssuerKeysUnusable";
+    /// The ConfigMap with an issuer's keys is not there.
+    pub const ISSUER_KEYS_MISSING: &str = "IssuerKeysMissing";
+    /// The registry may not ask the cluster whose a token is.
+    pub const CLUSTER_FORBIDS: &str = "ClusterForbids";
+    /// The API server cannot be asked.
+    pub const CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
+    /// The API server does not know the registry's ServiceAccount.
+    pub const ACCOUNT_UNKNOWN: &str = "AccountUnknown";
     /// The volume is bound.
     pub const BOUND: &str = "Bound";
     /// The claim waits for a volume.
@@ -110,7 +130,7 @@ pub struct PrivateRegistryStatus {
     /// Generation of the manifest that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Ready, Reconciling, Stalled, Available, AddressReady, CertificateReady, UsersReady, StorageReady,
+    /// Conditions: Ready, Reconciling, Stalled, Available, AddressReady, CertificateReady, UsersReady, IdentitiesReady, StorageReady,
     /// PullSecretsCopied, NamespacesTrusted, NodesTrusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]

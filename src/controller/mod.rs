@@ -10,6 +10,8 @@ mod reconcile;
 mod refusals_tests;
 mod report;
 #[cfg(test)]
+mod rotated_tests;
+#[cfg(test)]
 mod testing;
 
 use std::collections::BTreeMap;
@@ -37,7 +39,7 @@ use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::elsewhere::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
-use crate::parts::workload::Answers;
+use crate::parts::workload::{Answers, Hearings};
 use crate::parts::{self, Context, Error};
 use operator_engine::apply::{Engine, Marks, Memory, Observer};
 
@@ -84,6 +86,7 @@ impl Operator {
             engine_metrics: metrics.1,
             recall: Recall::default(),
             answers: Answers::default(),
+            hearings: Hearings::default(),
             client: client.clone(),
             queue: Queue::default(),
             rounds: Rounds::default(),

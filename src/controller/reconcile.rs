@@ -193,6 +193,7 @@ async fn fold(pass: &Pass<'_>, holds: Option<Problem>, is_held: bool) -> Result<
         storage: storage.problem.clone(),
         certificate: certificate.report,
         logins: logins.report,
+        heard: running.heard,
         copies: elsewhere.logins,
         trust: elsewhere.trust,
         workload: running.workload,

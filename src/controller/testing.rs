@@ -31,7 +31,7 @@ use crate::parts::certificate::Requests;
 use crate::parts::context::Recall;
 use crate::parts::elsewhere::accepting::Accepting;
 use crate::parts::trust::reports::Reports;
-use crate::parts::workload::Answers;
+use crate::parts::workload::{Answers, Hearings};
 
 pub(super) const OURS: &str = "ours/o";
 
@@ -51,6 +51,7 @@ pub(super) fn context(client: Client) -> Context {
         engine_metrics,
         recall: Recall::default(),
         answers: Answers::default(),
+        hearings: Hearings::default(),
         client,
         queue: Queue::default(),
         rounds: Rounds::default(),
@@ -77,6 +78,10 @@ struct Store {
     refuses: Option<(usize, u16)>,
     /// What is refused each time.
     never: Option<(String, u16)>,
+    /// The Secret that cannot be read.
+    hidden: Option<String>,
+    /// In how many seconds tokens of ServiceAccounts end that are given.
+    tokens: i64,
 }
 
 const REGISTRIES: &str = "/apis/privateregistry.dev/v1alpha1/namespaces/n/privateregistries";
@@ -186,6 +191,34 @@ impl Server {
         self.0.lock().unwrap().never = Some((path.to_owned(), code));
     }
 
+    /// Nothing is refused any more.
+    pub(super) fn refuses_nothing(&self) {
+        self.0.lock().unwrap().never = None;
+    }
+
+    /// The Secret of this name cannot be read.
+    pub(super) fn hides(&self, name: &str) {
+        self.0.lock().unwrap().hidden = Some(format!("{SECRETS}/{name}"));
+    }
+
+    /// Tokens of ServiceAccounts end so many seconds from now, by the operator's clock.
+    pub(super) fn gives_tokens_for(&self, seconds: i64) {
+        self.0.lock().unwrap().tokens = seconds;
+    }
+
+    /// A Secret as it is.
+    pub(super) fn secret(&self, name: &str) -> Option<Value> {
+        self.get(&format!("{SECRETS}/{name}"))
+    }
+
+    /// Somebody changes a Secret, as the watch of Secrets shows it.
+    pub(super) fn edit_secret(&self, name: &str, ctx: &Context, change: impl FnOnce(&mut Value)) {
+        let mut secret = self.secret(name).unwrap();
+        change(&mut secret);
+        let secret = self.put(&format!("{SECRETS}/{name}"), secret);
+        ctx.memory.seen(kinds::SECRET, &serde_json::from_value(secret["metadata"].clone()).unwrap());
+    }
+
     /// Whether the one that [`Server::refuses`] named was refused.
     pub(super) fn has_refused(&self) -> bool {
         self.0.lock().unwrap().refuses.is_none()
@@ -246,6 +279,24 @@ impl Store {
         object
     }
 
+    /// A token of a ServiceAccount.
+    fn token(&self, account: &str, request: &Value) -> Value {
+        let now = jiff::Timestamp::now().as_second();
+        let name = account.rsplit_once('/').unwrap().1;
+        let claims = json!({
+            "iss": "https://cluster", "aud": request["spec"]["audiences"], "iat": now + self.tokens - 14_400, "exp": now + self.tokens,
+            "sub": format!("system:serviceaccount:n:{name}"),
+            "kubernetes.io": {"namespace": "n", "serviceaccount": {"name": name, "uid": "u"}},
+        });
+        let part = |value: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+        let token = format!("{}.{}.{}", part(json!({"alg": "RS256"})), part(claims), part(json!("signature")));
+        let end = jiff::Timestamp::from_second(now + self.tokens).unwrap();
+        json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": request["spec"],
+            "status": {"token": token, "expirationTimestamp": end.to_string()},
+        })
+    }
+
     fn answer(&mut self, head: &http::request::Parts, body: &Value) -> (u16, Value) {
         let path = head.uri.path();
         self.is_trying = head.uri.query().is_some_and(|query| query.contains("dryRun=All"));
@@ -261,6 +312,12 @@ impl Store {
             self.never.as_ref().filter(|(end, _)| head.method != Method::GET && path.ends_with(end))
         {
             return refusal(*code);
+        }
+        if head.method == Method::GET && self.hidden.as_deref() == Some(path) {
+            return refusal(500);
+        }
+        if let Some(account) = path.strip_suffix("/token") {
+            return (201, self.token(account, body));
         }
         let (path, is_status) = path.strip_suffix("/status").map_or((path, false), |path| (path, true));
         let live = self.objects.get(path).cloned();
@@ -312,6 +369,11 @@ impl Store {
                     let status = body["status"].clone();
                     merge(&mut object["status"], &status);
                 } else {
+                    // Keys that are no longer applied go.
+                    let applied = head.headers["content-type"] == "application/apply-patch+yaml";
+                    if let Some(data) = object.get_mut("data").filter(|_| applied && body["data"].is_object()) {
+                        *data = json!({});
+                    }
                     merge(&mut object, body);
                 }
                 (code, self.put(path, object))

@@ -46,6 +46,20 @@ pub fn password_in(text: &[u8]) -> Option<Sensitive<String>> {
     file.auths.into_values().next().map(|auth| auth.password.into())
 }
 
+/// The names of users in such a text, of all addresses.
+pub fn users_in(text: &str) -> BTreeSet<String> {
+    #[derive(Deserialize)]
+    struct Given {
+        auths: BTreeMap<String, Auth>,
+    }
+    #[derive(Deserialize)]
+    struct Auth {
+        username: Option<String>,
+    }
+    let logins = serde_json::from_str::<Given>(text).map(|file| file.auths).unwrap_or_default();
+    logins.into_values().filter_map(|login| login.username).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +75,14 @@ mod tests {
         assert_eq!(found.expose(), "pa\"ss\\wörd");
         for none in ["", "{}", "[]", r#"{"auths":{}}"#, r#"{"auths":{"a:1":{"auth":"YTpi"}}}"#] {
             assert!(password_in(none.as_bytes()).is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn who_is_in_it_is_found_again() {
+        assert_eq!(users_in(config(&["a:1", "b:1"]).expose()), BTreeSet::from(["ann".to_owned()]));
+        for none in ["", "{}", "[]", r#"{"auths":{"a:1":{"auth":"YTpi"}}}"#] {
+            assert!(users_in(none).is_empty(), "{none}");
         }
     }
 

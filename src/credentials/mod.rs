@@ -14,7 +14,7 @@ pub mod password;
 pub mod plan;
 pub mod rotation;
 
-pub use docker_config::docker_config;
+pub use docker_config::{docker_config, users_in};
 pub use htpasswd::{BcryptHash, Htpasswd};
 pub use name::UserName;
 pub use password::Password;

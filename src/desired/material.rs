@@ -120,6 +120,28 @@ pub struct RotatedLogin {
 }
 
 impl RotatedLogin {
+    /// Whether something is missing of what was `written`, for want of which another login would be made: the next password, or what was asked for and done.
+    /// With another password it is another login.
+    #[must_use]
+    pub fn lacks(&self, written: &Self) -> bool {
+        let lacks =
+            self.next.is_none() && written.next.is_some() || self.handled.is_none() && written.handled.is_some();
+        lacks && self.password.expose() == written.password.expose()
+    }
+
+    /// The same with what is missing.
+    #[must_use]
+    pub fn with_what_is_missing(self, written: &Self) -> Self {
+        if !self.lacks(written) {
+            return self;
+        }
+        Self {
+            next: self.next.or_else(|| written.next.clone()),
+            handled: self.handled.or_else(|| written.handled.clone()),
+            ..self
+        }
+    }
+
     /// The one that a user begins with.
     #[must_use]
     pub fn first(user: &str, password: Sensitive<String>, since: Timestamp) -> Self {

@@ -401,6 +401,8 @@ pub struct RotatedUser {
 /// An issuer of tokens that are logins.
 #[derive(Debug, Clone)]
 pub struct TrustedIssuer {
+    /// Its place in the manifest's list.
+    pub number: usize,
     /// As the sidecar is told.
     pub login: access::issuer::Issuer,
     /// The ConfigMap with its keys, and the key there, if they are not asked for.

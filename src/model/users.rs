@@ -142,7 +142,7 @@ pub fn second_name(user: &str) -> String {
 /// Issuers whose expressions can be understood. Of the others no token counts, and they are told.
 fn issuers(given: Vec<IssuerSpec>, faults: &mut Vec<Fault>) -> Vec<TrustedIssuer> {
     let mut trusted = Vec::new();
-    for spec in given {
+    for (number, spec) in given.into_iter().enumerate() {
         let mapping = spec.claim_mapping.unwrap_or_default();
         let login = Issuer {
             audience: spec.audience,
@@ -167,7 +167,7 @@ fn issuers(given: Vec<IssuerSpec>, faults: &mut Vec<Fault>) -> Vec<TrustedIssuer
         }
         let keys =
             spec.jwks_config_map_ref.map(|map| (map.name, map.key.unwrap_or_else(|| issuer::KEYS_FILE.to_owned())));
-        trusted.push(TrustedIssuer { login, keys });
+        trusted.push(TrustedIssuer { number, login, keys });
     }
     trusted
 }

@@ -24,9 +24,10 @@ use super::elsewhere::Place;
 use super::elsewhere::accepting::Accepting;
 use super::kubelets::News;
 use super::trust::reports::Reports;
-use super::workload::Answers;
+use super::workload::{Answers, Hearings};
 use super::{Error, locked};
 use crate::api::PrivateRegistry;
+use crate::desired::RotatedLogin;
 use crate::desired::kinds::KINDS;
 use crate::metrics::Metrics;
 use crate::model::{self, Child, Settings, labels, routed_hosts, written_addresses};
@@ -88,6 +89,8 @@ pub struct Context {
     pub recall: Recall,
     /// How registries answered.
     pub(crate) answers: Answers,
+    /// What their pods say of logins from elsewhere.
+    pub(crate) hearings: Hearings,
     /// Looks at every registry.
     pub(crate) rounds: Rounds,
     /// Requests to signers of the cluster.
@@ -218,6 +221,7 @@ impl Context {
         self.tell_rivals(key);
         self.recall.forget(key);
         self.answers.forget(key);
+        self.hearings.forget(key);
         self.installations.forget(key);
         self.memory.forget_owner(&key.namespace, &key.name);
         self.metrics.forget_certificate(&key.namespace, &key.name);
@@ -248,6 +252,10 @@ pub struct Recall {
     failing: Mutex<BTreeMap<Key, BTreeMap<Place, String>>>,
     /// Tokens of ServiceAccounts for pull Secrets.
     tokens: Mutex<BTreeMap<Key, BTreeMap<Place, HeldToken>>>,
+    /// Whose logins there may be in copies in other namespaces, of registries with users whose passwords take turns.
+    users_elsewhere: Mutex<BTreeMap<Key, BTreeSet<String>>>,
+    /// Logins of such users as they were written lately.
+    logins: Mutex<BTreeMap<(Key, String), WrittenLogin>>,
     /// Who wants an object of a kind that the cluster lacks.
     lacking: Mutex<BTreeSet<(&'static Kind, Key)>>,
     /// For which nodes such a pod was made, and since when it was wanted.
@@ -277,6 +285,14 @@ impl HeldToken {
 struct Written {
     live: Live,
     /// When it was written, or its like was missed last.
+    at: Timestamp,
+}
+
+/// A login as it was to be written, to the object of this uid.
+struct WrittenLogin {
+    login: RotatedLogin,
+    uid: String,
+    /// When it was written, or something of it was missed last.
     at: Timestamp,
 }
 
@@ -462,9 +478,58 @@ impl Recall {
         known.live.clone()
     }
 
+    /// A user's login was written, or is to be.
+    pub(super) fn wrote_login(&self, key: &Key, user: &str, uid: &str, login: &RotatedLogin, now: Timestamp) {
+        let mut logins = locked(&self.logins);
+        logins.retain(|_, known| now.duration_since(known.at) < LATELY);
+        let slot = (key.clone(), user.to_owned());
+        if logins.len() < WRITTEN_AT_MOST || logins.contains_key(&slot) {
+            logins.insert(slot, WrittenLogin { login: login.clone(), uid: uid.to_owned(), at: now });
+        }
+    }
+
+    /// A user's login with what somebody has taken out of it since it was written lately. Made anew each time it would be another password each time, and
+    /// nobody would notice the fight.
+    pub(super) fn login_as_written(
+        &self,
+        key: &Key,
+        user: &str,
+        uid: &str,
+        live: RotatedLogin,
+        now: Timestamp,
+    ) -> RotatedLogin {
+        let mut logins = locked(&self.logins);
+        let slot = (key.clone(), user.to_owned());
+        let Some(known) = logins.get_mut(&slot) else { return live };
+        if known.uid != uid || now.duration_since(known.at) >= LATELY {
+            logins.remove(&slot);
+            return live;
+        }
+        if live.lacks(&known.login) {
+            known.at = now;
+        }
+        live.with_what_is_missing(&known.login)
+    }
+
+    /// Whose logins there may be in copies in other namespaces; `None`: nobody knows.
+    pub(super) fn users_elsewhere(&self, key: &Key) -> Option<BTreeSet<String>> {
+        locked(&self.users_elsewhere).get(key).cloned()
+    }
+
+    /// These they are.
+    pub(super) fn has_users_elsewhere(&self, key: &Key, users: Option<BTreeSet<String>>) {
+        let mut all = locked(&self.users_elsewhere);
+        match users {
+            Some(users) => _ = all.insert(key.clone(), users),
+            None => _ = all.remove(key),
+        }
+    }
+
     /// Forgets a registry that is gone.
     fn forget(&self, key: &Key) {
         locked(&self.pods).remove(key);
+        locked(&self.users_elsewhere).remove(key);
+        locked(&self.logins).retain(|(of, _), _| of != key);
         locked(&self.written).retain(|(of, _), _| of != key);
         locked(&self.untold).retain(|(of, _), _| of != key);
         locked(&self.jobs).remove(key);
@@ -599,6 +664,29 @@ mod tests {
         recall.wrote(&key, Child::Tls, secret("u", "ours"), minute(60));
         assert_eq!(found("another", 61), "theirs", "another object");
         assert_eq!(found("u", 61), "theirs", "which has taken its place");
+    }
+
+    #[test]
+    fn what_is_taken_out_of_a_login_is_missed_for_a_while_and_nothing_is_put_into_another_one() {
+        let (recall, key) = (Recall::default(), Key::new("n", "team-a"));
+        let minute = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
+        let login = |password: &str, next: Option<&str>| RotatedLogin {
+            next: next.map(|next| next.to_owned().into()),
+            ..RotatedLogin::first("robot", password.to_owned().into(), minute(0))
+        };
+        let next = |uid: &str, password: &str, now: i64| {
+            let found = recall.login_as_written(&key, "robot", uid, login(password, None), minute(now));
+            found.next.map(|next| next.expose().clone())
+        };
+        assert_eq!(next("u", "a", 0), None, "nothing was written");
+        recall.wrote_login(&key, "robot", "u", &login("a", Some("b")), minute(0));
+        let b = Some("b".to_owned());
+        assert_eq!(next("u", "a", 19), b);
+        assert_eq!(next("u", "mine", 19), None, "somebody has put another password there");
+        assert_eq!(next("u", "a", 38), b, "it is still missed");
+        assert_eq!(next("u", "a", 58), None, "that was long ago");
+        recall.wrote_login(&key, "robot", "u", &login("a", Some("b")), minute(60));
+        assert_eq!(next("another", "a", 61), None, "another object");
     }
 
     fn registry(spec: &serde_json::Value) -> PrivateRegistry {

@@ -1,5 +1,6 @@
 //! What a user reads: conditions and the summary, judged only from what the server returned. Pure, but for `write`.
 
+pub mod identities;
 pub mod merge;
 pub mod route;
 pub mod summary;

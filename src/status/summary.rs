@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
+use super::identities::{self, Heard};
 use super::merge::{self, Finding, Truth, merge};
 use super::route::Route;
 use super::trust::{Reach, Trust};
@@ -150,6 +151,8 @@ pub struct Findings<'a> {
     pub certificate: Certificate,
     /// Who can log in.
     pub logins: Logins,
+    /// What its pods say of logins from elsewhere.
+    pub heard: Heard,
     /// How far logins have come in other namespaces; `None`: the manifest asks for none.
     pub copies: Option<Reach>,
     /// Who else has been told which authorities to trust.
@@ -204,6 +207,9 @@ pub fn summarise(findings: &Findings<'_>, before: &PrivateRegistryStatus, now: T
         available,
     ];
     said.extend([address, certificate, users, storage]);
+    // Who vouches for others may be away: that makes no registry ill, and keeps nobody else out.
+    let told = before.condition(condition::IDENTITIES_READY);
+    said.extend(identities::finding(registry, &findings.heard, findings.workload.as_ref(), told));
     said.extend(findings.route.as_ref().map(|route| route.finding.clone()));
     said.extend(findings.copies.as_ref().map(Reach::of_logins));
     said.extend(findings.trust.findings());

@@ -78,6 +78,7 @@ impl Case {
             storage: self.refusal.clone().map(|why| Problem::stuck("ClaimRefused", why)),
             certificate: self.certificate.clone(),
             logins: self.logins.clone(),
+            heard: Heard::Nothing,
             copies: self.copies.clone(),
             trust: Trust::default(),
             workload: self.workload.clone(),

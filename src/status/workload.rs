@@ -1,5 +1,7 @@
 //! How the Deployment or Job is doing, and why, from what the server returned.
 
+use std::net::IpAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use serde_json::Value;
@@ -139,6 +141,8 @@ pub struct PodFacts {
     pub starting_since: Option<Timestamp>,
     /// What stands in the way: reason and words.
     pub trouble: Option<(String, String)>,
+    /// Where it answers, while it is ready.
+    pub address: Option<IpAddr>,
 }
 
 impl PodFacts {
@@ -183,6 +187,7 @@ impl PodFacts {
                 .and_then(|container| container.state.clone()?.running?.started_at)
                 .map(|time| time.0),
             starting_since: starting_since(&status).filter(|_| !disrupted),
+            address: address(&status).filter(|_| !disrupted),
             trouble: first
                 .or_else(|| registry.and_then(|container| registry_trouble(&name, container, is_over)))
                 .or_else(|| before_it.and_then(|container| frontend_trouble(&name, container)))
@@ -210,6 +215,12 @@ impl PodFacts {
         );
         (now.duration_since(since) >= START_TIME).then(|| ("PodNotStarted".to_owned(), words))
     }
+}
+
+fn address(status: &PodStatus) -> Option<IpAddr> {
+    let mut conditions = status.conditions.iter().flatten();
+    let is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    status.pod_ip.as_ref().filter(|_| is_ready)?.parse().ok()
 }
 
 /// Since when a node has had the pod, if none of its containers has started yet.

@@ -27,6 +27,7 @@ mod drift;
 mod examples;
 mod foreign;
 mod frontend;
+mod identities;
 mod installations;
 mod kept;
 mod leadership;

@@ -312,6 +312,41 @@ async fn a_table_that_pods_do_not_follow_keeps_the_login_that_is_shown() {
 }
 
 #[tokio::test]
+async fn who_takes_the_next_password_out_each_time_makes_nobody_make_another_and_is_told() {
+    let Some(team) = namespace("rotated-taken").await else { return };
+    // What is made next is not shown for a while.
+    let operator = team.operator_with(&["--login-lead", "10m"]).await;
+    let registry = team.registry("team-a", spec()).await.ready().await;
+    let shown = registry.shown().await;
+    registry.asks_for("1").await;
+    let has_next = |live: &Value| live["data"]["next-password"].is_string();
+    registry.login().becomes(PATIENCE, "has a next password", has_next).await;
+    let next = registry.login().decoded("next-password").await;
+    let mut repairs = 0;
+    for _ in 0..8 {
+        registry.login().edit(json!({"data": {"next-password": null}})).await;
+        team.settles().await;
+        let now = registry.login().get().await;
+        if has_next(&now) {
+            repairs += 1;
+            assert_eq!(registry.login().decoded("next-password").await, next, "another one was made");
+        }
+    }
+    assert!((2..=4).contains(&repairs), "repaired {repairs} times");
+    let words = registry.says("Ready", "False", "Contested").await;
+    assert!(words.contains("data.next-password") && words.contains("team-a-login-robot"), "{words}");
+    assert_eq!(registry.shown().await, shown);
+    assert!(registry.accepts(&shown).await);
+    assert!(!words.contains(&next) && !operator.log().contains(&next));
+    // Whoever asks for another one all the same gets it.
+    registry.asks_for("now-1").await;
+    eventually(PATIENCE, "another login is shown", async || {
+        if registry.shown().await == shown { Err("the former one".to_owned()) } else { Ok(()) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_one_login_stops_nobody_else() {
     let Some(team) = namespace("rotated-broken").await else { return };
     let theirs = team.secret("team-a-login-robot", &[("password", "somebody else's")]).await;

@@ -109,6 +109,8 @@ async fn an_issuers_tokens_are_logins_and_rules_say_what_they_may_do() {
     let pipeline = registry.user("pipeline", &brought).await;
     let refusal = pipeline.hears("/auth/token", &[]).await;
     assert!(refusal.contains(" 503") && refusal.contains("the keys of issuer ci are not there"), "{refusal}");
+    let told = registry.condition("IdentitiesReady", "IssuerKeysMissing").await;
+    assert!(told.message.contains("auth.token.issuers[0], ci: ConfigMap keys"), "{}", told.message);
     let keys = json!({"metadata": {"name": "keys"}, "data": {"jwks.json": published.unwrap()}});
     cluster.create::<ConfigMap>(ISSUERS, keys).await;
     wait("the kubelet shows the keys", async || match pipeline.sees("/auth/token").await.as_str() {
@@ -116,6 +118,7 @@ async fn an_issuers_tokens_are_logins_and_rules_say_what_they_may_do() {
         other => Err(other.to_owned()),
     })
     .await;
+    registry.condition("IdentitiesReady", "Accepting").await;
 
     let digest = pipeline.pushes("shop/web:1", "of a pipeline").await;
     assert_eq!(pipeline.pulls("shop/web:1").await, digest);
@@ -152,6 +155,9 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
     assert!(refusal.contains("503") && refusal.contains("system:auth-delegator"), "{refusal}");
     let doctor = Terminal::new(&registry).asks(&["doctor", "team-a", "-o", "short"]).await.out;
     assert!(doctor.contains("may not create tokenreviews and subjectaccessreviews"), "{doctor}");
+    let told = registry.condition("IdentitiesReady", "ClusterForbids").await;
+    assert!(told.message.contains("system:auth-delegator --serviceaccount=identities:team-a"), "{}", told.message);
+    registry.condition("Ready", "Settled").await;
     registry.admin().await.pushes("public/app:1", "for everybody").await;
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"});
     let subject = json!({"kind": "ServiceAccount", "name": "team-a", "namespace": NAMESPACE});
@@ -163,6 +169,7 @@ async fn service_accounts_pull_and_push_what_roles_say_and_pods_need_no_pull_sec
         if answer.contains(" 200") { Ok(()) } else { Err(answer) }
     })
     .await;
+    registry.condition("IdentitiesReady", "Accepting").await;
 
     let digest = builder.pushes("shop/web:1", "of the shop").await;
     let image = testbed::image::test_client(&crate::place::program("pause"), "unused/name:1", "pushed by who may not");

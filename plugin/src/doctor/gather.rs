@@ -16,7 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client as KubeClient};
-use private_registry_operator::access::cluster::ClusterUser;
+use private_registry_operator::access::cluster::{ClusterUser, REVIEWS};
 use private_registry_operator::api::{AddressScope, PrivateRegistry, PrivateRegistryStatus};
 use private_registry_operator::model::{Child, Host, HostPort};
 use serde_json::Value;
@@ -272,9 +272,7 @@ async fn unasked_reviews(registry: &Registry, found: &PrivateRegistry) -> Option
     };
     let ask = async {
         let mut unasked = Vec::new();
-        for (group, resource) in
-            [("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")]
-        {
+        for (group, resource) in REVIEWS {
             if !may(group, resource).await? {
                 unasked.push(resource);
             }

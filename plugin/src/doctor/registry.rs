@@ -1,8 +1,9 @@
 //! Checks of one registry as the operator sees it: nothing that it has judged is judged a second time. Pure.
 
+use private_registry_operator::access::cluster::binding;
 use private_registry_operator::api::condition::{
-    ADDRESS_READY, AVAILABLE, CERTIFICATE_READY, CLUSTER_TRUSTED, NAMESPACES_TRUSTED, PULL_SECRETS_COPIED, READY,
-    ROUTE_READY, STORAGE_READY, USERS_READY,
+    ADDRESS_READY, AVAILABLE, CERTIFICATE_READY, CLUSTER_TRUSTED, IDENTITIES_READY, NAMESPACES_TRUSTED,
+    PULL_SECRETS_COPIED, READY, ROUTE_READY, STORAGE_READY, USERS_READY,
 };
 
 use super::check::{Check, Group, Trouble, Verdict};
@@ -66,6 +67,13 @@ pub(super) static GROUP: Group<Facts> = Group {
             page: "conditions.md#usersready",
             needs: &["registry"],
             judge: |facts| condition(facts, USERS_READY, Weight::Counts),
+        },
+        Check {
+            id: "identities",
+            title: "logins from elsewhere can be judged",
+            page: "conditions.md#identitiesready",
+            needs: &["registry"],
+            judge: |facts| condition(facts, IDENTITIES_READY, Weight::Others),
         },
         Check {
             id: "cluster-logins",
@@ -173,10 +181,7 @@ fn cluster_logins(facts: &Facts) -> Option<Verdict> {
         Ok(unasked) if unasked.is_empty() => Verdict::good(""),
         Ok(unasked) => Verdict::failed(
             format!("its ServiceAccount {} may not create {}", facts.name, unasked.join(" and ")),
-            format!(
-                "kubectl create clusterrolebinding registry-{0}-{1} --clusterrole=system:auth-delegator --serviceaccount={0}:{1}",
-                facts.namespace, facts.name
-            ),
+            binding(&facts.namespace, &facts.name),
         ),
         Err(why) => Verdict::skipped(format!("cannot be known: {why}")),
     })

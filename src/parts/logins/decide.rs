@@ -31,8 +31,6 @@ pub(super) struct Decided {
     pub(super) table: Option<desired::Table>,
     /// Whether some users are not hashed yet.
     pub(super) is_unfinished: bool,
-    /// Whether somebody's login cannot be said at the moment.
-    pub(super) is_open: bool,
     /// Names of the pull Secrets, and whom pods of the namespace pull as with each; `None`: what is there stays.
     pub(super) pull: Vec<(String, Option<PullLogin>)>,
     /// Whom pods of other namespaces pull as, entry by entry.
@@ -146,7 +144,7 @@ pub(super) async fn table(
     let Users::Table { candidates, missing, faults, unread, cost, .. } = &registry.users else {
         let (pull, lent) = (Vec::new(), Vec::new());
         let report = Logins::default();
-        return Ok(Decided { table: None, is_unfinished: false, is_open: false, pull, lent, report });
+        return Ok(Decided { table: None, is_unfinished: false, pull, lent, report });
     };
     let room = MOST_BYTES.saturating_sub(access(registry, rotations, None).len());
     let file = stored.and_then(|live| text(live, HTPASSWD_KEY));
@@ -208,7 +206,6 @@ pub(super) async fn table(
     Ok(Decided {
         table: (!nobody_yet).then_some(written),
         is_unfinished: left > 0,
-        is_open,
         lent,
         report: Logins { note: pull.is_empty().then(|| NO_PULL_SECRET.to_owned()), users, problems, untold: None },
         pull,

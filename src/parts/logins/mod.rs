@@ -6,6 +6,7 @@ pub(super) mod copies;
 mod decide;
 mod rotated;
 mod tokens;
+mod untold;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,14 +18,16 @@ use operator_engine::apply::{Hold, Live, Outcome, Standing};
 use operator_engine::work::backoff::Class;
 use operator_engine::work::events::{Happening, Tone};
 use rotated::{Rotations, StoredTable};
+use untold::{Copies, Entry, Untold};
 
 use super::address::Address;
 use super::kubelets::{self, News};
 use super::{Keep, Pass, being_deleted};
 use crate::api::{condition, reason};
 use crate::credentials::plan::HASH_FAILED;
+use crate::credentials::users_in;
 use crate::desired::{self, kinds, secrets};
-use crate::model::{Child, Users};
+use crate::model::{Child, LoginCopy, PullAs, Users};
 use crate::secret::Sensitive;
 use crate::status::{self, Problem, Reach, summary};
 
@@ -53,8 +56,8 @@ pub struct Logins {
     pub look_again: Option<Timestamp>,
     /// Users whose passwords the operator makes.
     rotations: Rotations,
-    /// Whether every pull Secret of the namespace shows the present logins.
-    are_clients_told: bool,
+    /// Whose present login not every pull Secret of the namespace shows.
+    untold: Untold,
 }
 
 /// Keeps, makes or drops hashes, the generated admin, the pull Secret and the keys of tokens. `is_rolling`: pods are being replaced.
@@ -71,20 +74,39 @@ pub async fn settle(pass: &Pass<'_>, address: &Address, is_rolling: bool) -> Log
     Logins { is_guarded, tokens: keys.keys, look_again, ..users }
 }
 
-/// When all who pull with a login of ours have been given the present one: `copies` have been, in other namespaces. From then on the time of the former
-/// logins counts, and not earlier: whoever pulls must not be shown a login that has ended. What somebody in another namespace refuses counts for nobody else.
+/// When all who pull with a user's login have been given the present one: `copies` have been, in other namespaces. From then on the time of his former
+/// login counts, and not earlier: whoever pulls must not be shown a login that has ended. What somebody in another namespace refuses counts for nobody else,
+/// and what is wrong with one login for no other.
 pub async fn count_overlaps(pass: &Pass<'_>, logins: &mut Logins, copies: Option<&Reach>) {
-    // While it cannot be said which namespaces are meant, those that have a login keep the former one.
+    if pass.registry.rotated_users().is_empty() {
+        return;
+    }
+    let untold = logins.untold.clone().or(untold_elsewhere(pass, logins.lent.as_deref(), copies));
+    let (look_again, problems) = logins.rotations.count(pass, &mut logins.report.users, &untold).await;
+    logins.report.problems.extend(problems);
+    logins.look_again = logins.look_again.into_iter().chain(look_again).min();
+}
+
+/// Whose former login copies in other namespaces may still show.
+fn untold_elsewhere(pass: &Pass<'_>, lent: Option<&[Lent]>, copies: Option<&Reach>) -> Untold {
+    // While it cannot be said which namespaces are meant, those that have a login keep it.
     let stay_as_they_are = |copies: &Reach| {
         let is_open = copies.problem.as_ref().is_some_and(|problem| problem.reason == reason::PROGRESSING);
         copies.is_unfinished || copies.fault.is_some() || is_open
     };
-    if !logins.are_clients_told || copies.is_some_and(stay_as_they_are) {
-        return;
-    }
-    let (look_again, problems) = logins.rotations.count(pass, &mut logins.report.users).await;
-    logins.report.problems.extend(problems);
-    logins.look_again = logins.look_again.into_iter().chain(look_again).min();
+    let copies = if copies.is_some_and(stay_as_they_are) { Copies::Unclear } else { Copies::Written };
+    let entry = |(number, copy): (usize, &LoginCopy)| match &copy.whom {
+        PullAs::User(user) => {
+            let is_open = lent.and_then(|lent| lent.get(number)).is_none_or(|lent| matches!(lent, Lent::Open));
+            Some(Entry { user: user.clone(), is_open })
+        }
+        PullAs::ServiceAccount(_) => None,
+    };
+    let entries: Vec<_> = pass.registry.login_copies.iter().enumerate().filter_map(entry).collect();
+    let before = pass.ctx.recall.users_elsewhere(pass.key);
+    let (untold, shown) = untold::elsewhere(before.as_ref(), &entries, copies);
+    pass.ctx.recall.has_users_elsewhere(pass.key, shown);
+    untold
 }
 
 /// All of it but the keys of tokens, which are in this Secret.
@@ -148,8 +170,7 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>, is_rolli
         problems.extend(end_admin(pass).await);
     }
     let look_again = rotations.look_again(pass, &StoredTable::of(pass, standing.as_ref()), is_followed);
-    let (refused, is_written) = pull(pass, address, &decided.pull).await;
-    let are_clients_told = is_written && !decided.is_open;
+    let (refused, untold) = pull(pass, address, &decided.pull, &rotations).await;
     problems.extend(refused);
     if is_news {
         pass.ctx.recall.has_news(pass.key, News::Users);
@@ -168,7 +189,7 @@ async fn users(pass: &Pass<'_>, address: &Address, keys: Option<&Live>, is_rolli
         keep,
         look_again,
         rotations,
-        are_clients_told,
+        untold,
         lent: Some(decided.lent),
         is_unfinished: decided.is_unfinished,
         report,
@@ -338,24 +359,54 @@ async fn end_admin(pass: &Pass<'_>) -> Option<Problem> {
 }
 
 /// The logins for pods of the namespace. They name every address, so they wait for the Service. What is not among them any more is pruned.
-/// Gives what is wrong, and whether each shows its login now.
+/// Gives what is wrong, and whose login is not shown where it is to be.
 async fn pull(
     pass: &Pass<'_>,
     address: &Address,
     logins: &[(String, Option<decide::PullLogin>)],
-) -> (Vec<Problem>, bool) {
-    let Some(service) = address.service() else { return (Vec::new(), false) };
+    rotations: &Rotations,
+) -> (Vec<Problem>, Untold) {
+    let Some(service) = address.service() else { return (Vec::new(), Untold::Everybody) };
     let addresses: BTreeSet<_> = summary::image_hosts(pass.registry, service);
-    let (mut problems, mut is_written) = (Vec::new(), true);
-    for (name, login) in logins.iter().filter_map(|(name, login)| Some((name, login.as_ref()?))) {
-        let config: Sensitive<String> = login.docker_config(&addresses);
-        match pass.apply(secrets::pull(pass.registry, name, &config)).await {
-            Ok(applied) => is_written &= !matches!(applied.outcome, Outcome::Damped | Outcome::Replacing),
-            Err(error) => {
-                is_written = false;
-                problems.push(pass.problem(error));
+    let (mut problems, mut untold) = (Vec::new(), Untold::nobody());
+    for (name, login) in logins {
+        let is_written = match login {
+            // What is there stays.
+            None => false,
+            Some(login) => {
+                let config: Sensitive<String> = login.docker_config(&addresses);
+                match pass.apply(secrets::pull(pass.registry, name, &config)).await {
+                    Ok(applied) => !matches!(applied.outcome, Outcome::Damped | Outcome::Replacing),
+                    Err(error) => {
+                        problems.push(pass.problem(error));
+                        false
+                    }
+                }
             }
+        };
+        if !is_written && rotations.wait_to_count(pass.now) {
+            untold = untold.or(shown_by(pass, name, rotations).await);
         }
     }
-    (problems, is_written)
+    (problems, untold)
+}
+
+/// Whose former login a pull Secret may show that is not as it should be: whom it is to show, and whom it does.
+async fn shown_by(pass: &Pass<'_>, name: &str, rotations: &Rotations) -> Untold {
+    let live = match pass.ctx.engine.read_known_child(&pass.owner, kinds::SECRET, name).await {
+        Ok(live) => live,
+        Err(error) => {
+            pass.problem(error);
+            return Untold::Everybody;
+        }
+    };
+    let wanted = pass.registry.pull_secrets.iter().find(|secret| secret.name == name);
+    let wanted = wanted.and_then(|secret| match &secret.whom {
+        PullAs::User(user) => Some(user.clone()),
+        PullAs::ServiceAccount(_) => None,
+    });
+    let shown = live.and_then(|live| decide::text(&live, ".dockerconfigjson")).unwrap_or_default();
+    let shown = users_in(&shown).into_iter();
+    let shown = shown.map(|name| rotations.whose(&name).cloned().unwrap_or(name));
+    Untold::These(wanted.into_iter().chain(shown).collect())
 }

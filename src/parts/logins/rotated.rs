@@ -11,6 +11,7 @@ use operator_engine::work::events::{Happening, Tone};
 use serde_json::Value;
 
 use super::decide::text;
+use super::untold::Untold;
 use crate::api::{UserRotationStatus, UserSource, UserSourceKind, UserStatus, annotation, condition, reason};
 use crate::credentials::plan::{Stored, stored_since};
 use crate::credentials::rotation::{self, Asked, Facts, Former, Next, Step};
@@ -47,6 +48,8 @@ struct Rotation {
     asked: Option<String>,
     /// Whether something may be written to it: it is not being deleted.
     is_ours: bool,
+    /// Whether somebody takes away what is written: then the next try has its time, whatever is due.
+    is_cut: bool,
 }
 
 /// Finds, makes and exchanges logins. `table`: what is stored of the table. `is_followed`: running pods follow it.
@@ -137,8 +140,11 @@ async fn find(pass: &Pass<'_>, user: &RotatedUser) -> Found {
         );
         return Found::Unclear(Problem::stuck("LoginUnreadable", words));
     };
+    let recall = &pass.ctx.recall;
+    let login =
+        if is_ours { recall.login_as_written(pass.key, &user.name, live.uid(), login, pass.now) } else { login };
     let asked = live.annotation(annotation::ROTATE).map(cut);
-    let rotation = Rotation { user: user.clone(), secret, login, asked, is_ours };
+    let rotation = Rotation { user: user.clone(), secret, login, asked, is_ours, is_cut: false };
     if is_ours {
         return Found::Login(rotation);
     }
@@ -155,7 +161,9 @@ async fn make(pass: &Pass<'_>, user: &RotatedUser) -> Found {
     let login = RotatedLogin::first(&user.name, password, whole(pass.now));
     let secret = pass.registry.name.login(&user.name);
     match write(pass, user, &login).await {
-        Ok(login) => Found::Login(Rotation { user: user.clone(), secret, login, asked: None, is_ours: true }),
+        Ok(written) => {
+            written.found(Rotation { user: user.clone(), secret, login, asked: None, is_ours: true, is_cut: false })
+        }
         Err(problem) => Found::Nobody(problem),
     }
 }
@@ -168,27 +176,60 @@ async fn advance(pass: &Pass<'_>, rotation: Rotation, table: &StoredTable, is_fo
         Err(error) => return Found::Hindered(rotation, pass.problem(error)),
     };
     match write(pass, &rotation.user, &wanted).await {
-        Ok(login) => {
-            let has_happened = login.password.expose() == wanted.password.expose();
+        Ok(written) => {
+            let has_happened = written.login.password.expose() == wanted.password.expose();
             if has_happened && matches!(step, Step::Show | Step::Replace) {
                 tell(pass, &rotation, step).await;
             }
-            Found::Login(Rotation { login, ..rotation })
+            written.found(rotation)
         }
         Err(problem) => Found::Hindered(rotation, problem),
     }
 }
 
+/// What is stored after a write.
+struct Written {
+    login: RotatedLogin,
+    /// Whether something of it did not arrive, or waits because somebody takes it away each time.
+    is_cut: bool,
+    /// What nobody else tells of that.
+    problem: Option<Problem>,
+}
+
+impl Written {
+    fn found(self, rotation: Rotation) -> Found {
+        let rotation = Rotation { login: self.login, is_cut: self.is_cut, ..rotation };
+        match self.problem {
+            Some(problem) => Found::Hindered(rotation, problem),
+            None => Found::Login(rotation),
+        }
+    }
+}
+
 /// What is stored then: what somebody else changes back each time is not what was to be written.
-async fn write(pass: &Pass<'_>, user: &RotatedUser, login: &RotatedLogin) -> Result<RotatedLogin, Problem> {
+async fn write(pass: &Pass<'_>, user: &RotatedUser, login: &RotatedLogin) -> Result<Written, Problem> {
+    let secret = pass.registry.name.login(&user.name);
     let applied = pass.apply(desired::secrets::login(pass.registry, &user.name, login)).await;
     let applied = applied.map_err(|error| pass.problem(error))?;
     let stored = read(&applied.live, &user.name).filter(|_| applied.outcome != Outcome::Replacing);
-    stored.ok_or_else(|| {
-        let secret = pass.registry.name.login(&user.name);
+    let stored = stored.ok_or_else(|| {
         let words = format!("Secret {secret} is being deleted, or was changed meanwhile; it is tried again");
         Problem::retrying(reason::BEING_DELETED, words)
-    })
+    })?;
+    if matches!(applied.outcome, Outcome::Created | Outcome::Changed | Outcome::Recreated) {
+        pass.ctx.recall.wrote_login(pass.key, &user.name, applied.live.uid(), login, pass.now);
+    }
+    // A fight is told by whoever notices it. What never arrives is none.
+    let is_cut = stored.lacks(login);
+    let problem = (is_cut && applied.contested.is_none()).then(|| {
+        let words = format!(
+            "an admission webhook or policy takes keys out of Secret {secret} (next-password or handled); let it leave this Secret alone. Until \
+             then the login of user {} is not exchanged",
+            user.name
+        );
+        Problem::stuck("Contested", words)
+    });
+    Ok(Written { login: stored, is_cut, problem })
 }
 
 /// A login that ended, or will, is worth an event.
@@ -441,7 +482,7 @@ impl Rotations {
 
     /// The earliest time at which a step is due. `table`: as it is stored now.
     pub(super) fn look_again(&self, pass: &Pass<'_>, table: &StoredTable, is_followed: bool) -> Option<Timestamp> {
-        let looks = self.known.iter().filter(|rotation| rotation.is_ours).filter_map(|rotation| {
+        let looks = self.known.iter().filter(|rotation| rotation.is_ours && !rotation.is_cut).filter_map(|rotation| {
             let facts = rotation.facts(pass, table, is_followed);
             // One step a pass.
             let is_due = rotation::step(&facts, pass.now) != Step::Keep;
@@ -450,22 +491,33 @@ impl Rotations {
         looks.min()
     }
 
-    /// The time of former logins counts from now on: every pull Secret shows the present ones. Gives when the first of them is over.
+    /// Whether somebody's former login waits until its time counts.
+    pub(super) fn wait_to_count(&self, now: Timestamp) -> bool {
+        let waits = |rotation: &Rotation| rotation.is_ours && rotation::counts_from_now(rotation.former(), now);
+        self.known.iter().any(waits)
+    }
+
+    /// The time of former logins counts from now on, but of those whose present ones not every pull Secret is known to show. Gives when the first of them
+    /// is over.
     pub(super) async fn count(
         &mut self,
         pass: &Pass<'_>,
         users: &mut [UserStatus],
+        untold: &Untold,
     ) -> (Option<Timestamp>, Vec<Problem>) {
         let (mut look_again, mut problems) = (None, Vec::new());
         for rotation in self.known.iter_mut().filter(|rotation| rotation.is_ours) {
-            if !rotation::counts_from_now(rotation.former(), pass.now) {
+            if untold.has(&rotation.user.name) || !rotation::counts_from_now(rotation.former(), pass.now) {
                 continue;
             }
             let Some(former) = rotation.login.former.clone() else { continue };
             let former = FormerPassword { since: Some(whole(pass.now)), ..former };
             let wanted = RotatedLogin { former: Some(former), ..rotation.login.clone() };
             match write(pass, &rotation.user, &wanted).await {
-                Ok(login) => rotation.login = login,
+                Ok(written) => {
+                    rotation.login = written.login;
+                    problems.extend(written.problem);
+                }
                 Err(problem) => problems.push(problem),
             }
             if let Some(user) = users.iter_mut().find(|user| user.name == rotation.user.name) {

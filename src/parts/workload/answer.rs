@@ -204,7 +204,7 @@ async fn exchange(question: &Question) -> Answer {
     };
     let status = match &question.leaf {
         None => request(stream, question).await,
-        Some(leaf) => match encrypted(stream, question, leaf).await {
+        Some(leaf) => match encrypted(stream, &question.name, leaf).await {
             Ok(stream) => request(stream, question).await,
             Err(answer) => return answer,
         },
@@ -231,14 +231,14 @@ fn broken_off(error: &std::io::Error) -> Answer {
 }
 
 /// A TLS session in which exactly the leaf that was stored is served: an older one means that the rollout did not reach all.
-async fn encrypted(
+pub(super) async fn encrypted(
     stream: TcpStream,
-    question: &Question,
+    name: &str,
     leaf: &str,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Answer> {
     let broken = |why: String| Answer::Bad(format!("TLS: {why}"));
     let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).map_err(|error| broken(error.to_string()))?;
-    let name = ServerName::try_from(question.name.clone()).map_err(|error| broken(error.to_string()))?;
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| broken(error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pinned = Arc::new(Pinned { leaf: leaf.clone(), provider: provider.clone() });
     let config = rustls::ClientConfig::builder_with_provider(provider)

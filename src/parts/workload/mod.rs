@@ -2,6 +2,7 @@
 //! goes on as it is, unless it is to be stopped.
 
 mod answer;
+mod identities;
 mod running;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use operator_engine::apply::{ObjectRef, Outcome};
 
 pub use answer::Answers;
+pub use identities::Hearings;
 pub use running::stop;
 
 use self::running::Running;
@@ -23,6 +25,7 @@ use crate::desired::secrets::{CONFIG_KEY, HTTP_SECRET_KEY, NGINX_KEY};
 use crate::desired::{self, Material, Run, identity, kinds, secrets, workload};
 use crate::model::{Child, Resolved, labels};
 use crate::secret::Sensitive;
+use crate::status::identities::Heard;
 use crate::status::summary::{self, Answer};
 use crate::status::{PodFacts, Problem, Workload};
 
@@ -50,6 +53,8 @@ pub struct State {
     pub workload: Option<Workload>,
     /// How the registry answered.
     pub answer: Answer,
+    /// What its pods say of logins from elsewhere.
+    pub heard: Heard,
     /// What stands in the way.
     pub problem: Option<Problem>,
     /// What must stay.
@@ -181,6 +186,7 @@ impl State {
                 Answer::NotAsked => pass.ctx.answers.last(pass.key),
                 known => known,
             },
+            heard: pass.ctx.hearings.last(pass.key),
             problem: None,
             keep: everything(pass),
             has_ended: pass.before.ended_generation == Some(pass.registry.generation),
@@ -262,9 +268,11 @@ async fn run(
     let replacing = applied.as_ref().is_some_and(|applied| applied.outcome == Outcome::Replacing);
     let state = running.state(registry, applied.as_ref(), &run, before);
     let answer = running::ask(pass, &material, address.service(), state.as_ref(), applied.as_ref()).await;
+    let heard = identities::hear(pass, &material, state.as_ref()).await;
     Ok(State {
         workload: state,
         answer,
+        heard,
         problem: None,
         keep,
         has_ended,

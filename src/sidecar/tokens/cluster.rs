@@ -16,7 +16,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{MutexGuard, Semaphore};
 use tracing::warn;
 
+use super::rights::Rights;
 use crate::access::cluster::{ClusterLogins, ClusterUser};
+use crate::access::report::Standing;
 use crate::access::{Access, Action};
 use crate::secret::Sensitive;
 use crate::sidecar::recent::{Key, Recent};
@@ -54,6 +56,8 @@ struct Inner {
     /// Questions that are asked, or wait for their turn.
     waiting: Arc<Semaphore>,
     known: Mutex<Known>,
+    /// Whether it may be asked.
+    own: Rights,
 }
 
 type Turns = [tokio::sync::Mutex<()>; ASKING];
@@ -88,7 +92,19 @@ impl Cluster {
             of_rights: Turns::default(),
             waiting: Arc::new(Semaphore::new(WAITING)),
             known: Mutex::new(Known::of(None)),
+            own: Rights::default(),
         }))
+    }
+
+    /// Waits for whoever asks what the registry itself may do.
+    #[cfg(test)]
+    pub(super) async fn has_asked(&self) {
+        self.0.own.has_asked().await;
+    }
+
+    /// Whether it can be asked now.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        self.0.own.standing(|| self.0.client().ok(), now)
     }
 
     /// Whose token it is. The inner error: nobody's, and why.

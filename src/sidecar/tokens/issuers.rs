@@ -13,9 +13,11 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::cluster::Silent;
+use super::lack::Lack;
 use crate::access::expressions;
 use crate::access::issuer::{Guest, Issuer, KEYS_FILE};
 use crate::access::jwt::{self, KeySet};
+use crate::access::report::Standing;
 use crate::secret::Sensitive;
 use crate::sidecar::files;
 
@@ -55,6 +57,8 @@ struct State {
     version: Option<PathBuf>,
     /// When they were last asked for, and why there was no answer.
     asked: Option<(Instant, Result<(), String>)>,
+    /// What the last look has found.
+    lack: Lack,
 }
 
 /// What is to be done for a token.
@@ -96,18 +100,35 @@ impl Issuers {
         evaluated.await.map_err(|_| busy())
     }
 
+    /// How it is with its keys now. They are asked for if it is time, and nobody waits for that: the next look finds what came of it.
+    pub(super) fn standing(&self, issuer: &Issuer, now: Instant) -> Standing {
+        let source = self.source(issuer);
+        if issuer.has_file {
+            return source.state(|state| {
+                _ = state.read(&self.folder.join(&issuer.name), now);
+                state.lack.told(now)
+            });
+        }
+        if source.state(|state| state.are_due(now)) {
+            drop(source.begin(now));
+        }
+        source.state(|state| state.standing(now))
+    }
+
+    fn source(&self, issuer: &Issuer) -> Source {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = known.entry(issuer.name.clone()).or_default();
+        if source.of.as_deref() != Some(issuer) {
+            *source = Source { of: Some(Arc::new(issuer.clone())), ..Source::default() };
+        }
+        source.clone()
+    }
+
     /// Keys that may have signed this token, if there are such.
     async fn keys(&self, issuer: &Issuer, token: &[u8]) -> Result<Arc<KeySet>, Silent> {
-        let source = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let source = known.entry(issuer.name.clone()).or_default();
-            if source.of.as_deref() != Some(issuer) {
-                *source = Source { of: Some(Arc::new(issuer.clone())), ..Source::default() };
-            }
-            source.clone()
-        };
+        let source = self.source(issuer);
         let keys = match issuer.has_file {
-            true => source.state(|state| state.read(&self.folder.join(&issuer.name))),
+            true => source.state(|state| state.read(&self.folder.join(&issuer.name), Instant::now())),
             false => source.ask(token, Instant::now()).await,
         };
         // Whoever comes with a token is told no more: addresses and the like are for who reads the log.
@@ -152,10 +173,13 @@ impl Source {
         Some(tokio::spawn(async move {
             let answer = published::keys(&issuer.url, issuer.authority.as_deref()).await;
             source.state(|state| {
-                state.asked = Some((now, answer.as_ref().map(drop).map_err(Clone::clone)));
+                state.asked = Some((now, answer.as_ref().map(drop).map_err(|failure| failure.why.clone())));
+                state.lack.learn(answer.as_ref().map_or_else(|failure| failure.standing, |_| Standing::Good), now);
                 match answer {
                     Ok(keys) => state.keys = Some((Arc::new(keys), now)),
-                    Err(why) => warn!(issuer = issuer.name, why, "the keys of an issuer cannot be had"),
+                    Err(failure) => {
+                        warn!(issuer = issuer.name, why = failure.why, "the keys of an issuer cannot be had");
+                    }
                 }
             });
             drop(turn);
@@ -164,9 +188,29 @@ impl Source {
 }
 
 impl State {
+    fn is_pause(&self, now: Instant) -> bool {
+        self.asked.as_ref().is_some_and(|(since, _)| now.saturating_duration_since(*since) < PAUSE)
+    }
+
+    /// Whether keys are to be asked for although nobody has come with a token.
+    fn are_due(&self, now: Instant) -> bool {
+        let is_fresh = |(_, since): &(_, Instant)| now.saturating_duration_since(*since) < FRESH;
+        !self.keys.as_ref().is_some_and(is_fresh) && !self.is_pause(now)
+    }
+
+    /// Of keys that are asked for: as long as those that were had count, nobody has to be reached.
+    fn standing(&self, now: Instant) -> Standing {
+        match &self.keys {
+            Some((_, since)) if now.saturating_duration_since(*since) < STALE => Standing::Good,
+            // They have become too old, and why nobody has newer ones is not known yet.
+            _ if self.lack.is_none() => Standing::Pending,
+            _ => self.lack.told(now),
+        }
+    }
+
     fn step(&self, token: &[u8], now: Instant) -> Step {
         let age = |since: Instant| now.saturating_duration_since(since);
-        let is_pause = self.asked.as_ref().is_some_and(|(since, _)| age(*since) < PAUSE);
+        let is_pause = self.is_pause(now);
         match (&self.keys, &self.asked) {
             (Some((keys, since)), _) if age(*since) < STALE && keys.may_have_signed(token) => {
                 match age(*since) < FRESH || is_pause {
@@ -182,18 +226,23 @@ impl State {
         }
     }
 
-    fn read(&mut self, folder: &Path) -> Result<Arc<KeySet>, String> {
+    fn read(&mut self, folder: &Path, now: Instant) -> Result<Arc<KeySet>, String> {
+        let read = self.read_file(folder, now);
+        self.lack.learn(read.as_ref().map_or_else(|(standing, _)| *standing, |_| Standing::Good), now);
+        read.map_err(|(_, why)| why)
+    }
+
+    fn read_file(&mut self, folder: &Path, now: Instant) -> Result<Arc<KeySet>, (Standing, String)> {
         let version = files::version(folder);
         if let Some((keys, _)) = self.keys.as_ref().filter(|_| version.is_some() && self.version == version) {
             return Ok(Arc::clone(keys));
         }
         let missing = "the ConfigMap of jwksConfigMapRef has no such key, or does not exist";
-        let text =
-            std::fs::read(version.as_deref().unwrap_or(folder).join(KEYS_FILE)).map_err(|_| missing.to_owned())?;
-        let keys = KeySet::read(&text)
-            .ok_or("the ConfigMap of jwksConfigMapRef holds no JSON Web Key Set that can be used")?;
-        let keys = Arc::new(keys);
-        (self.keys, self.version) = (Some((Arc::clone(&keys), Instant::now())), version);
+        let text = std::fs::read(version.as_deref().unwrap_or(folder).join(KEYS_FILE));
+        let text = text.map_err(|_| (Standing::Missing, missing.to_owned()))?;
+        let none = "the ConfigMap of jwksConfigMapRef holds no JSON Web Key Set that can be used";
+        let keys = Arc::new(KeySet::read(&text).ok_or((Standing::Unusable, none.to_owned()))?);
+        (self.keys, self.version) = (Some((Arc::clone(&keys), now)), version);
         Ok(keys)
     }
 }
@@ -313,6 +362,81 @@ mod tests {
         source.ask(&token(&second), later + STALE + 2 * PAUSE).await.unwrap();
     }
 
+    /// Looks, and lets whoever asks come to the end.
+    async fn looks(issuers: &Issuers, issuer: &Issuer, now: Instant) -> Standing {
+        let standing = issuers.standing(issuer, now);
+        drop(issuers.source(issuer).asking.lock().await);
+        standing
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_is_away_is_told_when_its_keys_count_no_more_and_not_before() {
+        let (server, maker) = (Server::start().await, Maker::new("1"));
+        let (issuers, issuer) = (Issuers::new(PathBuf::new()), server.issuer());
+        server.publishes(&maker);
+        let begin = Instant::now();
+        let mut seen = Vec::new();
+        for (after, is_there) in [
+            (Duration::ZERO, true),
+            (SECOND, true),
+            // The keys still count, whoever is away.
+            (FRESH + SECOND, false),
+            (FRESH + PAUSE + 2 * SECOND, false),
+            (STALE - SECOND, false),
+            // They are too old, and that it is away is known for long.
+            (STALE + PAUSE, false),
+            (STALE + 3 * PAUSE, true),
+            (STALE + 4 * PAUSE, true),
+        ] {
+            server.says("/keys", if is_there { 200 } else { 503 }, &maker.set());
+            seen.push(looks(&issuers, &issuer, begin + after).await);
+        }
+        let (good, away) = (Standing::Good, Standing::Unreachable);
+        assert_eq!(seen, [Standing::Pending, good, good, good, good, away, away, good]);
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_never_answered_as_it_should_is_told_when_it_has_not_for_a_while() {
+        let (server, maker) = (Server::start().await, Maker::new("1"));
+        let nobody = Issuer { url: "https://localhost:1".to_owned(), ..server.issuer() };
+        let strange = Issuer { authority: None, ..server.issuer() };
+        server.publishes(&maker);
+        server.says("/keys", 200, "{}");
+        for (issuer, wanted) in
+            [(&server.issuer(), Standing::Unusable), (&strange, Standing::Untrusted), (&nobody, Standing::Unreachable)]
+        {
+            let (issuers, begin) = (Issuers::new(PathBuf::new()), Instant::now());
+            assert_eq!(looks(&issuers, issuer, begin).await, Standing::Pending);
+            assert_eq!(looks(&issuers, issuer, begin + SECOND).await, Standing::Pending, "for a moment");
+            assert_eq!(looks(&issuers, issuer, begin + PAUSE).await, wanted);
+        }
+        server.asked();
+        let (issuers, begin) = (Issuers::new(PathBuf::new()), Instant::now());
+        for second in 0..20 {
+            looks(&issuers, &server.issuer(), begin + second * SECOND).await;
+        }
+        assert_eq!(server.asked(), 2, "looks make nobody ask at will");
+    }
+
+    #[tokio::test]
+    async fn keys_in_a_file_are_told_when_they_are_missing_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer =
+            json!({"name": "ci", "url": "https://x", "audience": "here", "user": "claims.sub", "hasFile": true});
+        let issuer: Issuer = serde_json::from_value(issuer).unwrap();
+        let (issuers, begin) = (Issuers::new(folder.path().to_owned()), Instant::now());
+        let shows = |text: &str| {
+            std::fs::create_dir_all(folder.path().join("ci")).unwrap();
+            std::fs::write(folder.path().join("ci").join(KEYS_FILE), text).unwrap();
+        };
+        assert_eq!(issuers.standing(&issuer, begin), Standing::Pending);
+        assert_eq!(issuers.standing(&issuer, begin + PAUSE), Standing::Missing);
+        shows("no keys");
+        assert_eq!(issuers.standing(&issuer, begin + PAUSE), Standing::Unusable);
+        shows(&Maker::new("1").set());
+        assert_eq!(issuers.standing(&issuer, begin + PAUSE), Standing::Good);
+    }
+
     #[tokio::test]
     async fn of_an_issuer_that_the_manifest_has_changed_other_keys_count() {
         let issuers = Issuers::new(PathBuf::new());
@@ -367,13 +491,13 @@ mod tests {
             server.publishes(&maker);
             server.says(path, status, &body);
             let error = published::keys(&server.url, Some(&server.authority)).await.unwrap_err();
-            assert!(error.contains(why), "{path}: {error}");
+            assert!(error.why.contains(why), "{path}: {error:?}");
         }
         server.publishes(&maker);
         assert!(published::keys(&server.url, Some(&server.authority)).await.is_ok());
         for (authority, why) in [(None, "cannot be reached"), (Some("no certificate"), "certificateAuthority")] {
             let error = published::keys(&server.url, authority).await.unwrap_err();
-            assert!(error.contains(why), "{error}");
+            assert!(error.why.contains(why) && error.standing == Standing::Untrusted, "{error:?}");
         }
     }
 }

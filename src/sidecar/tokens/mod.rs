@@ -3,6 +3,7 @@
 //! | path | what is asked | answer |
 //! |---|---|---|
 //! | `/auth/token` | by clients: a token | a token for as much as the rules allow; 401 for a wrong login, 429 for one too many |
+//! | the same | by the operator: a report | whether those can be asked from whom logins come ([`report`]) |
 //! | `/-/judge` | by nginx: may this request pass? | 200, and what the registry is told; 401 with what a client needs a token for |
 //!
 //! A token says what its user might do when it was given. The judge looks at users and rules as they are now, too: who is taken out of them is out with the
@@ -12,10 +13,12 @@
 mod cluster;
 mod issuers;
 mod keys;
+mod lack;
 mod mount;
 mod person;
 mod refusal;
 mod request;
+mod rights;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +56,7 @@ use super::users::{Entry, Users};
 use crate::access::cluster::ClusterLogins;
 use crate::access::issuer::Issuer;
 use crate::access::jwt;
+use crate::access::report::{self, Report};
 use crate::access::token::{self, Claims, LIFE, Refusal, VerifyingKey};
 use crate::access::{Access, Action, Caller, Granted, Need, Scope, grant, need, refresh, wanted};
 use crate::credentials::BcryptHash;
@@ -121,6 +125,10 @@ impl Tokens {
     pub(super) async fn give(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let client = client(&parts.headers);
+        let said = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        if let Some(report) = self.report(said) {
+            return report;
+        }
         let asked = match parts.method {
             Method::GET => {
                 let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -188,6 +196,20 @@ impl Tokens {
             answer["refresh_token"] = refresh.into();
         }
         json_answer(StatusCode::OK, &answer)
+    }
+
+    /// Tells the operator whether those can be asked from whom logins come; `None`: nobody asks for that. Waits for nobody.
+    fn report(&self, authorization: &[u8]) -> Option<Response<Full<Bytes>>> {
+        let set = self.keys.shown()?;
+        if !report::asks(&set.refresh, authorization)? {
+            return Some(refused(StatusCode::UNAUTHORIZED, "DENIED", "this is told the operator alone"));
+        }
+        let known = self.users.with(|known| (known.access.issuers.clone(), known.access.cluster.is_some()));
+        let Some((issuers, has_cluster)) = known else { return Some(Denial::Unreadable.answer("")) };
+        let now = Instant::now();
+        let issuers = issuers.iter().map(|issuer| (report::name_of(issuer), self.issuers.standing(issuer, now)));
+        let report = Report { issuers: issuers.collect(), cluster: has_cluster.then(|| self.cluster.standing(now)) };
+        Some(json_answer(StatusCode::OK, &serde_json::to_value(report).expect("a report is JSON")))
     }
 
     /// What somebody gets of what he asks for, and the mark of his password.

@@ -2,6 +2,7 @@
 
 mod of_cluster;
 mod of_issuers;
+mod of_reports;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -10,29 +10,32 @@ use super::*;
 const AUDIENCE: &str = "team-a.registries.svc";
 
 /// What the API server knows, and how often it was asked.
-struct ApiServer {
+pub(super) struct ApiServer {
     /// Names by token.
     users: Mutex<BTreeMap<String, String>>,
     /// `name verb repository`.
     rights: Mutex<BTreeSet<String>>,
+    /// What the registry itself may create.
+    pub(super) own: Mutex<BTreeSet<&'static str>>,
     /// Whoever asks gets this status, if it is not 0.
-    fails: AtomicU16,
+    pub(super) fails: AtomicU16,
     reviews: AtomicUsize,
 }
 
 impl ApiServer {
-    fn new(users: &[(&str, &str)], rights: &[&str]) -> Arc<Self> {
+    pub(super) fn new(users: &[(&str, &str)], rights: &[&str]) -> Arc<Self> {
         let users = users.iter().map(|(token, name)| ((*token).to_owned(), (*name).to_owned())).collect();
         let rights = rights.iter().map(|right| (*right).to_owned()).collect();
         Arc::new(Self {
             users: Mutex::new(users),
             rights: Mutex::new(rights),
+            own: Mutex::default(),
             fails: AtomicU16::new(0),
             reviews: AtomicUsize::new(0),
         })
     }
 
-    fn client(self: &Arc<Self>) -> Client {
+    pub(super) fn client(self: &Arc<Self>) -> Client {
         let server = Arc::clone(self);
         let service = tower::service_fn(move |request: Request<Body>| {
             let server = Arc::clone(&server);
@@ -66,6 +69,11 @@ impl ApiServer {
                 }),
                 None => json!({"authenticated": false, "error": "it is nobody's"}),
             };
+        } else if path.ends_with("/selfsubjectaccessreviews") {
+            let asked = &spec["resourceAttributes"];
+            assert_eq!(asked["verb"], "create");
+            let allowed = self.own.lock().unwrap().contains(asked["resource"].as_str().unwrap());
+            review["status"] = json!({"allowed": allowed});
         } else {
             assert!(path.ends_with("/subjectaccessreviews"), "{path}");
             assert_eq!((&spec["uid"], &spec["groups"]), (&json!("7"), &json!(["system:serviceaccounts"])));
@@ -77,7 +85,7 @@ impl ApiServer {
         review
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.reviews.swap(0, Ordering::SeqCst)
     }
 }
