@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use testbed::control_plane::{Audit, Entry, Mark};
 use testbed::fake_kubelet::{Behaviour, FakeKubelet};
 use testbed::{ControlPlane, Family, Options, Progress, Tools, provisioner};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::object::{Object, resource};
 use crate::registry::Registry;
@@ -34,21 +35,22 @@ pub const GATEWAY_KINDS: [&str; 3] = ["httproutes", "tlsroutes", "backendtlspoli
 /// Chart, rendered for the namespace of this name.
 const RENDERED_FOR: &str = "rendered-for";
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<Arc<Cluster>> = OnceCell::const_new();
 
-/// A control plane in which everything works except running a container. It ends with this process.
+/// A control plane in which everything works except running a container. It ends when the last namespace of it is dropped; the common one with this process.
 pub struct Cluster {
-    pub plane: ControlPlane,
+    // Who works with it ends before it does.
     pub kubelet: FakeKubelet,
-    helm: std::path::PathBuf,
     _provisioner: testbed::background::Background,
+    pub plane: ControlPlane,
+    helm: std::path::PathBuf,
     chart: OnceCell<Vec<Value>>,
     start_of_log: Mark,
 }
 
 /// The control plane, started by whoever asks first.
-pub async fn cluster() -> &'static Cluster {
-    CLUSTER.get_or_init(async || Cluster::start().await.unwrap()).await
+pub async fn cluster() -> Arc<Cluster> {
+    Arc::clone(CLUSTER.get_or_init(async || Arc::new(Cluster::start().await.unwrap())).await)
 }
 
 /// A namespace of its own in it, called `purpose`. `None`: there can be no control plane here, and the test has been named as skipped.
@@ -59,13 +61,32 @@ pub async fn namespace(purpose: &str) -> Option<Namespace> {
     Some(cluster().await.namespace(purpose).await)
 }
 
-/// The same in a cluster that no other test uses, which this one may change as a whole. It ends with this process, too.
+/// The same in a cluster that no other test uses, which this one may change as a whole. It ends with the test.
 pub async fn namespace_of_its_own_cluster(purpose: &str) -> Option<Namespace> {
     if testbed::skip(testbed::Mode::ControlPlane) {
         return None;
     }
-    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start().await.unwrap()));
-    Some(cluster.namespace(purpose).await)
+    Some(Arc::new(Cluster::start().await.unwrap()).namespace(purpose).await)
+}
+
+/// What several tests share: made by whoever comes first, dropped with the last of those that have it.
+pub struct Shared<T>(Mutex<Weak<T>>);
+
+impl<T> Shared<T> {
+    pub const fn new() -> Self {
+        Self(Mutex::const_new(Weak::new()))
+    }
+
+    /// `None`: `make` gives none.
+    pub async fn get(&self, make: impl AsyncFnOnce() -> Option<Arc<T>>) -> Option<Arc<T>> {
+        let mut made = self.0.lock().await;
+        if let Some(there) = made.upgrade() {
+            return Some(there);
+        }
+        let new = make().await?;
+        *made = Arc::downgrade(&new);
+        Some(new)
+    }
 }
 
 impl Cluster {
@@ -81,10 +102,10 @@ impl Cluster {
         Self::install_gateway_definitions(&client).await;
         let start_of_log = plane.audit().await?.mark().await?;
         Ok(Self {
-            plane,
             kubelet,
-            helm: tools.path("helm")?.to_owned(),
             _provisioner: provisioner,
+            plane,
+            helm: tools.path("helm")?.to_owned(),
             chart: OnceCell::new(),
             start_of_log,
         })
@@ -119,12 +140,12 @@ impl Cluster {
     }
 
     /// Makes a namespace.
-    pub async fn namespace(&'static self, purpose: &str) -> Namespace {
+    pub async fn namespace(self: &Arc<Self>, purpose: &str) -> Namespace {
         let client = self.plane.client().await.unwrap();
         let mut namespace = KubeNamespace::default();
         namespace.metadata.name = Some(purpose.to_owned());
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-        Namespace { cluster: self, name: purpose.to_owned(), client, credentials: OnceCell::new() }
+        Namespace { cluster: Arc::clone(self), name: purpose.to_owned(), client, credentials: OnceCell::new() }
     }
 
     /// How the pods of the registry of this name behave, in every namespace.
@@ -173,7 +194,7 @@ pub fn documents(text: &str) -> Vec<Value> {
 
 /// One test's namespace.
 pub struct Namespace {
-    pub cluster: &'static Cluster,
+    pub cluster: Arc<Cluster>,
     pub name: String,
     /// Has all rights; belongs to the test's runtime.
     pub client: Client,

@@ -1,6 +1,7 @@
 //! Certificates that somebody else signs: a signer of the cluster, which here is the test, or a person.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,9 +12,9 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard};
 
-use crate::cluster::{Cluster, Namespace, namespace, namespace_of_its_own_cluster};
+use crate::cluster::{Cluster, Namespace, Shared, namespace, namespace_of_its_own_cluster};
 use crate::given::{Company, DAY};
 use crate::object::{Object, resource};
 use crate::operator::Operator;
@@ -24,13 +25,13 @@ const SIGNER: &str = "signers.example.com/registries";
 /// Where the operator of these tests lives.
 const SYSTEM: &str = "signers-system";
 
-static WORLD: OnceCell<Option<World>> = OnceCell::const_new();
+static WORLD: Shared<World> = Shared::new();
 /// The operator serves all namespaces, so there can be one at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A cluster of its own, in which an operator has what the chart gives it for all namespaces.
 struct World {
-    cluster: &'static Cluster,
+    cluster: Arc<Cluster>,
     credentials: PathBuf,
 }
 
@@ -38,11 +39,16 @@ struct World {
 struct Turn {
     team: Namespace,
     operator: Operator,
+    held: Held,
+}
+
+struct Held {
+    world: Arc<World>,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl World {
-    async fn start() -> Option<Self> {
+    async fn start() -> Option<Arc<Self>> {
         let system = namespace_of_its_own_cluster(SYSTEM).await?;
         for object in system.cluster.chart(SYSTEM, &[]) {
             match object["kind"].as_str().unwrap() {
@@ -55,17 +61,17 @@ impl World {
             }
         }
         let credentials = system.credentials_of("operator-private-registry-operator", 3600).await;
-        Some(Self { cluster: system.cluster, credentials })
+        Some(Arc::new(Self { cluster: Arc::clone(&system.cluster), credentials }))
     }
 }
 
 async fn turn(purpose: &str) -> Option<Turn> {
+    let world = WORLD.get(World::start).await?;
     let turn = TURN.lock().await;
-    let world = WORLD.get_or_init(World::start).await.as_ref()?;
     let team = world.cluster.namespace(purpose).await;
     let operator = team.operator_of_all(&world.credentials);
     operator.ready().await;
-    Some(Turn { team, operator, _turn: turn })
+    Some(Turn { team, operator, held: Held { world, _turn: turn } })
 }
 
 fn asking() -> Value {
@@ -165,7 +171,7 @@ async fn end(registry: &Registry<'_>) -> Value {
 
 #[tokio::test]
 async fn a_signer_of_the_cluster_is_asked_and_only_a_good_answer_is_served() {
-    let Some(Turn { team, operator, _turn }) = turn("signer-asked").await else { return };
+    let Some(Turn { team, operator, held: _held }) = turn("signer-asked").await else { return };
     let mark = team.mark().await;
     let company = Company::new();
     let registry = team.registry("team-a", asking()).await;
@@ -226,7 +232,7 @@ async fn a_signer_of_the_cluster_is_asked_and_only_a_good_answer_is_served() {
 
 #[tokio::test]
 async fn what_was_denied_or_has_failed_is_told_and_asked_again_when_it_is_removed() {
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-refuses").await else { return };
+    let Some(Turn { team, operator: _operator, held: _held }) = turn("signer-refuses").await else { return };
     let registry = team.registry("team-a", asking()).await;
     let mut before = String::new();
     for (what, reason) in [("Denied", "RequestDenied"), ("Failed", "RequestFailed")] {
@@ -248,7 +254,7 @@ async fn what_was_denied_or_has_failed_is_told_and_asked_again_when_it_is_remove
 /// The certificate lives forty seconds. Nobody answers the request for the next one in time.
 #[tokio::test]
 async fn a_renewal_that_nobody_answers_stops_nothing_and_is_served_when_it_is_answered_at_last() {
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-silent").await else { return };
+    let Some(Turn { team, operator: _operator, held: _held }) = turn("signer-silent").await else { return };
     let company = Company::new();
     let registry = team.registry("team-a", asking()).await;
     approve_and_sign(&team, &asked(&registry).await, &company, SignedDuration::from_secs(40)).await;
@@ -273,7 +279,7 @@ async fn a_renewal_that_nobody_answers_stops_nothing_and_is_served_when_it_is_an
 
 #[tokio::test]
 async fn a_request_goes_with_its_registry_also_when_nobody_looks() {
-    let Some(Turn { team, operator, _turn }) = turn("signer-abandoned").await else { return };
+    let Some(Turn { team, operator, held }) = turn("signer-abandoned").await else { return };
     let registries = [team.registry("one", asking()).await, team.registry("two", asking()).await];
     for registry in &registries {
         asked(registry).await;
@@ -285,15 +291,14 @@ async fn a_request_goes_with_its_registry_also_when_nobody_looks() {
 
     operator.stop().await;
     two.delete().await;
-    let world = WORLD.get().unwrap().as_ref().unwrap();
-    let operator = team.operator_of_all(&world.credentials);
+    let operator = team.operator_of_all(&held.world.credentials);
     operator.ready().await;
     has_no_request(two).await;
 }
 
 #[tokio::test]
 async fn another_signer_is_asked_anew_and_the_way_back_needs_nobody() {
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-changes").await else { return };
+    let Some(Turn { team, operator: _operator, held: _held }) = turn("signer-changes").await else { return };
     let company = Company::new();
     let private = || json!({"addresses": ["registry.example.com"], "storage": {"emptyDir": {}}});
     let registry = team.registry("team-a", private()).await.ready().await;
@@ -362,7 +367,7 @@ async fn while_all_is_signed<T>(team: &Namespace, company: &Company, meanwhile: 
 #[tokio::test]
 async fn namesakes_in_many_namespaces_each_get_their_own_certificate() {
     const MANY: usize = 25;
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-namesakes").await else { return };
+    let Some(Turn { team, operator: _operator, held: _held }) = turn("signer-namesakes").await else { return };
     let company = Company::new();
     let mut teams = Vec::new();
     for number in 0..MANY {
@@ -391,15 +396,14 @@ async fn namesakes_in_many_namespaces_each_get_their_own_certificate() {
 #[tokio::test]
 async fn an_operator_killed_at_any_moment_serves_what_was_signed_and_leaves_no_request_behind() {
     const KILLS: u64 = 12;
-    let Some(Turn { team, operator, _turn }) = turn("signer-kills").await else { return };
-    let world = WORLD.get().unwrap().as_ref().unwrap();
+    let Some(Turn { team, operator, held }) = turn("signer-kills").await else { return };
     let company = Company::new();
     drop(operator);
     let registry = Registry::named(&team, "team-a");
     while_all_is_signed(&team, &company, async {
         registry.apply(asking()).await.unwrap();
         for kill in 0..KILLS {
-            let operator = team.operator_of_all(&world.credentials);
+            let operator = team.operator_of_all(&held.world.credentials);
             operator.ready().await;
             if registry.tls().find().await.is_some() {
                 registry.object.annotate("privateregistry.dev/renew", format!("leaf-{kill}")).await;
@@ -425,7 +429,7 @@ async fn an_operator_killed_at_any_moment_serves_what_was_signed_and_leaves_no_r
                 assert!(bundle.as_str().unwrap().contains(company.root().trim()), "after kill {kill}");
             }
         }
-        let operator = team.operator_of_all(&world.credentials);
+        let operator = team.operator_of_all(&held.world.credentials);
         operator.ready().await;
         let last = format!("leaf-{}", KILLS - 1);
         let done = |live: &Value| live["status"]["handledRenewRequest"] == last.as_str();
