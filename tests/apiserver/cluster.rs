@@ -98,8 +98,8 @@ impl Cluster {
         let kubelet = FakeKubelet::start(plane.kubeconfig(), "node-1").await?;
         let provisioner = provisioner::start(plane.kubeconfig(), provisioner::Settings::ApiOnly).await?;
         let client = plane.client().await?;
-        Self::install_definition(&client).await;
-        Self::install_gateway_definitions(&client).await;
+        let definitions = [vec![api::crd()], gateway_definitions().await].concat();
+        Self::install(&client, &definitions).await;
         let start_of_log = plane.audit().await?.mark().await?;
         Ok(Self {
             kubelet,
@@ -113,30 +113,30 @@ impl Cluster {
 
     /// Installs the operator's definition and waits until it is served.
     pub async fn install_definition(client: &Client) {
-        Self::install(client, &api::crd()).await;
+        Self::install(client, &[api::crd()]).await;
     }
 
     /// The kinds of the Gateway API, which most clusters have.
     pub async fn install_gateway_definitions(client: &Client) {
-        let read = || testbed::tools::gateway_definitions(&GATEWAY_KINDS, &Progress::auto());
-        let texts = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
-        for text in texts {
-            Self::install(client, &serde_saphyr::from_str(&text).unwrap()).await;
-        }
+        Self::install(client, &gateway_definitions().await).await;
     }
 
-    async fn install(client: &Client, definition: &CustomResourceDefinition) {
+    /// All before the first is waited for: what the API server makes anew with each definition it then makes once.
+    async fn install(client: &Client, new: &[CustomResourceDefinition]) {
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-        definitions.create(&PostParams::default(), definition).await.unwrap();
-        let name = definition.metadata.name.as_deref().unwrap();
-        eventually(PATIENCE, &format!("{name} is established"), async || {
-            let live = definitions.get(name).await.map_err(|error| error.to_string())?;
-            let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
-            let established =
-                conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
-            if established { Ok(()) } else { Err(format!("{conditions:?}")) }
-        })
-        .await;
+        for definition in new {
+            definitions.create(&PostParams::default(), definition).await.unwrap();
+        }
+        for name in new.iter().filter_map(|definition| definition.metadata.name.as_deref()) {
+            eventually(PATIENCE, &format!("{name} is established"), async || {
+                let live = definitions.get(name).await.map_err(|error| error.to_string())?;
+                let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
+                let established =
+                    conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+                if established { Ok(()) } else { Err(format!("{conditions:?}")) }
+            })
+            .await;
+        }
     }
 
     /// Makes a namespace.
@@ -145,7 +145,13 @@ impl Cluster {
         let mut namespace = KubeNamespace::default();
         namespace.metadata.name = Some(purpose.to_owned());
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-        Namespace { cluster: Arc::clone(self), name: purpose.to_owned(), client, credentials: OnceCell::new() }
+        Namespace {
+            cluster: Arc::clone(self),
+            name: purpose.to_owned(),
+            client,
+            credentials: OnceCell::new(),
+            credentials_for_the_cluster: OnceCell::new(),
+        }
     }
 
     /// How the pods of the registry of this name behave, in every namespace.
@@ -186,6 +192,12 @@ impl Cluster {
     }
 }
 
+async fn gateway_definitions() -> Vec<CustomResourceDefinition> {
+    let read = || testbed::tools::gateway_definitions(&GATEWAY_KINDS, &Progress::auto());
+    let texts = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+    texts.iter().map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+}
+
 /// Objects of a text with several YAML documents.
 pub fn documents(text: &str) -> Vec<Value> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
@@ -199,6 +211,7 @@ pub struct Namespace {
     /// Has all rights; belongs to the test's runtime.
     pub client: Client,
     credentials: OnceCell<std::path::PathBuf>,
+    credentials_for_the_cluster: OnceCell<std::path::PathBuf>,
 }
 
 impl Namespace {
@@ -264,20 +277,24 @@ impl Namespace {
     }
 
     /// A kubeconfig of the chart's ServiceAccount, with the chart's roles for the whole cluster. Of its own cluster: there may be one such operator.
-    pub async fn credentials_for_the_cluster(&self) -> std::path::PathBuf {
-        for object in self.cluster.chart(&self.name, &[]) {
-            let kind = object["kind"].as_str().unwrap();
-            let api: Api<DynamicObject> = match kind {
-                "ServiceAccount" | "Role" | "RoleBinding" => {
-                    Api::namespaced_with(self.client.clone(), &self.name, &resource(kind))
+    pub async fn credentials_for_the_cluster(&self) -> &Path {
+        self.credentials_for_the_cluster
+            .get_or_init(async || {
+                for object in self.cluster.chart(&self.name, &[]) {
+                    let kind = object["kind"].as_str().unwrap();
+                    match kind {
+                        "ServiceAccount" | "Role" | "RoleBinding" => drop(self.create(object).await),
+                        "ClusterRole" | "ClusterRoleBinding" => {
+                            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(kind));
+                            let object = serde_json::from_value(object).unwrap();
+                            api.create(&PostParams::default(), &object).await.unwrap();
+                        }
+                        _ => {}
+                    }
                 }
-                "ClusterRole" | "ClusterRoleBinding" => Api::all_with(self.client.clone(), &resource(kind)),
-                _ => continue,
-            };
-            let name = object["metadata"]["name"].as_str().unwrap();
-            api.patch(name, &PatchParams::apply("helm"), &Patch::Apply(&object)).await.unwrap();
-        }
-        self.credentials_of("operator-private-registry-operator", 3600).await
+                self.credentials_of("operator-private-registry-operator", 3600).await
+            })
+            .await
     }
 
     /// Another ServiceAccount with the operator's roles.

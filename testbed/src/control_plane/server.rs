@@ -58,7 +58,8 @@ impl ApiServer {
 
     /// Starts it again, after it has ended.
     pub(super) fn respawn(&self) -> Result<()> {
-        let process = self.sandbox.spawn("kube-apiserver", Place::Inside, &self.program, &self.args, &flags::ENVIRONMENT)?;
+        let process =
+            self.sandbox.spawn("kube-apiserver", Place::Inside, &self.program, &self.args, &flags::ENVIRONMENT)?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
         Ok(())
     }
