@@ -11,38 +11,34 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use testbed::sandbox::{Place, Process};
+use testbed::sandbox::Place;
 use testbed::{Family, Progress, Tools};
-use tokio::sync::OnceCell;
 
-use crate::cluster::{Cluster, Namespace, documents, namespace_of_its_own_cluster};
+use crate::cluster::{Cluster, Namespace, Shared, documents, namespace_of_its_own_cluster};
 use crate::given::{Company, DAY, company_ca};
 use crate::object::Object;
 use crate::quiet::look_again;
 use crate::registry::Registry;
 use crate::wait::{GARBAGE, PATIENCE, eventually};
 
-static WORLD: OnceCell<Option<World>> = OnceCell::const_new();
+/// A cluster with cert-manager, which ends with it.
+static WORLD: Shared<Cluster> = Shared::new();
 
-/// A cluster with cert-manager.
-struct World {
-    cluster: &'static Cluster,
-    _cert_manager: Process,
-}
-
-impl World {
-    async fn start() -> Option<Self> {
-        let cluster = namespace_of_its_own_cluster("cert-manager").await?.cluster;
-        let tools = tools().await;
-        define(cluster, &tools).await;
-        Some(Self { cluster, _cert_manager: start(cluster, &tools) })
-    }
-}
-
-/// A namespace in a cluster with cert-manager.
+/// A namespace in it.
 async fn namespace(purpose: &str) -> Option<Namespace> {
-    let world = WORLD.get_or_init(World::start).await.as_ref()?;
-    Some(world.cluster.namespace(purpose).await)
+    let world = WORLD.get(async || {
+        let cluster = namespace_of_its_own_cluster("cert-manager").await?.cluster;
+        install(&cluster).await;
+        Some(cluster)
+    });
+    Some(world.await?.namespace(purpose).await)
+}
+
+/// Installs cert-manager and starts it.
+async fn install(cluster: &Cluster) {
+    let tools = tools().await;
+    define(cluster, &tools).await;
+    start(cluster, &tools);
 }
 
 async fn tools() -> Tools {
@@ -68,12 +64,12 @@ async fn define(cluster: &Cluster, tools: &Tools) {
     }
 }
 
-fn start(cluster: &Cluster, tools: &Tools) -> Process {
+fn start(cluster: &Cluster, tools: &Tools) {
     let program: &Path = tools.path("cert-manager").unwrap();
     let sandbox = cluster.plane.sandbox();
     let mut command = sandbox.command(Place::Host, program);
     command.arg(cluster.plane.kubeconfig());
-    sandbox.start("cert-manager", command).unwrap()
+    sandbox.start("cert-manager", command).unwrap();
 }
 
 fn asking(issuer: Value) -> Value {
@@ -377,9 +373,7 @@ async fn a_registry_that_asks_before_cert_manager_is_installed_is_served_after_i
     // Whoever does not ask is not concerned.
     team.registry("team-b", private()).await.ready().await;
 
-    let tools = tools().await;
-    define(team.cluster, &tools).await;
-    let _cert_manager = start(team.cluster, &tools);
+    install(&team.cluster).await;
     issuer(&team, "company", json!({"ca": {"secretName": "company"}})).await;
     registry.says_within(Duration::from_secs(120), "Ready", "True", "").await;
     assert_eq!(registry.bundle().at("/data/ca.crt").await.as_str().unwrap().trim(), company);

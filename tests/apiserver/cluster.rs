@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use testbed::control_plane::{Audit, Entry, Mark};
 use testbed::fake_kubelet::{Behaviour, FakeKubelet};
 use testbed::{ControlPlane, Family, Options, Progress, Tools, provisioner};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::object::{Object, resource};
 use crate::registry::Registry;
@@ -34,21 +35,22 @@ pub const GATEWAY_KINDS: [&str; 3] = ["httproutes", "tlsroutes", "backendtlspoli
 /// Chart, rendered for the namespace of this name.
 const RENDERED_FOR: &str = "rendered-for";
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<Arc<Cluster>> = OnceCell::const_new();
 
-/// A control plane in which everything works except running a container. It ends with this process.
+/// A control plane in which everything works except running a container. It ends when the last namespace of it is dropped; the common one with this process.
 pub struct Cluster {
-    pub plane: ControlPlane,
+    // Who works with it ends before it does.
     pub kubelet: FakeKubelet,
-    helm: std::path::PathBuf,
     _provisioner: testbed::background::Background,
+    pub plane: ControlPlane,
+    helm: std::path::PathBuf,
     chart: OnceCell<Vec<Value>>,
     start_of_log: Mark,
 }
 
 /// The control plane, started by whoever asks first.
-pub async fn cluster() -> &'static Cluster {
-    CLUSTER.get_or_init(async || Cluster::start().await.unwrap()).await
+pub async fn cluster() -> Arc<Cluster> {
+    Arc::clone(CLUSTER.get_or_init(async || Arc::new(Cluster::start().await.unwrap())).await)
 }
 
 /// A namespace of its own in it, called `purpose`. `None`: there can be no control plane here, and the test has been named as skipped.
@@ -59,13 +61,32 @@ pub async fn namespace(purpose: &str) -> Option<Namespace> {
     Some(cluster().await.namespace(purpose).await)
 }
 
-/// The same in a cluster that no other test uses, which this one may change as a whole. It ends with this process, too.
+/// The same in a cluster that no other test uses, which this one may change as a whole. It ends with the test.
 pub async fn namespace_of_its_own_cluster(purpose: &str) -> Option<Namespace> {
     if testbed::skip(testbed::Mode::ControlPlane) {
         return None;
     }
-    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start().await.unwrap()));
-    Some(cluster.namespace(purpose).await)
+    Some(Arc::new(Cluster::start().await.unwrap()).namespace(purpose).await)
+}
+
+/// What several tests share: made by whoever comes first, dropped with the last of those that have it.
+pub struct Shared<T>(Mutex<Weak<T>>);
+
+impl<T> Shared<T> {
+    pub const fn new() -> Self {
+        Self(Mutex::const_new(Weak::new()))
+    }
+
+    /// `None`: `make` gives none.
+    pub async fn get(&self, make: impl AsyncFnOnce() -> Option<Arc<T>>) -> Option<Arc<T>> {
+        let mut made = self.0.lock().await;
+        if let Some(there) = made.upgrade() {
+            return Some(there);
+        }
+        let new = make().await?;
+        *made = Arc::downgrade(&new);
+        Some(new)
+    }
 }
 
 impl Cluster {
@@ -77,14 +98,14 @@ impl Cluster {
         let kubelet = FakeKubelet::start(plane.kubeconfig(), "node-1").await?;
         let provisioner = provisioner::start(plane.kubeconfig(), provisioner::Settings::ApiOnly).await?;
         let client = plane.client().await?;
-        Self::install_definition(&client).await;
-        Self::install_gateway_definitions(&client).await;
+        let definitions = [vec![api::crd()], gateway_definitions().await].concat();
+        Self::install(&client, &definitions).await;
         let start_of_log = plane.audit().await?.mark().await?;
         Ok(Self {
-            plane,
             kubelet,
-            helm: tools.path("helm")?.to_owned(),
             _provisioner: provisioner,
+            plane,
+            helm: tools.path("helm")?.to_owned(),
             chart: OnceCell::new(),
             start_of_log,
         })
@@ -92,39 +113,45 @@ impl Cluster {
 
     /// Installs the operator's definition and waits until it is served.
     pub async fn install_definition(client: &Client) {
-        Self::install(client, &api::crd()).await;
+        Self::install(client, &[api::crd()]).await;
     }
 
     /// The kinds of the Gateway API, which most clusters have.
     pub async fn install_gateway_definitions(client: &Client) {
-        let read = || testbed::tools::gateway_definitions(&GATEWAY_KINDS, &Progress::auto());
-        let texts = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
-        for text in texts {
-            Self::install(client, &serde_saphyr::from_str(&text).unwrap()).await;
+        Self::install(client, &gateway_definitions().await).await;
+    }
+
+    /// All before the first is waited for: what the API server makes anew with each definition it then makes once.
+    async fn install(client: &Client, new: &[CustomResourceDefinition]) {
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for definition in new {
+            definitions.create(&PostParams::default(), definition).await.unwrap();
+        }
+        for name in new.iter().filter_map(|definition| definition.metadata.name.as_deref()) {
+            eventually(PATIENCE, &format!("{name} is established"), async || {
+                let live = definitions.get(name).await.map_err(|error| error.to_string())?;
+                let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
+                let established =
+                    conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+                if established { Ok(()) } else { Err(format!("{conditions:?}")) }
+            })
+            .await;
         }
     }
 
-    async fn install(client: &Client, definition: &CustomResourceDefinition) {
-        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-        definitions.create(&PostParams::default(), definition).await.unwrap();
-        let name = definition.metadata.name.as_deref().unwrap();
-        eventually(PATIENCE, &format!("{name} is established"), async || {
-            let live = definitions.get(name).await.map_err(|error| error.to_string())?;
-            let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
-            let established =
-                conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
-            if established { Ok(()) } else { Err(format!("{conditions:?}")) }
-        })
-        .await;
-    }
-
     /// Makes a namespace.
-    pub async fn namespace(&'static self, purpose: &str) -> Namespace {
+    pub async fn namespace(self: &Arc<Self>, purpose: &str) -> Namespace {
         let client = self.plane.client().await.unwrap();
         let mut namespace = KubeNamespace::default();
         namespace.metadata.name = Some(purpose.to_owned());
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-        Namespace { cluster: self, name: purpose.to_owned(), client, credentials: OnceCell::new() }
+        Namespace {
+            cluster: Arc::clone(self),
+            name: purpose.to_owned(),
+            client,
+            credentials: OnceCell::new(),
+            credentials_for_the_cluster: OnceCell::new(),
+        }
     }
 
     /// How the pods of the registry of this name behave, in every namespace.
@@ -165,6 +192,12 @@ impl Cluster {
     }
 }
 
+async fn gateway_definitions() -> Vec<CustomResourceDefinition> {
+    let read = || testbed::tools::gateway_definitions(&GATEWAY_KINDS, &Progress::auto());
+    let texts = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+    texts.iter().map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+}
+
 /// Objects of a text with several YAML documents.
 pub fn documents(text: &str) -> Vec<Value> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
@@ -173,11 +206,12 @@ pub fn documents(text: &str) -> Vec<Value> {
 
 /// One test's namespace.
 pub struct Namespace {
-    pub cluster: &'static Cluster,
+    pub cluster: Arc<Cluster>,
     pub name: String,
     /// Has all rights; belongs to the test's runtime.
     pub client: Client,
     credentials: OnceCell<std::path::PathBuf>,
+    credentials_for_the_cluster: OnceCell<std::path::PathBuf>,
 }
 
 impl Namespace {
@@ -243,20 +277,24 @@ impl Namespace {
     }
 
     /// A kubeconfig of the chart's ServiceAccount, with the chart's roles for the whole cluster. Of its own cluster: there may be one such operator.
-    pub async fn credentials_for_the_cluster(&self) -> std::path::PathBuf {
-        for object in self.cluster.chart(&self.name, &[]) {
-            let kind = object["kind"].as_str().unwrap();
-            let api: Api<DynamicObject> = match kind {
-                "ServiceAccount" | "Role" | "RoleBinding" => {
-                    Api::namespaced_with(self.client.clone(), &self.name, &resource(kind))
+    pub async fn credentials_for_the_cluster(&self) -> &Path {
+        self.credentials_for_the_cluster
+            .get_or_init(async || {
+                for object in self.cluster.chart(&self.name, &[]) {
+                    let kind = object["kind"].as_str().unwrap();
+                    match kind {
+                        "ServiceAccount" | "Role" | "RoleBinding" => drop(self.create(object).await),
+                        "ClusterRole" | "ClusterRoleBinding" => {
+                            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(kind));
+                            let object = serde_json::from_value(object).unwrap();
+                            api.create(&PostParams::default(), &object).await.unwrap();
+                        }
+                        _ => {}
+                    }
                 }
-                "ClusterRole" | "ClusterRoleBinding" => Api::all_with(self.client.clone(), &resource(kind)),
-                _ => continue,
-            };
-            let name = object["metadata"]["name"].as_str().unwrap();
-            api.patch(name, &PatchParams::apply("helm"), &Patch::Apply(&object)).await.unwrap();
-        }
-        self.credentials_of("operator-private-registry-operator", 3600).await
+                self.credentials_of("operator-private-registry-operator", 3600).await
+            })
+            .await
     }
 
     /// Another ServiceAccount with the operator's roles.

@@ -42,10 +42,11 @@ async fn change(object: &Object, leaf: &Leaf) -> Option<Value> {
         others(&was).into_iter().map(|value| json!([{"op": "replace", "path": pointer, "value": value}])).collect();
     tries.push(json!([{"op": "remove", "path": pointer}]));
     for patch in tries {
-        if let Some(changed) = object.patched(patch).await
-            && leaf.find(&changed) != Some(&was)
-        {
-            return Some(was);
+        match object.patched(patch).await {
+            Ok(changed) if leaf.find(&changed) != Some(&was) => return Some(was),
+            // No other value will do.
+            Err(refused) if refused.to_string().contains("field is immutable") => return None,
+            _ => {}
         }
     }
     None
@@ -143,6 +144,8 @@ async fn every_field_of_every_child_is_repaired_within_a_second() {
     let shared = json!({"persistentVolumeClaim": {"size": "1Gi", "accessModes": ["ReadWriteMany"]}});
     let spec = json!({"replicas": 2, "storage": shared, "service": {"annotations": {"example.com/ours": "1"}}});
     let registry = team.registry("drifting", spec).await.ready().await;
+    // Else each change of a pod's field would replace the pods, which takes most of the time and is looked at by nobody.
+    registry.deployment().edit(json!({"spec": {"paused": true}})).await;
 
     every_field_of_every_child_is_repaired(&team, &registry).await;
 }

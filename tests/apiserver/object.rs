@@ -96,12 +96,12 @@ impl Object {
         edited.unwrap_or_else(|error| panic!("edit {}: {error}", self.title()));
     }
 
-    /// Somebody changes it: a JSON patch. `None`: the API server refuses.
-    pub async fn patched(&self, patch: Value) -> Option<Value> {
+    /// Somebody changes it: a JSON patch, which the API server may refuse.
+    pub async fn patched(&self, patch: Value) -> kube::Result<Value> {
         let parameters = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
         let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
-        let changed = self.api.patch(&self.name, &parameters, &patch).await.ok()?;
-        Some(serde_json::to_value(changed).unwrap())
+        let changed = self.api.patch(&self.name, &parameters, &patch).await?;
+        Ok(serde_json::to_value(changed).unwrap())
     }
 
     /// Sets or, with null, removes an annotation.

@@ -35,7 +35,7 @@ impl Namespace {
         let credentials = self.credentials_for_the_cluster().await;
         let own = ["--lease-namespace", &self.name, "--lease-name", LEASE, "--log-format", "text"];
         let arguments: Vec<_> = own.into_iter().chain(more.iter().copied()).collect();
-        let operator = Operator::start(&self.cluster.plane, &self.name, &credentials, &arguments, &[]);
+        let operator = Operator::start(&self.cluster.plane, &self.name, credentials, &arguments, &[]);
         operator.ready().await;
         operator
     }
@@ -51,13 +51,6 @@ impl Namespace {
     /// An operator with these credentials, arguments and environment, just started.
     pub fn operator_as(&self, credentials: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Operator {
         self.installation_as(LEASE, credentials, arguments, environment)
-    }
-
-    /// An operator for all namespaces, just started; this one is where it lives.
-    pub fn operator_of_all(&self, credentials: &Path) -> Operator {
-        let all =
-            ["--lease-namespace", &self.name, "--lease-name", LEASE, "--log-format", "text", "--leader-elect=false"];
-        Operator::start(&self.cluster.plane, &self.name, credentials, &all, &[])
     }
 
     /// The same as an installation of its own: what counts is the name of the Lease.

@@ -1,6 +1,6 @@
 //! Certificates that somebody else signs: a signer of the cluster, which here is the test, or a person.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,64 +8,43 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::cluster::{Cluster, Namespace, namespace, namespace_of_its_own_cluster};
+use crate::cluster::{Cluster, Namespace, Shared, namespace, namespace_of_its_own_cluster};
 use crate::given::{Company, DAY};
-use crate::object::{Object, resource};
+use crate::object::Object;
 use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, always, eventually};
 
 const SIGNER: &str = "signers.example.com/registries";
-/// Where the operator of these tests lives.
-const SYSTEM: &str = "signers-system";
+static WORLD: Shared<World> = Shared::new();
 
-static WORLD: OnceCell<Option<World>> = OnceCell::const_new();
-/// The operator serves all namespaces, so there can be one at a time.
-static TURN: Mutex<()> = Mutex::const_new(());
-
-/// A cluster of its own, in which an operator has what the chart gives it for all namespaces.
+/// A cluster with an operator for all namespaces, which tests share that do nothing to it.
 struct World {
-    cluster: &'static Cluster,
-    credentials: PathBuf,
-}
-
-/// An operator for all namespaces, and a namespace of the test's own.
-struct Turn {
-    team: Namespace,
-    operator: Operator,
-    _turn: MutexGuard<'static, ()>,
+    cluster: Arc<Cluster>,
+    _operator: Operator,
 }
 
 impl World {
-    async fn start() -> Option<Self> {
-        let system = namespace_of_its_own_cluster(SYSTEM).await?;
-        for object in system.cluster.chart(SYSTEM, &[]) {
-            match object["kind"].as_str().unwrap() {
-                "ServiceAccount" | "Role" | "RoleBinding" => drop(system.create(object).await),
-                kind @ ("ClusterRole" | "ClusterRoleBinding") => {
-                    let api: Api<DynamicObject> = Api::all_with(system.client.clone(), &resource(kind));
-                    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-                }
-                _ => {}
-            }
-        }
-        let credentials = system.credentials_of("operator-private-registry-operator", 3600).await;
-        Some(Self { cluster: system.cluster, credentials })
+    async fn start() -> Option<Arc<Self>> {
+        let system = namespace_of_its_own_cluster("signers-system").await?;
+        let operator = operator(&system).await;
+        Some(Arc::new(Self { cluster: Arc::clone(&system.cluster), _operator: operator }))
     }
 }
 
-async fn turn(purpose: &str) -> Option<Turn> {
-    let turn = TURN.lock().await;
-    let world = WORLD.get_or_init(World::start).await.as_ref()?;
-    let team = world.cluster.namespace(purpose).await;
-    let operator = team.operator_of_all(&world.credentials);
-    operator.ready().await;
-    Some(Turn { team, operator, _turn: turn })
+/// A namespace that the common operator serves, and what must live as long.
+async fn served(purpose: &str) -> Option<(Namespace, Arc<World>)> {
+    let world = WORLD.get(World::start).await?;
+    Some((world.cluster.namespace(purpose).await, world))
+}
+
+/// An operator for all namespaces that lives in this one. It is killed and started again, so it waits for no lease.
+async fn operator(team: &Namespace) -> Operator {
+    team.operator_of_the_cluster(&["--leader-elect=false"]).await
 }
 
 fn asking() -> Value {
@@ -165,7 +144,8 @@ async fn end(registry: &Registry<'_>) -> Value {
 
 #[tokio::test]
 async fn a_signer_of_the_cluster_is_asked_and_only_a_good_answer_is_served() {
-    let Some(Turn { team, operator, _turn }) = turn("signer-asked").await else { return };
+    let Some(team) = namespace_of_its_own_cluster("signer-asked").await else { return };
+    let operator = operator(&team).await;
     let mark = team.mark().await;
     let company = Company::new();
     let registry = team.registry("team-a", asking()).await;
@@ -210,7 +190,7 @@ async fn a_signer_of_the_cluster_is_asked_and_only_a_good_answer_is_served() {
 
     // The rights to requests that the chart gives are those that are used, and none that is used is missing.
     operator.stop().await;
-    let user = format!("system:serviceaccount:{SYSTEM}:operator-private-registry-operator");
+    let user = team.operators_name();
     let log = team.cluster.plane.audit().await.unwrap().since(mark).await.unwrap();
     let log: Vec<_> = log.iter().filter(|entry| entry.user == user).collect();
     let used: std::collections::BTreeSet<_> = log
@@ -226,7 +206,7 @@ async fn a_signer_of_the_cluster_is_asked_and_only_a_good_answer_is_served() {
 
 #[tokio::test]
 async fn what_was_denied_or_has_failed_is_told_and_asked_again_when_it_is_removed() {
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-refuses").await else { return };
+    let Some((team, _world)) = served("signer-refuses").await else { return };
     let registry = team.registry("team-a", asking()).await;
     let mut before = String::new();
     for (what, reason) in [("Denied", "RequestDenied"), ("Failed", "RequestFailed")] {
@@ -248,7 +228,7 @@ async fn what_was_denied_or_has_failed_is_told_and_asked_again_when_it_is_remove
 /// The certificate lives forty seconds. Nobody answers the request for the next one in time.
 #[tokio::test]
 async fn a_renewal_that_nobody_answers_stops_nothing_and_is_served_when_it_is_answered_at_last() {
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-silent").await else { return };
+    let Some((team, _world)) = served("signer-silent").await else { return };
     let company = Company::new();
     let registry = team.registry("team-a", asking()).await;
     approve_and_sign(&team, &asked(&registry).await, &company, SignedDuration::from_secs(40)).await;
@@ -273,7 +253,8 @@ async fn a_renewal_that_nobody_answers_stops_nothing_and_is_served_when_it_is_an
 
 #[tokio::test]
 async fn a_request_goes_with_its_registry_also_when_nobody_looks() {
-    let Some(Turn { team, operator, _turn }) = turn("signer-abandoned").await else { return };
+    let Some(team) = namespace_of_its_own_cluster("signer-abandoned").await else { return };
+    let former = operator(&team).await;
     let registries = [team.registry("one", asking()).await, team.registry("two", asking()).await];
     for registry in &registries {
         asked(registry).await;
@@ -283,17 +264,15 @@ async fn a_request_goes_with_its_registry_also_when_nobody_looks() {
     has_no_request(one).await;
     assert_eq!(of(two).await.len(), 1);
 
-    operator.stop().await;
+    former.stop().await;
     two.delete().await;
-    let world = WORLD.get().unwrap().as_ref().unwrap();
-    let operator = team.operator_of_all(&world.credentials);
-    operator.ready().await;
+    let _operator = operator(&team).await;
     has_no_request(two).await;
 }
 
 #[tokio::test]
 async fn another_signer_is_asked_anew_and_the_way_back_needs_nobody() {
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-changes").await else { return };
+    let Some((team, _world)) = served("signer-changes").await else { return };
     let company = Company::new();
     let private = || json!({"addresses": ["registry.example.com"], "storage": {"emptyDir": {}}});
     let registry = team.registry("team-a", private()).await.ready().await;
@@ -332,13 +311,18 @@ async fn another_signer_is_asked_anew_and_the_way_back_needs_nobody() {
     assert!(bundle.as_str().unwrap().contains(own.trim()) && bundle.as_str().unwrap().contains(company.root().trim()));
 }
 
-/// A signer that approves and signs everything, for as long as the other future takes.
+/// A signer that approves and signs everything in this namespace and those whose names begin like its name, for as long as the other future takes.
 async fn while_all_is_signed<T>(team: &Namespace, company: &Company, meanwhile: impl Future<Output = T>) -> T {
+    let is_of_team = |request: &CertificateSigningRequest| {
+        let labels = request.metadata.labels.as_ref();
+        let namespace = labels.and_then(|labels| labels.get("privateregistry.dev/registry-namespace"));
+        namespace.is_some_and(|namespace| namespace.starts_with(&team.name))
+    };
     let signer = async {
         loop {
             for request in requests(team).list(&ListParams::default()).await.unwrap() {
                 let is_new = request.status.as_ref().is_none_or(|status| status.certificate.is_none());
-                if request.spec.signer_name == SIGNER && is_new {
+                if request.spec.signer_name == SIGNER && is_new && is_of_team(&request) {
                     let chain = company.signs(&pem(&request), DAY);
                     let conditions = json!([{"type": "Approved", "status": "True", "reason": "Test", "message": ""}]);
                     // It may be removed at any moment.
@@ -362,7 +346,7 @@ async fn while_all_is_signed<T>(team: &Namespace, company: &Company, meanwhile: 
 #[tokio::test]
 async fn namesakes_in_many_namespaces_each_get_their_own_certificate() {
     const MANY: usize = 25;
-    let Some(Turn { team, operator: _operator, _turn }) = turn("signer-namesakes").await else { return };
+    let Some((team, _world)) = served("signer-namesake").await else { return };
     let company = Company::new();
     let mut teams = Vec::new();
     for number in 0..MANY {
@@ -391,16 +375,13 @@ async fn namesakes_in_many_namespaces_each_get_their_own_certificate() {
 #[tokio::test]
 async fn an_operator_killed_at_any_moment_serves_what_was_signed_and_leaves_no_request_behind() {
     const KILLS: u64 = 12;
-    let Some(Turn { team, operator, _turn }) = turn("signer-kills").await else { return };
-    let world = WORLD.get().unwrap().as_ref().unwrap();
+    let Some(team) = namespace_of_its_own_cluster("signer-kills").await else { return };
     let company = Company::new();
-    drop(operator);
     let registry = Registry::named(&team, "team-a");
     while_all_is_signed(&team, &company, async {
         registry.apply(asking()).await.unwrap();
         for kill in 0..KILLS {
-            let operator = team.operator_of_all(&world.credentials);
-            operator.ready().await;
+            let operator = operator(&team).await;
             if registry.tls().find().await.is_some() {
                 registry.object.annotate("privateregistry.dev/renew", format!("leaf-{kill}")).await;
             }
@@ -425,8 +406,7 @@ async fn an_operator_killed_at_any_moment_serves_what_was_signed_and_leaves_no_r
                 assert!(bundle.as_str().unwrap().contains(company.root().trim()), "after kill {kill}");
             }
         }
-        let operator = team.operator_of_all(&world.credentials);
-        operator.ready().await;
+        let _operator = operator(&team).await;
         let last = format!("leaf-{}", KILLS - 1);
         let done = |live: &Value| live["status"]["handledRenewRequest"] == last.as_str();
         registry.object.becomes(PATIENCE, "has done the last request", done).await;

@@ -8,7 +8,11 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the garbage collector may take: it learns of a new kind of owner only twice a minute.
 pub const GARBAGE: Duration = Duration::from_secs(75);
 
-const LOOK_EVERY: Duration = Duration::from_millis(15);
+/// Each look costs the API server and this program some milliseconds of processor time, and many tests wait at once: so who has waited long looks less
+/// often. What is measured is at most a tenth too long.
+fn until_next_look(waited: Duration) -> Duration {
+    (waited / 10).clamp(Duration::from_millis(15), Duration::from_millis(150))
+}
 
 /// A limit, to be read aloud: `appears(within(1))`.
 pub fn within(seconds: u64) -> Duration {
@@ -31,7 +35,7 @@ pub async fn timed<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -
         match look().await {
             Ok(found) => return (found, started.elapsed()),
             Err(seen) if started.elapsed() > limit => panic!("{what}: not within {limit:?}; seen last: {seen}"),
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            Err(_) => tokio::time::sleep(until_next_look(started.elapsed())).await,
         }
     }
 }
@@ -40,6 +44,8 @@ pub async fn timed<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -
 pub async fn eventually<T>(limit: Duration, what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
     timed(limit, what, look).await.0
 }
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Looks for the whole of `period`; panics when `look` gives a complaint.
 pub async fn always(period: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<(), String>) {

@@ -126,7 +126,13 @@ impl ControlPlane {
             ("kube-controller-manager", [manager, options.controller_manager].concat()),
             ("kube-scheduler", [scheduler, options.scheduler].concat()),
         ] {
-            self.controllers.push(self.sandbox.spawn(name, Place::Inside, tools.path(name)?, &args, &[])?);
+            self.controllers.push(self.sandbox.spawn(
+                name,
+                Place::Inside,
+                tools.path(name)?,
+                &args,
+                &flags::ENVIRONMENT,
+            )?);
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) async fn start_etcd(sandbox: &Sandbox, program: &std::path::Path) -> Result<u16> {
     ports::on_free_ports(sandbox, async |Ports { etcd, etcd_peer, .. }| {
         let args = flags::etcd(sandbox.dir(), etcd, etcd_peer);
-        let process = sandbox.spawn("etcd", Place::Inside, program, &args, &[])?;
+        let process = sandbox.spawn("etcd", Place::Inside, program, &args, &flags::ENVIRONMENT)?;
         let reach = sandbox.reach(etcd)?;
         until_ready(&process, async || answers_health(reach.port()).await.unwrap_or(false)).await?;
         Ok(etcd)
@@ -51,14 +51,15 @@ pub(super) struct ApiServer {
 impl ApiServer {
     /// Starts it. `port` must be the one that `args` name.
     pub(super) fn spawn(sandbox: &Arc<Sandbox>, program: PathBuf, port: u16, args: Vec<String>) -> Result<Self> {
-        let process = sandbox.spawn("kube-apiserver", Place::Inside, &program, &args, &[])?;
+        let process = sandbox.spawn("kube-apiserver", Place::Inside, &program, &args, &flags::ENVIRONMENT)?;
         let reach = sandbox.reach(port)?;
         Ok(Self { sandbox: Arc::clone(sandbox), program, args, reach, process: Mutex::new(process) })
     }
 
     /// Starts it again, after it has ended.
     pub(super) fn respawn(&self) -> Result<()> {
-        let process = self.sandbox.spawn("kube-apiserver", Place::Inside, &self.program, &self.args, &[])?;
+        let process =
+            self.sandbox.spawn("kube-apiserver", Place::Inside, &self.program, &self.args, &flags::ENVIRONMENT)?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
         Ok(())
     }

@@ -147,7 +147,7 @@ impl Group {
             }
             Self::Testbed => vec![self.run(workspace, progress)?],
             // The tests of a program share a cluster, so they share a process too. Most of their time is waiting.
-            Self::Apiserver => vec![self.run_in_one_process(workspace, 4)?],
+            Self::Apiserver => vec![self.run_in_one_process(workspace, 6)?],
             Self::Oracles => vec![self.run_in_one_process(workspace, 8)?],
             Self::E2e => {
                 let mut with_roles = self.run_in_one_process(workspace, 5)?;
