@@ -1,7 +1,6 @@
 //! The operator as a process: how it is started, what it says of itself, what the kernel says of it.
 
 use std::{
-    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
@@ -10,19 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use serde_json::Value;
 use testbed::sandbox::{Place, Process, Sandbox};
 
 use super::{processor, wait::until};
-use crate::workspace;
 
 const ENDS_WITHIN: Duration = Duration::from_secs(25);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Rarer, because writing all metrics is work that counts as the operator's own.
 const MEASURE_EVERY: Duration = Duration::from_millis(40);
-
-/// What the installed operator runs with is what is measured.
-const INSTALLED: &str = "deploy/cluster/operator.yaml";
 
 pub(super) struct Operator {
     process: Process,
@@ -52,7 +46,7 @@ impl Operator {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.context("find a free port")?;
         let mut command = sandbox.command(place, program);
-        command.env_remove("RUST_LOG").envs(environment()?).env("KUBECONFIG", kubeconfig);
+        command.env_remove("RUST_LOG").env("KUBECONFIG", kubeconfig);
         command.args(["run", "--lease-namespace", "default", "--listen", &address.to_string()]).args(more);
         Ok(Self { process: sandbox.start("operator", command)?, address })
     }
@@ -132,30 +126,5 @@ impl Operator {
     /// The last lines of its log.
     pub(super) fn last_words(&self) -> String {
         self.process.last_words(15)
-    }
-}
-
-/// Variables that the installed operator is given, but for those that say where it runs.
-fn environment() -> Result<BTreeMap<String, String>> {
-    let file = workspace::root().join(INSTALLED);
-    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("understand {INSTALLED}"))?;
-    let deployment = objects.iter().find(|object| object["kind"] == "Deployment");
-    let deployment = deployment.with_context(|| format!("{INSTALLED} has no Deployment"))?;
-    let variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let pair = |variable: &Value| Some((text(&variable["name"])?, text(&variable["value"])?));
-    Ok(variables.into_iter().flatten().filter_map(pair).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_operator_is_measured_with_the_memory_settings_of_an_installed_one() {
-        let variables = environment().unwrap();
-        assert!(variables.contains_key("MALLOC_ARENA_MAX"), "{variables:?}");
-        assert!(!variables.contains_key("POD_NAME"), "{variables:?}");
     }
 }

@@ -116,9 +116,6 @@ fn files() -> Result<Vec<Generated>> {
     Ok(files)
 }
 
-/// The names of its fields, which the operator's program carries.
-const OUTLINE: &str = "src/api/outline.json";
-
 /// A page for each command of `kubectl registry`, as the program itself writes them.
 fn commands() -> Result<Vec<Generated>> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;

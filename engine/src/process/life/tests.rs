@@ -113,7 +113,7 @@ where
         version: "v1".into(),
         plural: "things".into(),
         kind: "Thing".into(),
-        schema: json!({}),
+        schema: Box::leak(Box::new(json!({}))),
     };
     let preflight = Preflight::new(
         client.clone(),
