@@ -18,7 +18,7 @@ const WORDS: [&str; 8] = ["Always", "File", "UDP", "NodePort", "Unconfined", "Ro
 struct Repairs(Vec<(Duration, String)>);
 
 impl Repairs {
-    /// Nineteen of twenty within a second: a machine that runs all tests at once may stumble.
+    /// All but one, and of many nineteen of twenty, within a second: a machine that runs all tests at once may stumble.
     fn were_fast(mut self) {
         self.0.sort();
         let limit = for_this_machine(within(1));
@@ -28,7 +28,7 @@ impl Repairs {
             "{} repairs, half of them within {median:?}, {slow} of them in more than {limit:?}, the slowest: {last:?}",
             self.0.len()
         );
-        assert!(slow * 20 <= self.0.len(), "{:#?}", self.0);
+        assert!(slow <= (self.0.len() / 20).max(1), "{:#?}", self.0);
     }
 }
 
