@@ -5,6 +5,7 @@ use std::fmt;
 use hyper::body::Bytes;
 use serde_json::Value;
 
+use super::super::live::LAST_APPLIED;
 use crate::alike::{Alike, Sample};
 
 /// JSON text. Never printed: it may be of a Secret.
@@ -20,9 +21,7 @@ pub(super) enum Text {
 impl Text {
     /// `like`: of objects of its kind.
     pub(super) fn of(value: &Value, like: &mut Sample) -> Self {
-        // What has content may be secret.
-        let has_content = value.get("data").is_some();
-        Self::Held(like.pack(value.to_string().as_bytes(), !has_content))
+        Self::Held(like.pack(value.to_string().as_bytes(), !may_be_secret(value)))
     }
 
     pub(super) fn listed(text: Bytes) -> Self {
@@ -53,8 +52,36 @@ impl Text {
     }
 }
 
+/// Content may be, and so may be what `kubectl apply` wrote of it.
+fn may_be_secret(value: &Value) -> bool {
+    ["data", "stringData", "binaryData"].iter().any(|field| value.get(field).is_some())
+        || value["metadata"]["annotations"].get(LAST_APPLIED).is_some()
+}
+
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Text({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_is_no_sample_for_others() {
+        let applied =
+            json!({"metadata": {"annotations": {LAST_APPLIED: "{\"data\":{\"password\":\"cGxhbnRlZA==\"}}"}}});
+        for value in [json!({"metadata": {}, "data": {"password": "cGxhbnRlZA=="}}), applied] {
+            let mut like = Sample::default();
+            let text = Text::of(&value, &mut like);
+            assert_eq!(text.parse(), Some(value));
+            assert_eq!(format!("{like:?}"), "Sample(0 bytes)");
+        }
+        let mut like = Sample::default();
+        Text::of(&json!({"metadata": {"labels": {"a": "b"}}}), &mut like);
+        assert_ne!(format!("{like:?}"), "Sample(0 bytes)");
     }
 }
