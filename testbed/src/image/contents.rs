@@ -67,16 +67,14 @@ pub fn nginx(program: &Path) -> Result<Image> {
     })
 }
 
-/// The operator's image: its program, linked against this machine's C library, with that library in a layer below it. No shell, not root.
+/// The operator's image: its program, linked against this machine's C library, with that library in a layer below it. No shell, not root. However the
+/// program's file is called here: probes call it by its name there.
 pub fn operator(program: &Path, reference: &str) -> Result<Image> {
-    let name = program.file_name().and_then(|name| name.to_str()).context("the operator's program has no file name")?;
+    let file = "usr/local/bin/private-registry-operator";
     Ok(Image {
         reference: reference.into(),
-        layers: vec![
-            with_libraries_of(program)?,
-            Layer::new().file_from(&format!("usr/local/bin/{name}"), 0o755, program),
-        ],
-        entrypoint: vec![format!("/usr/local/bin/{name}")],
+        layers: vec![with_libraries_of(program)?, Layer::new().file_from(file, 0o755, program)],
+        entrypoint: vec![format!("/{file}")],
         user: NON_ROOT.into(),
         env: BTreeMap::from([("PATH".into(), "/usr/local/bin".into())]),
         ..Image::default()
