@@ -34,13 +34,13 @@ impl Sample {
     /// Packs a text. `may_show`: others may be held by what tells them from this one, which then stays in memory when it is no longer needed itself:
     /// never of what is secret.
     pub(crate) fn pack(&mut self, text: &[u8], may_show: bool) -> Alike {
-        if let Some(packed) = self.like_the_sample(text).filter(|packed| packed.len() <= text.len() / PART) {
-            return packed;
-        }
-        if may_show && self.made < SAMPLES {
+        let mut packed = self.like_the_sample(text);
+        let is_like = packed.as_ref().is_some_and(|packed| packed.len() <= text.len() / PART);
+        if !is_like && may_show && self.made < SAMPLES {
             self.learn(text);
+            packed = self.like_the_sample(text);
         }
-        let packed = self.like_the_sample(text).filter(|packed| packed.len() < text.len());
+        let packed = packed.filter(|packed| packed.len() < text.len());
         packed.unwrap_or_else(|| Alike { sample: None, bytes: text.into() })
     }
 

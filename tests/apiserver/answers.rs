@@ -27,6 +27,15 @@ impl Drop for Answering {
     }
 }
 
+/// What takes connections with this certificate.
+pub fn acceptor(certificate: &str, key: &str) -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()))
+}
+
 impl Registry<'_> {
     /// Where its Service is, which here is an address of this machine.
     async fn address(&self) -> SocketAddr {
@@ -36,12 +45,7 @@ impl Registry<'_> {
 
     /// Lets something answer at its address with this certificate.
     async fn answers(&self, certificate: &str, key: &str, status: &'static str) -> Answering {
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
+        let acceptor = acceptor(certificate, key);
         let listener = TcpListener::bind(self.address().await).await.unwrap();
         Answering(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -7,14 +7,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use private_registry_operator::access::report::{Report, Standing};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
+use crate::answers::acceptor;
 use crate::cluster::{Namespace, namespace};
 use crate::registry::Registry;
 use crate::wait::{PATIENCE, eventually, within};
@@ -79,12 +77,7 @@ impl Registry<'_> {
     /// Lets something answer at a pod's address, with the registry's own certificate.
     async fn sidecar(&self, at: IpAddr, says: String) -> Sidecar {
         let (certificate, key) = (self.tls().decoded("tls.crt").await, self.tls().decoded("tls.key").await);
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
+        let acceptor = acceptor(&certificate, &key);
         let listener = TcpListener::bind(SocketAddr::new(at, 5000)).await.unwrap();
         let (says, asked) = (Arc::new(Mutex::new(says)), Arc::new(Mutex::new(Vec::new())));
         let (answer, noted) = (Arc::clone(&says), Arc::clone(&asked));

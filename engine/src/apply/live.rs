@@ -166,7 +166,7 @@ impl Live {
 }
 
 /// Where `kubectl apply` keeps what was applied, a Secret's content too.
-pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What of the metadata is remembered with an object anyway, in less space than in its text.
 pub(super) const KNOWN_BESIDES: [&str; 4] = ["name", "namespace", "uid", "resourceVersion"];

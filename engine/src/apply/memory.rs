@@ -439,8 +439,8 @@ impl Memory {
                 if *kept != Depth::Whole || version != Version::of(live) {
                     return;
                 }
-                let text = Text::of(&live.trimmed(depth, &self.marks), samples.entry(object.kind).or_default());
-                let text = Some(text);
+                let like = samples.entry(object.kind).or_default();
+                let text = Some(Text::of(&live.trimmed(depth, &self.marks), like));
                 Some(Content::Known { text, is_used: false, version, depth, is_settled: wanted.is_some() })
             }
             Content::Unknown | Content::Absent | Content::Stale => None,

@@ -55,6 +55,7 @@ pub use engine::{Applied, Engine, Outcome};
 pub use error::{Class, Error};
 pub use hash::Hash;
 pub use kinds::{Kind, Kinds};
+pub(crate) use live::LAST_APPLIED;
 pub use live::{Controller, Live};
 pub use memory::Memory;
 pub use ownership::Claim;

@@ -24,6 +24,9 @@ impl References {
     pub fn refer(&self, key: &Key, names: BTreeSet<Reference>) -> Vec<Reference> {
         let mut both = self.lock();
         let Both { of, to } = &mut *both;
+        if of.get(key).map_or(names.is_empty(), |known| known.iter().eq(&names)) {
+            return Vec::new();
+        }
         let before = of.get(key).map(|known| BTreeSet::from_iter(known.iter().cloned())).unwrap_or_default();
         for name in before.difference(&names) {
             let left =
@@ -39,7 +42,7 @@ impl References {
         let dropped = before.difference(&names).filter(|name| !to.contains_key(*name)).cloned().collect();
         if names.is_empty() {
             of.remove(key);
-        } else if names != before {
+        } else {
             of.insert(key.clone(), names.into_iter().collect());
         }
         dropped

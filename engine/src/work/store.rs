@@ -21,7 +21,7 @@ use super::followed::{Followed, Guarded, Unfollowed};
 use super::queue::Key;
 use super::watches::{Scope, compare_versions};
 use crate::alike::Sample;
-use crate::apply::Hash;
+use crate::apply::{Hash, LAST_APPLIED};
 
 mod packed;
 
@@ -311,7 +311,7 @@ fn compare(known: &Tells, now: &Tells, may_go_back: bool) -> Happened {
 fn prune(meta: &mut ObjectMeta) {
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        annotations.remove(LAST_APPLIED);
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use hyper::body::Bytes;
 use serde_json::Value;
 
-use super::super::live::LAST_APPLIED;
 use crate::alike::{Alike, Sample};
+use crate::apply::LAST_APPLIED;
 
 /// JSON text. Never printed: it may be of a Secret.
 #[derive(Clone)]
